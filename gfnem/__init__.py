@@ -1,0 +1,1 @@
+"""GFlowNet-EM: latent-variable models whose latents are structures."""
