@@ -1,0 +1,113 @@
+"""Objects that remember how they were made, so that a checkpoint can make them again."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from gfnem.errors import UserError
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class Component:
+    """Base of everything a run is assembled from: models, spaces, policies, objectives, data.
+
+    A component records its constructor's arguments. `spec()` returns them as plain data (what a
+    YAML file or a `weights_only` checkpoint can hold) and `build(spec)` makes an equal component.
+    """
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args, **kwargs):
+        """Creates the object and notes the arguments it is about to be initialised with."""
+        self = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError:
+            arguments = {}  # copying and unpickling call __new__ bare; __init__ reports the rest
+        else:
+            arguments = dict(list(bound.arguments.items())[1:])
+            for name, parameter in inspect.signature(cls.__init__).parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    arguments.update(arguments.pop(name, {}))
+        object.__setattr__(self, "_arguments", arguments)
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """`{"class_path": ..., "init_args": {...}}`, plain data all the way down.
+
+        Raises:
+            TypeError: if an argument is neither plain data nor a component.
+        """
+        cls = type(self)
+        return {
+            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "init_args": {
+                name: plain(value, f"{cls.__name__}({name}=...)")
+                for name, value in self._arguments.items()
+            },
+        }
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` with every component replaced by its spec.
+
+    Raises:
+        TypeError: naming `where`, if something is neither plain data nor a component.
+    """
+    if isinstance(value, Component):
+        return value.spec()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, where) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry, where) for entry in value]
+    raise TypeError(f"{where} must be plain data or a gfnem component, not {type(value).__name__}")
+
+
+def build(spec: Any, base: type, **facts: Any) -> Any:
+    """Makes the component that `spec` describes.
+
+    Args:
+        spec: a `Component.spec()`; a component is returned as it is, and None stays None.
+        base: the class that the result must derive from.
+        facts: arguments known from elsewhere (such as a vocabulary size read off the data), given
+            to the constructor where it has a parameter of that name that `spec` leaves unset.
+
+    Raises:
+        UserError: if the class cannot be imported, is not a `base`, or rejects its arguments.
+    """
+    if spec is None or isinstance(spec, base):
+        return spec
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {spec!r}")
+    module_name, _, class_name = spec["class_path"].rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"cannot import {spec['class_path']} ({error}); if it is your own file, run from its "
+            "folder or add that folder to PYTHONPATH"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UserError(f"{spec['class_path']} is not a {base.__name__}")
+    arguments = {
+        name: build(value, Component) if _is_spec(value) else value
+        for name, value in (spec.get("init_args") or {}).items()
+    }
+    parameters = inspect.signature(cls.__init__).parameters
+    for name, value in facts.items():
+        if name in parameters and arguments.get(name) is None:
+            arguments[name] = value
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{spec['class_path']}: {error}") from error
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value

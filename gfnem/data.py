@@ -1,0 +1,134 @@
+"""Where batches come from, in an order that a resumed run finds again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from gfnem.component import Component
+
+
+class BatchOrder:
+    """Which observations make up update number `t`, a pure function of `t` and the seed.
+
+    Each pass over the data is shuffled anew. Observations of similar size are put together: a
+    shuffled pool of `pool` batches is sorted by size, cut into batches, and these are shuffled.
+
+    Args:
+        sizes: one number for each observation (tokens of a sentence); equal ones for no bucketing.
+        batch_size: observations in a batch; the last ones of a pass that do not fill one are left
+            to the next pass (except where there are fewer observations than that in all).
+        seed: of the shuffling.
+        pool: batches sorted together.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int, pool: int = 50):
+        if not len(sizes):
+            raise ValueError("no observations")
+        self.sizes = torch.as_tensor(sizes)
+        self.batch_size = min(batch_size, len(sizes))
+        self.seed, self.pool = seed, pool
+        self.batches_per_pass = len(sizes) // self.batch_size
+        self._pass: tuple[int, list[list[int]]] | None = None
+
+    def __getitem__(self, update: int) -> list[int]:
+        number, place = divmod(update, self.batches_per_pass)
+        if self._pass is None or self._pass[0] != number:
+            self._pass = (number, self._shuffle(number))
+        return self._pass[1][place]
+
+    def _shuffle(self, number: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        order = torch.randperm(len(self.sizes), generator=generator)
+        order = order[: self.batches_per_pass * self.batch_size]
+        batches: list[list[int]] = []
+        for pool in order.split(self.pool * self.batch_size):
+            by_size = pool[self.sizes[pool].argsort(stable=True)]
+            batches.extend(by_size.view(-1, self.batch_size).tolist())
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return [batches[index] for index in shuffled]
+
+
+class _Stream(IterableDataset):
+    def __init__(self, updates: range, batch: Callable[[int], Any]):
+        self.updates, self.batch = updates, batch
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.batch(update) for update in self.updates)
+
+    def __len__(self) -> int:
+        return len(self.updates)
+
+
+class DataModule(Component, pl.LightningDataModule, ABC):
+    """One world's data. A subclass says how many observations there are and makes batches.
+
+    A Lightning "epoch" is `interval` updates, whatever the size of the data: after each, the run is
+    validated and checkpointed. The training module's count of updates says where to go on.
+
+    Args:
+        batch_size: observations in a training batch.
+        interval: updates between two validations.
+        seed: of the order of the data (not of the model).
+    """
+
+    def __init__(self, batch_size: int = 32, interval: int = 100, seed: int = 0):
+        super().__init__()
+        self.batch_size, self.interval, self.seed = batch_size, interval, seed
+        self._order: BatchOrder | None = None
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What models, spaces and policies must be told of the data, as constructor arguments."""
+
+    @abstractmethod
+    def sizes(self) -> Sequence[int]:
+        """One number for each training observation, to batch similar ones together."""
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int]) -> Any:
+        """The training observations at `indices`, collated."""
+
+    @abstractmethod
+    def validation_batches(self) -> list[Any]:
+        """The held-out observations in batches (none: no validation)."""
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain data that a checkpoint must hold to read new input the same way."""
+        return {}
+
+    def summary(self) -> str:
+        """What was read, in a line or two for a person."""
+        return ""
+
+    def evaluate(self, module: Any, path: str | None = None) -> dict[str, float]:
+        """Figures of a trained module on held-out data beyond what validation reports."""
+        return {}
+
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Draws what was learned into `folder`; returns the names of the files written."""
+        return []
+
+    def training_batch(self, update: int) -> Any:
+        """The batch of update number `update`."""
+        if self._order is None:
+            self._order = BatchOrder(self.sizes(), self.batch_size, self.seed)
+        return self.batch(self._order[update])
+
+    def train_dataloader(self) -> DataLoader:
+        """The next `interval` updates' batches (fewer where the run's end comes first)."""
+        module = self.trainer.lightning_module
+        start = int(module.updates)
+        stop = start + self.interval
+        if module.max_updates is not None:
+            stop = max(start, min(stop, module.max_updates))
+        return DataLoader(_Stream(range(start, stop), self.training_batch), batch_size=None)
+
+    def val_dataloader(self) -> list[Any]:
+        """The validation batches."""
+        return self.validation_batches()

@@ -1,0 +1,318 @@
+"""The training module: E-step, M-step, and when to take which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gfnem.component import build, plain
+from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.objectives import Objective, VarGrad, forward_kl
+from gfnem.policy import Policy
+from gfnem.posterior import Posterior
+from gfnem.sampling import Exploration
+from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
+from gfnem.space import LatentSpace, concatenate
+from gfnem.target import Target
+
+
+class GFlowNetEM(pl.LightningModule):
+    """GFlowNet-EM (Hu et al. 2023, arXiv 2302.06576) for any model, latent space and policy.
+
+    One update takes one batch. The E-step draws `samples` structures for each `x` from the policy
+    and trains it by `objective` towards `P(z|x)`; the M-step raises `log p(x, z)` on these samples.
+
+    Args:
+        model: the joint `p(x, z)` (all components may also be given as `Component.spec()` dicts,
+            which is how checkpoints are loaded).
+        space: how a structure is built.
+        policy: the sampler.
+        objective: the E-step's loss.
+        timing: when to train sampler and model; every update if None.
+        e_step: "gflownet", or "exact" to climb the model's own exact log marginal (no sampler is
+            trained; the model must offer it).
+        m_step: "weighted" weights a batch's samples by self-normalised `p(x,z)/q(z|x)`, "plain"
+            equally.
+        samples: structures drawn for each `x`.
+        temperature, epsilon: exploration of training samples (see `sampling.Exploration`).
+        reward_temperature: the sampler aims at `p(z|x)^(1/T)`.
+        sleep: weight of the sleep phase: the policy's likelihood of structures that the model
+            itself draws together with their `x`. 0 turns it off.
+        policy_lr, model_lr: Adam learning rates.
+        model_betas: Adam's moment decays for the model.
+        clip: largest gradient norm, of policy and model apart.
+        average_decay: of the E-loss's moving average, bias-corrected.
+        eval_samples: structures drawn for each held-out `x`.
+        max_updates: training stops after so many updates (None: left to the Trainer).
+        max_m_updates: training stops after so many M-updates.
+        metadata: plain data to carry in checkpoints (vocabulary, how text was read).
+
+    Every schedule may be a number or an `Anneal` over M-updates.
+    """
+
+    def __init__(
+        self,
+        model: Target | Mapping,
+        space: LatentSpace | Mapping,
+        policy: Policy | Mapping,
+        objective: Objective | Mapping | None = None,
+        timing: Timing | Mapping | None = None,
+        *,
+        e_step: str = "gflownet",
+        m_step: str = "weighted",
+        samples: int = 4,
+        temperature: float | Anneal = 1.0,
+        epsilon: float | Anneal = 0.0,
+        reward_temperature: float | Anneal = 1.0,
+        sleep: float = 0.0,
+        policy_lr: float = 1e-3,
+        model_lr: float = 1e-3,
+        model_betas: tuple[float, float] = (0.9, 0.999),
+        clip: float = 5.0,
+        average_decay: float = 0.99,
+        eval_samples: int = 16,
+        max_updates: int | None = None,
+        max_m_updates: int | None = None,
+        metadata: dict[str, Any] | None = None,
+    ):
+        given = dict(locals())
+        super().__init__()
+        if e_step not in ("gflownet", "exact"):
+            raise ValueError(f"e_step is gflownet or exact, not {e_step!r}")
+        if m_step not in ("weighted", "plain"):
+            raise ValueError(f"m_step is weighted or plain, not {m_step!r}")
+        self.automatic_optimization = False
+        self.model: Target = build(model, Target)
+        self.space: LatentSpace = build(space, LatentSpace)
+        self.policy: Policy = build(policy, Policy)
+        self.objective: Objective = build(objective, Objective) or VarGrad()
+        self.timing: Timing = build(timing, Timing) or EveryUpdate()
+        self.e_step, self.m_step, self.samples = e_step, m_step, samples
+        self.temperature = _schedule(temperature)
+        self.epsilon = _schedule(epsilon)
+        self.reward_temperature = _schedule(reward_temperature)
+        self.sleep, self.clip = sleep, clip
+        self.policy_lr, self.model_lr, self.model_betas = policy_lr, model_lr, tuple(model_betas)
+        self.average_decay, self.eval_samples = average_decay, eval_samples
+        self.max_updates, self.max_m_updates = max_updates, max_m_updates
+        self.metadata = metadata or {}
+        # Lightning's global_step counts every optimiser step, so updates are counted here
+        for name in ("updates", "e_updates", "m_updates"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.long))
+        self.register_buffer("loss_average", torch.zeros((), dtype=torch.float64))
+        self._rng: dict[str, Any] | None = None
+        self._held_out: list[dict[str, Tensor]] = []
+        self._save_arguments(given)
+
+    def _save_arguments(self, given: dict[str, Any]) -> None:
+        """Keeps plain data only, so that checkpoints load with `weights_only=True`."""
+        arguments = {}
+        for name, value in given.items():
+            if name in ("self", "__class__"):
+                continue
+            try:
+                arguments[name] = plain(value, name)
+            except TypeError:
+                continue  # `load_from_checkpoint(path, name=...)` must then be given it again
+        self.save_hyperparameters(arguments, logger=False)
+
+    # ---------------------------------------------------------------- inference
+
+    def posterior(self, x: Any) -> Posterior:
+        """The sampler's `q(z|x)` for a batch of observations."""
+        return Posterior(self.model, self.space, self.policy, x)
+
+    # ---------------------------------------------------------------- training
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One Adam for the policy, one for the model."""
+        optimizers = []
+        for module, rate, betas in (
+            (self.policy, self.policy_lr, (0.9, 0.999)),
+            (self.model, self.model_lr, self.model_betas),
+        ):
+            parameters = [p for p in module.parameters() if p.requires_grad]
+            # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
+            parameters = parameters or [torch.nn.Parameter(torch.zeros(()))]
+            optimizers.append(torch.optim.Adam(parameters, lr=rate, betas=betas))
+        return optimizers
+
+    def training_step(self, x: Any, batch_idx: int) -> None:
+        """One update: an E-step, an M-step, or both, as `timing` says."""
+        if self.e_step == "exact":
+            self._exact_step(x)
+        else:
+            self._sampled_step(x)
+        self.updates += 1
+        if (limit := self.max_m_updates) is not None and self.m_updates >= limit:
+            self.trainer.should_stop = True
+
+    def _exact_step(self, x: Any) -> None:
+        log_marginal = self.model.log_marginal(x)
+        if log_marginal is None:
+            raise ValueError(
+                f"{type(self.model).__name__} has no exact log marginal: use e_step gflownet"
+            )
+        loss = -log_marginal.mean()
+        self._descend(1, self.model, loss)
+        self.m_updates += 1
+        self.log("m_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+
+    def _sampled_step(self, x: Any) -> None:
+        m_updates = int(self.m_updates)
+        exploration = Exploration(
+            value_at(self.temperature, m_updates), value_at(self.epsilon, m_updates)
+        )
+        train_policy = self.timing.e_step_due(int(self.updates))
+        with torch.set_grad_enabled(train_policy):
+            context = self.policy.encode(x, self.model)
+            trajectories = self.policy.sample(context, x, self.space, self.samples, exploration)
+            scores = self.policy.score(
+                context, self.space, trajectories, flows=self.objective.needs_flow
+            )
+        log_joint = self.model.log_joint(x, trajectories.latent)
+        e_loss = self._e_loss(x, trajectories, scores, log_joint.detach(), m_updates)
+        self._follow(e_loss.detach())
+        if train_policy:
+            self._descend(0, self.policy, e_loss + self._sleep_loss(len(x)))
+            self.e_updates += 1
+        average = self.average_loss()
+        if self.timing.m_step_due(int(self.updates), m_updates, average):
+            if self.m_step == "weighted":
+                behaviour = trajectories.log_behaviour
+                log_path = scores.log_pb.detach().sum(2) - behaviour
+                weight = (log_joint.detach() + log_path).softmax(1)
+            else:
+                weight = torch.full_like(log_joint, 1 / self.samples).detach()
+            m_loss = -(weight * log_joint).sum(1).mean()
+            self._descend(1, self.model, m_loss)
+            self.m_updates += 1
+            self.log("m_loss", m_loss.detach(), on_step=False, on_epoch=True)
+        log_weights = log_joint.detach() - (scores.log_pf - scores.log_pb).detach().sum(2)
+        figures = {
+            "e_loss": e_loss.detach(),
+            "elbo": log_weights.mean(),
+            "m_updates": self.m_updates.float(),
+        }
+        if (threshold := self.timing.threshold(m_updates)) is not None:
+            figures["threshold"] = torch.tensor(threshold)
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
+
+    def _e_loss(self, x, trajectories, scores, log_joint: Tensor, m_updates: int) -> Tensor:
+        temperature = value_at(self.reward_temperature, m_updates)
+        partial = None
+        if self.objective.forward_looking:
+            with torch.no_grad():
+                partial = self.model.partial_log_joint(x, concatenate(trajectories.states))
+            if partial is None:
+                raise ValueError(f"{type(self.model).__name__} offers no partial_log_joint")
+            steps = len(trajectories.states)
+            partial = partial.unflatten(1, (steps, self.samples)).transpose(1, 2) / temperature
+        return self.objective(scores, log_joint / temperature, partial).mean()
+
+    def _sleep_loss(self, count: int) -> Tensor | float:
+        """The policy's surprise, in nats, at structures dreamt by the model."""
+        if not self.sleep:
+            return 0.0
+        with torch.no_grad():
+            x, z = self.model.sample(count)
+        context = self.policy.encode(x, self.model)
+        trajectories = self.policy.retrace(context, x, self.space, z)
+        log_pf = self.policy.score(context, self.space, trajectories).log_pf
+        loss = forward_kl(log_pf, torch.zeros_like(log_pf[:, :, 0])).mean()
+        self.log("sleep_loss", loss.detach(), on_step=False, on_epoch=True)
+        return self.sleep * loss
+
+    def _descend(self, which: int, module: torch.nn.Module, loss: Tensor) -> None:
+        optimizer = self.optimizers()[which]
+        optimizer.zero_grad()
+        if not loss.requires_grad:
+            return
+        self.manual_backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
+        if torch.isfinite(norm):
+            optimizer.step()
+
+    def _follow(self, loss: Tensor) -> None:
+        """Moves the E-loss's average; with several processes, by their mean, alike on each."""
+        if self.trainer.world_size > 1:
+            loss = self.all_gather(loss).mean()
+        self.loss_average.lerp_(loss.to(self.loss_average), 1 - self.average_decay)
+
+    def average_loss(self) -> float:
+        """The E-loss's moving average, corrected for its start at zero."""
+        seen = int(self.updates) + 1
+        return float(self.loss_average) / (1 - self.average_decay**seen)
+
+    def on_train_epoch_end(self) -> None:
+        """Ends training when the updates asked for are done."""
+        if self.max_updates is not None and self.updates >= self.max_updates:
+            self.trainer.should_stop = True
+
+    # ---------------------------------------------------------------- validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Gives validation a random stream of its own, so that it does not disturb training."""
+        self._held_out = []
+        self._training_rng = torch.get_rng_state()
+        torch.manual_seed(0)
+
+    def validation_step(self, x: Any, batch_idx: int) -> None:
+        """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
+        figures = {"units": self.model.units(x).to(self.device)}
+        exact = self.model.log_marginal(x)
+        if exact is not None:
+            figures["exact"] = exact
+        if self.e_step == "gflownet":
+            _, log_weights = self.posterior(x).log_weights(self.eval_samples)
+            figures["elbo"] = elbo(log_weights)
+            figures["bound"] = importance_weighted(log_weights)
+            figures["ess"] = effective_sample_size(log_weights) / self.eval_samples
+        self._held_out.append(figures)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `nll` a unit, `elbo_gap` an observation and the relative `ess`."""
+        torch.set_rng_state(self._training_rng)
+        if not self._held_out:
+            return
+        total = {
+            name: torch.cat([figures[name] for figures in self._held_out]).double()
+            for name in self._held_out[0]
+        }
+        log_marginal = total.get("exact", total.get("bound"))
+        report = {"nll": -log_marginal.sum() / total["units"].sum()}
+        if "elbo" in total:
+            report["elbo_gap"] = (log_marginal - total["elbo"]).mean()
+            report["ess"] = total["ess"].mean()
+        self.log_dict(
+            {f"val_{name}": value.float() for name, value in report.items()}, prog_bar=True
+        )
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the random generators' states: a resumed run draws what it would have drawn."""
+        rng = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            rng["cuda"] = torch.cuda.get_rng_state_all()
+        checkpoint["rng"] = rng
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the random generators' states until training starts."""
+        self._rng = checkpoint.get("rng")
+
+    def on_train_epoch_start(self) -> None:
+        """Restores the random generators of a resumed run."""
+        if self._rng is not None:
+            torch.set_rng_state(self._rng["cpu"].cpu())
+            if "cuda" in self._rng and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all([state.cpu() for state in self._rng["cuda"]])
+            self._rng = None
+
+
+def _schedule(value: Any) -> float | Anneal:
+    return build(value, Anneal) if isinstance(value, Mapping) else value

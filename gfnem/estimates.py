@@ -1,0 +1,56 @@
+"""What samples of a posterior tell about `p(x)` and about the sampler itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def elbo(log_weights: Tensor) -> Tensor:
+    """Evidence lower bound in nats: mean log weight over the last axis."""
+    return log_weights.mean(-1)
+
+
+def importance_weighted(log_weights: Tensor) -> Tensor:
+    """`log 1/K sum_k w_k` in nats (Burda et al. 2016, eq. 8): a bound that tightens with `K`."""
+    return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """`(sum w)^2 / sum w^2` over the last axis, between 1 and `K` (Kong 1992)."""
+    weights = log_weights.softmax(-1)
+    return 1 / weights.square().sum(-1)
+
+
+@dataclass
+class LogMarginal:
+    """An estimate of `log p(x)`.
+
+    Attributes:
+        value: `(batch,)` nats. In expectation a lower bound unless `exact`.
+        effective_samples: `(batch,)` of the importance weights; NaN where exact.
+        samples: how many samples were drawn for each `x`; 0 where exact.
+        exact: whether `value` is exact inference.
+    """
+
+    value: Tensor
+    effective_samples: Tensor
+    samples: int
+    exact: bool = False
+
+    @classmethod
+    def from_exact(cls, value: Tensor) -> LogMarginal:
+        """Wraps an exact `(batch,)` log marginal."""
+        return cls(value, torch.full_like(value, torch.nan), 0, True)
+
+    @classmethod
+    def from_weights(cls, log_weights: Tensor) -> LogMarginal:
+        """The importance-weighted estimate from `(batch, samples)` log weights."""
+        return cls(
+            importance_weighted(log_weights),
+            effective_sample_size(log_weights),
+            log_weights.shape[-1],
+        )

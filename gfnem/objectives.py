@@ -1,0 +1,202 @@
+"""GFlowNet objectives: pure functions of log probabilities, and their named forms.
+
+Every function takes tensors in nats: `log_pf`, `log_pb` `(batch, samples, steps)` with zeros where
+`mask` is False, `log_reward` `(batch, samples)`, flows `(batch, samples, steps + 1)`. Each returns
+`(batch,)` losses, one for each `x`, so that what is conditional on `x` stays so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from gfnem.component import Component
+from gfnem.policy import Scores
+
+
+def log_ratio(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+    """`(batch, samples)` of `log P_F(tau) - log P_B(tau|z) - log R(z)`, in nats."""
+    return log_pf.sum(2) - log_pb.sum(2) - log_reward
+
+
+def trajectory_balance(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor, log_z: Tensor) -> Tensor:
+    """Trajectory balance with a conditional `log_z` `(batch,)` (Malkin et al. 2022, eq. 14)."""
+    residual = log_z[:, None] + log_ratio(log_pf, log_pb, log_reward)
+    return residual.square().mean(1)
+
+
+def vargrad(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+    """Log-variance over the samples of each `x` (Richter et al. 2020, eq. 7; Zhang et al. 2023).
+
+    The unbiased variance of the log ratio: trajectory balance with `log Z(x)` replaced by its best
+    constant, so nothing about `Z` is learned. At least two samples for each `x` are needed.
+    """
+    ratio = log_ratio(log_pf, log_pb, log_reward)
+    if ratio.shape[1] < 2:
+        raise ValueError("VarGrad compares the samples of one x: it needs at least 2 of them")
+    return ratio.var(1)
+
+
+def _complete_flow(
+    log_flow: Tensor, mask: Tensor, log_reward: Tensor, log_partial: Tensor | None
+) -> Tensor:
+    """Adds forward-looking credit and puts the reward at every trajectory's end."""
+    if log_partial is not None:
+        log_flow = log_flow + log_partial
+    no = torch.zeros_like(mask[:, :, :1])
+    ends = torch.cat([no, mask], 2) & ~torch.cat([mask, no], 2)
+    return torch.where(ends, log_reward[:, :, None], log_flow)
+
+
+def detailed_balance(
+    log_pf: Tensor,
+    log_pb: Tensor,
+    log_reward: Tensor,
+    log_flow: Tensor,
+    mask: Tensor,
+    log_partial: Tensor | None = None,
+) -> Tensor:
+    """Detailed balance (Bengio et al. 2023, eq. 18), mean over a trajectory's steps.
+
+    With `log_partial` (`(batch, samples, steps + 1)`, a target's partial log joint) it is the
+    forward-looking form (Pan et al. 2023): `log_flow` then only models what is still to come.
+    """
+    flow = _complete_flow(log_flow, mask, log_reward, log_partial)
+    residual = (flow[:, :, :-1] + log_pf - log_pb - flow[:, :, 1:]).masked_fill(~mask, 0.0)
+    return (residual.square().sum(2) / mask.sum(2).clamp(min=1)).mean(1)
+
+
+def sub_trajectory_balance(
+    log_pf: Tensor,
+    log_pb: Tensor,
+    log_reward: Tensor,
+    log_flow: Tensor,
+    mask: Tensor,
+    decay: float = 0.9,
+    log_partial: Tensor | None = None,
+) -> Tensor:
+    """SubTB(lambda) over all pairs of states (Madan et al. 2023, eq. 12), `decay` its lambda.
+
+    All pairs at once: a `(batch, samples, steps + 1, steps + 1)` table of residuals.
+    """
+    flow = _complete_flow(log_flow, mask, log_reward, log_partial)
+    done = torch.nn.functional.pad((log_pf - log_pb).cumsum(2), (1, 0))
+    level = flow - done  # a sub-trajectory i..j is balanced iff level[i] == level[j]
+    residual = level.unsqueeze(3) - level.unsqueeze(2)
+    no = torch.zeros_like(mask[:, :, :1])
+    begins, ends = torch.cat([mask, no], 2), torch.cat([no, mask], 2)
+    time = torch.arange(flow.shape[2], device=flow.device)
+    length = time - time[:, None]
+    weight = torch.where(length > 0, decay ** length.clamp(min=0).to(flow), 0.0)
+    weight = weight * (begins.unsqueeze(3) & ends.unsqueeze(2))
+    total = weight.sum((2, 3)).clamp(min=torch.finfo(flow.dtype).tiny)
+    return ((weight * residual.square()).sum((2, 3)) / total).mean(1)
+
+
+def reverse_kl(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+    """A surrogate whose gradient is that of `KL(P_F || P_B R / Z)`, up to noise.
+
+    Score-function estimator with a leave-one-out baseline over the samples of each `x` (Kool et al.
+    2019). It is an on-policy estimator: explored samples bias it. The value returned is the
+    negative ELBO estimate.
+    """
+    ratio = log_ratio(log_pf, log_pb, log_reward)
+    samples = ratio.shape[1]
+    if samples < 2:
+        raise ValueError("the leave-one-out baseline needs at least 2 samples of each x")
+    advantage = (ratio - ratio.mean(1, keepdim=True)).detach() * samples / (samples - 1)
+    surrogate = advantage * log_pf.sum(2) + ratio - log_pf.sum(2)  # the latter trains log_pb
+    return (surrogate - surrogate.detach() + ratio.detach()).mean(1)
+
+
+def forward_kl(log_pf: Tensor, log_weight: Tensor) -> Tensor:
+    """Maximum likelihood of weighted trajectories (reweighted wake-sleep, Bornschein et al. 2015).
+
+    `log_weight` `(batch, samples)`, unnormalised and held constant: importance weights for samples
+    of the policy, equal ones for samples of the model itself (the sleep phase).
+    """
+    return -(log_weight.detach().softmax(1) * log_pf.sum(2)).sum(1)
+
+
+class Objective(Component, ABC):
+    """A named choice of loss for the E-step."""
+
+    #: whether `Scores.log_flow` is needed
+    needs_flow: bool = False
+    #: whether `Scores.log_z` is needed
+    needs_log_z: bool = False
+    #: whether the target's partial log joint is used
+    forward_looking: bool = False
+
+    @abstractmethod
+    def __call__(
+        self, scores: Scores, log_reward: Tensor, log_partial: Tensor | None = None
+    ) -> Tensor:
+        """`(batch,)` losses from scores, rewards `(batch, samples)` and optional credit."""
+
+
+class TrajectoryBalance(Objective):
+    """Trajectory balance with the policy's learned conditional `log Z(x)`."""
+
+    needs_log_z = True
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `trajectory_balance`."""
+        return trajectory_balance(scores.log_pf, scores.log_pb, log_reward, scores.log_z)
+
+
+class VarGrad(Objective):
+    """Log-variance over the samples of each `x`."""
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `vargrad`."""
+        return vargrad(scores.log_pf, scores.log_pb, log_reward)
+
+
+class DetailedBalance(Objective):
+    """Detailed balance; `forward_looking` adds the target's partial log joint to the flow."""
+
+    needs_flow = True
+
+    def __init__(self, forward_looking: bool = False):
+        self.forward_looking = forward_looking
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `detailed_balance`."""
+        return detailed_balance(
+            scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask, log_partial
+        )
+
+
+class SubTrajectoryBalance(Objective):
+    """SubTB(lambda), all sub-trajectories weighted by `decay ** length`."""
+
+    needs_flow = True
+
+    def __init__(self, decay: float = 0.9, forward_looking: bool = False):
+        if decay <= 0:
+            raise ValueError(f"decay must be positive, got {decay}")
+        self.decay = decay
+        self.forward_looking = forward_looking
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `sub_trajectory_balance`."""
+        return sub_trajectory_balance(
+            scores.log_pf,
+            scores.log_pb,
+            log_reward,
+            scores.log_flow,
+            scores.mask,
+            self.decay,
+            log_partial,
+        )
+
+
+class ReverseKL(Objective):
+    """Score-function gradient of the ELBO: hierarchical variational inference, no GFlowNet loss."""
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `reverse_kl`."""
+        return reverse_kl(scores.log_pf, scores.log_pb, log_reward)

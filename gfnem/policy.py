@@ -1,0 +1,125 @@
+"""Policies: how probable each next step is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem import sampling
+from gfnem.component import Component
+from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories, concatenate
+from gfnem.target import Target
+
+
+@dataclass
+class Step:
+    """What a policy says of a batch of states.
+
+    Attributes:
+        forward: `(batch, samples, actions)` unnormalised log weights of forward actions (the
+            caller masks and normalises).
+        backward: `(batch, samples, backward actions)` likewise, or None for a uniform choice.
+        log_flow: `(batch, samples)` log flow `log F(s|x)` in nats, or None.
+    """
+
+    forward: Tensor
+    backward: Tensor | None = None
+    log_flow: Tensor | None = None
+
+
+@dataclass
+class Scores:
+    """What an objective needs to know of trajectories, all in nats.
+
+    Attributes:
+        log_pf, log_pb: `(batch, samples, steps)`, 0 past a trajectory's end.
+        log_z: `(batch,)` the policy's estimate of `log Z(x)`, or None.
+        log_flow: `(batch, samples, steps + 1)` flow of every state visited, or None.
+        mask: `(batch, samples, steps)` bool, False past a trajectory's end.
+    """
+
+    log_pf: Tensor
+    log_pb: Tensor
+    mask: Tensor
+    log_z: Tensor | None = None
+    log_flow: Tensor | None = None
+
+
+class Policy(Component, nn.Module, ABC):
+    """A conditional forward policy, with backward policy and flow where it has them.
+
+    A subclass writes `encode` (run once for each `x`) and `forward` (any number of states). It may
+    override `sample` and `score` when it knows a faster way than one state after the other.
+    """
+
+    @abstractmethod
+    def encode(self, x: Any, target: Target | None = None) -> Any:
+        """Reads the observations (and the target's optional hooks) once; returns a context."""
+
+    @abstractmethod
+    def forward(self, context: Any, state: Any) -> Step:
+        """Scores the next and the previous steps of states, `(batch, any number, ...)`."""
+
+    def log_z(self, context: Any) -> Tensor | None:
+        """`(batch,)` learned `log Z(x)` in nats; None if the policy has none."""
+        return None
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Any,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws `samples` trajectories for each `x`, without autograd."""
+        return sampling.rollout(self, context, x, space, samples, exploration)
+
+    @torch.no_grad()
+    def retrace(self, context: Any, x: Any, space: LatentSpace, latent: Any) -> Trajectories:
+        """Draws, with `P_B`, one trajectory that ends in each of the given latents."""
+        return sampling.backward_rollout(self, context, x, space, latent)
+
+    def score(
+        self, context: Any, space: LatentSpace, trajectories: Trajectories, flows: bool = False
+    ) -> Scores:
+        """Scores stored trajectories in one network call, differentiably.
+
+        Args:
+            context: of the same `x`.
+            space: the space the trajectories live in.
+            trajectories: as drawn by `sample` or `retrace`.
+            flows: whether the objective needs `log_flow`.
+        """
+        states, actions = trajectories.states, trajectories.actions
+        batch, samples, steps = actions.shape
+        if steps == 0:
+            nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
+            return Scores(nothing, nothing, trajectories.mask, self.log_z(context))
+        output = self(context, concatenate(states))
+
+        def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
+            return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
+
+        mask = trajectories.mask
+        allowed = torch.stack([space.forward_mask(state) for state in states[:-1]], 2)
+        log_pf = sampling.log_probability(unfold(output.forward)[:, :, :-1], allowed)
+        log_pf = log_pf.gather(3, actions.unsqueeze(3)).squeeze(3)
+        allowed = torch.stack([space.backward_mask(state) for state in states[1:]], 2)
+        backward = output.backward
+        backward = allowed.to(log_pf) * 0 if backward is None else unfold(backward)[:, :, 1:]
+        log_pb = sampling.log_probability(backward, allowed)
+        log_pb = log_pb.gather(3, trajectories.backward_actions.unsqueeze(3)).squeeze(3)
+        return Scores(
+            log_pf.masked_fill(~mask, 0.0),
+            log_pb.masked_fill(~mask, 0.0),
+            mask,
+            self.log_z(context),
+            unfold(output.log_flow) if flows and output.log_flow is not None else None,
+        )

@@ -1,0 +1,91 @@
+"""The trained sampler as a distribution over latent structures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.estimates import LogMarginal
+from gfnem.policy import Policy
+from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.target import Target
+
+
+class Posterior:
+    """`q(z|x)` for one batch of observations, without autograd.
+
+    Args:
+        model: the target.
+        space: the latent space.
+        policy: the trained sampler.
+        x: a batch of observations; it is encoded once.
+    """
+
+    def __init__(self, model: Target, space: LatentSpace, policy: Policy, x: Any):
+        self.model, self.space, self.policy, self.x = model, space, policy, x
+        with torch.no_grad():
+            self.context = policy.encode(x, model)
+
+    def sample(self, shape: int | tuple[int, ...] = (1,), temperature: float = 1.0) -> Any:
+        """Draws latents, leading axes `(batch, samples)`.
+
+        Args:
+            shape: the number of samples for each `x`, an int or a 1-tuple.
+            temperature: below 1 sharpens the policy, above 1 flattens it.
+        """
+        return self._trajectories(shape, Exploration(temperature)).latent
+
+    @torch.no_grad()
+    def log_prob(self, z: Any, paths: int = 16) -> Tensor:
+        """`(batch, samples)` `log q(z|x)` in nats.
+
+        Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
+        from `paths` trajectories drawn backwards from `z`, a lower bound in expectation.
+        """
+        rounds = 1 if self.space.one_path else paths
+        estimates = []
+        for _ in range(rounds):
+            trajectories = self.policy.retrace(self.context, self.x, self.space, z)
+            scores = self.policy.score(self.context, self.space, trajectories)
+            estimates.append(scores.log_pf.sum(2) - scores.log_pb.sum(2))
+        stacked = torch.stack(estimates)
+        return stacked.logsumexp(0) - torch.tensor(float(rounds)).log()
+
+    @torch.no_grad()
+    def log_weights(self, samples: int) -> tuple[Any, Tensor]:
+        """Draws `samples` latents for each `x`, with log importance weights `(batch, samples)`.
+
+        The weight is `p(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of `p(x)`.
+        """
+        trajectories = self._trajectories(samples)
+        scores = self.policy.score(self.context, self.space, trajectories)
+        log_joint = self.model.log_joint(self.x, trajectories.latent)
+        return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
+
+    @torch.no_grad()
+    def log_marginal(self, samples: int | None = None) -> LogMarginal:
+        """`log p(x)` in nats, with how it was computed.
+
+        Args:
+            samples: importance samples for each `x`. None asks for exact inference where the model
+                offers it, and for 64 samples where not.
+        """
+        if samples is None:
+            exact = self.model.log_marginal(self.x)
+            if exact is not None:
+                return LogMarginal.from_exact(exact)
+        return LogMarginal.from_weights(self.log_weights(samples or 64)[1])
+
+    def log_z(self) -> Tensor | None:
+        """`(batch,)` the policy's own learned `log Z(x)` in nats, if it has one."""
+        with torch.no_grad():
+            return self.policy.log_z(self.context)
+
+    def _trajectories(self, shape, exploration: Exploration | None = None) -> Trajectories:
+        samples = shape if isinstance(shape, int) else shape[0] if len(shape) == 1 else None
+        if samples is None or samples < 1:
+            raise ValueError(f"ask for k >= 1 samples of each x, as k or (k,), not {shape}")
+        return self.policy.sample(self.context, self.x, self.space, samples, exploration)

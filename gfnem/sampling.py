@@ -1,0 +1,141 @@
+"""Drawing trajectories, forwards and backwards, without autograd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gfnem.space import LatentSpace, Trajectories, where
+
+if TYPE_CHECKING:
+    from gfnem.policy import Policy
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """How training samples stray from the policy.
+
+    Attributes:
+        temperature: log weights are divided by it before normalising; above 1 is flatter.
+        epsilon: probability that a step is drawn uniformly from the permitted actions instead.
+    """
+
+    temperature: float = 1.0
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 <= self.epsilon <= 1:
+            raise ValueError(f"needs temperature > 0 and 0 <= epsilon <= 1, got {self}")
+
+
+ON_POLICY = Exploration()
+
+
+def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
+    """Normalises log weights over the last axis, permitted entries only.
+
+    Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
+    entries do no harm to gradients.
+    """
+    blocked = ~allowed & allowed.any(-1, keepdim=True)
+    return log_weights.masked_fill(blocked, -torch.inf).log_softmax(-1)
+
+
+def draw(
+    log_weights: Tensor, allowed: Tensor, exploration: Exploration = ON_POLICY
+) -> tuple[Tensor, Tensor]:
+    """Draws an action a row.
+
+    Args:
+        log_weights: `(batch, samples, actions)` unnormalised.
+        allowed: `(batch, samples, actions)` bool.
+        exploration: tempering and uniform mixing.
+
+    Returns:
+        Actions `(batch, samples)` and the log probability, in nats, with which each was drawn.
+    """
+    probability = log_probability(log_weights / exploration.temperature, allowed).exp()
+    if exploration.epsilon > 0:
+        uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+        probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
+    flat = probability.flatten(0, -2).clamp(min=0)
+    # a row that has ended is uniform over nothing: give it any action, it is masked out
+    flat = torch.where(flat.sum(-1, keepdim=True) > 0, flat, torch.ones_like(flat))
+    action = torch.multinomial(flat, 1).reshape(probability.shape[:-1])
+    drawn = probability.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    return action, drawn.log()
+
+
+def rollout(
+    policy: Policy,
+    context: Any,
+    x: Any,
+    space: LatentSpace,
+    samples: int,
+    exploration: Exploration | None = None,
+) -> Trajectories:
+    """Runs the forward policy from the initial state until every row is final."""
+    exploration = exploration or ON_POLICY
+    state = space.initial_state(x, samples)
+    states, actions, undos, masks = [state], [], [], []
+    log_behaviour = 0.0
+    while not (final := space.is_final(state)).all():
+        output = policy(context, state)
+        action, log_drawn = draw(output.forward, space.forward_mask(state), exploration)
+        log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
+        undos.append(space.undo_of(state, action))
+        state = where(final, state, space.step(state, action))
+        states.append(state)
+        actions.append(action)
+        masks.append(~final)
+    return _bundle(x, space, states, actions, undos, masks, log_behaviour)
+
+
+def backward_rollout(
+    policy: Policy, context: Any, x: Any, space: LatentSpace, latent: Any
+) -> Trajectories:
+    """Runs the backward policy from the final states of `latent` to the initial state.
+
+    `log_behaviour` of the result is the log probability of the backward trajectory given its end.
+    """
+    state = space.final_state(x, latent)
+    states, actions, undos, masks = [state], [], [], []
+    log_behaviour = 0.0
+    while not (initial := space.is_initial(state)).all():
+        allowed = space.backward_mask(state)
+        backward = None if space.one_path else policy(context, state).backward
+        backward = torch.zeros_like(allowed, dtype=torch.float) if backward is None else backward
+        undo, log_drawn = draw(backward, allowed)
+        log_behaviour = log_behaviour + log_drawn.masked_fill(initial, 0.0)
+        actions.append(space.redo_of(state, undo))
+        state = where(initial, state, space.unstep(state, undo))
+        states.append(state)
+        undos.append(undo)
+        masks.append(~initial)
+    for stack in (states, actions, undos, masks):
+        stack.reverse()
+    # a row that was short stands at the end of the time axis: its leading steps are masked
+    return _bundle(x, space, states, actions, undos, masks, log_behaviour, latent)
+
+
+def _bundle(x, space, states, actions, undos, masks, log_behaviour, latent=None) -> Trajectories:
+    final = space.is_final(states[-1])
+
+    def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
+        if tensors:
+            return torch.stack(tensors, 2)
+        return torch.zeros(*final.shape, 0, dtype=dtype, device=final.device)
+
+    if not isinstance(log_behaviour, Tensor):
+        log_behaviour = torch.zeros(final.shape, device=final.device)
+    return Trajectories(
+        space.to_latent(x, states[-1]) if latent is None else latent,
+        states,
+        stack(actions, torch.long),
+        stack(undos, torch.long),
+        stack(masks, torch.bool),
+        log_behaviour,
+    )

@@ -1,0 +1,117 @@
+"""Latent spaces: how a structure is built step by step, and undone again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.component import Component
+
+
+class LatentSpace(Component, ABC):
+    """The dynamics of building a latent structure; it knows nothing of rewards or networks.
+
+    A *state* is a dataclass of tensors that all lead with `(batch, samples)`. Actions are int64
+    indices of shape `(batch, samples)`. A forward action leads from a state to a child, a backward
+    action from a state to a parent; final states are complete structures. What `step` and `unstep`
+    make of a row without a permitted action is ignored, but they must not raise for it.
+    """
+
+    #: whether every structure is reached by exactly one trajectory (then `log_pb` is 0)
+    one_path: bool = False
+
+    @abstractmethod
+    def initial_state(self, x: Any, samples: int) -> Any:
+        """The state every trajectory starts from, `samples` copies for each `x`."""
+
+    @abstractmethod
+    def final_state(self, x: Any, z: Any) -> Any:
+        """The final state of the given latents (the inverse of `to_latent`)."""
+
+    @abstractmethod
+    def to_latent(self, x: Any, state: Any) -> Any:
+        """The latents `z`, leading axes `(batch, samples)`, of final states."""
+
+    @abstractmethod
+    def is_final(self, state: Any) -> Tensor:
+        """`(batch, samples)` bool: which rows are complete."""
+
+    @abstractmethod
+    def is_initial(self, state: Any) -> Tensor:
+        """`(batch, samples)` bool: which rows have nothing to undo."""
+
+    @abstractmethod
+    def forward_mask(self, state: Any) -> Tensor:
+        """`(batch, samples, actions)` bool: permitted actions; none in a final row."""
+
+    @abstractmethod
+    def backward_mask(self, state: Any) -> Tensor:
+        """`(batch, samples, backward actions)` bool: permitted undoings; none in an initial row."""
+
+    @abstractmethod
+    def step(self, state: Any, action: Tensor) -> Any:
+        """The child reached by a permitted `action`; a new state, the old one is not changed."""
+
+    @abstractmethod
+    def unstep(self, state: Any, action: Tensor) -> Any:
+        """The parent reached by a permitted backward `action`; a new state."""
+
+    @abstractmethod
+    def undo_of(self, state: Any, action: Tensor) -> Tensor:
+        """The backward action that, in the child, undoes forward `action` taken in `state`."""
+
+    @abstractmethod
+    def redo_of(self, state: Any, action: Tensor) -> Tensor:
+        """The forward action that, in the parent, redoes backward `action` taken in `state`."""
+
+
+def map_states(function: Callable[..., Tensor], *states: Any) -> Any:
+    """Applies `function` to corresponding tensors of states of one type."""
+    return type(states[0])(
+        *(function(*(getattr(state, f.name) for state in states)) for f in fields(states[0]))
+    )
+
+
+def where(condition: Tensor, yes: Any, no: Any) -> Any:
+    """Rows of `yes` where `condition` `(batch, samples)` holds, else rows of `no`."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - 2)), a, b)
+
+    return map_states(pick, yes, no)
+
+
+def concatenate(states: Sequence[Any]) -> Any:
+    """Joins states along the samples axis: `T` states of `samples` give `T * samples` columns.
+
+    This is how a policy scores a whole trajectory in one call: time folded into samples, all
+    samples of time 0 first.
+    """
+    return map_states(lambda *tensors: torch.cat(tensors, 1), *states)
+
+
+@dataclass
+class Trajectories:
+    """A batch of complete trajectories.
+
+    Attributes:
+        latent: the structures built, leading axes `(batch, samples)`.
+        states: the `steps + 1` states visited, or None where the policy scores latents directly.
+        actions: `(batch, samples, steps)` forward actions.
+        backward_actions: `(batch, samples, steps)`; entry `t` undoes action `t`.
+        mask: `(batch, samples, steps)` bool; False past a trajectory's end.
+        log_behaviour: `(batch, samples)` log probability, in nats, of the trajectory under the
+            distribution it was really drawn from (tempered, mixed with uniform); None if unknown.
+    """
+
+    latent: Any
+    states: list[Any] | None = None
+    actions: Tensor | None = None
+    backward_actions: Tensor | None = None
+    mask: Tensor | None = None
+    log_behaviour: Tensor | None = None

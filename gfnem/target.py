@@ -1,0 +1,73 @@
+"""What the sampler aims at: a joint density of data and latent structure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.component import Component
+
+
+class Target(Component, nn.Module, ABC):
+    """A joint `log p~(x, z)` over observations `x` and latent structures `z`.
+
+    Only `log_joint` is required. The hooks below it make training better or its report richer
+    where a model can offer them; everything works without them.
+    """
+
+    #: what one unit of `x` is called where likelihoods are reported per unit
+    unit: str = "observation"
+
+    @abstractmethod
+    def log_joint(self, x: Any, z: Any) -> Tensor:
+        """`(batch, samples)` log density of each `(x, z)` in nats, differentiable.
+
+        Args:
+            x: a batch of observations, leading axis `(batch,)`.
+            z: latents, leading axes `(batch, samples)`.
+        """
+
+    def partial_log_joint(self, x: Any, state: Any) -> Tensor | None:
+        """`(batch, samples)` part of `log_joint` that a partial object already determines.
+
+        It must equal `log_joint` at final states. Objectives use it as forward-looking credit
+        (Pan et al. 2023, arXiv 2302.01687). None where the target does not offer it.
+        """
+        return None
+
+    def log_prior(self, x: Any, state: Any) -> Tensor | None:
+        """`(batch, samples, actions)` log weight the target itself gives each next action.
+
+        A generative model that builds `z` step by step knows these; a policy that multiplies them
+        by a learned look-ahead follows the M-step for free. None where there is none.
+        """
+        return None
+
+    def log_marginal(self, x: Any) -> Tensor | None:
+        """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
+        return None
+
+    def units(self, x: Any) -> Tensor:
+        """`(batch,)` how many `unit`s each observation has (tokens of a sentence, say)."""
+        return torch.ones(len(x))
+
+
+class GenerativeModel(Target):
+    """A normalised `p(x, z)`. Where it can `sample`, the sleep phase and `generate` use it."""
+
+    def sample(self, count: int) -> tuple[Any, Any]:
+        """`count` draws `(x, z)` of the model, `z` with one sample for each `x`.
+
+        Draws from torch's global generator, without autograd.
+
+        Raises:
+            NotImplementedError: if the model cannot sample.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement sample(count)")
+
+
+class EnergyModel(Target):
+    """An unnormalised `log p~(x, z) = -E(x, z)`: its M-step needs a negative phase."""
