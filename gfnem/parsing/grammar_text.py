@@ -1,0 +1,325 @@
+"""Grammars as text files: NLTK's PCFG notation, turned into the tables the chart wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from nltk.grammar import Nonterminal, standard_nonterm_parser
+from nltk.grammar import read_grammar as read_nltk_productions
+from torch import Tensor
+
+from gfnem.errors import UserError
+
+# How far from 1 a left-hand side's probabilities may add up: room for rounded figures.
+SUM_TOLERANCE = 1e-3
+# Cells of the dense rule table (float32: 2 GiB); a larger grammar is refused before allocation.
+MAX_RULE_CELLS = 2**29
+
+
+@dataclass
+class GrammarTables:
+    """A PCFG as weights over binary and lexical rules.
+
+    Symbols are indexed nonterminals first, then preterminals; `N`, `T` and `W` count nonterminals,
+    preterminals and words. Absent rules weigh `-inf`. The weight of a sentence (the sum over its
+    trees) is its probability under the file's grammar, in nats; the weights of one left-hand side
+    need not sum to 1 where a symbol of the file was split by width (see `read_grammar`).
+
+    Attributes:
+        nonterminals: `N` names; they span two words or more.
+        preterminals: `T` names; they span one word.
+        words: `W` word forms, sorted.
+        root: `(N + T,)` float32, log weight of each symbol at the top; the preterminal part serves
+            one-word sentences.
+        rules: `(N, N + T, N + T)` float32, log weight of `A -> B C`.
+        emissions: `(T, W)` float32, log weight of `A -> word`.
+    """
+
+    nonterminals: list[str]
+    preterminals: list[str]
+    words: list[str]
+    root: Tensor
+    rules: Tensor
+    emissions: Tensor
+
+
+def read_grammar(path: str | Path) -> GrammarTables:
+    """Reads a PCFG in NLTK's notation (`nltk.PCFG.fromstring`) and converts it exactly.
+
+    The start symbol is the first left-hand side, or `%start X`'s. Probabilities that miss 1 by no
+    more than `SUM_TOLERANCE` are rescaled. The distribution over sentences is kept (the steps are
+    Lange & Leiss 2009, "To CNF or not to CNF?", with the unary closure of Stolcke 1995, section
+    4.5.1, in place of unary rules):
+
+    - a word in a longer right-hand side gets a preterminal of its own, named like `'word'`;
+    - a right-hand side of three or more is binarised, `A -> B A|C-D` and `A|C-D -> C D`;
+    - unary rules `U` are summed out: the other rules are multiplied by `(I - U)^-1`;
+    - a symbol that yields one word as well as more is split in a nonterminal `A` (two words or
+      more) and a preterminal `A|1`.
+
+    Symbols that are purely binary or purely lexical keep their names and probabilities.
+
+    Raises:
+        UserError: naming file, line and cause, if the file cannot be read or is not UTF-8, a line
+            does not parse, a right-hand side is empty, a probability is not in `(0, 1]` or a
+            left-hand side's do not sum to 1, a symbol has no production, unary rules form a loop
+            that is never left, or there is no rule of two symbols.
+    """
+    path = Path(path)
+    rules, lines, start = _parse(path)
+    start, symbols, lexical, binary, unary = _binarise(rules, start)
+    closure = _unary_closure(path, symbols, unary, lexical, binary, lines)
+    return _tabulate(path, start, symbols, lexical, binary, closure)
+
+
+def find_grammar(name: str) -> Path:
+    """The path of a grammar shipped with the package, by name (`"english"`).
+
+    Looks inside the installed package first, then in a source checkout's top-level `grammars/`.
+
+    Raises:
+        UserError: listing the shipped grammars, if `name` is none of them.
+    """
+    package = Path(__file__).resolve().parents[1]
+    shipped: dict[str, Path] = {}
+    for folder in (package / "grammars", package.parent / "grammars"):
+        for path in sorted(folder.glob("*.pcfg")):
+            shipped.setdefault(path.stem, path)
+    if name not in shipped:
+        known = ", ".join(sorted(shipped)) or "none"
+        raise UserError(f"no grammar is named {name!r}; the grammars shipped are: {known}")
+    return shipped[name]
+
+
+# A right-hand side: symbols as `Nonterminal`s, words as strings.
+_Side = tuple[Nonterminal | str, ...]
+_Rules = dict[str, dict[_Side, float]]
+
+
+def _logical_lines(path: Path) -> Iterable[tuple[int, str]]:
+    """The file's lines with continuations joined and comments left out, with their numbers."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the grammar: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text: {error.reason}") from error
+    pending = ""
+    first = number = 1
+    for number, raw in enumerate(text.split("\n"), 1):
+        if not pending:
+            first = number
+        line = pending + raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        if line.endswith("\\"):
+            pending = line[:-1].rstrip() + " "
+            continue
+        pending = ""
+        yield first, line
+    if pending:
+        raise UserError(f"{path}:{first}: the line continues past the end of the file")
+
+
+def _parse(path: Path) -> tuple[_Rules, dict[str, int], str]:
+    """The file's rules, the first line of each left-hand side, and the start symbol."""
+    rules: _Rules = {}
+    lines: dict[str, int] = {}
+    used: dict[str, int] = {}
+    start = None
+    for number, line in _logical_lines(path):
+        where = f"{path}:{number}"
+        if line.startswith("%"):
+            start = _start_directive(where, line)
+            used.setdefault(start, number)
+            continue
+        try:
+            _, productions = read_nltk_productions(line, standard_nonterm_parser, True)
+        except ValueError as error:
+            cause = str(error).split("\n")[-1]
+            raise UserError(f"{where}: not a grammar rule: {cause[:80]}") from error
+        for production in productions:
+            left, right, p = str(production.lhs()), production.rhs(), production.prob()
+            _check_production(where, left, right, p)
+            lines.setdefault(left, number)
+            for item in right:
+                if isinstance(item, Nonterminal):
+                    used.setdefault(str(item), number)
+            sides = rules.setdefault(left, {})
+            sides[right] = sides.get(right, 0.0) + p
+    if not rules:
+        raise UserError(f"{path}: the grammar is empty: no rule in the file")
+    for symbol, number in used.items():
+        if symbol not in rules:
+            raise UserError(f"{path}:{number}: the symbol {symbol} has no production")
+    for left, sides in rules.items():
+        total = sum(sides.values())
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise UserError(
+                f"{path}:{lines[left]}: the probabilities of {left} sum to {total:.6g}, not 1"
+            )
+        rules[left] = {right: p / total for right, p in sides.items()}
+    return rules, lines, start or next(iter(rules))
+
+
+def _start_directive(where: str, line: str) -> str:
+    """The symbol that `%start X` names."""
+    parts = line[1:].split()
+    try:
+        symbol, end = standard_nonterm_parser(parts[1], 0)
+        valid = parts[0] == "start" and len(parts) == 2 and end == len(parts[1])
+    except (IndexError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(f"{where}: not a directive; the only one is '%start SYMBOL': {line[:80]}")
+    return str(symbol)
+
+
+def _check_production(where: str, left: str, right: _Side, p: float) -> None:
+    if not right:
+        raise UserError(f"{where}: {left} has an empty right-hand side")
+    if not 0 < p <= 1:
+        raise UserError(f"{where}: a production of {left} has probability {p:g}, not above 0")
+    for item in right:
+        if isinstance(item, str) and item.split() != [item]:
+            raise UserError(f"{where}: {left} yields {item!r}, which is not one word")
+
+
+def _binarise(rules: _Rules, start: str):
+    """Splits the rules into lexical, binary and unary ones, each `{left: {right: p}}`.
+
+    Returns the start symbol, all symbols in order (the file's own first), and the three tables.
+    """
+    fresh: dict[tuple, str] = {}
+    taken = set(rules)
+    lexical: dict[str, dict[str, float]] = {}
+    binary: dict[str, dict[tuple[str, str], float]] = {}
+    unary: dict[str, dict[str, float]] = {}
+
+    def name(key: tuple, wish: str) -> tuple[str, bool]:
+        """The fresh symbol for `key`, and whether it is new."""
+        if key in fresh:
+            return fresh[key], False
+        while wish in taken:  # `-` may stand inside a symbol, so two keys can wish for one name
+            wish += "'"
+        taken.add(wish)
+        fresh[key] = wish
+        return wish, True
+
+    def symbol(item: Nonterminal | str) -> str:
+        if isinstance(item, Nonterminal):
+            return str(item)
+        preterminal, new = name(("word", item), f"'{item}'")
+        if new:
+            lexical[preterminal] = {item: 1.0}
+        return preterminal
+
+    def tail(left: str, items: tuple[str, ...]) -> str:
+        if len(items) == 1:
+            return items[0]
+        rest, new = name(("tail", left, items), f"{left}|{'-'.join(items)}")
+        if new:
+            binary[rest] = {(items[0], tail(left, items[1:])): 1.0}
+        return rest
+
+    def add(table: dict, left: str, right, p: float) -> None:
+        sides = table.setdefault(left, {})
+        sides[right] = sides.get(right, 0.0) + p
+
+    for left, sides in rules.items():
+        for right, p in sides.items():
+            if len(right) > 1:
+                items = tuple(symbol(item) for item in right)
+                add(binary, left, (items[0], tail(left, items[1:])), p)
+            elif isinstance(right[0], str):
+                add(lexical, left, right[0], p)
+            else:
+                add(unary, left, str(right[0]), p)
+    return start, [*rules, *fresh.values()], lexical, binary, unary
+
+
+def _unary_closure(path, symbols, unary, lexical, binary, lines) -> dict[str, dict[str, float]]:
+    """`{A: {B: (I - U)^-1[A, B]}}`, the total probability of all unary chains from `A` to `B`."""
+    # A symbol whose chains never meet a word or a binary rule loops for ever: the series diverges.
+    ending = set(lexical) | set(binary)
+    grew = True
+    while grew:
+        more = {a for a, sides in unary.items() if a not in ending and ending & set(sides)}
+        ending |= more
+        grew = bool(more)
+    linked = [a for a in symbols if a in unary or any(a in sides for sides in unary.values())]
+    where = {a: i for i, a in enumerate(linked)}
+    for a in symbols:
+        if a not in ending:
+            raise UserError(
+                f"{path}:{lines[a]}: the unary rules of {a} form a loop that never reaches a word"
+            )
+    step = torch.zeros(len(linked), len(linked), dtype=torch.float64)
+    for a, sides in unary.items():
+        for b, p in sides.items():
+            step[where[a], where[b]] = p
+    if linked and torch.linalg.eigvals(step).abs().max() > 1 - 1e-12:
+        looping = max(unary, key=lambda a: sum(unary[a].values()))
+        raise UserError(
+            f"{path}:{lines[looping]}: the unary rules around {looping} have infinite total weight"
+        )
+    solved = torch.linalg.inv(torch.eye(len(linked), dtype=torch.float64) - step).clamp(min=0)
+    # Reachability decides which chains exist: the inverse may hold rounding dust elsewhere.
+    closure: dict[str, dict[str, float]] = {a: {a: 1.0} for a in symbols}
+    for a in linked:
+        reached, frontier = {a}, [a]
+        while frontier:
+            new = set(unary.get(frontier.pop(), ())) - reached
+            reached |= new
+            frontier += new
+        closure[a] = {b: float(solved[where[a], where[b]]) for b in linked if b in reached}
+    return closure
+
+
+def _tabulate(path, start, symbols, lexical, binary, closure) -> GrammarTables:
+    """Applies the unary closure, splits symbols by width, and fills the dense tables."""
+    nonterminals = [a for a in symbols if any(b in binary for b in closure[a])]
+    preterminals = [a for a in symbols if any(b in lexical for b in closure[a])]
+    n, t = len(nonterminals), len(preterminals)
+    if n == 0:
+        raise UserError(f"{path}: no rule puts two symbols together, so no sentence has a tree")
+    if n * (n + t) ** 2 > MAX_RULE_CELLS:
+        raise UserError(
+            f"{path}: too large: {n} nonterminals and {t} preterminals after binarisation need "
+            f"{n * (n + t) ** 2} rule weights; the limit is {MAX_RULE_CELLS}"
+        )
+    row = {a: i for i, a in enumerate(nonterminals)}
+    leaf = {a: i for i, a in enumerate(preterminals)}
+    words = sorted({word for sides in lexical.values() for word in sides})
+    column = {word: i for i, word in enumerate(words)}
+    # Where a symbol stands in the joint order: once, or twice if it was split by width.
+    places: dict[str, list[int]] = {a: [] for a in symbols}
+    for a in nonterminals:
+        places[a].append(row[a])
+    for a in preterminals:
+        places[a].append(n + leaf[a])
+
+    root = torch.zeros(n + t, dtype=torch.float64)
+    root[places[start]] = 1.0
+    rules = torch.zeros(n, n + t, n + t, dtype=torch.float64)
+    emissions = torch.zeros(t, len(words), dtype=torch.float64)
+    for a in symbols:
+        for b, chains in closure[a].items():
+            for (first, second), p in binary.get(b, {}).items():
+                for i in places[first]:
+                    for j in places[second]:
+                        rules[row[a], i, j] += chains * p
+            for word, p in lexical.get(b, {}).items():
+                emissions[leaf[a], column[word]] += chains * p
+    return GrammarTables(
+        nonterminals=nonterminals,
+        preterminals=[f"{a}|1" if a in row else a for a in preterminals],
+        words=words,
+        root=root.log().float(),
+        rules=rules.log().float(),
+        emissions=emissions.log().float(),
+    )
