@@ -1,0 +1,79 @@
+"""Median times of exact inference and of tree sampling, on random grammars.
+
+python experiments/benchmarks/bench_inside.py --batch 32 --length 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from gfnem.parsing.descent import sample_trees, score_trees, tree_log_joint
+from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.potentials import RulePotentials
+
+
+def main() -> None:
+    """Prints one line per operation."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=32, help="sentences")
+    parser.add_argument("--length", type=int, default=20, help="tokens a sentence")
+    parser.add_argument("--nonterminals", type=int, default=30)
+    parser.add_argument("--preterminals", type=int, default=60)
+    parser.add_argument("--samples", type=int, default=4, help="trees a sentence")
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    device = torch.device(args.device)
+    symbols = args.nonterminals + args.preterminals
+    root = torch.randn(symbols, device=device).log_softmax(0)
+    rules = torch.randn(args.nonterminals, symbols**2, device=device).log_softmax(1)
+    rules = rules.view(args.nonterminals, symbols, symbols)
+    emissions = torch.randn(args.batch, args.length, args.preterminals, device=device) - 8
+    lengths = torch.full((args.batch,), args.length, device=device)
+    tables = [table.requires_grad_() for table in (root, rules, emissions)]
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def measure(name: str, forward, backward: bool = False) -> None:
+        times: list[tuple[float, float]] = []
+        for _ in range(args.repeats + 2):
+            start = clock()
+            result = forward()
+            middle = clock()
+            if backward:
+                result.sum().backward()
+            times.append((middle - start, clock() - middle))
+        ahead, behind = (statistics.median(column[2:]) for column in zip(*times, strict=True))
+        after = f", backward {behind * 1000:7.1f} ms" if backward else ""
+        print(f"{name:28s} forward {ahead * 1000:7.1f} ms{after}", flush=True)
+
+    def potentials() -> RulePotentials:
+        return RulePotentials.from_tables(*tables, lengths)
+
+    measure("potentials", lambda: potentials().left_leaf, True)
+    measure("potentials + log partition", lambda: log_partition(potentials()), True)
+    fixed = potentials().detach()
+    measure("log partition, no gradient", lambda: log_partition(fixed))
+    measure("span marginals", lambda: span_marginals(fixed))
+    measure("viterbi", lambda: viterbi(fixed))
+    chart = inside(fixed)
+    trees, _, _ = sample_trees(fixed, chart, args.samples)
+    measure("sample", lambda: sample_trees(fixed, chart, args.samples))
+    measure("sample, explore", lambda: sample_trees(fixed, chart, args.samples, 1.5, 0.05))
+    values = chart.clone().requires_grad_()
+    measure("score", lambda: score_trees(fixed, values, trees), True)
+    measure("log joint", lambda: tree_log_joint(potentials(), trees), True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Log weights of a batch's grammar rules, preterminals summed out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+#: The log weight, in nats, of what cannot happen: finite, so that no gradient is ever nan, and so
+#: low that `exp` of it is 0 in single and in double precision.
+IMPOSSIBLE = -1e4
+
+
+def full_precision(tensor: Tensor):
+    """A context in which autocast is off on `tensor`'s device: charts need float32."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def at_least_float(tensor: Tensor) -> Tensor:
+    """`tensor` itself, or its float32 copy where it is of half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def safe_log(weights: Tensor) -> Tensor:
+    """Logarithm of non-negative weights, any shape, with finite values and gradients.
+
+    A weight of exactly 0 becomes `IMPOSSIBLE` with gradient 0. Positive weights are held above
+    the smallest normal number, so that one over them does not overflow.
+    """
+    logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
+    return logs.masked_fill(weights <= 0, IMPOSSIBLE)
+
+
+@dataclass
+class RulePotentials:
+    """Log weights of one batch's rules, preterminals summed out.
+
+    Everything is in nats. The weights may be, but need not be, those of a normalised grammar. An
+    event without any derivation has a weight of `IMPOSSIBLE` or lower, never minus infinity.
+
+    Attributes:
+        root: `(N,)` log p(A | start).
+        rules: `(N, N, N)`, `[A, B, C]` for A -> B C, both children two words or more.
+        left_leaf: `(batch, n, N, N)`, `[b, i, A, C]` = log sum_T p(A -> T C) p(w_i | T): the left
+            child is word `i`.
+        right_leaf: `(batch, n, N, N)`, `[b, i, A, B]` = log sum_T p(A -> B T) p(w_i | T): the
+            right child is word `i`.
+        both_leaves: `(batch, n - 1, N)`, `[b, i, A]` = log sum_{T, T'} p(A -> T T') p(w_i | T)
+            p(w_{i+1} | T').
+        single: `(batch,)` log probability of the first word as a one-word sentence,
+            log sum_T p(T | start) p(w_0 | T).
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+    """
+
+    root: Tensor
+    rules: Tensor
+    left_leaf: Tensor
+    right_leaf: Tensor
+    both_leaves: Tensor
+    single: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def from_tables(
+        cls, root: Tensor, rules: Tensor, emissions: Tensor, lengths: Tensor
+    ) -> RulePotentials:
+        """Sums the preterminals out of a grammar's tables, differentiably.
+
+        Symbols are ordered nonterminals first, then preterminals. Entries may be minus infinity.
+        Sums are taken in exp space relative to detached maxima (of each word's emissions, of each
+        rule table over the preterminals), so only terms about 87 nats (float32) or 708 nats
+        (float64) below the best possible one can vanish.
+
+        Args:
+            root: `(N + T,)` log weights of the start symbol's child.
+            rules: `(N, N + T, N + T)` log weights of A -> B C.
+            emissions: `(batch, n, T)` log weight of each word under each preterminal; positions
+                past a sentence's length may hold anything but nan and plus infinity.
+            lengths: `(batch,)` int64 sentence lengths in tokens.
+
+        Raises:
+            ValueError: if the shapes do not agree.
+        """
+        batch, n, preterminals = emissions.shape
+        labels = rules.shape[0]
+        symbols = labels + preterminals
+        if root.shape != (symbols,) or rules.shape != (labels, symbols, symbols):
+            raise ValueError(
+                f"{labels} nonterminals and {preterminals} preterminals do not fit root "
+                f"{tuple(root.shape)} and rules {tuple(rules.shape)}"
+            )
+        with full_precision(rules):
+            root, rules, emissions = (
+                at_least_float(table).clamp(min=IMPOSSIBLE) for table in (root, rules, emissions)
+            )
+            word_peaks = emissions.detach().amax(-1)
+            words = (emissions - word_peaks[..., None]).exp()
+            rows = words.reshape(batch * n, preterminals)
+
+            def one_leaf(table: Tensor) -> Tensor:
+                # (T, A, other child): sums the preterminal of every word with one product.
+                peaks = table.detach().amax(0)
+                weights = rows @ (table - peaks).exp().reshape(preterminals, -1)
+                logs = safe_log(weights).view(batch, n, labels, labels)
+                return logs + (word_peaks[..., None, None] + peaks)
+
+            pairs = rules[:, labels:, labels:]
+            pair_peaks = pairs.detach().amax((1, 2))
+            table = (pairs - pair_peaks[:, None, None]).exp().transpose(0, 1)
+            first = words[:, :-1].reshape(-1, preterminals) @ table.reshape(preterminals, -1)
+            second = words[:, 1:].reshape(-1, preterminals, 1)
+            both = (first.view(-1, labels, preterminals) @ second).view(batch, n - 1, labels)
+            both_peaks = (word_peaks[:, :-1] + word_peaks[:, 1:])[..., None] + pair_peaks
+            return cls(
+                root[:labels],
+                rules[:, :labels, :labels],
+                one_leaf(rules[:, labels:, :labels].transpose(0, 1)),
+                one_leaf(rules[:, :labels, labels:].permute(2, 0, 1)),
+                safe_log(both) + both_peaks,
+                torch.logsumexp(root[labels:] + emissions[:, 0], -1),
+                lengths,
+            )
+
+    def map(self, function) -> RulePotentials:
+        """Applies `function` to every table of weights (not to `lengths`)."""
+        tables = [function(getattr(self, field.name)) for field in fields(self)[:-1]]
+        return RulePotentials(*tables, self.lengths)
+
+    def detach(self) -> RulePotentials:
+        """The same weights without gradient."""
+        return self.map(Tensor.detach)
+
+    @property
+    def labels(self) -> int:
+        """The number `N` of nonterminals."""
+        return self.root.shape[0]
+
+    @property
+    def max_length(self) -> int:
+        """The padded width `n` of the batch, in tokens."""
+        return self.left_leaf.shape[1]
