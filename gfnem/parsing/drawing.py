@@ -1,0 +1,276 @@
+"""Trees for people: brackets, terminal text, SVG, a web page, a PNG."""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nltk import Tree
+
+from gfnem.errors import UserError
+from gfnem.files import write_atomically
+
+# Sizes in pixels; the width of a character is a generous average, as no font is at hand.
+_FONT = 14
+_CHARACTER = 0.6 * _FONT
+_GAP = 12
+_ROW = 34
+_MARGIN = 12
+_TITLE = 30
+_LABEL_COLOUR, _WORD_COLOUR, _EDGE_COLOUR = "#1f4e9c", "#1a1a1a", "#8a8a8a"
+_PNG_SIDE = 30_000
+_MAX_DEPTH = 300
+
+# Characters that XML 1.0 forbids and that a terminal might take for commands.
+_SPECIAL = re.compile(r"[\s()]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def bracket(tree: Tree) -> str:
+    """A tree on one line, as `(S (NP (DT the) (NN cat)) (VP (VBZ sleeps)))`.
+
+    Round brackets in words and labels are written `-LRB-` and `-RRB-`, and white space in them
+    `_`, so that the line can be read back.
+    """
+    if isinstance(tree, str):
+        return _plain(tree)
+    # A stack and not recursion: trees as deep as their sentence is long are common.
+    parts: list[str] = []
+    todo: list[Tree | str | None] = [tree]
+    while todo:
+        node = todo.pop()
+        if node is None:
+            parts.append(")")
+        elif isinstance(node, Tree):
+            parts.append(f" ({_plain(str(node.label()))}")
+            todo += [None, *reversed(node)]
+        else:
+            parts.append(f" {_plain(str(node))}")
+    return "".join(parts).lstrip()
+
+
+def _plain(text: str) -> str:
+    if _SPECIAL.search(text):
+        text = text.replace("(", "-LRB-").replace(")", "-RRB-")
+        text = _SPECIAL.sub("_", text)
+    return text
+
+
+def tree_text(tree: Tree) -> str:
+    """A tree drawn with line characters for the terminal; ends in a line break.
+
+    Raises:
+        UserError: if the tree has more than 300 levels.
+    """
+    from nltk.tree.prettyprinter import TreePrettyPrinter
+
+    _check_depth(tree)
+    # With words for leaves NLTK numbers them node by node, which puts them into a wrong order where
+    # words and phrases are sisters; with numbers for leaves it has no choice.
+    words: list[str] = []
+    drawing = TreePrettyPrinter(_numbered(tree, words), words).text(
+        unicodelines=True, maxwidth=None
+    )
+    return "".join(f"{line.rstrip()}\n" for line in drawing.splitlines())
+
+
+def _numbered(node, words: list[str]):
+    """A copy with the leaves' numbers in their place; appends the leaves to `words`."""
+    if isinstance(node, Tree):
+        return Tree(_visible(node.label()), [_numbered(child, words) for child in node])
+    words.append(_visible(node))
+    return len(words) - 1
+
+
+def _visible(text) -> str:
+    return _CONTROL.sub("\ufffd", str(text))
+
+
+def _check_depth(tree: Tree) -> None:
+    # Drawing recurses, and nobody can read a drawing of more rows.
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level if isinstance(node, Tree) for child in node]
+        depth += 1
+    if depth > _MAX_DEPTH:
+        raise UserError(f"a tree of {depth} levels is too deep to draw ({_MAX_DEPTH} at most)")
+
+
+@dataclass
+class _Layout:
+    """Where everything goes, in pixels from the top left.
+
+    Attributes:
+        texts: `(x of the middle, y of the middle, text, is it a word)`.
+        lines: `(x1, y1, x2, y2)`, all level or upright, so that none crosses another.
+        width, height: of the whole drawing.
+    """
+
+    width: float = 0.0
+    height: float = 0.0
+    texts: list[tuple[float, float, str, bool]] = field(default_factory=list)
+    lines: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+
+def _text_width(text: str) -> float:
+    cells = sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
+    return cells * _CHARACTER
+
+
+def _layout(tree: Tree) -> _Layout:
+    """Words on the bottom row, each in a column of its own; a node above the middle of its own."""
+    _check_depth(tree)
+    layout = _Layout()
+    right = float(_MARGIN)
+    levels = tree.height() - 1
+
+    def row(level: int) -> float:
+        return _MARGIN + _FONT / 2 + (levels - level) * _ROW
+
+    def place(node, room: float) -> tuple[float, int]:
+        """Places a subtree at least `room` wide; returns its root's x and level above the words."""
+        nonlocal right
+        if not isinstance(node, Tree):
+            text = _visible(node)
+            width = max(_text_width(text), room)
+            x = right + width / 2
+            right += width + _GAP
+            layout.texts.append((x, row(0), text, True))
+            return x, 0
+        label = _visible(node.label())
+        room = max(room, _text_width(label)) if len(node) == 1 else _text_width(label)
+        start = right
+        if len(node) == 1:
+            children = [place(node[0], room)]
+        else:
+            children = [place(child, 0.0) for child in node]
+            right = max(right, start + room + _GAP)
+        x = (children[0][0] + children[-1][0]) / 2 if children else start + room / 2
+        level = max((level for _, level in children), default=0) + 1
+        layout.texts.append((x, row(level), label, False))
+        bar = row(level) + _ROW / 2
+        if children:
+            layout.lines.append((x, row(level) + 0.6 * _FONT, x, bar))
+            if len(children) > 1:
+                layout.lines.append((children[0][0], bar, children[-1][0], bar))
+        for child_x, child_level in children:
+            layout.lines.append((child_x, bar, child_x, row(child_level) - 0.7 * _FONT))
+        return x, level
+
+    place(tree, 0.0)
+    layout.width = right - _GAP + _MARGIN
+    layout.height = row(0) + _FONT / 2 + _MARGIN
+    return layout
+
+
+def tree_svg(tree: Tree) -> str:
+    """A tree as an SVG element, words on one line at the bottom.
+
+    Raises:
+        UserError: if the tree has more than 300 levels.
+    """
+    layout = _layout(tree)
+    width, height = f"{layout.width:.0f}", f"{layout.height:.0f}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="{_FONT}" '
+        'text-anchor="middle">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<g stroke="{_EDGE_COLOUR}">',
+    ]
+    for x1, y1, x2, y2 in layout.lines:
+        parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
+    parts.append("</g>")
+    for x, y, text, word in layout.texts:
+        colour = _WORD_COLOUR if word else _LABEL_COLOUR
+        # The baseline by hand: not every viewer knows `dominant-baseline`.
+        where = f'x="{x:.1f}" y="{y + 0.35 * _FONT:.1f}"'
+        parts.append(f'<text {where} fill="{colour}">{html.escape(text, quote=False)}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def trees_page(trees: Sequence[tuple[str, Tree]], title: str = "Parse trees") -> str:
+    """A web page (HTML, nothing loaded from elsewhere) with a heading and an SVG for each tree.
+
+    Args:
+        trees: pairs `(heading, tree)`.
+        title: of the page.
+
+    Raises:
+        UserError: if a tree has more than 300 levels.
+    """
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f"<title>{html.escape(_visible(title))}</title>",
+        "<style>body { font-family: sans-serif; background: white; color: #1a1a1a } "
+        "h2 { font-size: 1rem } div { overflow-x: auto }</style>\n</head>\n<body>",
+        f"<h1>{html.escape(_visible(title))}</h1>",
+    ]
+    for heading, tree in trees:
+        parts.append(f"<h2>{html.escape(_visible(heading))}</h2>\n<div>{tree_svg(tree)}</div>")
+    return "\n".join([*parts, "</body>\n</html>"]) + "\n"
+
+
+def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> None:
+    """Draws trees below one another, each under its title, into a PNG file.
+
+    Raises:
+        UserError: if there is no tree, one has more than 300 levels, the picture would be more
+            than 30,000 pixels wide or high, or the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
+    if not trees:
+        raise UserError(f"{path}: no tree to draw")
+    layouts = [(_visible(title), _layout(tree)) for title, tree in trees]
+    width = max(
+        max(layout.width, 1.1 * _text_width(title) + 2 * _MARGIN) for title, layout in layouts
+    )
+    height = sum(layout.height + _TITLE for _, layout in layouts)
+    scale = 2  # pixels of the file for one of the layout, for sharp print
+    if scale * max(width, height) > _PNG_SIDE:
+        raise UserError(
+            f"{path}: {len(layouts)} trees make a picture of {scale * width:.0f} x "
+            f"{scale * height:.0f} pixels: draw fewer, or a web page"
+        )
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100 * scale, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    points = 72 / 100  # of a layout pixel
+    # `parse_math=False`: a word such as $x$ is a word.
+    middle = {"ha": "center", "va": "center", "fontsize": _FONT * points, "parse_math": False}
+    top, segments = 0.0, []
+    for title, layout in layouts:
+        axes.text(
+            _MARGIN,
+            top + _TITLE / 2,
+            title,
+            va="center",
+            fontsize=1.1 * _FONT * points,
+            fontweight="bold",
+            parse_math=False,
+        )
+        top += _TITLE
+        segments += [((x1, top + y1), (x2, top + y2)) for x1, y1, x2, y2 in layout.lines]
+        for x, y, text, word in layout.texts:
+            axes.text(x, top + y, text, color=_WORD_COLOUR if word else _LABEL_COLOUR, **middle)
+        top += layout.height
+    axes.add_collection(LineCollection(segments, colors=_EDGE_COLOUR, linewidths=1), autolim=False)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # shown as a box
+        canvas.print_png(file)
+    write_atomically(path, file.getvalue())
