@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 from xml.dom import minidom
 
 import pytest
@@ -52,7 +53,7 @@ def test_nothing_overlaps_and_words_keep_their_order(tree):
         rows.setdefault(y, []).append((x - half, x + half, node.firstChild.data))
     for row in rows.values():
         row.sort()
-        for (_, end, _), (start, _, _) in zip(row, row[1:], strict=False):
+        for (_, end, _), (start, _, _) in pairwise(row):
             assert end < start
     words = [text for _, _, text in rows[max(rows)]]
     assert words == [leaf.replace("\x1b", "\ufffd") for leaf in tree.leaves()]
