@@ -50,6 +50,10 @@ class Target(Component, nn.Module, ABC):
         """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """What spaces and policies must be told of the model, as constructor arguments."""
+        return {}
+
     def units(self, x: Any) -> Tensor:
         """`(batch,)` how many `unit`s each observation has (tokens of a sentence, say)."""
         return torch.ones(len(x))

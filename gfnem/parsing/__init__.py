@@ -1,1 +1,1 @@
-
+"""Trees over sentences: grammars, latent spaces, policies, exact inference, corpora, scores."""

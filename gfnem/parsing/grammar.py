@@ -1,0 +1,179 @@
+"""Grammars as generative models of sentences and their trees."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.descent import tree_log_joint
+from gfnem.parsing.inside import log_partition
+from gfnem.parsing.potentials import RulePotentials
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.trees import Trees
+from gfnem.target import GenerativeModel
+
+
+class Grammar(GenerativeModel):
+    """A probabilistic grammar in binary form; a subclass says what its `tables` are.
+
+    Nonterminals `0..N-1` expand to two symbols and label spans of two words or more; preterminals
+    `N..N+T-1` emit one word. The latent `z` is the labelled binary tree; preterminals are summed
+    out exactly (as in Hu et al. 2023, section 5.1). The start symbol chooses one symbol; where that
+    is a preterminal the sentence has one word.
+
+    Args:
+        nonterminals, preterminals: how many of each.
+        vocab_size: words, the unknown word (index 0) included.
+    """
+
+    unit = "token"
+
+    def __init__(self, nonterminals: int, preterminals: int, vocab_size: int):
+        super().__init__()
+        if min(nonterminals, preterminals, vocab_size) < 1:
+            raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
+        self.nonterminals, self.preterminals = nonterminals, preterminals
+        self.vocab_size = vocab_size
+
+    @abstractmethod
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights of all rules, in nats.
+
+        Returns:
+            root: `(N + T,)` the start symbol's choice.
+            rules: `(N, N + T, N + T)` of `A -> B C`.
+            emissions: `(T, vocab_size)` of words.
+        """
+
+    def names(self) -> list[str]:
+        """`N` nonterminal names, for drawing and printing."""
+        return [f"NT{index}" for index in range(self.nonterminals)]
+
+    def facts(self) -> dict[str, Any]:
+        """What spaces and policies are told: `nonterminals`."""
+        return {"nonterminals": self.nonterminals}
+
+    def potentials(self, x: Sentences) -> RulePotentials:
+        """The rules' log weights at each position of each sentence, preterminals summed out."""
+        root, rules, emissions = self.tables()
+        scores = emissions.T.index_select(0, x.tokens.flatten()).unflatten(0, x.tokens.shape)
+        return RulePotentials.from_tables(root, rules, scores, x.lengths)
+
+    def log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
+        return tree_log_joint(self.potentials(x), z).sum(2)
+
+    def log_marginal(self, x: Sentences) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
+        return log_partition(self.potentials(x))
+
+    def units(self, x: Sentences) -> Tensor:
+        """`(batch,)` tokens of each sentence."""
+        return x.lengths
+
+    @torch.no_grad()
+    def sample(self, count: int, max_length: int = 40) -> tuple[Sentences, Trees]:
+        """Draws `count` sentences of at most `max_length` tokens with their trees.
+
+        Longer derivations are thrown away and drawn again: the draws follow the grammar given that
+        a sentence fits.
+
+        Raises:
+            RuntimeError: if fewer than one derivation in a thousand fits.
+        """
+        tables = [table.detach().exp() for table in self.tables()]
+        pieces: list[tuple[Sentences, Trees]] = []
+        found = tried = 0
+        while found < count:
+            size = max(2 * (count - found), 32)
+            x, z = _derive(*tables, size, max_length)
+            found, tried = found + len(x), tried + size
+            pieces.append((x, z))
+            if tried > 1000 * max(found, 1):
+                raise RuntimeError(
+                    f"only {found} of {tried} derivations had at most {max_length} tokens"
+                )
+        return _join(pieces, count)
+
+
+def _derive(
+    root: Tensor, rules: Tensor, emissions: Tensor, count: int, max_length: int
+) -> tuple[Sentences, Trees]:
+    """Leftmost derivations of a whole batch at once; those that grow too long are left out."""
+    nonterminals, symbols = rules.shape[:2]
+    device = root.device
+    rows = torch.arange(count, device=device)
+    width = max_length + 2
+    # a stack of symbols still to expand; beside each, the node whose right child it is (or -1)
+    stack = torch.zeros(count, width, dtype=torch.long, device=device)
+    owner = torch.full((count, width), -1, device=device)
+    depth = torch.ones(count, dtype=torch.long, device=device)
+    stack[:, 0] = torch.multinomial(root.expand(count, -1), 1).squeeze(1)
+    tokens = torch.zeros(count, width, dtype=torch.long, device=device)
+    table = torch.zeros(4, count, width, dtype=torch.long, device=device)  # left right split label
+    leaf_right = torch.zeros(count, width, dtype=torch.bool, device=device)
+    words = torch.zeros(count, dtype=torch.long, device=device)
+    nodes = torch.zeros(count, dtype=torch.long, device=device)
+    pairs = rules.flatten(1)
+    while True:
+        busy = rows[(depth > 0) & (words + depth <= max_length)]
+        if not len(busy):
+            break
+        depth[busy] -= 1
+        symbol, parent = stack[busy, depth[busy]], owner[busy, depth[busy]]
+        right_child = parent >= 0
+        of_right = busy[right_child]
+        table[2, of_right, parent[right_child]] = words[of_right]
+        emits = symbol >= nonterminals
+        leaf_right[busy[right_child & emits], parent[right_child & emits]] = True
+        leaf = busy[emits]
+        if len(leaf):
+            word = torch.multinomial(emissions[symbol[emits] - nonterminals], 1).squeeze(1)
+            tokens[leaf, words[leaf]] = word
+            words[leaf] += 1
+        inner = busy[~emits]
+        if len(inner):
+            choice = torch.multinomial(pairs[symbol[~emits]], 1).squeeze(1)
+            node = nodes[inner]
+            table[0, inner, node] = words[inner]
+            table[3, inner, node] = symbol[~emits]
+            for child, owned in ((choice % symbols, node), (choice // symbols, None)):
+                stack[inner, depth[inner]] = child
+                owner[inner, depth[inner]] = -1 if owned is None else owned
+                depth[inner] += 1
+            nodes[inner] += 1
+    done = depth == 0
+    tokens, table, leaf_right = tokens[done], table[:, done], leaf_right[done]
+    lengths = words[done]
+    longest = int(lengths.max()) if len(lengths) else 1
+    left, right, split, _ = table
+    for node in range(longest - 2, -1, -1):  # a node ends where its right child ends
+        child = (node + split[:, node] - left[:, node]).clamp(max=width - 1)
+        ends = right.gather(1, child[:, None]).squeeze(1)
+        right[:, node] = torch.where(leaf_right[:, node], split[:, node] + 1, ends)
+    nodes_kept = torch.arange(longest - 1, device=device) < (lengths - 1)[:, None]
+    table = table[:, :, : longest - 1] * nodes_kept
+    x = Sentences(tokens[:, :longest], lengths)
+    return x, Trees(*table.unsqueeze(2), lengths)
+
+
+def _join(pieces: list[tuple[Sentences, Trees]], count: int) -> tuple[Sentences, Trees]:
+    longest = max(x.max_length for x, _ in pieces)
+
+    def pad(tensor: Tensor, size: int) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, size - tensor.shape[-1]))
+
+    tokens = torch.cat([pad(x.tokens, longest) for x, _ in pieces])[:count]
+    lengths = torch.cat([x.lengths for x, _ in pieces])[:count]
+    parts = [
+        torch.cat([pad(getattr(z, name), longest - 1) for _, z in pieces])[:count]
+        for name in ("left", "right", "split", "label")
+    ]
+    longest = int(lengths.max())
+    return (
+        Sentences(tokens[:, :longest], lengths),
+        Trees(*(part[..., : longest - 1] for part in parts), lengths),
+    )

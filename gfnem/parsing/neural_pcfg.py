@@ -1,0 +1,60 @@
+"""The neural PCFG of Kim et al. (2019, arXiv 1906.10225, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.grammar import Grammar
+
+
+class _Residual(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+class NeuralPCFG(Grammar):
+    """A PCFG whose rule probabilities come from symbol embeddings through small networks.
+
+    Args:
+        vocab_size: words, the unknown word included; taken from the data if None.
+        nonterminals, preterminals: how many of each.
+        dim: size of embeddings and hidden layers.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        nonterminals: int = 30,
+        preterminals: int = 60,
+        dim: int = 256,
+    ):
+        if vocab_size is None:
+            raise ValueError("vocab_size is needed")
+        super().__init__(nonterminals, preterminals, vocab_size)
+        symbols = nonterminals + preterminals
+        self.start = nn.Parameter(torch.empty(1, dim))
+        self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
+        self.preterminal = nn.Parameter(torch.empty(preterminals, dim))
+        self.root_net = nn.Sequential(
+            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, symbols)
+        )
+        self.word_net = nn.Sequential(
+            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, vocab_size)
+        )
+        self.rule_net = nn.Linear(dim, symbols * symbols)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised log probabilities (see `Grammar.tables`)."""
+        symbols = self.nonterminals + self.preterminals
+        root = self.root_net(self.start).log_softmax(1).squeeze(0)
+        rules = self.rule_net(self.nonterminal).log_softmax(1)
+        emissions = self.word_net(self.preterminal).log_softmax(1)
+        return root, rules.unflatten(1, (symbols, symbols)), emissions

@@ -1,0 +1,48 @@
+"""A PCFG with fixed, written-down probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.grammar import Grammar
+from gfnem.parsing.grammar_text import find_grammar, read_grammar
+from gfnem.parsing.vocabulary import Vocabulary
+
+
+class TabularPCFG(Grammar):
+    """The grammar of a file in NLTK's PCFG notation; it is not trained.
+
+    Args:
+        grammar: a file, or the name of an embedded grammar such as "english".
+        vocabulary: the words behind word indices, `<unk>` first. The unknown word gets the mass of
+            the grammar's words that are not in it. If None: `<unk>` and all words of the grammar.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+
+    def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
+        tables = read_grammar(find_grammar(grammar))
+        if vocabulary is None:
+            vocabulary = Vocabulary(tables.words).to_list()
+        super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
+        self.vocabulary = list(vocabulary)
+        self._names = tables.nonterminals
+        column = {word: index for index, word in enumerate(self.vocabulary)}
+        target = torch.tensor([column.get(word, 0) for word in tables.words])
+        emissions = torch.zeros(len(tables.preterminals), len(vocabulary))
+        emissions.index_add_(1, target, tables.emissions.exp())
+        self.register_buffer("root", tables.root)
+        self.register_buffer("rules", tables.rules)
+        self.register_buffer("emissions", emissions.log())
+
+    def names(self) -> list[str]:
+        """The nonterminals' names in the file."""
+        return self._names
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The file's log probabilities (see `Grammar.tables`)."""
+        return self.root, self.rules, self.emissions

@@ -1,0 +1,185 @@
+"""A top-down policy: the grammar's own rule weights times a learned look-ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.descent import sample_trees, score_trees
+from gfnem.parsing.encoder import SpanEncoder
+from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.topdown import TopDownState
+from gfnem.policy import Policy, Scores, Step
+from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.target import Target
+
+
+@dataclass
+class Chart:
+    """What the policy knows of a batch: rule weights and look-ahead values (see `descent`)."""
+
+    potentials: RulePotentials
+    values: Tensor
+
+
+class TopDownPolicy(Policy):
+    """Chooses each node's split and child labels from the root downwards.
+
+    The weight of expanding `A` over `[i, j)` into `B` over `[i, k)` and `C` over `[k, j)` is the
+    rule's weight times `exp(V[i, k, B] + V[k, j, C])`. A network reads the sentence once and gives
+    the whole look-ahead chart `V`; sampling and scoring trees are then table look-ups. With `V` the
+    log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
+    weight, is exact too.
+
+    The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
+    the policy follows every M-step at no cost); else the policy learns rule weights of its own.
+
+    Args:
+        vocab_size: words, the unknown word included; from the data if None.
+        nonterminals: labels; from the model if None.
+        dim: size of word embeddings and LSTM states.
+        use_prior: whether to use the target's rule weights where it offers them.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        nonterminals: int | None = None,
+        dim: int = 128,
+        use_prior: bool = True,
+    ):
+        if vocab_size is None or nonterminals is None:
+            raise ValueError("vocab_size and nonterminals are needed")
+        super().__init__()
+        self.nonterminals, self.use_prior = nonterminals, use_prior
+        self.encoder = SpanEncoder(vocab_size, dim)
+        self.value = nn.Linear(self.encoder.dim_out, nonterminals)
+        self.word_score = nn.Embedding(vocab_size, 1)
+        for parameter in (self.value.weight, self.value.bias, self.word_score.weight):
+            nn.init.zeros_(parameter)  # start from the rules alone
+        # own rules, with one more label that stands for any word
+        self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
+        self.root = nn.Parameter(torch.zeros(nonterminals))
+        self.single_score = nn.Embedding(vocab_size, 1)
+
+    def encode(self, x: Sentences, target: Target | None = None) -> Chart:
+        """Look-ahead values of all spans, one network call."""
+        potentials = None
+        if self.use_prior and hasattr(target, "potentials"):
+            with torch.no_grad():
+                potentials = target.potentials(x)
+        own = potentials is None
+        if own:
+            potentials = self._own_potentials(x)
+        n = x.max_length
+        ends = torch.arange(n + 1, device=x.tokens.device)
+        width = ends - ends[:n, None]
+        scores = self.word_score(x.tokens).squeeze(2)
+        if not own:
+            scores = scores + _word_levels(potentials)
+        level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
+        level = level[:, None] - level[:, :n, None]
+        values = self.value(self.encoder(x)) + level.unsqueeze(3)
+        if not own and n > 1:  # two words: the target's weights say it all
+            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))
+            values = torch.where((width == 2).unsqueeze(2), pairs.unsqueeze(2), values)
+        outside = (width < 2) | (ends > x.lengths[:, None, None])
+        return Chart(potentials, values.masked_fill(outside.unsqueeze(3), IMPOSSIBLE))
+
+    def _own_potentials(self, x: Sentences) -> RulePotentials:
+        labels = self.nonterminals
+        positions = (len(x), x.max_length)
+        left = self.rules[:, labels, :labels].expand(*positions, -1, -1)
+        right = self.rules[:, :labels, labels].expand(*positions, -1, -1)
+        both = self.rules[:, labels, labels].expand(len(x), max(x.max_length - 1, 0), -1)
+        single = self.single_score(x.tokens[:, 0]).squeeze(1)
+        inner = self.rules[:, :labels, :labels]
+        return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
+
+    def log_z(self, context: Chart) -> Tensor:
+        """`(batch,)` total weight of the root's labels, in nats."""
+        potentials = context.potentials
+        rows = torch.arange(len(potentials.lengths), device=context.values.device)
+        whole = context.values[rows, 0, potentials.lengths]
+        total = (potentials.root + whole).logsumexp(1)
+        return torch.where(potentials.lengths > 1, total, potentials.single)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Chart,
+        x: Sentences,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws trees, all open spans of all trees at once, without visiting single states."""
+        exploration = exploration or Exploration()
+        trees, _, log_behaviour = sample_trees(
+            context.potentials,
+            context.values,
+            samples,
+            exploration.temperature,
+            exploration.epsilon,
+        )
+        return Trajectories(trees, log_behaviour=log_behaviour)
+
+    def retrace(self, context: Chart, x: Sentences, space: LatentSpace, latent: Any):
+        """A tree is its own trajectory."""
+        zeros = context.values.new_zeros(latent.left.shape[:2])
+        return Trajectories(latent, log_behaviour=zeros)
+
+    def score(
+        self, context: Chart, space: LatentSpace, trajectories: Trajectories, flows: bool = False
+    ) -> Scores:
+        """Scores whole trees: the first step is the root's label, then node after node."""
+        trees = trajectories.latent
+        log_pf = score_trees(context.potentials, context.values, trees)
+        mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
+        return Scores(log_pf, torch.zeros_like(log_pf), mask, self.log_z(context))
+
+    def forward(self, context: Chart, state: TopDownState) -> Step:
+        """Weights of single actions (see `TopDownSpace`), for samplers that go state by state."""
+        potentials, values = context.potentials, context.values
+        batch, samples = state.done.shape
+        n, labels = values.shape[1], self.nonterminals
+        root = potentials.root + values[torch.arange(batch), 0, potentials.lengths]
+        node = (state.done - 1).clamp(0, state.left.shape[2] - 1).unsqueeze(2)
+        left, right, label = (
+            part.gather(2, node).squeeze(2) for part in (state.left, state.right, state.label)
+        )
+        row = torch.arange(batch, device=label.device)[:, None].expand(-1, samples)
+        options = []
+        for split in range(1, max(n, 2)):  # this road is for short sentences and for tests
+            first = values[row, left.clamp(max=n - 1), split].unsqueeze(3)
+            second = values[row, min(split, n - 1), right].unsqueeze(2)
+            inner = potentials.rules[label] + first + second
+            one = potentials.left_leaf[row, left.clamp(max=n - 1), label].unsqueeze(2) + second
+            other = potentials.right_leaf[row, (right - 1).clamp(min=0), label].unsqueeze(3) + first
+            leaf_left = (split - left == 1)[..., None, None]
+            leaf_right = (right - split == 1)[..., None, None]
+            weights = torch.where(leaf_left, one, torch.where(leaf_right, other, inner))
+            options.append(weights.masked_fill(leaf_left & leaf_right, 0.0).flatten(2))
+        expand = torch.cat(options, 2)
+        first = nn.functional.pad(root, (0, expand.shape[2] - labels))[:, None].expand_as(expand)
+        return Step(torch.where((state.done == 0).unsqueeze(2), first, expand))
+
+
+def _word_levels(potentials: RulePotentials) -> Tensor:
+    """`(batch, n)` rough log weight of each word, so that `V` starts at the right magnitude.
+
+    Half of what a word's two neighbouring pairs weigh a word, in nats.
+    """
+    if potentials.both_leaves.shape[1] == 0:
+        return potentials.single[:, None] * 0
+    pairs = potentials.both_leaves.logsumexp(2) / 2
+    inside = torch.arange(pairs.shape[1], device=pairs.device) < (potentials.lengths - 1)[:, None]
+    pairs = pairs * inside
+    total = nn.functional.pad(pairs, (1, 0)) + nn.functional.pad(pairs, (0, 1))
+    count = nn.functional.pad(inside.float(), (1, 0)) + nn.functional.pad(inside.float(), (0, 1))
+    return total / count.clamp(min=1)
