@@ -1,0 +1,622 @@
+"""Test cases that a plug-in inherits: the proof of a new latent space, policy or target.
+
+They are plain classes for pytest. A test class inherits one and supplies two or three methods;
+instances are to be small enough that every structure can be listed, because most checks compare
+with exhaustive search:
+
+    class TestMySpace(LatentSpaceTestCase):
+        def make_space(self): ...
+        def make_x(self): ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from gfnem.component import build
+from gfnem.policy import Policy
+from gfnem.sampling import Exploration, log_probability
+from gfnem.space import LatentSpace, Trajectories, concatenate, map_states, where
+from gfnem.target import Target
+
+
+@dataclass
+class Enumeration:
+    """Every trajectory of every `x` of a batch.
+
+    Attributes:
+        trajectories: with `(batch, most)` columns, `most` the largest number of trajectories.
+        valid: `(batch, most)` bool; the other columns of a row repeat its first trajectory.
+    """
+
+    trajectories: Trajectories
+    valid: Tensor
+
+
+def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> Enumeration:
+    """Lists all trajectories from the initial states by exhaustive search.
+
+    Args:
+        space: the latent space.
+        x: a batch of observations.
+        limit: the largest number of trajectories of one `x`.
+
+    Raises:
+        ValueError: if there are more than `limit`.
+    """
+    states = [space.initial_state(x, 1)]
+    final = space.is_final(states[0])
+    valid = torch.ones_like(final)
+    batch = torch.arange(len(final), device=final.device)[:, None]
+    actions, undos, masks = [], [], []
+    while not (final := space.is_final(states[-1])).all():
+        allowed = space.forward_mask(states[-1])
+        stuck = ~allowed.any(-1) & ~final
+        assert not stuck.any(), "an incomplete state permits no action"
+        allowed = allowed.clone()
+        allowed[..., 0] |= final  # a finished trajectory is carried along by an action not taken
+        branches = [(row & keep[:, None]).nonzero() for row, keep in zip(allowed, valid)]  # noqa: B905
+        most = max(len(branch) for branch in branches)
+        if most > limit:
+            raise ValueError(f"more than {limit} trajectories")
+        valid = torch.stack(
+            [torch.arange(most, device=final.device) < len(branch) for branch in branches]
+        )
+        column, action = torch.stack(
+            [torch.cat([b, b[:1].expand(most - len(b), 2)]) for b in branches]
+        ).unbind(-1)
+
+        def pick(tensor: Tensor, column: Tensor = column) -> Tensor:
+            return tensor[batch, column]
+
+        states = [map_states(pick, state) for state in states]
+        actions, undos, masks = ([pick(t) for t in ts] for ts in (actions, undos, masks))
+        final = pick(final)
+        actions.append(action)
+        undos.append(space.undo_of(states[-1], action))
+        masks.append(~final)
+        states.append(where(final, states[-1], space.step(states[-1], action)))
+
+    def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
+        return torch.stack(tensors, 2) if tensors else torch.zeros(*final.shape, 0, dtype=dtype)
+
+    return Enumeration(
+        Trajectories(
+            space.to_latent(x, states[-1]),
+            states,
+            stack(actions, torch.long),
+            stack(undos, torch.long),
+            stack(masks, torch.bool),
+        ),
+        valid,
+    )
+
+
+def tensors_of(structure: Any) -> list[Tensor]:
+    """The tensors of a tensor, or of a dataclass (nested ones included)."""
+    if isinstance(structure, Tensor):
+        return [structure]
+    if is_dataclass(structure):
+        return [
+            tensor for f in fields(structure) for tensor in tensors_of(getattr(structure, f.name))
+        ]
+    return []
+
+
+def keys_of(structure: Any, shape: torch.Size) -> list[list[Hashable]]:
+    """A hashable `[row][sample]` of what a state or latent of leading axes `shape` holds."""
+    # what does not lead with (batch, samples), such as sentence lengths, is not the sample's own
+    own = [t for t in tensors_of(structure) if t.shape[:2] == shape]
+    flat = [t.reshape(*shape, math.prod(t.shape[2:])).tolist() for t in own]
+    return [
+        [tuple(tuple(f[row][sample]) for f in flat) for sample in range(shape[1])]
+        for row in range(shape[0])
+    ]
+
+
+class _Rows:
+    """How to take one observation out of a batch."""
+
+    def take(self, x: Any, row: int) -> Any:
+        """Observation `row` as a batch of one, without the others' padding.
+
+        Handles tensors, and whatever has `select(index)`; else override it.
+        """
+        if isinstance(x, Tensor):
+            return x[row : row + 1]
+        return x.select(torch.tensor([row]))
+
+    def take_latent(self, z: Any, row: int) -> Any:
+        """The latents of observation `row`, leading axes `(1, samples)`.
+
+        Handles tensors, whatever has `select(index)`, and dataclasses of tensors that lead with
+        `(batch,)`. Override it where padding must be cut off for `take(x, row)` to accept them.
+        """
+        if isinstance(z, Tensor):
+            return z[row : row + 1]
+        if hasattr(z, "select"):
+            return z.select(torch.tensor([row]))
+        return type(z)(*(getattr(z, f.name)[row : row + 1] for f in fields(z)))
+
+
+class LatentSpaceTestCase(_Rows):
+    """Proves a latent space, and a policy on it, against exhaustive search.
+
+    Supply `make_space` and `make_x`; `count_objects`, `count_trajectories` and `make_policy` where
+    you can.
+    """
+
+    #: trajectories drawn where frequencies are compared with probabilities
+    frequency_samples: int = 4000
+    #: largest difference, in nats, between two computations of one log probability
+    tolerance: float = 1e-4
+
+    def make_space(self) -> LatentSpace:
+        """The space."""
+        raise NotImplementedError
+
+    def make_x(self) -> Any:
+        """A batch of observations of different sizes, all of whose structures can be listed."""
+        raise NotImplementedError
+
+    def count_objects(self, row: int) -> int | None:
+        """How many structures observation `row` has, by your own reckoning."""
+        return None
+
+    def count_trajectories(self, row: int) -> int | None:
+        """How many trajectories observation `row` has, by your own reckoning."""
+        return None
+
+    def make_policy(self) -> Policy | None:
+        """A policy with random parameters."""
+        return None
+
+    def same_state(self, one: Any, other: Any) -> Tensor:
+        """`(batch, samples)` bool: whether states are the same, by default in every tensor."""
+        equal = [
+            (a == b).flatten(2).all(2) if a.dim() > 2 else a == b
+            for a, b in zip(tensors_of(one), tensors_of(other), strict=True)
+        ]
+        return torch.stack(equal).all(0)
+
+    # ------------------------------------------------------------------ the space
+
+    def _space(self) -> tuple[LatentSpace, Any, Enumeration]:
+        torch.manual_seed(0)
+        space, x = self.make_space(), self.make_x()
+        return space, x, enumerate_trajectories(space, x)
+
+    def test_masks_agree_with_initial_and_final(self):
+        """Exactly the final states permit no action, exactly the initial ones no undoing."""
+        space, x, found = self._space()
+        assert space.is_initial(space.initial_state(x, 2)).all(), "initial_state is not initial"
+        every = concatenate(found.trajectories.states)
+        assert (space.forward_mask(every).any(-1) == ~space.is_final(every)).all()
+        assert (space.backward_mask(every).any(-1) == ~space.is_initial(every)).all()
+
+    def test_undoing_undoes_every_step(self):
+        """`unstep` with `undo_of` leads back from every child, and `redo_of` forth again."""
+        space, _, found = self._space()
+        state = concatenate(found.trajectories.states)
+        before = [tensor.clone() for tensor in tensors_of(state)]
+        allowed = space.forward_mask(state)
+        for index in range(allowed.shape[-1]):
+            taken = allowed[..., index]
+            action = torch.full(taken.shape, index)
+            child = space.step(state, action)
+            undo = space.undo_of(state, action)
+            permitted = space.backward_mask(child)
+            self._in_range(undo, permitted, "undo_of")
+            if not taken.any():
+                continue
+            permitted = permitted.gather(-1, undo[..., None])[..., 0]
+            assert permitted[taken].all(), f"action {index} cannot be undone"
+            back = space.unstep(child, undo)
+            assert self.same_state(back, state)[taken].all(), f"action {index} is undone wrongly"
+            assert (space.redo_of(child, undo) == action)[taken].all()
+        for old, tensor in zip(before, tensors_of(state), strict=True):
+            assert torch.equal(old, tensor), "step changed the state it was given"
+
+    def test_redoing_redoes_every_undoing(self):
+        """`step` with `redo_of` leads forth from every parent, and every parent is reachable."""
+        space, x, found = self._space()
+        state = concatenate(found.trajectories.states)
+        shape = space.is_final(state).shape
+        reachable = [set(row) for row in keys_of(state, shape)]
+        before = [tensor.clone() for tensor in tensors_of(state)]
+        allowed = space.backward_mask(state)
+        start = map_states(
+            lambda t: t.expand(-1, shape[1], *t.shape[2:]), space.initial_state(x, 1)
+        )
+        initial = space.is_initial(state)
+        assert self.same_state(state, start)[initial].all(), "there are two initial states"
+        for index in range(allowed.shape[-1]):
+            taken = allowed[..., index]
+            undo = torch.full(taken.shape, index)
+            parent = space.unstep(state, undo)
+            action = space.redo_of(state, undo)
+            permitted = space.forward_mask(parent)
+            self._in_range(action, permitted, "redo_of")
+            if not taken.any():
+                continue
+            permitted = permitted.gather(-1, action[..., None])[..., 0]
+            assert permitted[taken].all(), f"undoing {index} cannot be redone"
+            forth = space.step(parent, action)
+            assert self.same_state(forth, state)[taken].all(), f"undoing {index} is redone wrongly"
+            assert (space.undo_of(parent, action) == undo)[taken].all()
+            keys = keys_of(parent, shape)
+            for row, sample in taken.nonzero().tolist():
+                assert keys[row][sample] in reachable[row], "a parent cannot be reached forwards"
+        for old, tensor in zip(before, tensors_of(state), strict=True):
+            assert torch.equal(old, tensor), "unstep changed the state it was given"
+
+    def _in_range(self, action: Tensor, mask: Tensor, name: str) -> None:
+        # rows without a permitted action are ignored, but their index is still looked up
+        assert ((action >= 0) & (action < mask.shape[-1])).all(), f"{name} is out of range"
+
+    def test_final_states_and_latents_are_inverse(self):
+        """`final_state` and `to_latent` undo each other."""
+        space, x, found = self._space()
+        latent, final = found.trajectories.latent, found.trajectories.states[-1]
+        again = space.final_state(x, latent)
+        assert space.is_final(again).all()
+        assert self.same_state(again, final).all(), "final_state(to_latent(state)) is not state"
+        shape = found.valid.shape
+        assert keys_of(space.to_latent(x, again), shape) == keys_of(latent, shape)
+
+    def test_counts(self):
+        """Exhaustive search finds as many structures and trajectories as there should be."""
+        space, x, found = self._space()
+        keys = keys_of(found.trajectories.latent, found.valid.shape)
+        assert tensors_of(found.trajectories.latent), "latents hold no tensors"
+        for row, valid in enumerate(found.valid.tolist()):
+            ways = Counter(key for key, ok in zip(keys[row], valid, strict=True) if ok)
+            objects, trajectories = self.count_objects(row), self.count_trajectories(row)
+            assert objects is None or len(ways) == objects, (
+                f"row {row} has {len(ways)} structures, not {objects}"
+            )
+            assert trajectories is None or sum(valid) == trajectories, (
+                f"row {row} has {sum(valid)} trajectories, not {trajectories}"
+            )
+            if space.one_path:
+                assert max(ways.values()) == 1, "one_path, but a structure has several trajectories"
+            alone = enumerate_trajectories(space, self.take(x, row))
+            assert int(alone.valid.sum()) == sum(valid), (
+                "padding changes the number of trajectories"
+            )
+
+    # ------------------------------------------------------------------ a policy on it
+
+    def _policy(self) -> tuple[LatentSpace, Any, Enumeration, Policy, Any]:
+        space, x, found = self._space()
+        policy = self.make_policy()
+        if policy is None:
+            raise SkipTest("no make_policy")
+        with torch.no_grad():
+            return space, x, found, policy, policy.encode(x)
+
+    @torch.no_grad()
+    def _score(self, policy, context, space, trajectories) -> tuple[Tensor, Tensor]:
+        scores = policy.score(context, space, trajectories)
+        return scores.log_pf.sum(2), scores.log_pb.sum(2)
+
+    def test_forward_probabilities_sum_to_one(self):
+        """`P_F` sums to 1 over all trajectories of each `x`."""
+        space, _, found, policy, context = self._policy()
+        log_pf, _ = self._score(policy, context, space, found.trajectories)
+        total = (log_pf.exp() * found.valid).sum(1)
+        _close(total, torch.ones_like(total), self.tolerance, "sum of P_F")
+
+    def test_backward_probabilities_sum_to_one(self):
+        """`P_B` sums to 1 over the trajectories into each structure."""
+        space, _, found, policy, context = self._policy()
+        _, log_pb = self._score(policy, context, space, found.trajectories)
+        keys = keys_of(found.trajectories.latent, found.valid.shape)
+        for row in range(len(keys)):
+            total: dict[Hashable, float] = {}
+            for sample in found.valid[row].nonzero()[:, 0].tolist():
+                key = keys[row][sample]
+                total[key] = total.get(key, 0.0) + float(log_pb[row, sample].exp())
+            sums = torch.tensor(list(total.values()))
+            _close(sums, torch.ones_like(sums), self.tolerance, "sum of P_B")
+
+    @torch.no_grad()
+    def test_score_equals_step_by_step(self):
+        """One-call scores, the policy's own and the generic ones, equal one state at a time."""
+        space, _, found, policy, context = self._policy()
+        paths = found.trajectories
+        log_pf = log_pb = torch.zeros(found.valid.shape)
+        for t in range(paths.actions.shape[2]):
+            try:
+                before = policy(context, paths.states[t])
+                after = policy(context, paths.states[t + 1])
+            except NotImplementedError:
+                raise SkipTest("the policy scores whole structures only") from None
+            allowed = space.backward_mask(paths.states[t + 1])
+            backward = torch.zeros(allowed.shape) if after.backward is None else after.backward
+            forward = log_probability(before.forward, space.forward_mask(paths.states[t]))
+            forward = forward.gather(2, paths.actions[:, :, t, None])[..., 0]
+            backward = log_probability(backward, allowed)
+            backward = backward.gather(2, paths.backward_actions[:, :, t, None])[..., 0]
+            ended = ~paths.mask[:, :, t]
+            log_pf = log_pf + forward.masked_fill(ended, 0.0)
+            log_pb = log_pb + backward.masked_fill(ended, 0.0)
+        generic = Policy.score(policy, context, space, paths)
+        for name, scores in (("generic", generic), ("own", policy.score(context, space, paths))):
+            _close(scores.log_pf.sum(2), log_pf, self.tolerance, f"{name} log_pf")
+            _close(scores.log_pb.sum(2), log_pb, self.tolerance, f"{name} log_pb")
+
+    def test_padding_does_not_change_probabilities(self):
+        """Trajectory probabilities in a padded batch are those of each `x` on its own."""
+        space, x, found, policy, context = self._policy()
+        together = self._score(policy, context, space, found.trajectories)
+        for row in range(len(found.valid)):
+            single = self.take(x, row)
+            alone = enumerate_trajectories(space, single)
+            with torch.no_grad():
+                context = policy.encode(single)
+            apart = self._score(policy, context, space, alone.trajectories)
+            for name, joint, own in zip(("log_pf", "log_pb"), together, apart, strict=True):
+                # trajectories may be numbered otherwise under other padding: compare them sorted
+                joint, own = joint[row][found.valid[row]].sort().values, own[0].sort().values
+                _close(joint, own, self.tolerance, f"{name} of row {row} in a batch and alone")
+
+    def _probabilities(self, space, found, policy, context) -> list[dict[Hashable, float]]:
+        log_pf, _ = self._score(policy, context, space, found.trajectories)
+        keys = keys_of(found.trajectories.latent, found.valid.shape)
+        table: list[dict[Hashable, float]] = [{} for _ in keys]
+        for row, sample in found.valid.nonzero().tolist():
+            key = keys[row][sample]
+            table[row][key] = table[row].get(key, 0.0) + float(log_pf[row, sample].exp())
+        return table
+
+    def test_sampled_frequencies(self):
+        """Structures are drawn as often as their enumerated probabilities say."""
+        space, x, found, policy, context = self._policy()
+        table = self._probabilities(space, found, policy, context)
+        count = self.frequency_samples
+        drawn = policy.sample(context, x, space, count)
+        keys = keys_of(drawn.latent, torch.Size((len(table), count)))
+        for row, probabilities in enumerate(table):
+            seen = Counter(keys[row])
+            assert seen.keys() <= probabilities.keys(), "drew a structure that search did not find"
+            for key, p in probabilities.items():
+                error = abs(seen[key] / count - p)
+                bound = 5 * math.sqrt(p * (1 - p) / count) + 5 / count
+                assert error <= bound, f"drawn {seen[key]} of {count} times, probability {p:.4f}"
+        if drawn.log_behaviour is not None:
+            log_pf, _ = self._score(policy, context, space, drawn)
+            _close(drawn.log_behaviour, log_pf, self.tolerance, "log_behaviour on policy")
+
+    def test_explored_samples_know_their_probability(self):
+        """Weighting explored samples by `P_F / behaviour` gives back the policy's probabilities."""
+        space, x, found, policy, context = self._policy()
+        table = self._probabilities(space, found, policy, context)
+        count = self.frequency_samples
+        drawn = policy.sample(context, x, space, count, Exploration(1.5, 0.2))
+        if drawn.log_behaviour is None:
+            raise SkipTest("the policy does not report log_behaviour")
+        log_pf, _ = self._score(policy, context, space, drawn)
+        weight = (log_pf - drawn.log_behaviour).exp().double()
+        keys = keys_of(drawn.latent, torch.Size((len(table), count)))
+        for row, probabilities in enumerate(table):
+            for key, p in probabilities.items():
+                hit = torch.tensor([k == key for k in keys[row]], dtype=torch.double)
+                terms = hit * weight[row]
+                bound = 5 * float(terms.std()) / math.sqrt(count) + 5 / count
+                error = abs(float(terms.mean()) - p)
+                assert error <= bound, f"weighted frequency is off by {error:.4f} at {p:.4f}"
+
+    def test_retraced_trajectories(self):
+        """Backward trajectories end in the structure given, and are scored like forward ones."""
+        space, x, found, policy, context = self._policy()
+        paths = found.trajectories
+        shape = found.valid.shape
+        traced = policy.retrace(context, x, space, paths.latent)
+        assert keys_of(traced.latent, shape) == keys_of(paths.latent, shape)
+        log_pf, log_pb = self._score(policy, context, space, traced)
+        if traced.log_behaviour is not None:
+            _close(traced.log_behaviour, log_pb, self.tolerance, "log_behaviour of retrace")
+        if space.one_path:
+            _close(log_pb, torch.zeros_like(log_pb), self.tolerance, "log_pb of the only path")
+        if traced.actions is None or paths.actions.shape[2] == 0:
+            if space.one_path:
+                known, _ = self._score(policy, context, space, paths)
+                _close(log_pf, known, self.tolerance, "log_pf of retraced trajectories")
+            return
+        assert space.is_initial(traced.states[0]).all(), "retrace stops before the initial state"
+        listed = self._score(policy, context, space, paths)
+        names = [_names(t) for t in (paths, traced)]
+        for row in range(shape[0]):
+            known = {
+                name: (float(listed[0][row, sample]), float(listed[1][row, sample]))
+                for sample, name in enumerate(names[0][row])
+            }
+            for sample, name in enumerate(names[1][row]):
+                assert name in known, "retrace found a trajectory that search did not"
+                own = (float(log_pf[row, sample]), float(log_pb[row, sample]))
+                for a, b in zip(own, known[name], strict=True):
+                    assert abs(a - b) <= self.tolerance, "retraced trajectories score otherwise"
+
+    def test_specs_rebuild(self):
+        """Space and policy can be made again from plain data, as a checkpoint does."""
+        torch.manual_seed(0)
+        _rebuild(self.make_space(), LatentSpace)
+        policy = self.make_policy()
+        if policy is not None:
+            twin = _rebuild(policy, Policy)
+            twin.load_state_dict(policy.state_dict())
+
+
+class TargetTestCase(_Rows):
+    """Proves a target: gradients, padding, normalisation, sampling.
+
+    Supply `make_target`, `make_x` and `make_latents`; the other hooks where you can.
+    """
+
+    #: largest difference, in nats, between two computations of one log density
+    tolerance: float = 1e-4
+    #: draws of `sample` to compare with `log_joint` where both `x` and `z` are discrete; 0: none
+    frequency_samples: int = 0
+
+    def make_target(self) -> Target:
+        """The target, with random parameters."""
+        raise NotImplementedError
+
+    def make_x(self) -> Any:
+        """A batch of observations of different sizes."""
+        raise NotImplementedError
+
+    def make_latents(self, x: Any) -> Any:
+        """Latents for `x`, leading axes `(batch, samples)`, that together use every parameter."""
+        raise NotImplementedError
+
+    def enumerate_latents(self, x: Any) -> Any | None:
+        """All latents of a batch of one observation, `(1, how many)`."""
+        return None
+
+    def make_space(self) -> LatentSpace | None:
+        """The space the latents live in, to check `partial_log_joint`."""
+        return None
+
+    def _target(self) -> tuple[Target, Any, Any]:
+        torch.manual_seed(0)
+        target, x = self.make_target(), self.make_x()
+        return target, x, self.make_latents(x)
+
+    def test_log_joint_is_a_finite_number_a_sample(self):
+        """`log_joint` is finite, `(batch, samples)`; `units` is `(batch,)`."""
+        target, x, z = self._target()
+        value = target.log_joint(x, z)
+        assert value.dim() == 2 and len(value) == len(x), f"log_joint has shape {value.shape}"
+        assert torch.isfinite(value).all()
+        units = target.units(x)
+        assert units.shape == (len(x),) and (units > 0).all()
+
+    def test_gradients_reach_every_parameter(self):
+        """Every parameter that is to be trained gets a finite gradient."""
+        target, x, z = self._target()
+        value = target.log_joint(x, z)
+        parameters = {n: p for n, p in target.named_parameters() if p.requires_grad}
+        if not parameters:
+            raise SkipTest("the target has nothing to train")
+        value.sum().backward()
+        for name, parameter in parameters.items():
+            assert parameter.grad is not None, f"{name} gets no gradient"
+            assert torch.isfinite(parameter.grad).all(), (
+                f"{name} gets a gradient that is not finite"
+            )
+            assert parameter.grad.abs().sum() > 0, f"{name} gets a gradient of zeros"
+
+    @torch.no_grad()
+    def test_padding_does_not_change_values(self):
+        """Values in a padded batch are those of each observation on its own."""
+        target, x, z = self._target()
+        together = target.log_joint(x, z)
+        marginal = target.log_marginal(x)
+        for row in range(len(x)):
+            single = self.take(x, row)
+            alone = target.log_joint(single, self.take_latent(z, row))
+            _close(together[row], alone[0], self.tolerance, f"log_joint of row {row}")
+            if marginal is not None:
+                alone = target.log_marginal(single)
+                _close(marginal[row], alone[0], self.tolerance, f"log_marginal of row {row}")
+            _close(target.units(x)[row], target.units(single)[0], 0.0, f"units of row {row}")
+
+    @torch.no_grad()
+    def test_log_joint_sums_to_log_marginal(self):
+        """The joint summed over all latents is the marginal."""
+        target, x, _ = self._target()
+        marginal = target.log_marginal(x)
+        latents = [self.enumerate_latents(self.take(x, row)) for row in range(len(x))]
+        if marginal is None or any(z is None for z in latents):
+            raise SkipTest("no exact log_marginal, or no enumerate_latents")
+        assert marginal.shape == (len(x),)
+        for row, z in enumerate(latents):
+            total = target.log_joint(self.take(x, row), z).logsumexp(1)
+            _close(total[0], marginal[row], self.tolerance, f"log_marginal of row {row}")
+
+    @torch.no_grad()
+    def test_samples(self):
+        """`sample` returns what `log_joint` accepts, as often as `log_joint` says."""
+        target, _, _ = self._target()
+        if not hasattr(target, "sample"):
+            raise SkipTest("the target does not sample")
+        count = max(self.frequency_samples, 4)
+        try:
+            x, z = target.sample(count)
+        except NotImplementedError:
+            raise SkipTest("the target does not sample") from None
+        value = target.log_joint(x, z)
+        assert value.shape == (count, 1), f"log_joint of samples has shape {value.shape}"
+        assert torch.isfinite(value).all(), "sampled what log_joint calls impossible"
+        if not self.frequency_samples:
+            return
+        seen: Counter = Counter()
+        probability: dict[Hashable, float] = {}
+        for row in range(count):
+            pair = (self.take(x, row), self.take_latent(z, row))
+            key = tuple(tuple(t.flatten().tolist()) for part in pair for t in tensors_of(part))
+            seen[key] += 1
+            probability[key] = float(value[row, 0].exp())
+        for key, p in probability.items():
+            bound = 5 * math.sqrt(p * max(1 - p, 0.0) / count) + 5 / count
+            assert abs(seen[key] / count - p) <= bound, (
+                f"drawn {seen[key]} of {count} times, probability {p:.4f}: {key}"
+            )
+
+    @torch.no_grad()
+    def test_partial_log_joint_ends_at_log_joint(self):
+        """Forward-looking credit equals the joint at final states."""
+        target, x, z = self._target()
+        space = self.make_space()
+        if space is None:
+            raise SkipTest("no make_space")
+        partial = target.partial_log_joint(x, space.final_state(x, z))
+        if partial is None:
+            raise SkipTest("the target offers no partial_log_joint")
+        _close(partial, target.log_joint(x, z), self.tolerance, "partial_log_joint at the end")
+
+    @torch.no_grad()
+    def test_spec_rebuilds(self):
+        """The target can be made again from plain data, as a checkpoint does."""
+        target, x, z = self._target()
+        twin = _rebuild(target, Target)
+        twin.load_state_dict(target.state_dict())
+        _close(twin.log_joint(x, z), target.log_joint(x, z), self.tolerance, "log_joint")
+
+
+def _names(trajectories: Trajectories) -> list[list[tuple[int, ...]]]:
+    """The actions really taken, `[row][sample]`."""
+    actions, mask = trajectories.actions.tolist(), trajectories.mask.tolist()
+    return [
+        [
+            tuple(a for a, taken in zip(path, kept, strict=True) if taken)
+            for path, kept in zip(paths, masks, strict=True)
+        ]
+        for paths, masks in zip(actions, mask, strict=True)
+    ]
+
+
+def _rebuild(component: Any, base: type) -> Any:
+    try:
+        spec = json.loads(json.dumps(component.spec()))
+    except TypeError as error:
+        raise SkipTest(f"constructor arguments are not plain data: {error}") from None
+    return build(spec, base)
+
+
+def _close(value: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    assert value.shape == expected.shape, f"{what}: {value.shape} against {expected.shape}"
+    if value.numel():
+        error = float((value.double() - expected.double()).abs().max())
+        assert error <= tolerance, f"{what}: off by {error}"
