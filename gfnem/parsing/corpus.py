@@ -16,7 +16,7 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.files import decode_lines, read_lines, read_text
 from gfnem.parsing.drawing import bracket
-from gfnem.parsing.treebank import EXTENSIONS, is_bracketed, read_treebank
+from gfnem.parsing.treebank import EXTENSIONS, is_bracketed, read_treebank, tree_spans
 from gfnem.parsing.vocabulary import UNKNOWN
 
 if TYPE_CHECKING:  # it takes a second to import, which `--help` should not
@@ -179,7 +179,7 @@ def read_corpus(
               `hf:OWNER/NAME/CONFIG:COLUMN`, and after it `@SPLIT` if wanted
               (`hf:owner/news:text@train[:5000]`). A row holds a text (its lines are sentences) or
               a list of tokens;
-            - an iterable of token lists, or of texts.
+            - an iterable of token lists, of texts, or of `nltk.Tree`s taken as they are.
         tokenizer, lower, digits, punctuation: see `Preprocessing`.
         min_length, max_length: tokens (punctuation not counted unless kept) a sentence may have;
             `max_length=None` is no limit. Others are skipped and counted.
@@ -311,6 +311,10 @@ def _memory_entries(sentences: Iterable) -> Iterator[_Entry]:
         name = "the sentences given"
         if isinstance(sentence, str):
             yield _Entry(name, number, sentence)
+            continue
+        if isinstance(sentence, Tree):
+            spans = sorted(tree_spans(sentence))
+            yield _Entry(name, number, words=sentence.leaves(), spans=spans, tree=bracket(sentence))
             continue
         words = list(sentence)
         for word in words:

@@ -48,6 +48,14 @@ class Grammar(GenerativeModel):
             emissions: `(T, vocab_size)` of words.
         """
 
+    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
+
+        The tables themselves, for a grammar whose rule weights are already such probabilities.
+        """
+        root, rules, emissions = self.tables()
+        return root.exp(), rules.exp(), emissions.exp()
+
     def names(self) -> list[str]:
         """`N` nonterminal names, for drawing and printing."""
         return [f"NT{index}" for index in range(self.nonterminals)]
@@ -84,7 +92,8 @@ class Grammar(GenerativeModel):
         Raises:
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
-        tables = [table.detach().exp() for table in self.tables()]
+        root, rules, emissions = self.production_probabilities()
+        tables = _Lottery(root[None]), _Lottery(rules.flatten(1)), _Lottery(emissions)
         pieces: list[tuple[Sentences, Trees]] = []
         found = tried = 0
         while found < count:
@@ -99,25 +108,41 @@ class Grammar(GenerativeModel):
         return _join(pieces, count)
 
 
+class _Lottery:
+    """Draws from the rows of a table of probabilities, any number of rows at once."""
+
+    def __init__(self, probabilities: Tensor):
+        self.rows, self.columns = probabilities.shape
+        steps = probabilities.detach().double().cumsum(1)
+        steps = steps / steps[:, -1:]
+        # row r runs from r to r + 1: one sorted list serves all rows
+        self.steps = (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
+
+    def draw(self, row: Tensor) -> Tensor:
+        """`(count,)` columns, one for each of the rows asked for."""
+        ticket = row + torch.rand(len(row), device=row.device, dtype=torch.double)
+        found = torch.searchsorted(self.steps, ticket, right=True) - row * self.columns
+        return found.clamp(0, self.columns - 1)
+
+
 def _derive(
-    root: Tensor, rules: Tensor, emissions: Tensor, count: int, max_length: int
+    root: _Lottery, rules: _Lottery, emissions: _Lottery, count: int, max_length: int
 ) -> tuple[Sentences, Trees]:
     """Leftmost derivations of a whole batch at once; those that grow too long are left out."""
-    nonterminals, symbols = rules.shape[:2]
-    device = root.device
+    nonterminals, symbols = rules.rows, root.columns
+    device = root.steps.device
     rows = torch.arange(count, device=device)
     width = max_length + 2
     # a stack of symbols still to expand; beside each, the node whose right child it is (or -1)
     stack = torch.zeros(count, width, dtype=torch.long, device=device)
     owner = torch.full((count, width), -1, device=device)
     depth = torch.ones(count, dtype=torch.long, device=device)
-    stack[:, 0] = torch.multinomial(root.expand(count, -1), 1).squeeze(1)
+    stack[:, 0] = root.draw(torch.zeros(count, dtype=torch.long, device=device))
     tokens = torch.zeros(count, width, dtype=torch.long, device=device)
     table = torch.zeros(4, count, width, dtype=torch.long, device=device)  # left right split label
     leaf_right = torch.zeros(count, width, dtype=torch.bool, device=device)
     words = torch.zeros(count, dtype=torch.long, device=device)
     nodes = torch.zeros(count, dtype=torch.long, device=device)
-    pairs = rules.flatten(1)
     while True:
         busy = rows[(depth > 0) & (words + depth <= max_length)]
         if not len(busy):
@@ -131,12 +156,11 @@ def _derive(
         leaf_right[busy[right_child & emits], parent[right_child & emits]] = True
         leaf = busy[emits]
         if len(leaf):
-            word = torch.multinomial(emissions[symbol[emits] - nonterminals], 1).squeeze(1)
-            tokens[leaf, words[leaf]] = word
+            tokens[leaf, words[leaf]] = emissions.draw(symbol[emits] - nonterminals)
             words[leaf] += 1
         inner = busy[~emits]
         if len(inner):
-            choice = torch.multinomial(pairs[symbol[~emits]], 1).squeeze(1)
+            choice = rules.draw(symbol[~emits])
             node = nodes[inner]
             table[0, inner, node] = words[inner]
             table[3, inner, node] = symbol[~emits]

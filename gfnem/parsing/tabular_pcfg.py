@@ -46,3 +46,20 @@ class TabularPCFG(Grammar):
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """The file's log probabilities (see `Grammar.tables`)."""
         return self.root, self.rules, self.emissions
+
+    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The tables, renormalised by each symbol's total weight (Chi 1999, section 4).
+
+        A grammar that was converted to binary form has weights that need not sum to 1.
+        """
+        root, rules, emissions = (table.double().exp() for table in self.tables())
+        words = emissions.sum(1)
+        mass = rules.new_zeros(self.nonterminals)
+        for _ in range(1000):  # the least fixed point, from below (Nederhof and Satta 2008)
+            symbols = torch.cat([mass, words])
+            larger = rules @ symbols @ symbols
+            if torch.allclose(larger, mass, rtol=1e-12, atol=0):
+                break
+            mass = larger
+        symbols = torch.cat([mass, words])
+        return root * symbols, rules * symbols[:, None] * symbols, emissions

@@ -1,0 +1,161 @@
+"""Text as training data: a corpus, its vocabulary, batches of similar length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from gfnem.data import DataModule
+from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.tabular_pcfg import TabularPCFG
+from gfnem.parsing.vocabulary import Vocabulary
+
+
+class TextData(DataModule):
+    """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
+
+    Args:
+        path: a text file with one sentence a line; a file or folder of bracketed trees; or
+            `hf:NAME[/CONFIG]:COLUMN`. None samples a corpus from `grammar`.
+        valid: held-out sentences, in any of these forms; None holds some of the training data back.
+        grammar: an embedded grammar's name or a PCFG file, used where `path` is None.
+        sentences: how many training sentences to sample from `grammar`.
+        tokenizer: "word" cuts text into words and punctuation, "space" only at white space.
+        lower: whether to fold case.
+        digits: whether to write each run of digits as `0`.
+        punctuation: whether to keep punctuation.
+        min_length, max_length: tokens a sentence may have; others are skipped and counted.
+        min_count: rarer words become `<unk>`.
+        max_vocabulary: most words kept.
+        valid_sentences: most sentences to validate on.
+        batch_size, interval, seed: see `DataModule`. The seed also draws the embedded corpus.
+
+    Raises:
+        UserError: if the data cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        valid: str | None = None,
+        grammar: str = "english",
+        sentences: int = 10_000,
+        tokenizer: str = "word",
+        lower: bool = True,
+        digits: bool = True,
+        punctuation: bool = False,
+        min_length: int = 2,
+        max_length: int = 20,
+        min_count: int = 2,
+        max_vocabulary: int = 10_000,
+        valid_sentences: int = 500,
+        batch_size: int = 32,
+        interval: int = 100,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size, interval, seed)
+        self.path, self.grammar, self.sentences = path, grammar, sentences
+        self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
+        self.lengths = {"min_length": min_length, "max_length": max_length}
+        self.valid_sentences = valid_sentences
+        held_out = None
+        if path is None:
+            self.train = self.sampled(sentences, 0)
+            held_out = self.sampled(valid_sentences, 1) if valid is None else None
+        else:
+            self.train = self.read(path)
+        if valid is not None:
+            held_out = self.read(valid)
+        shuffled = list(range(len(self.train)))
+        random.Random(seed).shuffle(shuffled)
+        if held_out is None:
+            count = min(valid_sentences, len(self.train) // 10)
+            self._valid = [self.train.tokens[index] for index in sorted(shuffled[:count])]
+            self._rows = sorted(shuffled[count:])
+        else:
+            self._valid = held_out.tokens[:valid_sentences]
+            self._rows = sorted(shuffled)
+        self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
+
+    def read(self, source: Any) -> Corpus:
+        """Reads a corpus with this module's settings."""
+        return read_corpus(source, **asdict(self.preprocessing), **self.lengths)
+
+    def sampled(self, count: int, stream: int) -> Corpus:
+        """Draws a corpus with gold trees from the grammar.
+
+        Args:
+            count: sentences.
+            stream: different numbers give different corpora (0 train, 1 validation, 2 test).
+        """
+        grammar = self.true_grammar
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1000 + stream)
+            x, z = grammar.sample(count, self.lengths["max_length"])
+        trees = []
+        for row, tokens in enumerate(x.tokens.tolist()):
+            words = [grammar.vocabulary[token] for token in tokens[: int(x.lengths[row])]]
+            trees.append(z.to_nltk(row, words, grammar.names()))
+        corpus = self.read(trees)
+        corpus.source = f"{count:,} sentences sampled from the grammar {self.grammar!r}"
+        return corpus
+
+    @cached_property
+    def true_grammar(self) -> TabularPCFG:
+        """The grammar an embedded corpus is sampled from, over its own words."""
+        return TabularPCFG(self.grammar)
+
+    def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
+        if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
+            return Vocabulary.from_list(self.true_grammar.vocabulary)
+        tokens = (self.train.tokens[row] for row in self._rows)
+        return Vocabulary.build(tokens, min_count=min_count, max_size=max_size)
+
+    def facts(self) -> dict[str, Any]:
+        """`vocab_size` and the `vocabulary` itself."""
+        return {"vocab_size": len(self.vocabulary), "vocabulary": self.vocabulary.to_list()}
+
+    def sizes(self) -> Sequence[int]:
+        """Tokens of each training sentence."""
+        return [len(self.train.tokens[row]) for row in self._rows]
+
+    def batch(self, indices: Sequence[int]) -> Sentences:
+        """Training sentences as word indices."""
+        return self.encode([self.train.tokens[self._rows[index]] for index in indices])
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
+        """Tokens to word indices, padded."""
+        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+
+    def validation_batches(self) -> list[Sentences]:
+        """Held-out sentences, similar lengths together."""
+        ordered = sorted(self._valid, key=len)
+        return [self.encode(ordered[start : start + 50]) for start in range(0, len(ordered), 50)]
+
+    def metadata(self) -> dict[str, Any]:
+        """Vocabulary and preprocessing: what it takes to read new text the same way."""
+        return {
+            "kind": "text",
+            "vocabulary": self.vocabulary.to_list(),
+            "preprocessing": asdict(self.preprocessing),
+            "grammar": self.grammar if self.path is None else None,
+            "max_length": self.lengths["max_length"],
+            "seed": self.seed,
+        }
+
+    def summary(self) -> str:
+        """What was read, and how much of it the vocabulary covers."""
+        unknown = self.vocabulary.unknown_rate(
+            token for row in self._rows[:2000] for token in self.train.tokens[row]
+        )
+        return (
+            f"{self.train.source}: {self.train.summary()}\n"
+            f"training on {len(self._rows):,} sentences, validating on {len(self._valid):,}; "
+            f"vocabulary {len(self.vocabulary):,} words ({100 * unknown:.1f} % of tokens unknown)"
+        )
