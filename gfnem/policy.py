@@ -101,7 +101,8 @@ class Policy(Component, nn.Module, ABC):
         batch, samples, steps = actions.shape
         if steps == 0:
             nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
-            return Scores(nothing, nothing, trajectories.mask, self.log_z(context))
+            log_flow = nothing.new_zeros(batch, samples, 1) if flows else None
+            return Scores(nothing, nothing, trajectories.mask, self.log_z(context), log_flow)
         output = self(context, concatenate(states))
 
         def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
