@@ -129,6 +129,8 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             stop = max(start, min(stop, module.max_updates))
         return DataLoader(_Stream(range(start, stop), self.training_batch), batch_size=None)
 
-    def val_dataloader(self) -> list[Any]:
+    def val_dataloader(self) -> DataLoader:
         """The validation batches."""
-        return self.validation_batches()
+        batches = self.validation_batches()
+        stream = _Stream(range(len(batches)), batches.__getitem__)
+        return DataLoader(stream, batch_size=None)

@@ -1,0 +1,336 @@
+"""The commands `parse`, `generate` and `evaluate` for text."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from gfnem.em import GFlowNetEM
+from gfnem.errors import UserError
+from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
+from gfnem.parsing.data import TextData
+from gfnem.parsing.drawing import bracket, trees_page
+from gfnem.parsing.parser import Parses
+from gfnem.parsing.parser import parse as parse_batch
+from gfnem.parsing.scores import (
+    SCORE_CONVENTION,
+    SpanF1,
+    left_branching,
+    random_binary,
+    right_branching,
+)
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.tabular_pcfg import TabularPCFG
+from gfnem.parsing.treebank import CONVENTION
+from gfnem.parsing.vocabulary import Vocabulary
+from gfnem.runs import load_run
+
+#: lines parsed together; fewer than a training batch, so that a pipe is answered soon
+BATCH = 16
+
+
+def parse(
+    run: str,
+    file: str = "-",
+    decode: str = "mbr",
+    samples: int | None = None,
+    format: str = "bracket",
+    max_length: int = 150,
+) -> None:
+    """Prints a tree for every line of a text.
+
+    Raises:
+        UserError: if the run or the file is unusable.
+    """
+    if samples is not None and samples < 1:
+        raise UserError(f"--samples {samples}: at least 1 is needed")
+    module = _load_text_run(run)
+    reader = _Reader(module)
+    source = sys.stdin.buffer if file == "-" else file
+    drawings = []
+    for batch in _batches(read_sentences(source, reader.preprocessing), max_length):
+        for line, row, parses in _parsed(module, reader, batch, decode, samples, max_length):
+            for record, tree in _records(module, line, row, parses):
+                if format == "json":
+                    print(json.dumps(record, ensure_ascii=False))
+                elif format == "bracket":
+                    print(bracket(tree) if tree is not None else "")
+                elif tree is not None:
+                    drawings.append((f"line {line.number}", tree))
+        sys.stdout.flush()
+    if format == "svg":
+        print(trees_page(drawings))
+
+
+def generate(run: str, count: int = 10, format: str = "bracket") -> None:
+    """Prints sentences drawn from the model with their trees.
+
+    Raises:
+        UserError: if the run is unusable or its model cannot sample.
+    """
+    if count < 1:
+        raise UserError(f"-n {count}: at least 1 is needed")
+    module = _load_text_run(run)
+    reader = _Reader(module)
+    try:
+        x, z = module.model.sample(count)
+    except (NotImplementedError, RuntimeError) as error:
+        raise UserError(str(error)) from error
+    names = _label_names(module)
+    with torch.no_grad():
+        log_joint = module.model.log_joint(x, z)
+    drawings = []
+    for row in range(count):
+        words = reader.vocabulary.decode(x.tokens[row, : int(x.lengths[row])].tolist())
+        tree = z.to_nltk(row, words, names)
+        if format == "json":
+            record = {"tokens": words, "tree": bracket(tree), "log_joint": float(log_joint[row, 0])}
+            print(json.dumps(record, ensure_ascii=False))
+        elif format == "bracket":
+            print(bracket(tree))
+        else:
+            drawings.append((" ".join(words), tree))
+    if format == "svg":
+        print(trees_page(drawings))
+
+
+def evaluate(
+    module: GFlowNetEM, data: str | None, decode: str, samples: int, limit: int | None, format: str
+) -> None:
+    """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
+
+    Raises:
+        UserError: if the data is unusable, or none is given and the run has no embedded grammar.
+    """
+    if samples < 1 or (limit is not None and limit < 1):
+        raise UserError("--samples and --limit must be at least 1")
+    reader = _Reader(module)
+    truth = None
+    if data is None:
+        corpus, truth = _embedded_test(module)
+    else:
+        corpus = read_corpus(data, **vars(reader.preprocessing), max_length=None)
+    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
+    figures = _figures(module, reader, tokens, gold, decode, samples)
+    if truth is not None:
+        true_figures = _figures(truth, _Reader(truth), tokens, gold, decode, None)
+        figures.update({f"true_{k}": v for k, v in true_figures.items() if k in _OF_TRUTH})
+    if format == "json":
+        print(json.dumps(figures))
+    else:
+        _print_figures(corpus, figures, module.model.unit, samples)
+
+
+_OF_TRUTH = ("nll", "sentence_f1", "corpus_f1")
+
+
+class _Reader:
+    """Reads text the way a run's training data was read."""
+
+    def __init__(self, module: GFlowNetEM):
+        self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
+        self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
+        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+
+
+def _load_text_run(run: str) -> GFlowNetEM:
+    module = load_run(run)
+    if module.metadata.get("kind") != "text":
+        raise UserError(f"{run}: this run was not trained on text")
+    return module
+
+
+def _label_names(module: GFlowNetEM) -> list[str]:
+    if hasattr(module.model, "names"):
+        return module.model.names()
+    return [f"NT{index}" for index in range(module.space.nonterminals)]
+
+
+def _batches(lines: Iterator[Line], max_length: int) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    for line in lines:
+        batch.append(line)
+        longest = max(len(entry.tokens) for entry in batch if len(entry.tokens) <= max_length or 1)
+        if len(batch) * max(min(longest, max_length), 1) >= BATCH * 20:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
+    """Yields `(line, row, parses)` in order; row and parses are None where there is no tree."""
+    usable = [line for line in batch if 0 < len(line.tokens) <= max_length]
+    parses = None
+    if usable:
+        x = reader.encode([line.tokens for line in usable])
+        parses = parse_batch(module, x, decode, samples)
+    rows = {line.number: row for row, line in enumerate(usable)}
+    for line in batch:
+        if len(line.tokens) > max_length:
+            print(
+                f"gfnem: line {line.number}: {len(line.tokens):,} tokens, more than --max-length "
+                f"{max_length}: not parsed",
+                file=sys.stderr,
+            )
+        row = rows.get(line.number)
+        yield line, row, parses if row is not None else None
+
+
+def _records(module, line: Line, row: int | None, parses: Parses | None):
+    """Yields a JSON record and the tree for each tree of a line (a record alone if none)."""
+    if parses is None:
+        yield {"line": line.number, "tokens": line.words, "tree": None}, None
+        return
+    names = _label_names(module)
+    marginal = parses.log_marginal
+    estimate: dict[str, Any] = {"value": float(marginal.value[row])}
+    if marginal.exact:
+        estimate["method"] = "exact"
+    else:
+        estimate["method"] = "importance-weighted"
+        estimate["samples"] = marginal.samples
+        estimate["effective_samples"] = float(marginal.effective_samples[row])
+    for sample in range(parses.trees.samples):
+        tree = parses.trees.to_nltk(row, line.words, names, sample)
+        yield (
+            {
+                "line": line.number,
+                "tokens": line.words,
+                "tree": bracket(tree),
+                "log_joint": float(parses.log_joint[row, sample]),
+                "log_q": float(parses.log_q[row, sample]),
+                "log_marginal": estimate,
+            },
+            tree,
+        )
+
+
+def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, GFlowNetEM]:
+    """New sentences of the grammar the run was trained on, and that grammar as a module."""
+    metadata = module.metadata
+    if metadata.get("grammar") is None:
+        raise UserError("this run was trained on your own data: name held-out data with --data")
+    data = TextData(
+        grammar=metadata["grammar"],
+        sentences=1,
+        valid_sentences=500,
+        max_length=metadata["max_length"],
+        seed=metadata["seed"],
+        **metadata["preprocessing"],
+    )
+    grammar = TabularPCFG(metadata["grammar"], metadata["vocabulary"])
+    truth = GFlowNetEM(
+        grammar, module.space, module.policy, e_step="exact", metadata=module.metadata
+    )
+    return data.sampled(500, 2), truth
+
+
+def _figures(
+    module: GFlowNetEM,
+    reader: _Reader,
+    tokens: Sequence[Sequence[str]],
+    gold: Sequence[set[tuple[int, int]] | None],
+    decode: str,
+    samples: int | None,
+) -> dict[str, float]:
+    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+    names = ("tree", "left", "right", "random")
+    scores = {name: SpanF1() for name in names}
+    rng = random.Random(0)
+    sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
+    exact = False
+    start = 0
+    while start < len(order):
+        longest = len(tokens[order[min(start + 63, len(order) - 1)]])
+        stop = start + max(1, min(64, 1600 // longest))
+        rows = order[start:stop]
+        start = stop
+        x = reader.encode([tokens[row] for row in rows])
+        parses = parse_batch(module, x, decode)
+        exact = parses.log_marginal.exact
+        log_marginal = parses.log_marginal.value.double()
+        if module.e_step == "gflownet" and samples is not None:
+            _, log_weights = module.posterior(x).log_weights(samples)
+            sums["bound"] -= float(importance_weighted(log_weights).sum())
+            if not exact:
+                log_marginal = importance_weighted(log_weights).double()
+            sums["gap"] += float((log_marginal - elbo(log_weights)).sum())
+            sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
+        sums["nll"] -= float(log_marginal.sum())
+        sums["units"] += float(module.model.units(x).sum())
+        for place, row in enumerate(rows):
+            if gold[row] is None:
+                continue
+            length = len(tokens[row])
+            for name, spans in (
+                ("tree", parses.trees.spans(place)),
+                ("left", left_branching(length)),
+                ("right", right_branching(length)),
+                ("random", random_binary(length, rng)),
+            ):
+                scores[name].update(spans, gold[row], length)
+    figures = {
+        "sentences": len(tokens),
+        "tokens": sums["units"],
+        "exact": exact,
+        "nll": sums["nll"] / sums["units"],
+    }
+    if module.e_step == "gflownet" and samples is not None:
+        figures["bound"] = sums["bound"] / sums["units"]
+        figures["elbo_gap"] = sums["gap"] / len(tokens)
+        figures["ess"] = sums["ess"] / len(tokens)
+    if scores["tree"].sentences:
+        for name in names:
+            prefix = "" if name == "tree" else f"{name}_"
+            figures[f"{prefix}sentence_f1"] = scores[name].sentence_f1
+            figures[f"{prefix}corpus_f1"] = scores[name].corpus_f1
+    return figures
+
+
+def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
+    table = Table("", "model", title=None)
+    truth = "true_nll" in figures
+    if truth:
+        table.add_column("true grammar")
+
+    def row(title: str, form: str, name: str) -> None:
+        if name in figures:
+            cells = [form.format(figures[name])]
+            if truth:
+                cells.append(
+                    form.format(figures[f"true_{name}"]) if f"true_{name}" in figures else ""
+                )
+            table.add_row(title, *cells)
+
+    how = "exact" if figures["exact"] else f"bound, {samples} samples"
+    row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
+    if figures["exact"]:
+        row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")
+    row("ELBO gap per sentence, nats", "{:.3f}", "elbo_gap")
+    row(f"effective sample size, of {samples}", "{:.1%}", "ess")
+    row("sentence F1", "{:.1f}", "sentence_f1")
+    row("corpus F1", "{:.1f}", "corpus_f1")
+    console.print(table)
+    if "sentence_f1" in figures:
+        baselines = Table("baseline", "sentence F1", "corpus F1")
+        for name in ("left", "right", "random"):
+            pair = (figures[f"{name}_sentence_f1"], figures[f"{name}_corpus_f1"])
+            baselines.add_row(f"{name} branching", *(f"{value:.1f}" for value in pair))
+        console.print(baselines)
+        console.print(SCORE_CONVENTION, style="dim")
+        if corpus.unit == "trees":
+            console.print(CONVENTION, style="dim")

@@ -1,0 +1,107 @@
+"""From a trained run and some sentences to trees with their probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfnem.em import GFlowNetEM
+from gfnem.estimates import LogMarginal
+from gfnem.parsing.decoding import max_span_tree, span_counts
+from gfnem.parsing.descent import sample_trees
+from gfnem.parsing.grammar import Grammar
+from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.trees import Trees
+from gfnem.posterior import Posterior
+
+#: importance samples for each sentence where exact inference does not exist
+SAMPLES = 64
+
+
+@dataclass
+class Parses:
+    """Trees of a batch of sentences.
+
+    Attributes:
+        trees: one or more trees for each sentence.
+        log_joint: `(batch, samples)` `log p(x, z)` in nats.
+        log_q: `(batch, samples)` `log q(z|x)` of the sampler in nats.
+        log_marginal: `log p(x)` with how it was computed.
+    """
+
+    trees: Trees
+    log_joint: Tensor
+    log_q: Tensor
+    log_marginal: LogMarginal
+
+
+@torch.no_grad()
+def parse(
+    module: GFlowNetEM, x: Sentences, decode: str = "mbr", samples: int | None = None
+) -> Parses:
+    """Parses a batch of sentences.
+
+    Args:
+        module: a trained module over `Trees`.
+        x: the sentences.
+        decode: "map" for the most probable tree, "mbr" for the tree with the greatest expected
+            number of right spans (Goodman 1996), "sample" for draws from the sampler.
+        samples: with "sample", how many trees (default 1). Otherwise: None asks for exact inference
+            where the model offers it; a number for importance samples instead.
+    """
+    model = module.model
+    exact = isinstance(model, Grammar) and (samples is None or decode == "sample")
+    posterior = _ExactPosterior(module, x) if module.e_step == "exact" else module.posterior(x)
+    if decode == "sample":
+        trees = posterior.sample(samples or 1)
+        log_marginal = posterior.log_marginal(None if exact else SAMPLES)
+    elif exact:
+        potentials = model.potentials(x)
+        log_marginal = LogMarginal.from_exact(log_partition(potentials))
+        if decode == "map":
+            trees, _ = viterbi(potentials)
+        else:
+            trees = _minimum_risk(span_marginals(potentials), x.lengths)
+    else:
+        drawn, log_weights = posterior.log_weights(samples or SAMPLES)
+        log_marginal = LogMarginal.from_weights(log_weights)
+        if decode == "map":
+            trees = _pick(drawn, model.log_joint(x, drawn).argmax(1))
+        else:
+            labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
+            spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
+            trees = _minimum_risk(spans, x.lengths)
+    return Parses(trees, model.log_joint(x, trees), posterior.log_prob(trees), log_marginal)
+
+
+class _ExactPosterior(Posterior):
+    """For runs trained without a sampler: the model's exact posterior in its place."""
+
+    def __init__(self, module: GFlowNetEM, x: Sentences):
+        super().__init__(module.model, module.space, module.policy, x)
+        self.potentials = module.model.potentials(x)
+        self.chart = inside(self.potentials)
+
+    def sample(self, shape=1, temperature: float = 1.0) -> Trees:
+        return sample_trees(self.potentials, self.chart, shape, temperature)[0]
+
+    def log_prob(self, z: Trees, paths: int = 1) -> Tensor:
+        return self.model.log_joint(self.x, z) - log_partition(self.potentials)[:, None]
+
+    def log_weights(self, samples: int) -> tuple[Trees, Tensor]:
+        trees = self.sample(samples)
+        return trees, log_partition(self.potentials)[:, None].expand(-1, samples)
+
+
+def _minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
+    """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
+    return max_span_tree(spans.sum(3), lengths, spans.argmax(3))
+
+
+def _pick(trees: Trees, sample: Tensor) -> Trees:
+    rows = torch.arange(len(sample), device=sample.device)
+    parts = (trees.left, trees.right, trees.split, trees.label)
+    return Trees(*(part[rows, sample][:, None] for part in parts), trees.lengths)
