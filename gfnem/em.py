@@ -176,11 +176,10 @@ class GFlowNetEM(pl.LightningModule):
             )
         log_joint = self.model.log_joint(x, trajectories.latent)
         e_loss = self._e_loss(x, trajectories, scores, log_joint.detach(), m_updates)
-        self._follow(e_loss.detach())
+        average = self._follow(e_loss.detach())
         if train_policy:
             self._descend(0, self.policy, e_loss + self._sleep_loss(len(x)))
             self.e_updates += 1
-        average = self.average_loss()
         if self.timing.m_step_due(int(self.updates), m_updates, average):
             if self.m_step == "weighted":
                 behaviour = trajectories.log_behaviour
@@ -237,16 +236,19 @@ class GFlowNetEM(pl.LightningModule):
         if torch.isfinite(norm):
             optimizer.step()
 
-    def _follow(self, loss: Tensor) -> None:
+    def _follow(self, loss: Tensor) -> float:
         """Moves the E-loss's average; with several processes, by their mean, alike on each."""
         if self.trainer.world_size > 1:
             loss = self.all_gather(loss).mean()
         self.loss_average.lerp_(loss.to(self.loss_average), 1 - self.average_decay)
+        return self._unbiased(int(self.updates) + 1)  # this update is counted at its end
+
+    def _unbiased(self, losses: int) -> float:
+        return float(self.loss_average) / (1 - self.average_decay**losses)
 
     def average_loss(self) -> float:
-        """The E-loss's moving average, corrected for its start at zero."""
-        seen = int(self.updates) + 1
-        return float(self.loss_average) / (1 - self.average_decay**seen)
+        """The E-loss's moving average, corrected for its start at zero; NaN before any update."""
+        return self._unbiased(int(self.updates)) if self.updates else float("nan")
 
     def on_train_epoch_end(self) -> None:
         """Ends training when the updates asked for are done."""
