@@ -127,10 +127,15 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         stop = start + self.interval
         if module.max_updates is not None:
             stop = max(start, min(stop, module.max_updates))
-        return DataLoader(_Stream(range(start, stop), self.training_batch), batch_size=None)
+        return _loader(range(start, stop), self.training_batch)
 
     def val_dataloader(self) -> DataLoader:
         """The validation batches."""
         batches = self.validation_batches()
-        stream = _Stream(range(len(batches)), batches.__getitem__)
-        return DataLoader(stream, batch_size=None)
+        return _loader(range(len(batches)), batches.__getitem__)
+
+
+def _loader(updates: range, batch: Callable[[int], Any]) -> DataLoader:
+    # a generator of its own: otherwise each pass takes a number from the global one, and whether
+    # a run is validated would change what it draws next
+    return DataLoader(_Stream(updates, batch), batch_size=None, generator=torch.Generator())
