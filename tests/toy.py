@@ -169,8 +169,8 @@ class BitPolicy(Policy):
         value, width = state.value, state.value.shape[2]
         shown = torch.full((*value.shape[:2], self.places), -1)
         shown[..., :width] = value
-        features = nn.functional.one_hot(shown + 1, 3).flatten(2).float()
-        kind = nn.functional.one_hot(context, self.kinds).float()[:, None]
+        features = nn.functional.one_hot(shown + 1, 3).flatten(2).to(self.normaliser)
+        kind = nn.functional.one_hot(context, self.kinds).to(self.normaliser)[:, None]
         output = self.network(torch.cat([features, kind.expand(-1, value.shape[1], -1)], 2))
         forward, backward, flow = output.split([2 * self.places, self.places, 1], 2)
         return Step(
