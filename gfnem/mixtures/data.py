@@ -1,0 +1,180 @@
+"""Points in the plane: generated petals, or a file."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.data import DataModule
+from gfnem.errors import UserError
+from gfnem.files import read_lines
+from gfnem.mixtures.model import petal_offsets
+from gfnem.mixtures.policy import learned_posterior
+
+#: centres that neighbours can be mistaken for: petals of adjacent super-clusters coincide
+CENTRES = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
+
+
+class Petals(DataModule):
+    """The hierarchical mixture's data: super-clusters of petals, or points read from a file.
+
+    Args:
+        path: a text file with two numbers a line, separated by a comma or white space (empty lines
+            and lines that start with `#` are passed over). None generates the points.
+        points: how many to generate.
+        centres: `[x, y]` of each super-cluster to generate.
+        clusters: super-clusters to learn from a file (generated data have one for each centre).
+        petals, distance, sd: of a super-cluster, told to the model (see `PetalMixture`).
+        batch_size: points in a batch.
+        interval: updates between two validations.
+        seed: of the points, of the data points that learning starts from, and of the order.
+
+    Validation uses all the points: EM is a statement about the points it is given.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        points: int = 800,
+        centres: Sequence[Sequence[float]] = CENTRES,
+        clusters: int = 4,
+        petals: int = 4,
+        distance: float = 1.0,
+        sd: float = 0.25,
+        batch_size: int = 200,
+        interval: int = 50,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size, interval, seed)
+        self.petals, self.distance, self.sd = petals, distance, sd
+        generator = torch.Generator().manual_seed(seed)
+        self.centres: Tensor | None = None
+        if path is None:
+            self.centres = torch.tensor(centres, dtype=torch.float)
+            if self.centres.dim() != 2 or self.centres.shape[1] != 2 or points < 1:
+                raise ValueError("needs points >= 1 and centres as [x, y] pairs")
+            offsets = petal_offsets(petals, distance)
+            self.points = generate(self.centres, offsets, sd, points, generator)
+            clusters = len(self.centres)
+        else:
+            self.points = read_points(path)
+        self.source = path or f"generated, seed {seed}"
+        self.clusters = clusters
+        if len(self.points) < clusters:
+            raise UserError(f"{self.source}: {len(self.points)} points for {clusters} clusters")
+        chosen = torch.randperm(len(self.points), generator=generator)[:clusters]
+        self.initial_means = self.points[chosen]
+
+    def facts(self) -> dict[str, Any]:
+        """What the model starts from (a random data point for each mean), and the sizes."""
+        return {
+            "initial_means": self.initial_means.tolist(),
+            "clusters": self.clusters,
+            "petals": self.petals,
+            "distance": self.distance,
+            "sd": self.sd,
+        }
+
+    def sizes(self) -> Sequence[int]:
+        """All points are alike."""
+        return [1] * len(self.points)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """`(batch, 2)` points."""
+        return self.points[list(indices)]
+
+    def validation_batches(self) -> list[Tensor]:
+        """All points, in one batch."""
+        return [self.points]
+
+    def summary(self) -> str:
+        """How many points there are, and where from."""
+        return (
+            f"{len(self.points)} points ({self.source}); {self.clusters} super-clusters of "
+            f"{self.petals} petals"
+        )
+
+    @torch.no_grad()
+    def evaluate(self, module: Any, path: str | None = None) -> dict[str, float]:
+        """Figures of the model and, where one was trained, of the sampler.
+
+        Args:
+            module: a trained `GFlowNetEM` on this world.
+            path: a file of other points (None: the points that were trained on).
+
+        Returns:
+            `log_likelihood` nats a point; `recovered`, the fraction of true centres with a learned
+            mean of their own within one `sd` (generated data only); `posterior_tv`, the total
+            variation between learned and exact posterior, a mean over points.
+        """
+        x = (self.points if path is None else read_points(path)).to(module.device)
+        figures = {"log_likelihood": module.model.log_marginal(x).mean().item()}
+        if self.centres is not None:
+            means = module.model.means.detach().cpu()
+            figures["recovered"] = recovered(means, self.centres, self.sd)
+        if module.e_step == "gflownet":
+            learned = learned_posterior(module.policy, module.space, x, module.model)
+            distance = (learned - module.model.exact_posterior(x)).abs().sum((1, 2)) / 2
+            figures["posterior_tv"] = distance.mean().item()
+        return figures
+
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Draws data and means, the posteriors, and the log-likelihood's course where known."""
+        from gfnem.mixtures import drawing
+
+        return drawing.draw_all(self, module, folder)
+
+
+def generate(
+    centres: Tensor, offsets: Tensor, sd: float, points: int, generator: torch.Generator
+) -> Tensor:
+    """`(points, 2)` draws of the mixture with means `centres` `(clusters, 2)`."""
+    cluster = torch.randint(len(centres), (points,), generator=generator)
+    petal = torch.randint(len(offsets), (points,), generator=generator)
+    noise = torch.randn(points, 2, generator=generator)
+    return centres[cluster] + offsets[petal] + sd * noise
+
+
+def recovered(means: Tensor, centres: Tensor, tolerance: float) -> float:
+    """Fraction of true `centres` that have a mean of their own within `tolerance`.
+
+    The best one-to-one assignment counts, found by trying all (so for a handful of centres).
+    """
+    close = (torch.cdist(centres, means) <= tolerance).tolist()
+    columns = range(len(means))
+    best = max(
+        sum(close[row][column] for row, column in enumerate(order))
+        for order in itertools.permutations(columns, min(len(centres), len(means)))
+    )
+    return best / len(centres)
+
+
+def read_points(path: str | os.PathLike) -> Tensor:
+    """`(points, 2)` from a text file of two numbers a line.
+
+    Raises:
+        UserError: naming file and line, if the file cannot be read, a line does not hold exactly
+            two finite numbers, or there is no point at all.
+    """
+    points = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        fields = line.replace(",", " ").split()
+        try:
+            pair = [float(field) for field in fields]
+        except ValueError:
+            pair = []
+        if len(pair) != 2 or not all(map(math.isfinite, pair)):
+            shown = line if len(line) <= 40 else line[:40] + "..."
+            raise UserError(f"{path}, line {number}: expected two numbers, found {shown!r}")
+        points.append(pair)
+    if not points:
+        raise UserError(f"{path}: no points in it")
+    return torch.tensor(points)
