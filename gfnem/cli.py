@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -240,9 +241,26 @@ def _generate(settings: jsonargparse.Namespace) -> int:
 
 
 def _evaluate(settings: jsonargparse.Namespace) -> int:
-    from gfnem.evaluation import evaluate
+    from gfnem.runs import load_run, read_config
 
-    evaluate(**_options(settings))
+    options = _options(settings)
+    run = options.pop("run")
+    module = load_run(run)
+    if module.metadata.get("kind") == "text":
+        from gfnem.parsing.commands import evaluate
+
+        evaluate(module, **options)
+        return 0
+    from gfnem.component import build
+    from gfnem.data import DataModule
+
+    data = build(read_config(run)["dataset"], DataModule)
+    figures = data.evaluate(module, options["data"])
+    if options["format"] == "json":
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:32} {value:.4f}" if isinstance(value, float) else f"{name:32} {value}")
     return 0
 
 

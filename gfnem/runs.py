@@ -18,10 +18,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
-from gfnem.files import write_atomically
+from gfnem.files import read_text, write_atomically
 
 CHECKPOINT = "last.ckpt"
 CONFIG = "config.yaml"
@@ -104,6 +105,19 @@ def checkpoint_path(run: str | os.PathLike) -> Path:
     if not path.exists():
         raise UserError(f"{run}: no such run folder or checkpoint")
     return path
+
+
+def read_config(run: str | os.PathLike) -> dict[str, Any]:
+    """The resolved configuration beside a run's checkpoint.
+
+    Raises:
+        UserError: if it is missing or not YAML.
+    """
+    path = checkpoint_path(run).parent / CONFIG
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML") from error
 
 
 def load_run(run: str | os.PathLike, device: str = "cpu") -> GFlowNetEM:

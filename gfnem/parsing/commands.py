@@ -16,7 +16,7 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.data import TextData
 from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.parser import Parses
+from gfnem.parsing.parser import Parses, exact_trees
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -53,6 +53,8 @@ def parse(
     module = _load_text_run(run)
     reader = _Reader(module)
     source = sys.stdin.buffer if file == "-" else file
+    if file == "-" and sys.stdin.isatty():
+        print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
     drawings = []
     for batch in _batches(read_sentences(source, reader.preprocessing), max_length):
         for line, row, parses in _parsed(module, reader, batch, decode, samples, max_length):
@@ -101,7 +103,12 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
 
 
 def evaluate(
-    module: GFlowNetEM, data: str | None, decode: str, samples: int, limit: int | None, format: str
+    module: GFlowNetEM,
+    data: str | None = None,
+    decode: str = "mbr",
+    samples: int = 64,
+    limit: int | None = None,
+    format: str = "text",
 ) -> None:
     """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
 
@@ -119,15 +126,11 @@ def evaluate(
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
-        true_figures = _figures(truth, _Reader(truth), tokens, gold, decode, None)
-        figures.update({f"true_{k}": v for k, v in true_figures.items() if k in _OF_TRUTH})
+        figures.update(_figures_of_truth(truth, reader, tokens, gold, decode))
     if format == "json":
         print(json.dumps(figures))
     else:
         _print_figures(corpus, figures, module.model.unit, samples)
-
-
-_OF_TRUTH = ("nll", "sentence_f1", "corpus_f1")
 
 
 class _Reader:
@@ -214,8 +217,8 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
         )
 
 
-def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, GFlowNetEM]:
-    """New sentences of the grammar the run was trained on, and that grammar as a module."""
+def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, TabularPCFG]:
+    """New sentences of the grammar the run was trained on, and that grammar."""
     metadata = module.metadata
     if metadata.get("grammar") is None:
         raise UserError("this run was trained on your own data: name held-out data with --data")
@@ -227,11 +230,36 @@ def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, GFlowNetEM]:
         seed=metadata["seed"],
         **metadata["preprocessing"],
     )
-    grammar = TabularPCFG(metadata["grammar"], metadata["vocabulary"])
-    truth = GFlowNetEM(
-        grammar, module.space, module.policy, e_step="exact", metadata=module.metadata
-    )
-    return data.sampled(500, 2), truth
+    return data.sampled(500, 2), TabularPCFG(metadata["grammar"], metadata["vocabulary"])
+
+
+def _figures_of_truth(
+    truth: TabularPCFG, reader: _Reader, tokens, gold, decode: str
+) -> dict[str, float]:
+    """What nothing can beat but by luck: the grammar that the sentences were drawn from."""
+    score, nll, units = SpanF1(), 0.0, 0
+    for rows in _by_length(tokens):
+        trees, log_marginal = exact_trees(truth, reader.encode([tokens[r] for r in rows]), decode)
+        nll -= float(log_marginal.double().sum())
+        for place, row in enumerate(rows):
+            units += len(tokens[row])
+            score.update(trees.spans(place), gold[row], len(tokens[row]))
+    return {
+        "true_nll": nll / units,
+        "true_sentence_f1": score.sentence_f1,
+        "true_corpus_f1": score.corpus_f1,
+    }
+
+
+def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+    """Rows in batches of similar length, fewer of the long ones."""
+    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+    start = 0
+    while start < len(order):
+        longest = len(tokens[order[min(start + 63, len(order) - 1)]])
+        stop = start + max(1, min(64, 1600 // longest))
+        yield order[start:stop]
+        start = stop
 
 
 def _figures(
@@ -242,18 +270,12 @@ def _figures(
     decode: str,
     samples: int | None,
 ) -> dict[str, float]:
-    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
     names = ("tree", "left", "right", "random")
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
     sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
     exact = False
-    start = 0
-    while start < len(order):
-        longest = len(tokens[order[min(start + 63, len(order) - 1)]])
-        stop = start + max(1, min(64, 1600 // longest))
-        rows = order[start:stop]
-        start = stop
+    for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         parses = parse_batch(module, x, decode)
         exact = parses.log_marginal.exact

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gfnem.data import DataModule
+from gfnem.files import write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.tabular_pcfg import TabularPCFG
@@ -137,6 +138,27 @@ class TextData(DataModule):
         """Held-out sentences, similar lengths together."""
         ordered = sorted(self._valid, key=len)
         return [self.encode(ordered[start : start + 50]) for start in range(0, len(ordered), 50)]
+
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Parses of a few held-out sentences as `parses.png` and `parses.html`."""
+        from gfnem.parsing.drawing import forest_png, trees_page
+        from gfnem.parsing.parser import parse
+
+        middling = [tokens for tokens in self._valid if 5 <= len(tokens) <= 10] or self._valid
+        if not middling:
+            return []
+        chosen = middling[:4]
+        parses = parse(module, self.encode(chosen))
+        names = [f"NT{index}" for index in range(module.space.nonterminals)]
+        names = module.model.names() if hasattr(module.model, "names") else names
+        drawings = [
+            (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
+            for row, words in enumerate(chosen)
+            for tree in [parses.trees.to_nltk(row, words, names)]
+        ]
+        forest_png(drawings, folder / "parses.png")
+        write_atomically(folder / "parses.html", trees_page(drawings))
+        return ["parses.png", "parses.html"]
 
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""

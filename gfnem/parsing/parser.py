@@ -54,17 +54,13 @@ def parse(
     """
     model = module.model
     exact = isinstance(model, Grammar) and (samples is None or decode == "sample")
-    posterior = _ExactPosterior(module, x) if module.e_step == "exact" else module.posterior(x)
+    posterior = _ExactPosterior(model, x) if module.e_step == "exact" else module.posterior(x)
     if decode == "sample":
         trees = posterior.sample(samples or 1)
         log_marginal = posterior.log_marginal(None if exact else SAMPLES)
     elif exact:
-        potentials = model.potentials(x)
-        log_marginal = LogMarginal.from_exact(log_partition(potentials))
-        if decode == "map":
-            trees, _ = viterbi(potentials)
-        else:
-            trees = _minimum_risk(span_marginals(potentials), x.lengths)
+        trees, value = exact_trees(model, x, decode)
+        log_marginal = LogMarginal.from_exact(value)
     else:
         drawn, log_weights = posterior.log_weights(samples or SAMPLES)
         log_marginal = LogMarginal.from_weights(log_weights)
@@ -77,12 +73,21 @@ def parse(
     return Parses(trees, model.log_joint(x, trees), posterior.log_prob(trees), log_marginal)
 
 
+@torch.no_grad()
+def exact_trees(model: Grammar, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
+    """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
+    potentials = model.potentials(x)
+    if decode == "map":
+        return viterbi(potentials)[0], log_partition(potentials)
+    return _minimum_risk(span_marginals(potentials), x.lengths), log_partition(potentials)
+
+
 class _ExactPosterior(Posterior):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
-    def __init__(self, module: GFlowNetEM, x: Sentences):
-        super().__init__(module.model, module.space, module.policy, x)
-        self.potentials = module.model.potentials(x)
+    def __init__(self, model: Grammar, x: Sentences):
+        self.model, self.x = model, x
+        self.potentials = model.potentials(x)
         self.chart = inside(self.potentials)
 
     def sample(self, shape=1, temperature: float = 1.0) -> Trees:
