@@ -200,3 +200,15 @@ class ReverseKL(Objective):
     def __call__(self, scores, log_reward, log_partial=None):
         """See `reverse_kl`."""
         return reverse_kl(scores.log_pf, scores.log_pb, log_reward)
+
+
+class ForwardKL(Objective):
+    """The wake phase of reweighted wake-sleep (Bornschein et al. 2015, arXiv 1406.2751).
+
+    The policy's likelihood of its own samples, weighted by self-normalised `R P_B / P_F`.
+    """
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `forward_kl`; `log_pf` here and in the weights is on-policy."""
+        log_weight = -log_ratio(scores.log_pf, scores.log_pb, log_reward)
+        return forward_kl(scores.log_pf, log_weight)

@@ -1,0 +1,312 @@
+"""Discrete VAEs under one decoder and one budget: GFlowNet-EM and its rivals.
+
+    python experiments/dvae_comparison.py --source mnist.npz --codes 4 8 10 --seeds 0 1 2
+    python experiments/dvae_comparison.py --log-z          # one log Z for all images, or one each
+
+Every run writes one file into the output folder; what is already there, with the same settings, is
+not run again. The table is written to `table.md` beside them after each run.
+
+Likelihoods are importance-sampled with two proposals: the method's own approximate posterior (for
+the VQ-VAE, codes drawn independently with probability falling off with the distance to the
+encoder's number, the width chosen on validation images) and a fresh `RasterPolicy`, fitted by
+GFlowNet to the finished model for `--refit` updates. Both are bounds; the tighter is the model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gfnem.em import GFlowNetEM
+from gfnem.files import write_atomically
+from gfnem.images.data import Images
+from gfnem.images.evaluation import likelihoods, summary
+from gfnem.images.grids import AnyOrderGrid, RasterGrid
+from gfnem.images.model import DiscreteVAE
+from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
+from gfnem.images.vqvae import NearestCode, fit_prior, fit_spread, train_vqvae
+from gfnem.objectives import ForwardKL, Objective, ReverseKL, TrajectoryBalance, VarGrad
+from gfnem.schedules import Alternating
+
+GFLOWNET = {"policy": RasterPolicy, "objective": VarGrad, "em": {"temperature": 1.5}}
+LEARNED = {"prior": "autoregressive"}
+MEAN_FIELD = {"policy": MeanFieldPolicy, "objective": ReverseKL, "em": {"m_step": "plain"}}
+WAKE_SLEEP = {"policy": RasterPolicy, "objective": ForwardKL, "em": {"sleep": 0.5}}
+METHODS: dict[str, dict[str, Any]] = {
+    "gflownet": GFLOWNET,
+    "gflownet-prior": GFLOWNET | LEARNED,
+    "gflownet-alternating": GFLOWNET | {"timing": Alternating},
+    "gflownet-sleep": GFLOWNET | {"em": {"temperature": 1.5, "sleep": 0.5}},
+    "gflownet-any-order": GFLOWNET | {"policy": AnyOrderPolicy, "space": AnyOrderGrid},
+    "mean-field": MEAN_FIELD,
+    "mean-field-prior": MEAN_FIELD | LEARNED,
+    "wake-sleep": WAKE_SLEEP,
+    "wake-sleep-prior": WAKE_SLEEP | LEARNED,
+    "vqvae": LEARNED,
+}
+MAIN = ["gflownet", "gflownet-prior", "vqvae", "mean-field", "wake-sleep"]
+
+
+def fit(module: GFlowNetEM, data: Images, device: str) -> None:
+    """Trains until the module has had its updates."""
+    pl.Trainer(
+        max_epochs=-1,
+        reload_dataloaders_every_n_epochs=1,
+        accelerator="cpu" if device == "cpu" else "gpu",
+        devices=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, data)
+    module.to(device)
+
+
+def measure(model, space, policy, data: Images, settings: dict[str, Any]) -> dict[str, float]:
+    """Importance-sampled figures of the test images."""
+    device = settings["device"]
+    images = data.images("test")[: settings["test_images"]].to(device)
+    model.to(device), policy.to(device)
+    chunk = 20_000 if device == "cpu" else 200_000
+    return summary(likelihoods(model, space, policy, images, settings["test_samples"], chunk))
+
+
+def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[str, float]:
+    """Figures with a proposal fitted to the finished model, which is not changed."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    facts = data.facts()
+    space = RasterGrid(facts["rows"], facts["columns"], facts["codes"])
+    policy = RasterPolicy(**facts)
+    module = GFlowNetEM(
+        model,
+        space,
+        policy,
+        VarGrad(),
+        samples=settings["samples"],
+        temperature=1.5,
+        max_updates=settings["refit"],
+    )
+    fit(module, data, settings["device"])
+    return measure(model, space, policy, data, settings)
+
+
+def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains and measures one model; the record that is kept of it."""
+    chosen, device, began = METHODS[method], settings["device"], time.monotonic()
+    pl.seed_everything(seed, verbose=False)
+    data = Images(
+        settings["source"],
+        settings["rows"],
+        settings["columns"],
+        codes,
+        batch_size=settings["batch_size"],
+        interval=1000,
+        seed=seed,
+    )
+    facts = data.facts()
+    grid = {name: facts[name] for name in ("rows", "columns", "codes")}
+    model = DiscreteVAE(
+        **facts, channels=settings["channels"], prior=chosen.get("prior", "uniform")
+    ).to(device)
+    record: dict[str, Any] = {}
+    if method == "vqvae":
+        space, policy = RasterGrid(**grid), NearestCode(**facts).to(device)
+
+        def batch(update: int) -> torch.Tensor:
+            return data.training_batch(update).to(device)
+
+        train_vqvae(model, policy, batch, settings["updates"], lr=settings["lr"])
+        fit_prior(model, policy, batch, settings["updates"], lr=settings["lr"])
+        held_out = data.images("validation").to(device)
+        record["spread"] = fit_spread(model, policy, held_out)
+        prior, model.prior = model.prior, None
+        record["uniform_prior"] = measure(model, space, policy, data, settings)
+        model.prior = prior
+    else:
+        space, policy = chosen.get("space", RasterGrid)(**grid), chosen["policy"](**facts)
+        module = GFlowNetEM(
+            model,
+            space,
+            policy,
+            chosen["objective"](),
+            chosen["timing"]() if "timing" in chosen else None,
+            samples=settings["samples"],
+            policy_lr=settings["lr"],
+            model_lr=settings["lr"],
+            max_m_updates=settings["updates"],
+            **chosen["em"],
+        )
+        fit(module, data, device)
+    record["train_seconds"] = time.monotonic() - began
+    record["own"] = measure(model, space, policy, data, settings)
+    if settings["refit"]:
+        record["refit"] = refit(model, data, settings)
+    record["seconds"] = time.monotonic() - began
+    return {"method": method, "codes": codes, "seed": seed, "settings": settings, **record}
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The test NLL of each method and dictionary size, nats an image, as Markdown."""
+    lines = [
+        "| method | K | seeds | NLL, own proposal | NLL, fitted proposal | ELBO gap | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = list(METHODS)
+    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["codes"], order.index(record["method"])), []).append(record)
+    for (codes, index), group in sorted(groups.items()):
+
+        def mean(part: str, name: str, group: list[dict[str, Any]] = group) -> str:
+            values = [record[part][name] for record in group if part in record]
+            if not values:
+                return "-"
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            return f"{statistics.fmean(values):.2f}{spread}"
+
+        minutes = statistics.fmean(record["seconds"] for record in group) / 60
+        lines.append(
+            f"| {order[index]} | {codes} | {len(group)} | {mean('own', 'nll')} | "
+            f"{mean('refit', 'nll')} | {mean('own', 'gap')} | {minutes:.1f} |"
+        )
+        if order[index] == "vqvae":
+            lines.append(
+                f"| vqvae, uniform prior | {codes} | {len(group)} | "
+                f"{mean('uniform_prior', 'nll')} | - | {mean('uniform_prior', 'gap')} | |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+class SharedLogZ(RasterPolicy):
+    """One learned log Z for all images, as in the code published with the paper."""
+
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.shared = torch.nn.Parameter(torch.tensor(-1.0))
+        self.pixels = shape["height"] * shape["width"]
+
+    def log_z(self, context):
+        """The same number for every image, in nats."""
+        return (self.pixels * self.shared).expand(len(context.log_z))
+
+
+class DividedTrajectoryBalance(Objective):
+    """Trajectory balance with log probabilities divided by the number of steps.
+
+    Where it is zero the sampler draws from `p(z|x) ** steps`: it is far too sure of itself.
+    """
+
+    needs_log_z = True
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """`(batch,)` losses."""
+        path = (scores.log_pf.sum(2) - scores.log_pb.sum(2)) / scores.mask.sum(2)
+        return (scores.log_z[:, None] + path - log_reward).square().mean(1)
+
+
+def compare_log_z(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Four ways to train a sampler of one fixed model whose posterior is known exactly.
+
+    Digits, a 2x2 grid of 4 codes: all 256 grids can be summed over. The model is trained by exact
+    EM first; then only the samplers differ. Figures are means over test images, in nats.
+    """
+    device = settings["device"]
+    pl.seed_everything(0, verbose=False)
+    data = Images("digits", 2, 2, 4, batch_size=32, interval=1000)
+    facts, space = data.facts(), RasterGrid(2, 2, 4)
+    model = DiscreteVAE(**facts)
+    exact = GFlowNetEM(
+        model, space, RasterPolicy(**facts), e_step="exact", model_lr=3e-3, max_updates=1000
+    )
+    fit(exact, data, device)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    images = data.images("test").to(device)
+    every = model.all_codes().expand(len(images), -1, -1)
+    log_p = model.log_joint_of_all(images).log_softmax(1)
+    result = {}
+    for name, policy, objective in (
+        ("VarGrad for each image", RasterPolicy, VarGrad()),
+        ("log Z of each image", RasterPolicy, TrajectoryBalance()),
+        ("one log Z", SharedLogZ, TrajectoryBalance()),
+        ("one log Z, divided by steps", SharedLogZ, DividedTrajectoryBalance()),
+    ):
+        pl.seed_everything(1, verbose=False)
+        sampler = policy(**facts)
+        updates = settings["updates"]
+        module = GFlowNetEM(
+            model, space, sampler, objective, samples=8, epsilon=0.05, max_updates=updates
+        )
+        fit(module, data, device)
+        with torch.no_grad():
+            context = sampler.encode(images)
+            log_q = sampler.score(context, space, sampler.retrace(context, images, space, every))
+            log_q = log_q.log_pf.sum(2)
+        result[name] = {
+            "kl": (log_q.exp() * (log_q - log_p)).sum(1).mean().item(),
+            "total_variation": (log_q.exp() - log_p.exp()).abs().sum(1).mean().item() / 2,
+            "entropy": -(log_q.exp() * log_q).sum(1).mean().item(),
+            "exact_entropy": -(log_p.exp() * log_p).sum(1).mean().item(),
+        }
+        print(name, json.dumps(result[name]), flush=True)
+    return result
+
+
+def main() -> None:
+    """Runs what has not been run yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--source", default="digits", help="as `Images` reads it")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=MAIN)
+    parser.add_argument("--codes", nargs="+", type=int, default=[4, 8, 10])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--columns", type=int, default=4)
+    parser.add_argument("--updates", type=int, default=10_000, help="decoder updates of each run")
+    parser.add_argument("--refit", type=int, default=2000, help="updates of the fitted proposal")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=8, help="grids drawn for each image")
+    parser.add_argument("--channels", type=int, default=32, help="of the decoder")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--test-samples", type=int, default=5000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--output", type=Path, default=Path("runs/dvae_comparison"))
+    parser.add_argument("--log-z", action="store_true", help="compare treatments of log Z instead")
+    options = vars(parser.parse_args())
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    output: Path = options.pop("output")
+    methods, dictionaries, seeds = (options.pop(name) for name in ("methods", "codes", "seeds"))
+    if options.pop("log_z"):
+        figures = compare_log_z(options)
+        write_atomically(output / "log_z.json", json.dumps(figures, indent=1) + "\n")
+        return
+    for seed in seeds:
+        for codes in dictionaries:
+            for method in methods:
+                path = output / f"{method}-K{codes}-seed{seed}.json"
+                if path.exists() and json.loads(path.read_text())["settings"] == options:
+                    continue
+                record = run(method, codes, seed, options)
+                write_atomically(path, json.dumps(record, indent=1) + "\n")
+                print(path.stem, json.dumps(record["own"]), flush=True)
+                records = [
+                    json.loads(p.read_text()) for p in sorted(output.glob("*-K*-seed*.json"))
+                ]
+                write_atomically(output / "table.md", table(records))
+
+
+if __name__ == "__main__":
+    main()

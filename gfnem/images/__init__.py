@@ -1,0 +1,1 @@
+"""The image world: grids of discrete codes behind binary images."""

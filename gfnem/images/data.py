@@ -1,0 +1,222 @@
+"""Binary images: from a file, from a public data set, or scikit-learn's digits."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gfnem.data import DataModule
+from gfnem.errors import UserError
+from gfnem.images.drawing import draw_all
+from gfnem.images.evaluation import likelihoods, summary
+
+_NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+class Images(DataModule):
+    """Images of black and white pixels, and the grid of codes they are to be described by.
+
+    Args:
+        source: `digits` (8x8, bundled with scikit-learn, no download), the path of an `.npz` file
+            with arrays `x_train` and `x_test` of uint8 `(images, height, width)` (and labels, which
+            are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
+        rows, columns: of the grid of codes.
+        codes: entries of the dictionary.
+        threshold: a pixel is white above this share of the brightest value there is.
+        validation: training images set aside for validation, the last ones.
+        test_images: `evaluate` looks at the first so many test images; None for all.
+        test_samples: importance samples for each test image.
+        chunk: grids drawn at a time by `evaluate`.
+        batch_size, interval, seed: see `DataModule`.
+    """
+
+    def __init__(
+        self,
+        source: str = "digits",
+        rows: int = 2,
+        columns: int = 2,
+        codes: int = 16,
+        threshold: float = 0.5,
+        validation: int = 200,
+        test_images: int | None = 1000,
+        test_samples: int = 5000,
+        chunk: int = 20_000,
+        batch_size: int = 32,
+        interval: int = 500,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size, interval, seed)
+        self.source, self.threshold = source, threshold
+        self.rows, self.columns, self.codes = rows, columns, codes
+        self.validation, self.chunk = validation, chunk
+        self.test_images, self.test_samples = test_images, test_samples
+        self._images: dict[str, Tensor] | None = None
+
+    def images(self, part: str) -> Tensor:
+        """`(images, height, width)` floats, 0 or 1; `part` is "train", "validation" or "test".
+
+        Raises:
+            UserError: if the source cannot be read or has too few images.
+        """
+        if self._images is None:
+            train, test = read(self.source, self.threshold)
+            if len(train) <= self.validation:
+                raise UserError(
+                    f"{self.source}: {len(train)} training images, of which "
+                    f"{self.validation} are to be set aside for validation"
+                )
+            kept = len(train) - self.validation
+            self._images = {"train": train[:kept], "validation": train[kept:], "test": test}
+        return self._images[part]
+
+    def facts(self) -> dict[str, Any]:
+        """Height and width of the images, and the grid."""
+        _, height, width = self.images("train").shape
+        return {
+            "height": height,
+            "width": width,
+            "rows": self.rows,
+            "columns": self.columns,
+            "codes": self.codes,
+        }
+
+    def sizes(self) -> Sequence[int]:
+        """All images are of one size."""
+        return [1] * len(self.images("train"))
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """`(len(indices), height, width)` training images."""
+        return self.images("train")[torch.as_tensor(indices)]
+
+    def validation_batches(self) -> list[Tensor]:
+        """The images set aside, 100 at a time."""
+        held_out = self.images("validation")
+        return list(held_out.split(100)) if len(held_out) else []
+
+    def metadata(self) -> dict[str, Any]:
+        """How images were made black and white."""
+        return {"threshold": self.threshold}
+
+    def summary(self) -> str:
+        """Counts and sizes."""
+        train, test = self.images("train"), self.images("test")
+        height, width = train.shape[1:]
+        return (
+            f"{self.source}: {len(train)} training, {self.validation} validation and {len(test)} "
+            f"test images of {height}x{width}, {train.mean():.1%} of the pixels white; "
+            f"{self.rows}x{self.columns} cells of {self.codes} codes"
+        )
+
+    def evaluate(self, module: Any, path: str | None = None) -> dict[str, float]:
+        """Importance-sampled likelihood of test images, with the sampler as proposal.
+
+        Args:
+            module: a `GFlowNetEM`.
+            path: another source whose test images are to be used.
+
+        Returns:
+            `test_nll` (nats an image, an upper bound in expectation), `test_elbo`, `test_gap` and
+            the rest of `evaluation.summary`; `test_nll_exact` where all grids can be summed over.
+        """
+        images = self.images("test") if path is None else read(path, self.threshold)[1]
+        images = images[: self.test_images].to(module.device)
+        figures = likelihoods(
+            module.model, module.space, module.policy, images, self.test_samples, self.chunk
+        )
+        report = {f"test_{name}": value for name, value in summary(figures).items()}
+        with torch.no_grad():
+            exact = [module.model.log_marginal(x) for x in images.split(100)]
+        if exact[0] is not None:
+            report["test_nll_exact"] = -torch.cat(exact).mean().item()
+        return report
+
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Pictures of reconstructions, posterior samples, model samples and code grids."""
+        return draw_all(module, self.images("test").to(module.device), Path(folder))
+
+
+def read(source: str, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Training and test images of a source, as `Images` describes it; floats, 0 or 1.
+
+    Raises:
+        UserError: if the source cannot be read or does not hold images.
+    """
+    if source == "digits":
+        train, test, brightest = _digits()
+    elif source.startswith("hf:"):
+        train, test, brightest = _hub(source)
+    else:
+        train, test, brightest = _npz(source)
+    for name, images in (("training", train), ("test", test)):
+        if images.ndim != 3 or not images.size:
+            raise UserError(
+                f"{source}: {name} images have shape {images.shape}, not (images, height, width)"
+            )
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError(
+            f"{source}: training images are {train.shape[1]}x{train.shape[2]}, "
+            f"test images {test.shape[1]}x{test.shape[2]}"
+        )
+    white = threshold * brightest
+    return torch.from_numpy(train > white).float(), torch.from_numpy(test > white).float()
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray, int]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise UserError("the digits come with scikit-learn: pip install gfnem[images]") from error
+    images = load_digits().images
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order[:1500]], images[order[1500:]], 16
+
+
+def _npz(path: str) -> tuple[np.ndarray, np.ndarray, int]:
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in ("x_train", "x_test"):
+                if name not in file.files:
+                    raise UserError(
+                        f"{path}: no array {name!r} (wanted: {', '.join(_NAMES)}; "
+                        f"found: {', '.join(file.files)})"
+                    )
+                arrays[name] = file[name]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        # np.load gives a bare array for an .npy file, which is no context manager
+        raise UserError(f"{path}: not an .npz file of plain arrays ({error})") from error
+    for name, array in arrays.items():
+        if array.dtype != np.uint8:
+            raise UserError(f"{path}: {name} holds {array.dtype}, not uint8")
+    return arrays["x_train"], arrays["x_test"], 255
+
+
+def _hub(source: str) -> tuple[np.ndarray, np.ndarray, int]:
+    name = source.removeprefix("hf:")
+    try:
+        import datasets
+
+        found = datasets.load_dataset(name)
+    except Exception as error:  # the hub's client raises whatever its many layers raise
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{source}: cannot load this data set ({cause})") from error
+    parts = []
+    for part in ("train", "test"):
+        if part not in found:
+            raise UserError(f"{source}: no split {part!r} (found: {', '.join(found)})")
+        column = next((c for c in ("image", "img") if c in found[part].column_names), None)
+        if column is None:
+            raise UserError(f"{source}: the split {part!r} has no column 'image'")
+        pictures = [np.asarray(row.convert("L")) for row in found[part][column]]
+        if len({picture.shape for picture in pictures}) != 1:
+            raise UserError(f"{source}: the images of {part!r} are not of one size")
+        parts.append(np.stack(pictures))
+    return parts[0], parts[1], 255
