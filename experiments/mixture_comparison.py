@@ -42,6 +42,7 @@ METHODS = {
     "gflownet": "GFlowNet-EM",
     "gflownet_either": "GFlowNet-EM, either order",
     "meanfield": "mean-field EM",
+    "meanfield_afresh": "mean-field EM, E-steps afresh",
     "meanfield_truth": "mean-field EM from the truth",
 }
 FIELDS = (
@@ -107,9 +108,9 @@ def run_exact(world: World) -> tuple[Tensor, Tensor]:
     return means, world.posterior(means)
 
 
-def run_meanfield(world: World, start: Tensor) -> tuple[Tensor, Tensor]:
+def run_meanfield(world: World, start: Tensor, afresh: bool) -> tuple[Tensor, Tensor]:
     """Learned means and posterior of mean-field variational EM."""
-    run = mean_field_em(world.x, start, world.offsets, world.sd, ITERATIONS)
+    run = mean_field_em(world.x, start, world.offsets, world.sd, ITERATIONS, afresh=afresh)
     return run.means, run.cluster.unsqueeze(2) * run.petal.unsqueeze(1)
 
 
@@ -150,7 +151,7 @@ def learn(world: World, method: str, args: argparse.Namespace) -> dict:
         means, q = run_gflownet(world, order, args)
     else:
         start = torch.tensor(CENTRES) if method == "meanfield_truth" else world.start
-        means, q = run_meanfield(world, start)
+        means, q = run_meanfield(world, start, method.endswith("afresh"))
     return world.row(method, means, q, time.perf_counter() - began)
 
 
@@ -248,7 +249,9 @@ def show(summary: dict[str, dict[str, float]]) -> str:
 def draw(rows: list[dict], summary: dict[str, dict[str, float]]) -> Figure:
     """Final log-likelihoods in order, GFlowNet-EM against exact EM, and centres found."""
     colours = dict(
-        zip(METHODS, ("#000000", "#0072B2", "#56B4E9", "#D55E00", "#E69F00"), strict=True)
+        zip(
+            METHODS, ("#000000", "#0072B2", "#56B4E9", "#D55E00", "#CC79A7", "#E69F00"), strict=True
+        )
     )
     figure = Figure(figsize=(13, 4), layout="constrained")
     ordered, against, found = figure.subplots(1, 3)
@@ -294,7 +297,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--methods",
         nargs="+",
         choices=list(METHODS),
-        default=["exact", "meanfield", "meanfield_truth", "gflownet"],
+        default=["exact", "meanfield", "meanfield_afresh", "meanfield_truth", "gflownet"],
     )
     parser.add_argument("--points", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=200)

@@ -34,11 +34,12 @@ def mean_field_em(
     sd: float,
     iterations: int = 200,
     sweeps: int = 5,
+    afresh: bool = False,
 ) -> MeanFieldRun:
     """Coordinate-ascent variational EM with `q(i, j) = q(i) q(j)` for each point.
 
     The factors of each E-step start from those of the last one, the first from a uniform `q(j)`
-    (Bishop 2006, eq. 10.9, for the updates). The bound never falls.
+    (Bishop 2006, eq. 10.9, for the updates), so the bound never falls.
 
     Args:
         x: `(..., points, 2)`; leading axes are separate runs.
@@ -47,11 +48,15 @@ def mean_field_em(
         sd: standard deviation of a petal.
         iterations: E- and M-steps.
         sweeps: updates of both factors in an E-step.
+        afresh: start every E-step from a uniform `q(j)`: early commitments are given up more
+            easily, but the bound may fall.
     """
     petal = x.new_full((*x.shape[:-1], len(offsets)), 1 / len(offsets))
     elbos = []
     for _ in range(iterations):
         log_joint = log_joint_table(x, means, offsets, sd)
+        if afresh:
+            petal = torch.full_like(petal, 1 / len(offsets))
         for _ in range(sweeps):
             cluster = torch.einsum("...ij,...j->...i", log_joint, petal).softmax(-1)
             petal = torch.einsum("...ij,...i->...j", log_joint, cluster).softmax(-1)

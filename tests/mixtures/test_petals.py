@@ -154,6 +154,15 @@ def test_mean_field_bound_is_the_marginal_less_its_divergence():
     assert run.elbo[0].item() == pytest.approx(expected.item(), abs=1e-3)
 
 
+def test_mean_field_afresh_is_one_first_step_after_another():
+    data = Petals(points=80, seed=2)
+    offsets, means = petal_offsets(4), data.initial_means
+    for _ in range(3):
+        means = mean_field_em(data.points, means, offsets, 0.25, 1).means
+    run = mean_field_em(data.points, data.initial_means, offsets, 0.25, 3, afresh=True)
+    torch.testing.assert_close(run.means, means)
+
+
 def test_mean_field_misses_a_coupled_posterior():
     """Halfway between two centres a petal of either explains a point: log 2 nats are lost."""
     means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
