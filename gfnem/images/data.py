@@ -26,14 +26,17 @@ class Images(DataModule):
         source: `digits` (8x8, bundled with scikit-learn, no download), the path of an `.npz` file
             with arrays `x_train` and `x_test` of uint8 `(images, height, width)` (and labels, which
             are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
-        rows, columns: of the grid of codes.
+        rows: of the grid of codes.
+        columns: of the grid of codes.
         codes: entries of the dictionary.
         threshold: a pixel is white above this share of the brightest value there is.
         validation: training images set aside for validation, the last ones.
         test_images: `evaluate` looks at the first so many test images; None for all.
         test_samples: importance samples for each test image.
         chunk: grids drawn at a time by `evaluate`.
-        batch_size, interval, seed: see `DataModule`.
+        batch_size: images in a training batch.
+        interval: updates between two validations (and checkpoints).
+        seed: of the order of the images; that of the run if None.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Images(DataModule):
         chunk: int = 20_000,
         batch_size: int = 32,
         interval: int = 500,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.source, self.threshold = source, threshold
@@ -95,9 +98,9 @@ class Images(DataModule):
         return self.images("train")[torch.as_tensor(indices)]
 
     def validation_batches(self) -> list[Tensor]:
-        """The images set aside, 100 at a time."""
+        """The images set aside, 500 at a time."""
         held_out = self.images("validation")
-        return list(held_out.split(100)) if len(held_out) else []
+        return list(held_out.split(500)) if len(held_out) else []
 
     def metadata(self) -> dict[str, Any]:
         """How images were made black and white."""

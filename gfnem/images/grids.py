@@ -62,7 +62,8 @@ class RasterGrid(_Grid):
     A forward action is the code of the next cell; the one backward action empties the last.
 
     Args:
-        rows, columns: of the grid.
+        rows: of the grid.
+        columns: of the grid.
         codes: entries of the dictionary.
     """
 
@@ -106,7 +107,8 @@ class AnyOrderGrid(_Grid):
     Forward action `cell * codes + code` writes a code; backward action `cell` empties that cell.
 
     Args:
-        rows, columns: of the grid.
+        rows: of the grid.
+        columns: of the grid.
         codes: entries of the dictionary.
     """
 

@@ -19,9 +19,11 @@ class DiscreteVAE(GenerativeModel):
     1; latents `z` are `(batch, samples, rows * columns)` int64, cells in raster order.
 
     Args:
-        height, width: of the images. These and the next three must be given; as constructor
-            arguments they may be left out only where the data module tells them.
-        rows, columns: of the grid; the image halved (rounding up) some number of times.
+        height: of the images. This and the next four must be given; as constructor arguments they
+            may be left out only where the data module tells them.
+        width: of the images.
+        rows: of the grid; the image halved (rounding up) some number of times.
+        columns: of the grid, likewise.
         codes: entries of the dictionary.
         channels: of the decoder.
         prior: "uniform", or "autoregressive" for one that is learned with the decoder.

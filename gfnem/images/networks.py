@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,22 @@ def pyramid(height: int, width: int, rows: int, columns: int) -> list[tuple[int,
         above, across = sizes[-1]
         sizes.append(((above + 1) // 2, (across + 1) // 2))
     return sizes
+
+
+def keep_scale(network: nn.Module) -> None:
+    """Initialises layers so that signals keep their size through ReLUs (He et al. 2015, eq. 10).
+
+    PyTorch's own start shrinks what passes a transposed convolution about fivefold a layer: images
+    would hardly depend on their codes, and samplers would have nothing to go by for a long time.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            inputs = layer.weight[0].numel()
+            if isinstance(layer, nn.ConvTranspose2d):  # what one output pixel really adds up
+                taps = math.prod(layer.kernel_size) / math.prod(layer.stride)
+                inputs = layer.in_channels * taps
+            nn.init.normal_(layer.weight, std=(2 / inputs) ** 0.5)
+            nn.init.zeros_(layer.bias)
 
 
 class Residual(nn.Module):
@@ -59,6 +77,7 @@ class Encoder(nn.Module):
         self.dense = nn.Linear(previous * cells, hidden)
         self.cells = nn.Linear(hidden, cells * width)
         self.width = width
+        keep_scale(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(batch, height, width)` to `(batch, cells, width)` and `(batch, hidden)`."""
@@ -89,6 +108,7 @@ class Decoder(nn.Module):
         if not grow:
             layers += [nn.ReLU(), nn.Conv2d(channels, 1, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
+        keep_scale(self)
 
     def forward(self, values: Tensor) -> Tensor:
         """`(n, rows, columns)` numbers to `(n, height, width)` logits."""

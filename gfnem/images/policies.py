@@ -133,9 +133,13 @@ class RasterPolicy(CodePolicy):
     in one pass. Nothing is assumed independent.
 
     Args:
-        height, width: of the images.
-        rows, columns, codes: of the grid.
-        channels, hidden: of the encoder.
+        height: of the images.
+        width: of the images.
+        rows: of the grid.
+        columns: of the grid.
+        codes: entries of the dictionary.
+        channels: of the encoder.
+        hidden: width of the encoder's output.
         units: of the masked network for each cell.
         layers: of the masked network.
         flow: whether `log F(s|x)` is learned (for objectives that need it).
@@ -187,9 +191,13 @@ class AnyOrderPolicy(Policy):
     """Chooses a cell and its code, and which cell to empty, on `AnyOrderGrid`.
 
     Args:
-        height, width: of the images.
-        rows, columns, codes: of the grid.
-        channels, hidden: of the encoder.
+        height: of the images.
+        width: of the images.
+        rows: of the grid.
+        columns: of the grid.
+        codes: entries of the dictionary.
+        channels: of the encoder.
+        hidden: width of the encoder's output.
         units: of the network that reads partly filled grids, for each cell.
         layers: its residual layers.
         flow: whether `log F(s|x)` is learned.
@@ -255,9 +263,13 @@ class MeanFieldPolicy(CodePolicy):
     score function with a leave-one-out baseline.
 
     Args:
-        height, width: of the images.
-        rows, columns, codes: of the grid.
-        channels, hidden: of the encoder.
+        height: of the images.
+        width: of the images.
+        rows: of the grid.
+        columns: of the grid.
+        codes: entries of the dictionary.
+        channels: of the encoder.
+        hidden: width of the encoder's output.
         units: features of each cell, from which its code is drawn.
     """
 
