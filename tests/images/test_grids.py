@@ -140,7 +140,7 @@ def test_a_cell_does_not_see_itself_or_later_cells():
 
 
 def test_raster_policy_is_normalised_and_not_factorised():
-    policy = shaken(RasterPolicy(8, 8, 2, 2, 3, units=5, **SMALL), 1.5)
+    policy = shaken(RasterPolicy(8, 8, 2, 2, 3, units=5, **SMALL), 0.5)
     space, x = RasterGrid(2, 2, 3), images(2, 8, 8)
     every = torch.tensor(list(itertools.product(range(3), repeat=4)))
     context = policy.encode(x)

@@ -31,7 +31,10 @@ def make_model(prior="autoregressive", **changes):
     model = DiscreteVAE(**{**SHAPE, **changes}, channels=4, prior=prior, prior_width=4)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        model.dictionary.mul_(0.4)  # codes that matter, but none that rules out all others
+        if model.prior is not None:
+            model.prior.head.mul_(5)
     return model
 
 
