@@ -106,7 +106,7 @@ class ForestSpace(LatentSpace):
         real = gaps < (state.lengths - 1).unsqueeze(2)
         big = state.label.shape[2] + 2
         key = torch.where(real, state.left * big + big - state.right, big * big)
-        order = key.sort(2, stable=True).indices
+        order = key.sort(dim=2, stable=True).indices
         nodes = x.max_length - 1
         parts = (state.left, state.right, gaps.expand_as(state.left) + 1, state.label)
         return Trees(*((part * real).gather(2, order)[..., :nodes] for part in parts), x.lengths)

@@ -143,7 +143,7 @@ class TopDownSpace(LatentSpace):
     def unstep(self, state: TopDownState, action: Tensor) -> TopDownState:
         """Closes the node expanded last, or forgets the root's label."""
         nodes = state.left.shape[2]
-        node = (state.done - 2).clamp(min=0)
+        node = (state.done - 2).clamp(0, nodes - 1)
         at_root = state.done <= 1
         at = node.unsqueeze(2)
         left, split, right = (part.gather(2, at) for part in (state.left, state.split, state.right))
@@ -167,10 +167,10 @@ class TopDownSpace(LatentSpace):
     def redo_of(self, state: TopDownState, action: Tensor) -> Tensor:
         """Reads the last expansion off the state."""
         labels = self.nonterminals
-        node = (state.done - 2).clamp(min=0).unsqueeze(2)
+        last = state.left.shape[2] - 1
+        node = (state.done - 2).clamp(0, last).unsqueeze(2)
         left, split = state.left.gather(2, node), state.split.gather(2, node)
         right = state.right.gather(2, node)
-        last = state.left.shape[2] - 1
 
         def label(child: Tensor, wide: Tensor) -> Tensor:
             return torch.where(wide, state.label.gather(2, child.clamp(0, last)), 0)
