@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
+from gfnem.arguments import (
+    CommandParser,
+    SettingsError,
+    classes_first,
+    file_beside_run,
+    help_on_chosen,
+    is_chosen,
+    read_settings,
+    values_of,
+)
 from gfnem.errors import UserError
 
 #: what a run is made of when nothing else is asked for
@@ -36,43 +47,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        arguments = _resumed(arguments)
-        settings = _parser(arguments).parse_args(arguments)
-        return _COMMANDS[settings.command](settings[settings.command])
+        if not arguments:
+            _parser(arguments).print_help(sys.stderr)
+            return 2
+        return _run(arguments)
     except UserError as error:
-        print(f"gfnem: error: {error}", file=sys.stderr)
+        print(f"gfnem: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("gfnem: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("gfnem: interrupted", *interrupt.args, file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+def _run(arguments: list[str]) -> int:
+    arguments = _resumed(file_beside_run(arguments))
+    files = values_of("--config", arguments)
+    contents = [read_settings(file) for file in files]
+    arguments = classes_first(help_on_chosen(arguments, contents, DEFAULTS), DEFAULTS)
+    try:
+        settings = _parser(arguments, contents).parse_args(arguments)
+    except SettingsError as error:
+        # a setting that no flag speaks of can only come from a file
+        name = str(error).split(":")[0].split()[-1].split(".")[-1].replace("_", "-")
+        flags = " ".join(word for word in arguments if word.startswith("--")).replace("_", "-")
+        if files and name not in flags and "argument" not in str(error):
+            raise UserError(f"{', '.join(files)}: {error}") from error
+        raise
+    return _COMMANDS[settings.command](settings[settings.command])
+
+
 def _resumed(arguments: list[str]) -> list[str]:
     """Puts the interrupted run's own settings before the flags, which may change them."""
-    for place, word in enumerate(arguments):
-        flag, _, value = word.partition("=")
-        if flag == "--resume" and (run := value or "".join(arguments[place + 1 : place + 2])):
-            config = Path(run) / "config.yaml"
-            if not config.is_file():
-                raise UserError(f"{run}: no config.yaml in it, so there is no run to resume")
-            at = arguments.index("train") + 1 if "train" in arguments else 0
-            return [*arguments[:at], "--config", str(config), *arguments[at:]]
-    return arguments
+    if not (arguments[0] == "train" and (runs := values_of("--resume", arguments))):
+        return arguments
+    config = Path(runs[-1]) / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"{runs[-1]}: no config.yaml in it, so there is no run to resume")
+    return [arguments[0], "--config", str(config), *arguments[1:]]
 
 
-def _parser(arguments: Sequence[str]) -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
+def _parser(
+    arguments: Sequence[str], contents: Sequence[dict[str, Any]] = ()
+) -> jsonargparse.ArgumentParser:
+    """The parser of all commands; that of `train`, which takes seconds, only where it is used."""
+    parser = CommandParser(
         prog="gfnem",
-        description="Train latent-variable models whose latents are structures, with GFlowNet-EM.",
+        version=f"gfnem {_version()}",
+        description="Train latent-variable models whose latents are structures (such as parse "
+        "trees), with GFlowNet-EM.\n\nFirst steps: `gfnem train` learns a grammar from embedded "
+        "example sentences, `gfnem train --data TEXT --out RUN` from a text of yours with one "
+        "sentence a line; `gfnem parse RUN SENTENCES` then prints trees.",
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     verb = next((word for word in arguments if not word.startswith("-")), None)
     commands.add_subcommand(
         "train",
-        _train_parser(arguments) if verb == "train" else jsonargparse.ArgumentParser(),
+        _train_parser(arguments, contents) if verb == "train" else CommandParser(),
         help="train a model; without --data on sentences sampled from an embedded grammar",
     )
     commands.add_subcommand("parse", _parse_parser(), help="draw trees for sentences")
@@ -81,11 +114,20 @@ def _parser(arguments: Sequence[str]) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _train_parser(arguments: Sequence[str]) -> jsonargparse.ArgumentParser:
+def _version() -> str:
+    try:
+        return metadata.version("gfnem")
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return "of this checkout"
+
+
+def _train_parser(
+    arguments: Sequence[str], contents: Sequence[dict[str, Any]]
+) -> jsonargparse.ArgumentParser:
     from gfnem import objectives, schedules
     from gfnem.data import DataModule
     from gfnem.em import GFlowNetEM
-    from gfnem.parsing import (  # noqa: F401  # noqa: F401
+    from gfnem.parsing import (  # noqa: F401  imported to be known by their bare names
         data,
         forest,
         forest_policy,
@@ -98,35 +140,66 @@ def _train_parser(arguments: Sequence[str]) -> jsonargparse.ArgumentParser:
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
-    parser = jsonargparse.ArgumentParser(
-        prog="gfnem train",
-        description="Train a model and its sampler. Every setting can be given as a flag or in a "
-        "YAML file; `--model.help`, `--dataset.help` and so on list the settings of each part.",
+    parser = CommandParser(
+        usage="gfnem train [--data PATH] [--out RUN] [--max-updates N] [--config FILE]\n"
+        "                   [--PART CLASS] [--PART.SETTING VALUE] ...",
+        description="Train a model and its sampler. A run is made of six parts (dataset, model, "
+        "space, policy, objective, timing), each a class with settings of its own, which "
+        "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
+        "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
+        "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
+        "--em.policy_lr 0.002",
     )
     parser.add_argument("--config", action="config", help="settings in a YAML file")
     parser.add_argument(
         "--data",
+        metavar="PATH",
         type=str | None,
         help="what to train on: a text file with one sentence a line, a file or folder of "
         "bracketed trees, or hf:NAME[/CONFIG]:COLUMN (short for --dataset.path)",
     )
     parser.add_argument(
-        "--valid", type=str | None, help="held-out data, likewise (short for --dataset.valid)"
+        "--valid",
+        metavar="PATH",
+        type=str | None,
+        help="held-out data, likewise (short for --dataset.valid)",
     )
     parser.add_argument(
-        "--out", type=str | None, help="run folder to make (default: runs/1, runs/2, ...)"
+        "--out",
+        metavar="RUN",
+        type=str | None,
+        help="run folder to make (default: runs/1, runs/2, ...)",
     )
     parser.add_argument(
-        "--resume", type=str | None, help="run folder of an interrupted run to go on with"
+        "--resume",
+        metavar="RUN",
+        type=str | None,
+        help="run folder of an interrupted run to go on with, with its own settings; flags given "
+        "beside it change them (a finished run goes on with a larger --max-updates)",
     )
-    parser.add_argument("--max-updates", type=int, default=1000, help="updates to train for")
     parser.add_argument(
-        "--max-m-updates", type=int | None, help="stop earlier, after so many M-updates"
+        "--max-updates", metavar="N", type=int, default=1000, help="updates to train for"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, sampling and data order")
-    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, ... or auto (Lightning's)")
-    parser.add_argument("--devices", type=int, default=1, help="how many of them")
-    parser.add_argument("--precision", default="32-true", help="Lightning's precision setting")
+    parser.add_argument(
+        "--max-m-updates",
+        metavar="N",
+        type=int | None,
+        help="stop after so many M-updates",
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="of weights and sampling, and of the data unless --dataset.seed is given",
+    )
+    parser.add_argument(
+        "--accelerator", metavar="NAME", default="auto", help="cpu, gpu, ... or auto (Lightning's)"
+    )
+    parser.add_argument("--devices", metavar="N", type=int, default=1, help="how many of them")
+    parser.add_argument(
+        "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
+    )
     for name, base, about in (
         ("dataset", DataModule, "what is learned from, and how it is read"),
         ("model", Target, "the joint p(x, z)"),
@@ -135,37 +208,37 @@ def _train_parser(arguments: Sequence[str]) -> jsonargparse.ArgumentParser:
         ("objective", objectives.Objective, "the E-step's loss"),
         ("timing", schedules.Timing, "when sampler and model are trained"),
     ):
-        parser.add_subclass_arguments(base, name, skip=FACTS, required=False, help=about)
+        parser.add_subclass_arguments(
+            base,
+            name,
+            skip=FACTS,
+            required=False,
+            metavar="CLASS",
+            help=f"a class listed here, or one of your own as my_file.MyClass; its settings are "
+            f"--{name}.SETTING",
+        )
         parser.groups[name].title = f"{name}: {about}"
-        if not _chosen(name, arguments):
+        if not is_chosen(name, arguments, contents):
             parser.set_defaults({name: {"class_path": DEFAULTS[name]}})
     components = {"model", "space", "policy", "objective", "timing"}
     skip = components | {"max_updates", "max_m_updates", "metadata"}
     parser.add_class_arguments(GFlowNetEM, "em", skip=skip, instantiate=False)
     parser.groups["em"].title = "em: the settings of GFlowNet-EM"
+    for action in parser._actions:
+        if action.dest == "em" or (action.dest.startswith("em.") and action.dest.endswith(".help")):
+            action.help = argparse.SUPPRESS  # both would only be in a reader's way
+        elif action.dest.endswith(".help"):
+            action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
+        elif action.dest == "print_config":
+            action.help, action.metavar = "print all settings as YAML and stop", ""
     return parser
 
 
-def _chosen(name: str, arguments: Sequence[str]) -> bool:
-    """Whether the class of a part is named by flag or file (then ours must not leak into it)."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        flag, _, value = word.partition("=")
-        if flag == f"--{name}":
-            return True
-        if flag in ("--config", "--resume"):
-            path = Path(value or following)
-            path = path / "config.yaml" if flag == "--resume" else path
-            try:
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, yaml.YAMLError, UnicodeDecodeError):
-                continue  # reported when the file is really read
-            if isinstance(content, dict) and content.get(name) is not None:
-                return True
-    return False
-
-
 def _parse_parser() -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(prog="gfnem parse", description="Trees for sentences.")
+    parser = CommandParser(
+        usage="gfnem parse RUN [FILE] [--decode map|mbr|sample] [--format bracket|json|svg] ...",
+        description="Print a tree for each line of a text.",
+    )
     parser.add_argument("run", help="run folder or checkpoint")
     parser.add_argument("file", nargs="?", default="-", help="one sentence a line; - is stdin")
     parser.add_argument(
@@ -177,44 +250,75 @@ def _parse_parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument(
         "--samples",
+        metavar="N",
         type=int | None,
         help="trees to print with --decode sample (default 1); otherwise importance samples "
         "instead of exact inference",
     )
-    parser.add_argument("--format", choices=("bracket", "json", "svg"), default="bracket")
-    parser.add_argument("--max-length", type=int, default=150, help="longer lines are left out")
-    parser.add_argument("--seed", type=int, default=0)
+    _format_argument(parser)
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, default=150, help="longer lines are left out"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
     return parser
 
 
 def _evaluate_parser() -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
-        prog="gfnem evaluate", description="Figures of a trained run on held-out data."
+    parser = CommandParser(
+        usage="gfnem evaluate RUN [--data PATH] [--decode map|mbr] [--limit N] ...",
+        description="Figures of a trained run on held-out data.",
     )
     parser.add_argument("run", help="run folder or checkpoint")
     parser.add_argument(
         "--data",
+        metavar="PATH",
         type=str | None,
         help="as for train; trees are scored where the data has them (default: new sentences of "
         "the embedded grammar, if the run was trained on it)",
     )
-    parser.add_argument("--decode", choices=("map", "mbr"), default="mbr")
-    parser.add_argument("--samples", type=int, default=64, help="importance samples a sentence")
-    parser.add_argument("--limit", type=int | None, help="evaluate only the first so many")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--decode", choices=("map", "mbr"), default="mbr", help="how trees are chosen, as for parse"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=64, help="importance samples a sentence"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=int | None, help="evaluate only the first so many"
+    )
+    parser.add_argument(
+        "--max-length",
+        metavar="N",
+        type=int,
+        default=150,
+        help="longer sentences are left out and counted",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="tables, or one JSON object"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
     return parser
 
 
 def _generate_parser() -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
-        prog="gfnem generate", description="Sentences of a trained model, with their trees."
+    parser = CommandParser(
+        usage="gfnem generate RUN [-n N] [--format bracket|json|svg] [--seed N]",
+        description="Draw sentences of a trained model, with their trees.",
     )
     parser.add_argument("run", help="run folder or checkpoint")
-    parser.add_argument("-n", "--count", type=int, default=10)
-    parser.add_argument("--format", choices=("bracket", "json", "svg"), default="bracket")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", "--count", metavar="N", type=int, default=10, help="how many")
+    _format_argument(parser)
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
     return parser
+
+
+def _format_argument(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("bracket", "json", "svg"),
+        default="bracket",
+        help="a tree in brackets on each line, a JSON object on each line, or one web page with "
+        "the trees drawn as SVG",
+    )
 
 
 def _train(settings: jsonargparse.Namespace) -> int:
@@ -251,10 +355,9 @@ def _evaluate(settings: jsonargparse.Namespace) -> int:
 
         evaluate(module, **options)
         return 0
-    from gfnem.component import build
-    from gfnem.data import DataModule
+    from gfnem.training import build_data
 
-    data = build(read_config(run)["dataset"], DataModule)
+    data = build_data(read_config(run))
     figures = data.evaluate(module, options["data"])
     if options["format"] == "json":
         print(json.dumps(figures))

@@ -73,13 +73,20 @@ class DataModule(Component, pl.LightningDataModule, ABC):
 
     Args:
         batch_size: observations in a training batch.
-        interval: updates between two validations.
-        seed: of the order of the data (not of the model).
+        interval: updates between two validations (and checkpoints).
+        seed: of the order of the data (not of the model). None is 0, and in a run of the command
+            line the run's own seed.
+
+    Raises:
+        ValueError: if a number is below 1.
     """
 
-    def __init__(self, batch_size: int = 32, interval: int = 100, seed: int = 0):
+    def __init__(self, batch_size: int = 32, interval: int = 100, seed: int | None = None):
         super().__init__()
-        self.batch_size, self.interval, self.seed = batch_size, interval, seed
+        if batch_size < 1 or interval < 1:
+            raise ValueError("batch_size and interval must be at least 1")
+        self.batch_size, self.interval = batch_size, interval
+        self.seed = 0 if seed is None else seed
         self._order: BatchOrder | None = None
 
     @abstractmethod

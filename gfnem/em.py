@@ -38,20 +38,24 @@ class GFlowNetEM(pl.LightningModule):
         m_step: "weighted" weights a batch's samples by self-normalised `p(x,z)/q(z|x)`, "plain"
             equally.
         samples: structures drawn for each `x`.
-        temperature, epsilon: exploration of training samples (see `sampling.Exploration`).
-        reward_temperature: the sampler aims at `p(z|x)^(1/T)`.
+        temperature: of training samples: the policy's log weights are divided by it, so that above
+            1 samples stray further from what the policy prefers.
+        epsilon: probability that a step of a training sample is drawn uniformly instead.
+        reward_temperature: the `T` in `p(z|x)^(1/T)`, which the sampler aims at.
         sleep: weight of the sleep phase: the policy's likelihood of structures that the model
             itself draws together with their `x`. 0 turns it off.
-        policy_lr, model_lr: Adam learning rates.
+        policy_lr: Adam learning rate of the policy.
+        model_lr: Adam learning rate of the model.
         model_betas: Adam's moment decays for the model.
         clip: largest gradient norm, of policy and model apart.
-        average_decay: of the E-loss's moving average, bias-corrected.
+        average_decay: of the E-loss's moving average (bias-corrected) that an adaptive timing looks
+            at; nearer to 1 is slower.
         eval_samples: structures drawn for each held-out `x`.
         max_updates: training stops after so many updates (None: left to the Trainer).
         max_m_updates: training stops after so many M-updates.
         metadata: plain data to carry in checkpoints (vocabulary, how text was read).
 
-    Every schedule may be a number or an `Anneal` over M-updates.
+    Both temperatures and `epsilon` may be numbers or an `Anneal` over M-updates.
     """
 
     def __init__(

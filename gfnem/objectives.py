@@ -156,7 +156,11 @@ class VarGrad(Objective):
 
 
 class DetailedBalance(Objective):
-    """Detailed balance; `forward_looking` adds the target's partial log joint to the flow."""
+    """Detailed balance: every step balances the flows of its two states.
+
+    Args:
+        forward_looking: whether the target's partial log joint is added to the flow.
+    """
 
     needs_flow = True
 
@@ -171,7 +175,12 @@ class DetailedBalance(Objective):
 
 
 class SubTrajectoryBalance(Objective):
-    """SubTB(lambda), all sub-trajectories weighted by `decay ** length`."""
+    """SubTB(lambda), all sub-trajectories weighted by `decay ** length`.
+
+    Args:
+        decay: lambda; near 0 is detailed balance, large values are trajectory balance.
+        forward_looking: whether the target's partial log joint is added to the flow.
+    """
 
     needs_flow = True
 

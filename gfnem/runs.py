@@ -12,17 +12,16 @@ import io
 import os
 import pickle
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 
+from gfnem.arguments import read_settings
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
-from gfnem.files import read_text, write_atomically
+from gfnem.files import write_atomically
 
 CHECKPOINT = "last.ckpt"
 CONFIG = "config.yaml"
@@ -113,11 +112,7 @@ def read_config(run: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: if it is missing or not YAML.
     """
-    path = checkpoint_path(run).parent / CONFIG
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML") from error
+    return read_settings(checkpoint_path(run).parent / CONFIG)
 
 
 def load_run(run: str | os.PathLike, device: str = "cpu") -> GFlowNetEM:
@@ -128,10 +123,15 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> GFlowNetEM:
     """
     path = checkpoint_path(run)
     content = read_checkpoint(path)
-    module = GFlowNetEM(**content["hyper_parameters"])
+    try:
+        module = GFlowNetEM(**content["hyper_parameters"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
     try:
         module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: the weights do not fit the model it names") from error
     return module.to(device).eval()
 
@@ -144,14 +144,17 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
+    except Exception as error:  # there is no end to what damaged bytes can raise
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+            why = "it holds more than plain data, and nothing in it has been run"
+            raise UserError(f"{path}: not a gfnem checkpoint ({why})") from error
         raise UserError(f"{path}: not a checkpoint, or a damaged one") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a gfnem checkpoint (it holds more than plain data)"
-        ) from error
     parts = ("hyper_parameters", "state_dict")
-    if not isinstance(content, dict) or not all(part in content for part in parts):
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(part), dict) for part in parts
+    ):
         raise UserError(f"{path}: not a gfnem checkpoint")
     if not {"model", "space", "policy"} <= set(content["hyper_parameters"]):
         raise UserError(f"{path}: not a gfnem checkpoint (no model, space and policy in it)")

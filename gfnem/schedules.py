@@ -12,7 +12,8 @@ class Anneal(Component):
     """A number that moves from `start` to `end` over `updates`, then stays.
 
     Args:
-        start, end: the values; both positive if `shape` is "exponential".
+        start: the first value; positive if `shape` is "exponential".
+        end: the last value, likewise.
         updates: how many updates the way takes; which updates count is the user's of it to say.
         shape: "linear" or "exponential" (linear in the logarithm).
 
@@ -77,8 +78,10 @@ class EveryUpdate(Timing):
 class AdaptiveThreshold(Timing):
     """Trains the model only while the sampler keeps up (Hu et al. 2023, section 4.1).
 
-    An M-step is taken while the moving average of the E-loss is below `level`, which may be an
-    `Anneal` over M-updates.
+    An M-step is taken while the moving average of the E-loss is below `level`.
+
+    Args:
+        level: the threshold, in the E-loss's own units; a number or an `Anneal` over M-updates.
     """
 
     def __init__(self, level: float | Anneal):
@@ -98,7 +101,12 @@ class AdaptiveThreshold(Timing):
 
 
 class Alternating(Timing):
-    """Trains the sampler for `e_updates` updates, then the model for `m_updates`, and so on."""
+    """Trains the sampler for some updates, then the model for some, and so on.
+
+    Args:
+        e_updates: updates of the sampler in a row.
+        m_updates: updates of the model in a row.
+    """
 
     def __init__(self, e_updates: int = 400, m_updates: int = 400):
         if e_updates < 1 or m_updates < 1:

@@ -30,10 +30,13 @@ class Petals(DataModule):
         points: how many to generate.
         centres: `[x, y]` of each super-cluster to generate.
         clusters: super-clusters to learn from a file (generated data have one for each centre).
-        petals, distance, sd: of a super-cluster, told to the model (see `PetalMixture`).
+        petals: petals of a super-cluster; this and the next two are told to the model.
+        distance: from a super-cluster's centre to each of its petals.
+        sd: standard deviation of a petal.
         batch_size: points in a batch.
         interval: updates between two validations.
-        seed: of the points, of the data points that learning starts from, and of the order.
+        seed: of the points, of the data points that learning starts from, and of the order; that
+            of the run if None.
 
     Validation uses all the points: EM is a statement about the points it is given.
     """
@@ -49,11 +52,11 @@ class Petals(DataModule):
         sd: float = 0.25,
         batch_size: int = 200,
         interval: int = 50,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.petals, self.distance, self.sd = petals, distance, sd
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self.seed)
         self.centres: Tensor | None = None
         if path is None:
             self.centres = torch.tensor(centres, dtype=torch.float)
@@ -64,7 +67,7 @@ class Petals(DataModule):
             clusters = len(self.centres)
         else:
             self.points = read_points(path)
-        self.source = path or f"generated, seed {seed}"
+        self.source = path or f"generated, seed {self.seed}"
         self.clusters = clusters
         if len(self.points) < clusters:
             raise UserError(f"{self.source}: {len(self.points)} points for {clusters} clusters")

@@ -19,7 +19,8 @@ class PetalPolicy(Policy):
     are linear in `x` and steep (inverse variances), which the linear path learns at once.
 
     Args:
-        clusters, petals: how many there are.
+        clusters: how many super-clusters there are.
+        petals: how many petals each has.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         scale: factor on the coordinates, about one over the distance in which a posterior turns

@@ -30,7 +30,8 @@ class PetalSpace(LatentSpace):
     Backward action 0 reopens the super-cluster, 1 the petal.
 
     Args:
-        clusters, petals: how many there are.
+        clusters: how many super-clusters there are.
+        petals: how many petals each has.
         order: "cluster_first" gives each `z` one trajectory; "either" lets the petal come first as
             well, which gives each `z` two, and the backward policy a choice.
 

@@ -6,6 +6,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -48,15 +49,17 @@ def parse(
     Raises:
         UserError: if the run or the file is unusable.
     """
-    if samples is not None and samples < 1:
-        raise UserError(f"--samples {samples}: at least 1 is needed")
+    _at_least_one(samples=samples, max_length=max_length)
     module = _load_text_run(run)
     reader = _Reader(module)
     source = sys.stdin.buffer if file == "-" else file
-    if file == "-" and sys.stdin.isatty():
+    person = file == "-" and sys.stdin.isatty()
+    if person:
         print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
-    drawings = []
-    for batch in _batches(read_sentences(source, reader.preprocessing), max_length):
+    drawings, read = [], 0
+    lines = read_sentences(source, reader.preprocessing)
+    for batch in _batches(lines, max_length, 1 if person else BATCH):
+        read += len(batch)
         for line, row, parses in _parsed(module, reader, batch, decode, samples, max_length):
             for record, tree in _records(module, line, row, parses):
                 if format == "json":
@@ -66,6 +69,8 @@ def parse(
                 elif tree is not None:
                     drawings.append((f"line {line.number}", tree))
         sys.stdout.flush()
+    if not read and file == "-":
+        raise UserError("standard input is empty")
     if format == "svg":
         print(trees_page(drawings))
 
@@ -76,8 +81,7 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
     Raises:
         UserError: if the run is unusable or its model cannot sample.
     """
-    if count < 1:
-        raise UserError(f"-n {count}: at least 1 is needed")
+    _at_least_one(count=count)
     module = _load_text_run(run)
     reader = _Reader(module)
     try:
@@ -108,6 +112,7 @@ def evaluate(
     decode: str = "mbr",
     samples: int = 64,
     limit: int | None = None,
+    max_length: int = 150,
     format: str = "text",
 ) -> None:
     """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
@@ -115,14 +120,13 @@ def evaluate(
     Raises:
         UserError: if the data is unusable, or none is given and the run has no embedded grammar.
     """
-    if samples < 1 or (limit is not None and limit < 1):
-        raise UserError("--samples and --limit must be at least 1")
+    _at_least_one(samples=samples, limit=limit, max_length=max_length)
     reader = _Reader(module)
     truth = None
     if data is None:
         corpus, truth = _embedded_test(module)
     else:
-        corpus = read_corpus(data, **vars(reader.preprocessing), max_length=None)
+        corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
@@ -157,14 +161,22 @@ def _label_names(module: GFlowNetEM) -> list[str]:
     return [f"NT{index}" for index in range(module.space.nonterminals)]
 
 
-def _batches(lines: Iterator[Line], max_length: int) -> Iterator[list[Line]]:
+def _at_least_one(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
+
+
+def _batches(lines: Iterator[Line], max_length: int, size: int) -> Iterator[list[Line]]:
+    """Up to `size` lines of 20 tokens at a time, fewer if they are longer."""
     batch: list[Line] = []
+    longest = 1
     for line in lines:
         batch.append(line)
-        longest = max(len(entry.tokens) for entry in batch if len(entry.tokens) <= max_length or 1)
-        if len(batch) * max(min(longest, max_length), 1) >= BATCH * 20:
+        longest = max(longest, min(len(line.tokens), max_length))
+        if len(batch) >= size or len(batch) * longest >= size * 20:
             yield batch
-            batch = []
+            batch, longest = [], 1
     if batch:
         yield batch
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gfnem.data import DataModule
+from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
@@ -31,11 +32,15 @@ class TextData(DataModule):
         lower: whether to fold case.
         digits: whether to write each run of digits as `0`.
         punctuation: whether to keep punctuation.
-        min_length, max_length: tokens a sentence may have; others are skipped and counted.
+        min_length: fewest tokens of a sentence; shorter ones are skipped and counted.
+        max_length: most tokens of a sentence; longer ones are skipped and counted.
         min_count: rarer words become `<unk>`.
         max_vocabulary: most words kept.
         valid_sentences: most sentences to validate on.
-        batch_size, interval, seed: see `DataModule`. The seed also draws the embedded corpus.
+        batch_size: sentences in a training batch.
+        interval: updates between two validations (and checkpoints).
+        seed: of the order of the sentences, of which of them are held back for validation, and of
+            those drawn from `grammar`; that of the run if None.
 
     Raises:
         UserError: if the data cannot be read.
@@ -58,9 +63,11 @@ class TextData(DataModule):
         valid_sentences: int = 500,
         batch_size: int = 32,
         interval: int = 100,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         super().__init__(batch_size, interval, seed)
+        if sentences < 1 or valid_sentences < 0 or min_count < 1:
+            raise ValueError("needs sentences >= 1, valid_sentences >= 0 and min_count >= 1")
         self.path, self.grammar, self.sentences = path, grammar, sentences
         self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
         self.lengths = {"min_length": min_length, "max_length": max_length}
@@ -68,13 +75,14 @@ class TextData(DataModule):
         held_out = None
         if path is None:
             self.train = self.sampled(sentences, 0)
-            held_out = self.sampled(valid_sentences, 1) if valid is None else None
+            if valid is None:
+                held_out = self.sampled(max(valid_sentences, 1), 1)
         else:
             self.train = self.read(path)
         if valid is not None:
             held_out = self.read(valid)
         shuffled = list(range(len(self.train)))
-        random.Random(seed).shuffle(shuffled)
+        random.Random(self.seed).shuffle(shuffled)
         if held_out is None:
             count = min(valid_sentences, len(self.train) // 10)
             self._valid = [self.train.tokens[index] for index in sorted(shuffled[:count])]
@@ -104,7 +112,7 @@ class TextData(DataModule):
             words = [grammar.vocabulary[token] for token in tokens[: int(x.lengths[row])]]
             trees.append(z.to_nltk(row, words, grammar.names()))
         corpus = self.read(trees)
-        corpus.source = f"{count:,} sentences sampled from the grammar {self.grammar!r}"
+        corpus.source = f"sampled from the grammar {self.grammar!r}"
         return corpus
 
     @cached_property
@@ -116,7 +124,10 @@ class TextData(DataModule):
         if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
             return Vocabulary.from_list(self.true_grammar.vocabulary)
         tokens = (self.train.tokens[row] for row in self._rows)
-        return Vocabulary.build(tokens, min_count=min_count, max_size=max_size)
+        try:
+            return Vocabulary.build(tokens, min_count=min_count, max_size=max_size)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """`vocab_size` and the `vocabulary` itself."""

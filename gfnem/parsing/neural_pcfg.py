@@ -22,7 +22,8 @@ class NeuralPCFG(Grammar):
 
     Args:
         vocab_size: words, the unknown word included; taken from the data if None.
-        nonterminals, preterminals: how many of each.
+        nonterminals: symbols of phrases, which label the tree's nodes.
+        preterminals: symbols of words (parts of speech, so to speak); they are summed out.
         dim: size of embeddings and hidden layers.
     """
 

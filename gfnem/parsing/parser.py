@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.em import GFlowNetEM
+from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
 from gfnem.parsing.decoding import max_span_tree, span_counts
 from gfnem.parsing.descent import sample_trees
@@ -53,6 +54,8 @@ def parse(
             where the model offers it; a number for importance samples instead.
     """
     model = module.model
+    if module.e_step == "exact" and not isinstance(model, Grammar):
+        raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
     exact = isinstance(model, Grammar) and (samples is None or decode == "sample")
     posterior = _ExactPosterior(model, x) if module.e_step == "exact" else module.posterior(x)
     if decode == "sample":

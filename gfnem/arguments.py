@@ -1,0 +1,176 @@
+"""How the command line speaks: help for newcomers, and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from gfnem.errors import UserError
+from gfnem.files import read_text
+
+
+class SettingsError(UserError):
+    """A flag, or a setting of a YAML file, that the command does not take."""
+
+
+class HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Help without what only Python people read: no module paths, no `Optional[...]`, no nulls."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        text = re.sub(r"default: \{'class_path': '([\w.]+)'.*?\}", _last_name, text)
+        text = re.sub(r"known subclasses: ([\w., ]+)", _names, text)
+        text = re.sub(r"type: Optional\[\w+\], ", "", text)
+        text = text.replace(" | null", "").replace(", default: null", "")
+        return re.sub(r"\s*\((?:type: str)?\)$", "", text)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = (super(HelpFormatter, self)._fill_text(part, width, indent) for part in
+                      text.split("\n\n"))  # fmt: skip
+        return "\n\n".join(paragraphs)
+
+
+def _last_name(match: re.Match) -> str:
+    return f"default: {match[1].rpartition('.')[2]}"
+
+
+def _names(match: re.Match) -> str:
+    names = sorted(path.rpartition(".")[2] for path in match[1].split(", "))
+    return f"known: {', '.join(names)}"
+
+
+class CommandParser(jsonargparse.ArgumentParser):
+    """A parser whose mistakes are `SettingsError`s of one line, with a hint where to look."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("formatter_class", HelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None):
+        """Raises `SettingsError` (where the library asks for an exception, the library's own)."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace(" [options]", "")
+        if missing := re.match(r"the following arguments are required: (\w+)\.", message):
+            command = f"{command} {missing[1]}"
+        raise SettingsError(f"{in_one_line(message)} (see {command} --help)") from ex
+
+
+def in_one_line(message: str) -> str:
+    """The library's account of what is wrong with a setting, shortened to what a person needs."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
+    if key:
+        lines = [key[2], *lines[1:]] if key[2] else lines[1:]
+    if "Errors:" in lines:  # one bullet for each type the setting may have
+        lines = lines[lines.index("Errors:") + 1 :]
+        lines = [line for line in lines if not line.startswith("Given value")]
+        bullets = [" ".join(part.split()) for part in " ".join(["", *lines]).split(" - ")[1:]]
+        lines = ["; ".join(bullet for bullet in bullets if "NoneType" not in bullet)]
+    text = " ".join(lines)
+    for pattern, plainly in (
+        (r"Expected a dot import path string: (\S+)", r"there is no class \1"),
+        # a setting is wrong, not the class
+        (r"Problem with given class_path '[\w.]*?(\w+)': (?=Option|Parser|the following)", r"\1: "),
+        (r'Parser key "([^"]+)"', r"\1"),
+        (r"Problem with given class_path '([^']+)':", r"cannot import \1:"),
+        (r"Import path does not correspond to", "this class is not"),
+        (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
+        (r"\. Got value: (.*)", r", not \1"),
+        (r"Expected a (int|float|bool|str)\b", r"expected \1"),
+        (r"Expected a ", "expected a "),
+        (r"^Subcommand '\w+' does not accept option '([^']+)'", r"unknown setting \1"),
+        (r"Option '([^']+)' is not accepted", r"unknown setting \1"),
+        (r"^unrecognized arguments:", "unknown argument:"),
+        (r"the following arguments are required: (?:\w+\.)?", "missing: "),
+    ):
+        text = re.sub(pattern, plainly, text)
+    return f"{key[1]}: {text}" if key else text
+
+
+def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """Every value given to a flag, as `--flag value` or `--flag=value`."""
+    values = []
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name == flag and (equals or following is not None):
+            values.append(value if equals else following)
+    return values
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        UserError: naming the line where it can, if this is not a file of `name: value` settings.
+    """
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise UserError(
+            f"{where}: not YAML ({getattr(error, 'problem', None) or error})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no settings in it (a YAML file of `name: value` is wanted)")
+    return content
+
+
+def is_chosen(name: str, arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> bool:
+    """Whether the class of a part is named by flag or file (then ours must not leak into it)."""
+    return bool(values_of(f"--{name}", arguments)) or any(
+        content.get(name) is not None for content in contents
+    )
+
+
+def file_beside_run(arguments: list[str]) -> list[str]:
+    """Lets the file of `parse RUN --format svg FILE` stand where people put it."""
+    if arguments[0] != "parse":
+        return arguments
+    names: list[str] = []
+    flags: list[str] = []
+    for word in arguments[1:]:
+        value = flags and flags[-1].startswith("--") and "=" not in flags[-1]
+        (flags if value or word.startswith("--") else names).append(word)
+    return ["parse", *names, *flags]
+
+
+def classes_first(arguments: list[str], parts: Iterable[str]) -> list[str]:
+    """Puts settings files before flags, and each part's class before its settings."""
+    ranks = {"--config": 0} | {f"--{part}": 1 for part in parts}
+    groups: tuple[list[str], ...] = ([], [], [])
+    words = iter(arguments[1:])
+    for word in words:
+        rank = ranks.get(word.partition("=")[0], 2)
+        groups[rank].append(word)
+        if rank < 2 and "=" not in word:
+            groups[rank].extend(islice(words, 1))
+    return [arguments[0], *groups[0], *groups[1], *groups[2]]
+
+
+def help_on_chosen(
+    arguments: list[str], contents: Sequence[dict[str, Any]], defaults: dict[str, str]
+) -> list[str]:
+    """Makes `--model.help` speak of the class that is chosen rather than of all models."""
+    helped = []
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name = word.removeprefix("--").removesuffix(".help")
+        if word == f"--{name}.help" and name in defaults and following.startswith("-"):
+            named = values_of(f"--{name}", arguments)
+            named += [_class_path(content[name]) for content in contents if content.get(name)]
+            word = f"{word}={named[0] if named else defaults[name]}"
+        helped.append(word)
+    return helped
+
+
+def _class_path(part: Any) -> str:
+    return str(part.get("class_path", "")) if isinstance(part, dict) else str(part)
