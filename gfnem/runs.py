@@ -147,7 +147,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
     except Exception as error:  # there is no end to what damaged bytes can raise
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
             why = "it holds more than plain data, and nothing in it has been run"
             raise UserError(f"{path}: not a gfnem checkpoint ({why})") from error
         raise UserError(f"{path}: not a checkpoint, or a damaged one") from error
