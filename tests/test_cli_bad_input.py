@@ -179,8 +179,9 @@ def damaged(kind: str, path):
     elif kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.txt", "a cat")
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps({"state_dict": {}, "hyper_parameters": Payload()}))
+    elif kind in ("pickle", "old pickle"):
+        content = {"state_dict": {}, "hyper_parameters": Payload()}
+        path.write_bytes(pickle.dumps(content, protocol=2 if kind == "old pickle" else 5))
     elif kind == "object":
         torch.save({"state_dict": {}, "hyper_parameters": Payload()}, path)
     elif kind == "tensor":
@@ -221,7 +222,8 @@ def damaged(kind: str, path):
         ("random", "not a checkpoint"),
         ("text", "not a checkpoint"),
         ("zip", "not a checkpoint"),
-        ("pickle", "more than plain data"),
+        ("pickle", "not a checkpoint, or a damaged one"),  # of a protocol torch never writes
+        ("old pickle", "more than plain data"),
         ("object", "more than plain data"),
         ("tensor", "not a gfnem checkpoint"),
         ("weights alone", "not a gfnem checkpoint"),
