@@ -35,9 +35,11 @@ class GFlowNetEM(pl.LightningModule):
         timing: when to train sampler and model; every update if None.
         e_step: "gflownet", or "exact" to climb the model's own exact log marginal (no sampler is
             trained; the model must offer it).
+        collapse: whether the M-step sums out what the model can sum out of a sample in closed form
+            (`Target.collapsed_log_joint`), which makes it less noisy.
         m_step: "weighted" weights a batch's samples by self-normalised `p(x,z)/q(z|x)`, "plain"
             equally.
-        samples: structures drawn for each `x`.
+        samples: structures drawn for each `x`. With few, both steps are noisy.
         temperature: of training samples: the policy's log weights are divided by it, so that above
             1 samples stray further from what the policy prefers.
         epsilon: probability that a step of a training sample is drawn uniformly instead.
@@ -45,6 +47,8 @@ class GFlowNetEM(pl.LightningModule):
         sleep: weight of the sleep phase: the policy's likelihood of structures that the model
             itself draws together with their `x`. 0 turns it off.
         policy_lr: Adam learning rate of the policy.
+        log_z_lr: Adam learning rate of those parts of the policy that only `log Z(x)` uses
+            (`Policy.log_z_parts`), which have a long way to go.
         model_lr: Adam learning rate of the model.
         model_betas: Adam's moment decays for the model.
         clip: largest gradient norm, of policy and model apart.
@@ -68,12 +72,14 @@ class GFlowNetEM(pl.LightningModule):
         *,
         e_step: str = "gflownet",
         m_step: str = "weighted",
-        samples: int = 4,
+        collapse: bool = True,
+        samples: int = 16,
         temperature: float | Anneal = 1.0,
         epsilon: float | Anneal = 0.0,
         reward_temperature: float | Anneal = 1.0,
         sleep: float = 0.0,
         policy_lr: float = 1e-3,
+        log_z_lr: float = 1e-2,
         model_lr: float = 1e-3,
         model_betas: tuple[float, float] = (0.9, 0.999),
         clip: float = 5.0,
@@ -96,11 +102,13 @@ class GFlowNetEM(pl.LightningModule):
         self.objective: Objective = build(objective, Objective) or VarGrad()
         self.timing: Timing = build(timing, Timing) or EveryUpdate()
         self.e_step, self.m_step, self.samples = e_step, m_step, samples
+        self.collapse = collapse
         self.temperature = _schedule(temperature)
         self.epsilon = _schedule(epsilon)
         self.reward_temperature = _schedule(reward_temperature)
         self.sleep, self.clip = sleep, clip
-        self.policy_lr, self.model_lr, self.model_betas = policy_lr, model_lr, tuple(model_betas)
+        self.policy_lr, self.log_z_lr = policy_lr, log_z_lr
+        self.model_lr, self.model_betas = model_lr, tuple(model_betas)
         self.average_decay, self.eval_samples = average_decay, eval_samples
         self.max_updates, self.max_m_updates = max_updates, max_m_updates
         self.metadata = metadata or {}
@@ -134,16 +142,19 @@ class GFlowNetEM(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam for the policy, one for the model."""
-        optimizers = []
-        for module, rate, betas in (
-            (self.policy, self.policy_lr, (0.9, 0.999)),
-            (self.model, self.model_lr, self.model_betas),
-        ):
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
-            parameters = parameters or [torch.nn.Parameter(torch.zeros(()))]
-            optimizers.append(torch.optim.Adam(parameters, lr=rate, betas=betas))
-        return optimizers
+        groups: dict[bool, list[torch.nn.Parameter]] = {False: [], True: []}
+        for name, parameter in self.policy.named_parameters():
+            if parameter.requires_grad:
+                groups[name.split(".")[0] in self.policy.log_z_parts].append(parameter)
+        rates = {False: self.policy_lr, True: self.log_z_lr}
+        policy = [{"params": groups[part], "lr": rates[part]} for part in groups if groups[part]]
+        model = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
+        nothing = [torch.nn.Parameter(torch.zeros(()))]
+        return [
+            torch.optim.Adam(policy or nothing, lr=self.policy_lr),
+            torch.optim.Adam(model or nothing, lr=self.model_lr, betas=self.model_betas),
+        ]
 
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
@@ -178,24 +189,24 @@ class GFlowNetEM(pl.LightningModule):
             scores = self.policy.score(
                 context, self.space, trajectories, flows=self.objective.needs_flow
             )
-        log_joint = self.model.log_joint(x, trajectories.latent)
-        e_loss = self._e_loss(x, trajectories, scores, log_joint.detach(), m_updates)
+        with torch.no_grad():
+            log_joint = self.model.log_joint(x, trajectories.latent)
+        e_loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
         average = self._follow(e_loss.detach())
         if train_policy:
             self._descend(0, self.policy, e_loss + self._sleep_loss(len(x)))
             self.e_updates += 1
         if self.timing.m_step_due(int(self.updates), m_updates, average):
             if self.m_step == "weighted":
-                behaviour = trajectories.log_behaviour
-                log_path = scores.log_pb.detach().sum(2) - behaviour
-                weight = (log_joint.detach() + log_path).softmax(1)
+                log_path = scores.log_pb.detach().sum(2) - trajectories.log_behaviour
+                weight = (log_joint + log_path).softmax(1)
             else:
-                weight = torch.full_like(log_joint, 1 / self.samples).detach()
-            m_loss = -(weight * log_joint).sum(1).mean()
+                weight = torch.full_like(log_joint, 1 / self.samples)
+            m_loss = -(weight * self._climbed(x, trajectories.latent)).sum(1).mean()
             self._descend(1, self.model, m_loss)
             self.m_updates += 1
             self.log("m_loss", m_loss.detach(), on_step=False, on_epoch=True)
-        log_weights = log_joint.detach() - (scores.log_pf - scores.log_pb).detach().sum(2)
+        log_weights = log_joint - (scores.log_pf - scores.log_pb).detach().sum(2)
         figures = {
             "e_loss": e_loss.detach(),
             "elbo": log_weights.mean(),
@@ -204,6 +215,11 @@ class GFlowNetEM(pl.LightningModule):
         if (threshold := self.timing.threshold(m_updates)) is not None:
             figures["threshold"] = torch.tensor(threshold)
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
+
+    def _climbed(self, x: Any, z: Any) -> Tensor:
+        """`(batch, samples)` what the M-step raises: the log joint, collapsed where it can be."""
+        collapsed = self.model.collapsed_log_joint(x, z) if self.collapse else None
+        return self.model.log_joint(x, z) if collapsed is None else collapsed
 
     def _e_loss(self, x, trajectories, scores, log_joint: Tensor, m_updates: int) -> Tensor:
         temperature = value_at(self.reward_temperature, m_updates)

@@ -57,6 +57,9 @@ class Policy(Component, nn.Module, ABC):
     override `sample` and `score` when it knows a faster way than one state after the other.
     """
 
+    #: names of submodules and parameters that only `log_z` uses; they may learn faster
+    log_z_parts: tuple[str, ...] = ()
+
     @abstractmethod
     def encode(self, x: Any, target: Target | None = None) -> Any:
         """Reads the observations (and the target's optional hooks) once; returns a context."""

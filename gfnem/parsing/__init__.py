@@ -1,1 +1,25 @@
 """Trees over sentences: grammars, latent spaces, policies, exact inference, corpora, scores."""
+
+from gfnem.parsing.data import TextData
+from gfnem.parsing.forest import ForestSpace
+from gfnem.parsing.forest_policy import ForestPolicy
+from gfnem.parsing.grammar import Grammar
+from gfnem.parsing.neural_pcfg import NeuralPCFG
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.tabular_pcfg import TabularPCFG
+from gfnem.parsing.topdown import TopDownSpace
+from gfnem.parsing.topdown_policy import TopDownPolicy
+from gfnem.parsing.trees import Trees
+
+__all__ = [
+    "ForestPolicy",
+    "ForestSpace",
+    "Grammar",
+    "NeuralPCFG",
+    "Sentences",
+    "TabularPCFG",
+    "TextData",
+    "TopDownPolicy",
+    "TopDownSpace",
+    "Trees",
+]

@@ -38,6 +38,8 @@ class ForestPolicy(Policy):
         use_prior: whether to use the target's rule weights where it offers them.
     """
 
+    log_z_parts = ("total", "word_score")
+
     def __init__(
         self,
         vocab_size: int | None = None,
@@ -52,12 +54,12 @@ class ForestPolicy(Policy):
         self.encoder = SpanEncoder(vocab_size, dim)
         size = self.encoder.dim_out
         self.label = nn.Embedding(nonterminals + 1, size)  # the last one: a word, unlabelled
-        self.join = nn.Linear(3 * size, size)
+        self.join = nn.Sequential(nn.Linear(3 * size, size), nn.LayerNorm(size), nn.SiLU())
         self.context = nn.GRU(size, size // 2, batch_first=True, bidirectional=True)
         self.merge = nn.Sequential(
-            nn.Linear(2 * size, size), nn.ReLU(), nn.Linear(size, nonterminals)
+            nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, nonterminals)
         )
-        self.take_apart = nn.Sequential(nn.Linear(2 * size, size), nn.ReLU(), nn.Linear(size, 1))
+        self.take_apart = nn.Sequential(nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, 1))
         self.flow = nn.Linear(size, 1)
         self.total = nn.Linear(size, 1)
         self.word_score = nn.Embedding(vocab_size, 1)
@@ -67,12 +69,15 @@ class ForestPolicy(Policy):
         """Span vectors, one network call."""
         spans = self.encoder(x)
         rows = torch.arange(len(x), device=spans.device)
-        level = self.word_score(x.tokens).squeeze(2).masked_fill(~x.mask(), 0.0).sum(1)
-        log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1) + level
+        levels = self.word_score(x.tokens).squeeze(2)
         potentials = None
         if self.use_prior and hasattr(target, "potentials"):
             with torch.no_grad():
                 potentials = target.potentials(x)
+                levels = levels + potentials.word_levels()
+        log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1)
+        log_z = log_z + levels.masked_fill(~x.mask(), 0.0).sum(1)
+        if potentials is not None:
             log_z = torch.where(x.lengths > 1, log_z, potentials.single)
         return ForestContext(spans, log_z, potentials)
 
@@ -99,7 +104,7 @@ class ForestPolicy(Policy):
         sides = torch.cat(
             [first + self.label(before), second + self.label(after), self.label(covering)], 3
         )
-        joined = self.join(sides).relu()
+        joined = self.join(sides)
         flat = joined.flatten(0, 1)
         counts = (state.lengths - 1).clamp(min=1).flatten().cpu()
         packed = nn.utils.rnn.pack_padded_sequence(flat, counts, True, False)

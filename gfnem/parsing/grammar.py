@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfnem.parsing.bracketing import bracketing_log_joint
 from gfnem.parsing.descent import tree_log_joint
 from gfnem.parsing.inside import log_partition
 from gfnem.parsing.potentials import RulePotentials
@@ -73,6 +74,10 @@ class Grammar(GenerativeModel):
     def log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
         return tree_log_joint(self.potentials(x), z).sum(2)
+
+    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
+        return bracketing_log_joint(self.potentials(x), z)
 
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""

@@ -140,3 +140,21 @@ class RulePotentials:
     def max_length(self) -> int:
         """The padded width `n` of the batch, in tokens."""
         return self.left_leaf.shape[1]
+
+    def word_levels(self) -> Tensor:
+        """`(batch, n)` rough log weight of each word, in nats, 0 past a sentence's end.
+
+        A word's share of what the pairs it is in weigh together: good enough to start a look-ahead,
+        or a log partition function, at the right magnitude.
+        """
+        if self.both_leaves.shape[1] == 0:
+            return self.single[:, None]
+        pairs = self.both_leaves.logsumexp(2) / 2
+        places = torch.arange(pairs.shape[1], device=pairs.device)
+        inside = (places < (self.lengths - 1)[:, None]).to(pairs)
+        pad = torch.nn.functional.pad
+        total = pad(pairs * inside, (1, 0)) + pad(pairs * inside, (0, 1))
+        levels = total / (pad(inside, (1, 0)) + pad(inside, (0, 1))).clamp(min=1)
+        first = torch.arange(levels.shape[1], device=levels.device) == 0
+        alone = (self.lengths == 1)[:, None] & first
+        return torch.where(alone, self.single[:, None], levels)

@@ -81,7 +81,7 @@ class TopDownPolicy(Policy):
         width = ends - ends[:n, None]
         scores = self.word_score(x.tokens).squeeze(2)
         if not own:
-            scores = scores + _word_levels(potentials)
+            scores = scores + potentials.word_levels()
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, :n, None]
         values = self.value(self.encoder(x)) + level.unsqueeze(3)
@@ -168,18 +168,3 @@ class TopDownPolicy(Policy):
         expand = torch.cat(options, 2)
         first = nn.functional.pad(root, (0, expand.shape[2] - labels))[:, None].expand_as(expand)
         return Step(torch.where((state.done == 0).unsqueeze(2), first, expand))
-
-
-def _word_levels(potentials: RulePotentials) -> Tensor:
-    """`(batch, n)` rough log weight of each word, so that `V` starts at the right magnitude.
-
-    Half of what a word's two neighbouring pairs weigh a word, in nats.
-    """
-    if potentials.both_leaves.shape[1] == 0:
-        return potentials.single[:, None] * 0
-    pairs = potentials.both_leaves.logsumexp(2) / 2
-    inside = torch.arange(pairs.shape[1], device=pairs.device) < (potentials.lengths - 1)[:, None]
-    pairs = pairs * inside
-    total = nn.functional.pad(pairs, (1, 0)) + nn.functional.pad(pairs, (0, 1))
-    count = nn.functional.pad(inside.float(), (1, 0)) + nn.functional.pad(inside.float(), (0, 1))
-    return total / count.clamp(min=1)

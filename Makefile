@@ -1,0 +1,35 @@
+# make demo   a virtual environment, the main job on the embedded default, and what it learned
+# make test   a virtual environment if there is none, and the whole test suite
+# make lint   ruff, lint and format
+
+PYTHON ?= python3
+BIN := .venv/bin
+# threads that spin while they wait make small tensors slow on shared machines
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	@rm -rf runs/demo
+	$(BIN)/gfnem train --config experiments/demo.yaml --out runs/demo
+	$(BIN)/gfnem evaluate runs/demo
+	@echo "Two sentences of the learned grammar:"
+	$(BIN)/gfnem generate runs/demo -n 2
+	@echo "A parse, as bracketed text (pictures are in runs/demo: parses.png, curves.png):"
+	echo "the old man saw a bird in the garden" | $(BIN)/gfnem parse runs/demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,100 @@
+"""After E-training against a fixed grammar the sampler is the exact posterior, all trees listed."""
+
+import pytest
+import torch
+from brute import all_trees, keys
+
+from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.parsing import (
+    ForestPolicy,
+    ForestSpace,
+    NeuralPCFG,
+    Sentences,
+    TopDownPolicy,
+    TopDownSpace,
+)
+from gfnem.sampling import Exploration
+from gfnem.testing import enumerate_trajectories
+
+LABELS, WORDS, UPDATES = 2, 8, 300
+SENTENCES = ((1, 2, 3), (7, 3, 2, 6), (5, 1), (4, 5, 6, 7, 1))
+
+
+class SharpPCFG(NeuralPCFG):
+    """Rule probabilities far from uniform, so that the posterior has something to tell."""
+
+    def tables(self):
+        root, rules, emissions = super().tables()
+        return (
+            (root * 4).log_softmax(0),
+            (rules * 4).flatten(1).log_softmax(1).view_as(rules),
+            (emissions * 6).log_softmax(1),
+        )
+
+
+def e_train(policy, space, model, x, objective) -> None:
+    """The E-step alone, with a learning rate that dies away; what only log Z uses goes first."""
+    groups = {True: [], False: []}
+    for name, parameter in policy.named_parameters():
+        groups[name.split(".")[0] in ("total", "word_score")].append(parameter)
+    optimizer = torch.optim.Adam(
+        [{"params": groups[True], "lr": 0.1}, {"params": groups[False], "lr": 1e-2}],
+        betas=(0.9, 0.99),
+    )
+    for update in range(UPDATES):
+        rest = 1 - update / UPDATES
+        optimizer.param_groups[0]["lr"] = 0.2 * rest**2
+        optimizer.param_groups[1]["lr"] = 1e-2 * rest if update >= UPDATES // 5 else 0.0
+        context = policy.encode(x, model)
+        drawn = policy.sample(context, x, space, 32, Exploration(epsilon=0.2))
+        scores = policy.score(context, space, drawn)
+        loss = objective(scores, model.log_joint(x, drawn.latent).detach()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def compare(policy, space, model, x: Sentences, row: int) -> dict[str, float]:
+    """Everything about one sentence by adding up all trajectories of all its trees."""
+    one = x.select(torch.tensor([row]))
+    trees = all_trees(int(one.lengths[0]), LABELS)
+    log_joint = model.log_joint(one, trees)[0]
+    context = policy.encode(one, model)
+    found = enumerate_trajectories(space, one).trajectories
+    scores = policy.score(context, space, found)
+    log_pf, log_pb = scores.log_pf.sum(2)[0], scores.log_pb.sum(2)[0]
+    mass = dict.fromkeys(keys(trees), 0.0)
+    for name, probability in zip(keys(found.latent), log_pf.exp().tolist(), strict=True):
+        mass[name] += probability
+    q = torch.tensor([mass[name] for name in keys(trees)])
+    log_weight = model.log_joint(one, found.latent)[0] + log_pb - log_pf
+    log_z = log_joint.logsumexp(0)
+    return {
+        "distance": float((q - log_joint.softmax(0)).abs().sum() / 2),
+        "exact": float(log_z - model.log_marginal(one)[0]),
+        "vargrad_log_z": float((log_pf.exp() * log_weight).sum() - log_z),
+        "learned_log_z": float(policy.log_z(context)[0] - log_z),
+    }
+
+
+@pytest.mark.parametrize("objective", [VarGrad(), TrajectoryBalance()], ids=["vargrad", "tb"])
+@pytest.mark.parametrize("space", [TopDownSpace(LABELS), ForestSpace(LABELS)], ids=["down", "up"])
+@pytest.mark.parametrize("prior", [True, False], ids=["grammar", "alone"])
+def test_the_sampler_becomes_the_posterior(space, objective, prior):
+    torch.manual_seed(0)
+    model = SharpPCFG(WORDS, LABELS, 3, dim=16)
+    # bottom-up, a sentence of five words has 5,376 trajectories: four are enough
+    x = Sentences.from_lists(SENTENCES if space.one_path else SENTENCES[:3])
+    policy_class = TopDownPolicy if space.one_path else ForestPolicy
+    policy = policy_class(WORDS, LABELS, dim=32, use_prior=prior)
+    before = compare(policy, space, model, x, 1)["distance"]
+    e_train(policy, space, model, x, objective)
+    # what the objective takes log Z(x) to be: the mean log weight, or what was learned
+    name = "learned_log_z" if isinstance(objective, TrajectoryBalance) else "vargrad_log_z"
+    for row in range(len(x)):
+        result = compare(policy, space, model, x, row)
+        assert result["distance"] <= 0.02, result
+        assert abs(result[name]) <= 0.01, result
+        assert abs(result["exact"]) < 1e-4, result
+    assert before > 0.05  # there was something to learn
