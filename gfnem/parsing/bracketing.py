@@ -96,7 +96,9 @@ class _Tables:
         picks = [case.nonzero().squeeze(1) for case in cases]
         found = [
             solve({name: part[pick] for name, part in at.items()}, known, place)
-            for solve, pick in zip((self._inner, self._left_word, self._right_word), picks)
+            for solve, pick in zip(
+                (self._inner, self._left_word, self._right_word), picks, strict=True
+            )
         ]
         order = torch.cat(picks).argsort()
         return torch.cat(found).index_select(0, order)
