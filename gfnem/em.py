@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gfnem.component import build, plain
+from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.objectives import Objective, VarGrad, forward_kl
 from gfnem.policy import Policy
@@ -116,6 +117,7 @@ class GFlowNetEM(pl.LightningModule):
         for name in ("updates", "e_updates", "m_updates"):
             self.register_buffer(name, torch.zeros((), dtype=torch.long))
         self.register_buffer("loss_average", torch.zeros((), dtype=torch.float64))
+        self._not_finite = 0
         self._rng: dict[str, Any] | None = None
         self._held_out: list[dict[str, Tensor]] = []
         self._save_arguments(given)
@@ -253,8 +255,14 @@ class GFlowNetEM(pl.LightningModule):
             return
         self.manual_backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
-        if torch.isfinite(norm):
+        self._not_finite = 0 if torch.isfinite(norm) else self._not_finite + 1
+        if not self._not_finite:
             optimizer.step()
+        elif self._not_finite >= 20:  # one batch may overflow; this many in a row will not mend
+            raise UserError(
+                f"update {int(self.updates)}: no finite gradient for 20 steps; lower the learning "
+                "rates (em.policy_lr, em.model_lr) or em.clip"
+            )
 
     def _follow(self, loss: Tensor) -> float:
         """Moves the E-loss's average; with several processes, by their mean, alike on each."""
