@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ class TabularPCFG(Grammar):
     """
 
     def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
-        tables = read_grammar(find_grammar(grammar))
+        path = Path(grammar)
+        tables = read_grammar(path if path.suffix or path.exists() else find_grammar(grammar))
         if vocabulary is None:
             vocabulary = Vocabulary(tables.words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
