@@ -19,7 +19,7 @@ demo: .venv/installed
 	echo "the old man saw a bird in the garden" | $(BIN)/gfnem parse runs/demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

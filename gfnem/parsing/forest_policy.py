@@ -51,7 +51,7 @@ class ForestPolicy(Policy):
             raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
-        self.encoder = SpanEncoder(vocab_size, dim)
+        self.encoder = SpanEncoder(vocab_size, dim, 2 * nonterminals if use_prior else 0)
         size = self.encoder.dim_out
         self.label = nn.Embedding(nonterminals + 1, size)  # the last one: a word, unlabelled
         self.join = nn.Sequential(nn.Linear(3 * size, size), nn.LayerNorm(size), nn.SiLU())
@@ -67,14 +67,16 @@ class ForestPolicy(Policy):
 
     def encode(self, x: Sentences, target: Target | None = None) -> ForestContext:
         """Span vectors, one network call."""
-        spans = self.encoder(x)
-        rows = torch.arange(len(x), device=spans.device)
-        levels = self.word_score(x.tokens).squeeze(2)
-        potentials = None
+        potentials = profiles = None
         if self.use_prior and hasattr(target, "potentials"):
             with torch.no_grad():
                 potentials = target.potentials(x)
-                levels = levels + potentials.word_levels()
+                profiles = potentials.word_profiles()
+        spans = self.encoder(x, profiles)
+        rows = torch.arange(len(x), device=spans.device)
+        levels = self.word_score(x.tokens).squeeze(2)
+        if potentials is not None:
+            levels = levels + potentials.word_levels()
         log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1)
         log_z = log_z + levels.masked_fill(~x.mask(), 0.0).sum(1)
         if potentials is not None:

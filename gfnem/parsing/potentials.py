@@ -158,3 +158,12 @@ class RulePotentials:
         first = torch.arange(levels.shape[1], device=levels.device) == 0
         alone = (self.lengths == 1)[:, None] & first
         return torch.where(alone, self.single[:, None], levels)
+
+    def word_profiles(self) -> Tensor:
+        """`(batch, n, 2 N)` how well each word serves as left and as right child of each label.
+
+        Log shares in nats, normalised over the labels and held above -12: a word as the grammar
+        sees it, which says what is known even of rare words.
+        """
+        sides = (self.left_leaf.logsumexp(3), self.right_leaf.logsumexp(3))
+        return torch.cat([side.log_softmax(2).clamp(min=-12) for side in sides], 2)

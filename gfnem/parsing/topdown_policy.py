@@ -57,7 +57,7 @@ class TopDownPolicy(Policy):
             raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
-        self.encoder = SpanEncoder(vocab_size, dim)
+        self.encoder = SpanEncoder(vocab_size, dim, 2 * nonterminals if use_prior else 0)
         self.value = nn.Linear(self.encoder.dim_out, nonterminals)
         self.word_score = nn.Embedding(vocab_size, 1)
         for parameter in (self.value.weight, self.value.bias, self.word_score.weight):
@@ -74,6 +74,7 @@ class TopDownPolicy(Policy):
             with torch.no_grad():
                 potentials = target.potentials(x)
         own = potentials is None
+        profiles = None if own else potentials.word_profiles()
         if own:
             potentials = self._own_potentials(x)
         n = x.max_length
@@ -84,7 +85,7 @@ class TopDownPolicy(Policy):
             scores = scores + potentials.word_levels()
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, :n, None]
-        values = self.value(self.encoder(x)) + level.unsqueeze(3)
+        values = self.value(self.encoder(x, profiles)) + level.unsqueeze(3)
         if not own and n > 1:  # two words: the target's weights say it all
             pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))
             values = torch.where((width == 2).unsqueeze(2), pairs.unsqueeze(2), values)
