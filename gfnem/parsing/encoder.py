@@ -35,16 +35,14 @@ class SpanEncoder(nn.Module):
         self.mix = nn.Sequential(nn.ReLU(), nn.Linear(self.dim_out, self.dim_out), nn.ReLU())
 
     def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
-        """`(batch, n, n + 1, 2 * dim)`: entry `[b, i, j]` is the vector of span `[i, j)`.
+        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.
 
         `features` `(batch, n, features)`: what else is known of each word.
         """
-        fences = self.fences(x, features)
-        left, right = self.ends(fences).chunk(2, -1)
-        n = x.max_length
-        ends = torch.arange(n + 1, device=left.device)
-        width = (ends - ends[:n, None]).clamp(0, self.width.num_embeddings - 1)
-        spans = left[:, :n, None] + right[:, None] + self.width(width)
+        left, right = self.ends(self.fences(x, features)).chunk(2, -1)
+        starts, ends = span_list(x.max_length, left.device)
+        width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
+        spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
         return self.mix(spans)
 
     def fences(self, x: Sentences, features: Tensor | None = None) -> Tensor:
@@ -64,3 +62,16 @@ class SpanEncoder(nn.Module):
         forward, backward = states.chunk(2, -1)
         pad = nn.functional.pad
         return torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
+
+
+def span_list(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`[i, j)` for all `0 <= i < j <= n`: two `(spans,)` int64, ordered by `i`, then `j`."""
+    return tuple(torch.triu_indices(n, n + 1, 1, device=device))
+
+
+def span_chart(packed: Tensor, n: int) -> Tensor:
+    """Lays `(batch, spans, size)` out as `(batch, n, n + 1, size)`; no meaning where `i >= j`."""
+    starts, ends = span_list(n, packed.device)
+    place = torch.zeros(n, n + 1, dtype=torch.long, device=packed.device)
+    place[starts, ends] = torch.arange(len(starts), device=packed.device)
+    return packed.index_select(1, place.flatten()).unflatten(1, (n, n + 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.encoder import SpanEncoder
+from gfnem.parsing.encoder import SpanEncoder, span_chart
 from gfnem.parsing.forest import ForestState
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.parsing.sentences import Sentences
@@ -72,7 +72,7 @@ class ForestPolicy(Policy):
             with torch.no_grad():
                 potentials = target.potentials(x)
                 profiles = potentials.word_profiles()
-        spans = self.encoder(x, profiles)
+        spans = span_chart(self.encoder(x, profiles), x.max_length)
         rows = torch.arange(len(x), device=spans.device)
         levels = self.word_score(x.tokens).squeeze(2)
         if potentials is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.descent import sample_trees, score_trees
-from gfnem.parsing.encoder import SpanEncoder
+from gfnem.parsing.encoder import SpanEncoder, span_chart
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
@@ -85,7 +85,7 @@ class TopDownPolicy(Policy):
             scores = scores + potentials.word_levels()
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, :n, None]
-        values = self.value(self.encoder(x, profiles)) + level.unsqueeze(3)
+        values = span_chart(self.value(self.encoder(x, profiles)), n) + level.unsqueeze(3)
         if not own and n > 1:  # two words: the target's weights say it all
             pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))
             values = torch.where((width == 2).unsqueeze(2), pairs.unsqueeze(2), values)
