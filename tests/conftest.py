@@ -1,10 +1,10 @@
+import os
 import sys
 from pathlib import Path
 
+# One thread, here and in the processes that tests start: small tensors gain nothing from more, the
+# suite is to run beside other work, and runs only repeat bit by bit with as many threads as before.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # specs name the toy world's classes by import path: tests are not a package
 sys.path.insert(0, str(Path(__file__).parent))
-
-import torch
-
-# small tensors gain nothing from threads, and the suite is to run beside other work
-torch.set_num_threads(1)

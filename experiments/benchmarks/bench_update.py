@@ -85,13 +85,17 @@ def main() -> None:
     job = updater(exact, x)
     print(f"exact-EM update       {median_seconds(job, options.repeats, options.device):8.3f} s")
 
-    def sample() -> None:
-        with torch.no_grad():
-            context = sampled.policy.encode(x, sampled.model)
-            sampled.policy.sample(context, x, sampled.space, 1)
+    for batch in (options.sentences, 4 * options.sentences):
+        tokens = torch.randint(1, options.vocabulary, (batch, options.words))
+        many = Sentences(tokens, torch.full((batch,), options.words)).to(options.device)
 
-    seconds = median_seconds(sample, options.repeats, options.device)
-    print(f"sampling              {options.sentences / seconds:8.0f} sentences/s, one tree each")
+        def sample(many: Sentences = many) -> None:
+            with torch.no_grad():
+                context = sampled.policy.encode(many, sampled.model)
+                sampled.policy.sample(context, many, sampled.space, 1)
+
+        seconds = median_seconds(sample, options.repeats, options.device)
+        print(f"sampling, batch {batch:4} {batch / seconds:9.0f} sentences/s, one tree each")
 
 
 if __name__ == "__main__":
