@@ -81,7 +81,7 @@ class GFlowNetEM(pl.LightningModule):
         sleep: float = 0.0,
         policy_lr: float = 1e-3,
         log_z_lr: float = 1e-2,
-        model_lr: float = 1e-3,
+        model_lr: float = 4e-3,
         model_betas: tuple[float, float] = (0.9, 0.999),
         clip: float = 5.0,
         average_decay: float = 0.99,

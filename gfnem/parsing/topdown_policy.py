@@ -64,6 +64,9 @@ class TopDownPolicy(Policy):
             nn.init.zeros_(parameter)  # start from the rules alone
         # own rules, with one more label that stands for any word
         self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
+        self.leaf = nn.Linear(dim, 2 * nonterminals**2)  # which word it is, left or right
+        nn.init.zeros_(self.leaf.weight)
+        nn.init.zeros_(self.leaf.bias)
         self.root = nn.Parameter(torch.zeros(nonterminals))
         self.single_score = nn.Embedding(vocab_size, 1)
 
@@ -94,9 +97,9 @@ class TopDownPolicy(Policy):
 
     def _own_potentials(self, x: Sentences) -> RulePotentials:
         labels = self.nonterminals
-        positions = (len(x), x.max_length)
-        left = self.rules[:, labels, :labels].expand(*positions, -1, -1)
-        right = self.rules[:, :labels, labels].expand(*positions, -1, -1)
+        words = self.leaf(self.encoder.embedding(x.tokens)).unflatten(2, (2, labels, labels))
+        left = self.rules[:, labels, :labels] + words[:, :, 0]
+        right = self.rules[:, :labels, labels] + words[:, :, 1]
         both = self.rules[:, labels, labels].expand(len(x), max(x.max_length - 1, 0), -1)
         single = self.single_score(x.tokens[:, 0]).squeeze(1)
         inner = self.rules[:, :labels, :labels]
