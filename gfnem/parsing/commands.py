@@ -17,7 +17,7 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.data import TextData
 from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.parser import Parses, exact_trees
+from gfnem.parsing.parser import Parses, exact_trees, label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -88,7 +88,7 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
         x, z = module.model.sample(count)
     except (NotImplementedError, RuntimeError) as error:
         raise UserError(str(error)) from error
-    names = _label_names(module)
+    names = label_names(module)
     with torch.no_grad():
         log_joint = module.model.log_joint(x, z)
     drawings = []
@@ -155,12 +155,6 @@ def _load_text_run(run: str) -> GFlowNetEM:
     return module
 
 
-def _label_names(module: GFlowNetEM) -> list[str]:
-    if hasattr(module.model, "names"):
-        return module.model.names()
-    return [f"NT{index}" for index in range(module.space.nonterminals)]
-
-
 def _at_least_one(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
@@ -205,7 +199,7 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
     if parses is None:
         yield {"line": line.number, "tokens": line.words, "tree": None}, None
         return
-    names = _label_names(module)
+    names = label_names(module)
     marginal = parses.log_marginal
     estimate: dict[str, Any] = {"value": float(marginal.value[row])}
     if marginal.exact:

@@ -153,15 +153,14 @@ class TextData(DataModule):
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences as `parses.png` and `parses.html`."""
         from gfnem.parsing.drawing import forest_png, trees_page
-        from gfnem.parsing.parser import parse
+        from gfnem.parsing.parser import label_names, parse
 
         middling = [tokens for tokens in self._valid if 5 <= len(tokens) <= 10] or self._valid
         if not middling:
             return []
         chosen = middling[:4]
         parses = parse(module, self.encode(chosen))
-        names = [f"NT{index}" for index in range(module.space.nonterminals)]
-        names = module.model.names() if hasattr(module.model, "names") else names
+        names = label_names(module)
         drawings = [
             (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
             for row, words in enumerate(chosen)

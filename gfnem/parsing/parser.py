@@ -76,6 +76,13 @@ def parse(
     return Parses(trees, model.log_joint(x, trees), posterior.log_prob(trees), log_marginal)
 
 
+def label_names(module: GFlowNetEM) -> list[str]:
+    """A name for each nonterminal: the model's own names where it has any."""
+    if hasattr(module.model, "names"):
+        return module.model.names()
+    return [f"NT{index}" for index in range(module.space.nonterminals)]
+
+
 @torch.no_grad()
 def exact_trees(model: Grammar, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
     """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
