@@ -127,6 +127,7 @@ def _train_parser(
     from gfnem import objectives, schedules
     from gfnem.data import DataModule
     from gfnem.em import GFlowNetEM
+    from gfnem.esteps import E_STEPS
     from gfnem.parsing import (  # noqa: F401  imported to be known by their bare names
         data,
         forest,
@@ -199,6 +200,13 @@ def _train_parser(
     parser.add_argument("--devices", metavar="N", type=int, default=1, help="how many of them")
     parser.add_argument(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
+    )
+    parser.add_argument(
+        "--e-step",
+        metavar="NAME",
+        type=str | None,
+        help="where the structures that the model learns from come from (short for --em.e_step): "
+        + "; ".join(f"{name}: {step.about}" for name, step in E_STEPS.items()),
     )
     for name, base, about in (
         ("dataset", DataModule, "what is learned from, and how it is read"),

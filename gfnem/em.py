@@ -11,13 +11,16 @@ from torch import Tensor
 
 from gfnem.component import build, plain
 from gfnem.errors import UserError
+from gfnem.esteps import E_STEPS
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.moves import metropolis
 from gfnem.objectives import Objective, VarGrad, forward_kl
-from gfnem.policy import Policy
+from gfnem.policy import Policy, Scores
 from gfnem.posterior import Posterior
-from gfnem.sampling import Exploration
+from gfnem.refinement import refine
+from gfnem.sampling import ON_POLICY, Exploration
 from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
-from gfnem.space import LatentSpace, concatenate
+from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import Target
 
 
@@ -34,12 +37,17 @@ class GFlowNetEM(pl.LightningModule):
         policy: the sampler.
         objective: the E-step's loss.
         timing: when to train sampler and model; every update if None.
-        e_step: "gflownet", or "exact" to climb the model's own exact log marginal (no sampler is
-            trained; the model must offer it).
+        e_step: where the structures of the M-step come from (see `E_STEPS` for the names):
+            "gflownet"; its rivals that train the policy otherwise, "wake-sleep", "reverse-kl" and
+            "iw" (these choose objective and M-step themselves); and those that need no policy,
+            "exact", "exact-sampling" and "mcmc".
         collapse: whether the M-step sums out what the model can sum out of a sample in closed form
             (`Target.collapsed_log_joint`), which makes it less noisy.
-        m_step: "weighted" weights a batch's samples by self-normalised `p(x,z)/q(z|x)`, "plain"
-            equally.
+        m_step: "weighted" weights the samples of each `x` by self-normalised `p(x,z)/q(z|x)`,
+            "plain" equally, "best" takes the one with the greatest `p(x,z)` alone.
+        refine: back-and-forth Metropolis-Hastings proposals to each sample before the M-step, in
+            which the samples then count equally (Hu et al. 2023 use 10).
+        mcmc_steps: of "mcmc": how many changes are proposed to each sample in each update.
         samples: structures drawn for each `x`. With few, both steps are noisy.
         temperature: of training samples: the policy's log weights are divided by it, so that above
             1 samples stray further from what the policy prefers.
@@ -60,7 +68,7 @@ class GFlowNetEM(pl.LightningModule):
         max_m_updates: training stops after so many M-updates.
         metadata: plain data to carry in checkpoints (vocabulary, how text was read).
 
-    Both temperatures and `epsilon` may be numbers or an `Anneal` over M-updates.
+    Both temperatures, `epsilon` and `model_lr` may be numbers or an `Anneal` over M-updates.
     """
 
     def __init__(
@@ -74,14 +82,16 @@ class GFlowNetEM(pl.LightningModule):
         e_step: str = "gflownet",
         m_step: str = "weighted",
         collapse: bool = True,
+        refine: int = 0,
+        mcmc_steps: int = 1000,
         samples: int = 16,
         temperature: float | Anneal = 1.0,
         epsilon: float | Anneal = 0.0,
         reward_temperature: float | Anneal = 1.0,
         sleep: float = 0.0,
-        policy_lr: float = 1e-3,
+        policy_lr: float = 3e-3,
         log_z_lr: float = 1e-2,
-        model_lr: float = 4e-3,
+        model_lr: float | Anneal = 4e-3,
         model_betas: tuple[float, float] = (0.9, 0.999),
         clip: float = 5.0,
         average_decay: float = 0.99,
@@ -92,24 +102,28 @@ class GFlowNetEM(pl.LightningModule):
     ):
         given = dict(locals())
         super().__init__()
-        if e_step not in ("gflownet", "exact"):
-            raise ValueError(f"e_step is gflownet or exact, not {e_step!r}")
-        if m_step not in ("weighted", "plain"):
-            raise ValueError(f"m_step is weighted or plain, not {m_step!r}")
+        if e_step not in E_STEPS:
+            raise ValueError(f"e_step is one of {', '.join(E_STEPS)}, not {e_step!r}")
+        if m_step not in ("weighted", "plain", "best"):
+            raise ValueError(f"m_step is weighted, plain or best, not {m_step!r}")
+        recipe = E_STEPS[e_step]
         self.automatic_optimization = False
         self.model: Target = build(model, Target)
         self.space: LatentSpace = build(space, LatentSpace)
         self.policy: Policy = build(policy, Policy)
         self.objective: Objective = build(objective, Objective) or VarGrad()
+        if recipe.objective is not None:
+            self.objective = recipe.objective()
         self.timing: Timing = build(timing, Timing) or EveryUpdate()
-        self.e_step, self.m_step, self.samples = e_step, m_step, samples
-        self.collapse = collapse
+        self.e_step, self.recipe, self.samples = e_step, recipe, samples
+        self.m_step, self.mcmc_steps = recipe.m_step or m_step, mcmc_steps
+        self.collapse, self.refine = collapse, refine
         self.temperature = _schedule(temperature)
         self.epsilon = _schedule(epsilon)
         self.reward_temperature = _schedule(reward_temperature)
-        self.sleep, self.clip = sleep, clip
+        self.sleep, self.clip = max(sleep, recipe.sleep), clip
         self.policy_lr, self.log_z_lr = policy_lr, log_z_lr
-        self.model_lr, self.model_betas = model_lr, tuple(model_betas)
+        self.model_lr, self.model_betas = _schedule(model_lr), tuple(model_betas)
         self.average_decay, self.eval_samples = average_decay, eval_samples
         self.max_updates, self.max_m_updates = max_updates, max_m_updates
         self.metadata = metadata or {}
@@ -138,7 +152,13 @@ class GFlowNetEM(pl.LightningModule):
 
     def posterior(self, x: Any) -> Posterior:
         """The sampler's `q(z|x)` for a batch of observations."""
+        self.model.follow(int(self.m_updates))
         return Posterior(self.model, self.space, self.policy, x)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether a sampler is trained at all (`e_step` may need none)."""
+        return self.recipe.policy
 
     # ---------------------------------------------------------------- training
 
@@ -155,13 +175,18 @@ class GFlowNetEM(pl.LightningModule):
         nothing = [torch.nn.Parameter(torch.zeros(()))]
         return [
             torch.optim.Adam(policy or nothing, lr=self.policy_lr),
-            torch.optim.Adam(model or nothing, lr=self.model_lr, betas=self.model_betas),
+            torch.optim.Adam(
+                model or nothing, lr=value_at(self.model_lr, 0), betas=self.model_betas
+            ),
         ]
 
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
+        self.model.follow(int(self.m_updates))
         if self.e_step == "exact":
             self._exact_step(x)
+        elif not self.has_policy:
+            self._drawn_step(x)
         else:
             self._sampled_step(x)
         self.updates += 1
@@ -171,43 +196,49 @@ class GFlowNetEM(pl.LightningModule):
     def _exact_step(self, x: Any) -> None:
         log_marginal = self.model.log_marginal(x)
         if log_marginal is None:
-            raise ValueError(
-                f"{type(self.model).__name__} has no exact log marginal: use e_step gflownet"
-            )
-        loss = -log_marginal.mean()
-        self._descend(1, self.model, loss)
-        self.m_updates += 1
-        self.log("m_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
+            raise ValueError(f"{type(self.model).__name__} has no exact log marginal")
+        self._m_update(-log_marginal.mean(), prog_bar=True)
+
+    def _drawn_step(self, x: Any) -> None:
+        """An M-step on structures that no policy is needed for."""
+        if self.e_step == "exact-sampling":
+            z = self.model.sample_posterior(x, self.samples)
+        else:
+            moves = self.space.moves()
+            z = moves.initial(x, self.samples)
+            log_joint = self.model.log_joint_given(x)
+            z, _, accepted = metropolis(moves, log_joint, x, z, self.mcmc_steps)
+            self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
+        self._m_update(-self._climbed(x, z).mean(), prog_bar=True)
 
     def _sampled_step(self, x: Any) -> None:
         m_updates = int(self.m_updates)
-        exploration = Exploration(
-            value_at(self.temperature, m_updates), value_at(self.epsilon, m_updates)
-        )
+        exploration = ON_POLICY
+        if self.recipe.explores:
+            exploration = Exploration(
+                value_at(self.temperature, m_updates), value_at(self.epsilon, m_updates)
+            )
         train_policy = self.timing.e_step_due(int(self.updates))
         with torch.set_grad_enabled(train_policy):
             context = self.policy.encode(x, self.model)
             trajectories = self.policy.sample(context, x, self.space, self.samples, exploration)
-            scores = self.policy.score(
-                context, self.space, trajectories, flows=self.objective.needs_flow
-            )
+            scores = self._score(context, trajectories)
         with torch.no_grad():
             log_joint = self.model.log_joint(x, trajectories.latent)
-        e_loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
+        sleep_loss = self._sleep_loss(len(x)) if train_policy or not self.recipe.wakes else 0.0
+        if self.recipe.wakes:
+            e_loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
+            total = e_loss + sleep_loss
+        else:
+            e_loss = total = sleep_loss
         average = self._follow(e_loss.detach())
         if train_policy:
-            self._descend(0, self.policy, e_loss + self._sleep_loss(len(x)))
+            self._descend(0, self.policy, total)
             self.e_updates += 1
         if self.timing.m_step_due(int(self.updates), m_updates, average):
-            if self.m_step == "weighted":
-                log_path = scores.log_pb.detach().sum(2) - trajectories.log_behaviour
-                weight = (log_joint + log_path).softmax(1)
-            else:
-                weight = torch.full_like(log_joint, 1 / self.samples)
-            m_loss = -(weight * self._climbed(x, trajectories.latent)).sum(1).mean()
-            self._descend(1, self.model, m_loss)
-            self.m_updates += 1
-            self.log("m_loss", m_loss.detach(), on_step=False, on_epoch=True)
+            log_path = scores.log_pb.detach().sum(2) - trajectories.log_behaviour
+            z, weight = self._m_samples(x, context, trajectories.latent, log_joint, log_path)
+            self._m_update(-(weight * self._climbed(x, z)).sum(1).mean())
         log_weights = log_joint - (scores.log_pf - scores.log_pb).detach().sum(2)
         figures = {
             "e_loss": e_loss.detach(),
@@ -218,6 +249,40 @@ class GFlowNetEM(pl.LightningModule):
             figures["threshold"] = torch.tensor(threshold)
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
 
+    def _score(self, context: Any, trajectories: Trajectories) -> Scores:
+        if not self.objective.needs_flow:
+            return self.policy.score(context, self.space, trajectories)
+        looks = {"forward_looking": True} if self.objective.forward_looking else {}
+        return self.policy.score(context, self.space, trajectories, flows=True, **looks)
+
+    def _m_samples(self, x, context, z, log_joint: Tensor, log_path: Tensor) -> tuple[Any, Tensor]:
+        """The M-step's structures, and `(batch, samples)` how much each counts."""
+        if not self.refine:
+            return z, self._m_weights(log_joint, log_path)
+        context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
+        z, log_joint, accepted = refine(
+            self.policy, context, x, self.space, self.model, z, self.refine
+        )
+        self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
+        return z, torch.full_like(log_joint, 1 / self.samples)
+
+    def _m_weights(self, log_joint: Tensor, log_path: Tensor) -> Tensor:
+        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`."""
+        if self.m_step == "weighted":
+            return (log_joint + log_path).softmax(1)
+        if self.m_step == "plain":
+            return torch.full_like(log_joint, 1 / self.samples)
+        best = log_joint.argmax(1, keepdim=True)
+        return torch.zeros_like(log_joint).scatter(1, best, 1.0)
+
+    def _m_update(self, loss: Tensor, prog_bar: bool = False) -> None:
+        optimizer = self.optimizers()[1]
+        for group in optimizer.param_groups:
+            group["lr"] = value_at(self.model_lr, int(self.m_updates))
+        self._descend(1, self.model, loss)
+        self.m_updates += 1
+        self.log("m_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=prog_bar)
+
     def _climbed(self, x: Any, z: Any) -> Tensor:
         """`(batch, samples)` what the M-step raises: the log joint, collapsed where it can be."""
         collapsed = self.model.collapsed_log_joint(x, z) if self.collapse else None
@@ -227,18 +292,19 @@ class GFlowNetEM(pl.LightningModule):
         temperature = value_at(self.reward_temperature, m_updates)
         partial = None
         if self.objective.forward_looking:
+            states = trajectories.states or self.space.states(x, trajectories.latent)
             with torch.no_grad():
-                partial = self.model.partial_log_joint(x, concatenate(trajectories.states))
+                partial = self.model.partial_log_joint(x, concatenate(states))
             if partial is None:
                 raise ValueError(f"{type(self.model).__name__} offers no partial_log_joint")
-            steps = len(trajectories.states)
+            steps = len(states)
             partial = partial.unflatten(1, (steps, self.samples)).transpose(1, 2) / temperature
         return self.objective(scores, log_joint / temperature, partial).mean()
 
-    def _sleep_loss(self, count: int) -> Tensor | float:
+    def _sleep_loss(self, count: int) -> Tensor:
         """The policy's surprise, in nats, at structures dreamt by the model."""
         if not self.sleep:
-            return 0.0
+            return torch.zeros(())
         with torch.no_grad():
             x, z = self.model.sample(count)
         context = self.policy.encode(x, self.model)
@@ -293,11 +359,12 @@ class GFlowNetEM(pl.LightningModule):
 
     def validation_step(self, x: Any, batch_idx: int) -> None:
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
+        self.model.follow(int(self.m_updates))
         figures = {"units": self.model.units(x).to(self.device)}
         exact = self.model.log_marginal(x)
         if exact is not None:
             figures["exact"] = exact
-        if self.e_step == "gflownet":
+        if self.has_policy:
             _, log_weights = self.posterior(x).log_weights(self.eval_samples)
             figures["elbo"] = elbo(log_weights)
             figures["bound"] = importance_weighted(log_weights)
@@ -314,6 +381,8 @@ class GFlowNetEM(pl.LightningModule):
             for name in self._held_out[0]
         }
         log_marginal = total.get("exact", total.get("bound"))
+        if log_marginal is None:  # neither exact inference nor a sampler to bound it with
+            return
         report = {"nll": -log_marginal.sum() / total["units"].sum()}
         if "elbo" in total:
             report["elbo_gap"] = (log_marginal - total["elbo"]).mean()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem import sampling
+from gfnem import refinement, sampling
 from gfnem.component import Component
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories, concatenate
@@ -89,8 +89,24 @@ class Policy(Component, nn.Module, ABC):
         """Draws, with `P_B`, one trajectory that ends in each of the given latents."""
         return sampling.backward_rollout(self, context, x, space, latent)
 
+    @torch.no_grad()
+    def regrow(
+        self, context: Any, x: Any, space: LatentSpace, latent: Any, back: int | float
+    ) -> tuple[Any, Tensor]:
+        """Partly undoes each latent and builds it up again: a Metropolis-Hastings proposal.
+
+        Returns the proposals `z'` and `(batch, samples)` `log Q(z|z') - log Q(z'|z)` in nats. See
+        `gfnem.refinement`, also for `back`.
+        """
+        return refinement.back_and_forth(self, context, x, space, latent, back)
+
     def score(
-        self, context: Any, space: LatentSpace, trajectories: Trajectories, flows: bool = False
+        self,
+        context: Any,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
     ) -> Scores:
         """Scores stored trajectories in one network call, differentiably.
 
@@ -99,6 +115,8 @@ class Policy(Component, nn.Module, ABC):
             space: the space the trajectories live in.
             trajectories: as drawn by `sample` or `retrace`.
             flows: whether the objective needs `log_flow`.
+            forward_looking: whether the objective adds the target's partial log joint to
+                `log_flow`, which should then only tell what is still to come.
         """
         states, actions = trajectories.states, trajectories.actions
         batch, samples, steps = actions.shape

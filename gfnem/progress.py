@@ -60,7 +60,7 @@ class TrainingProgress(pl.Callback):
         """Moves the bar."""
         if self._bar is not None:
             figures = f"E-loss {pl_module.average_loss():.3g}, M-updates {pl_module.m_updates}"
-            if pl_module.e_step == "exact":
+            if not pl_module.has_policy:
                 figures = f"M-updates {pl_module.m_updates}"
             self._bar.update(self._task, completed=int(pl_module.updates), figures=figures)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gfnem.component import Component
+from gfnem.moves import LocalMoves
 
 
 class LatentSpace(Component, ABC):
@@ -68,6 +69,17 @@ class LatentSpace(Component, ABC):
     @abstractmethod
     def redo_of(self, state: Any, action: Tensor) -> Tensor:
         """The forward action that, in the parent, redoes backward `action` taken in `state`."""
+
+    def states(self, x: Any, z: Any) -> list[Any]:
+        """The `steps + 1` states on the only way to each latent (shorter ways stay at their end).
+
+        Needed where `one_path` holds and a policy samples without visiting states.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not list the states to a latent")
+
+    def moves(self) -> LocalMoves | None:
+        """Small random changes of complete structures, where there are any to offer."""
+        return None
 
 
 def map_states(function: Callable[..., Tensor], *states: Any) -> Any:

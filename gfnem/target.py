@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,17 +49,34 @@ class Target(Component, nn.Module, ABC):
         """
         return None
 
-    def log_prior(self, x: Any, state: Any) -> Tensor | None:
-        """`(batch, samples, actions)` log weight the target itself gives each next action.
-
-        A generative model that builds `z` step by step knows these; a policy that multiplies them
-        by a learned look-ahead follows the M-step for free. None where there is none.
-        """
-        return None
-
     def log_marginal(self, x: Any) -> Tensor | None:
         """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
         return None
+
+    def log_joint_given(self, x: Any) -> Callable[[Any], Tensor]:
+        """`log_joint` of one batch for many latents, without autograd.
+
+        A target for which part of the work depends on `x` alone does that part once.
+        """
+
+        def log_joint(z: Any) -> Tensor:
+            with torch.no_grad():
+                return self.log_joint(x, z)
+
+        return log_joint
+
+    def sample_posterior(self, x: Any, samples: int) -> Any | None:
+        """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd.
+
+        None where that is intractable.
+        """
+        return None
+
+    def follow(self, m_updates: int) -> None:
+        """Told before each update how many M-updates there have been.
+
+        For targets that change as training goes on (an annealed term); most do not care.
+        """
 
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must be told of the model, as constructor arguments."""

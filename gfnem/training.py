@@ -18,6 +18,7 @@ from gfnem.component import build
 from gfnem.data import DataModule
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.esteps import E_STEPS
 from gfnem.files import write_atomically
 from gfnem.objectives import Objective, ReverseKL, VarGrad
 from gfnem.policy import Policy
@@ -134,10 +135,13 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         build(settings["objective"], Objective),
         build(settings["timing"], Timing),
     )
+    em = dict(settings["em"])
+    if settings.get("e_step") is not None:
+        em["e_step"] = settings["e_step"]
     try:
         module = GFlowNetEM(
             *components,
-            **{name: value for name, value in settings["em"].items() if value is not None},
+            **{name: value for name, value in em.items() if value is not None},
             max_updates=settings["max_updates"],
             max_m_updates=settings["max_m_updates"],
             metadata=data.metadata(),
@@ -145,7 +149,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     except (TypeError, ValueError) as error:
         raise UserError(f"em: {error}") from error
     _check(module)
-    if module.e_step == "gflownet":
+    if module.has_policy:
         _check_policy(module, data)
     return data, module
 
@@ -171,17 +175,41 @@ def _check(module: GFlowNetEM) -> None:
         raise UserError("em: samples and eval_samples must be at least 1")
     if module.max_m_updates is not None and module.max_m_updates < 1:
         raise UserError(f"--max-m-updates {module.max_m_updates}: at least 1 is needed")
-    if module.e_step == "exact":
-        if model.log_marginal is Target.log_marginal:
-            raise UserError(f"em: e_step exact: {name} has no exact log marginal; use gflownet")
+    _check_e_step(module)
+    if not module.has_policy:
         return
     objective = type(module.objective).__name__
     if module.samples < 2 and isinstance(module.objective, (VarGrad, ReverseKL)):
         raise UserError(f"em: samples 1: {objective} compares samples of one x; use 2 or more")
     if module.objective.forward_looking and model.partial_log_joint is Target.partial_log_joint:
         raise UserError(f"objective: {name} offers no partial log joint to look forward with")
-    if module.sleep and getattr(model, "sample", GenerativeModel.sample) is GenerativeModel.sample:
+    if module.sleep and not _can_sample(model):
         raise UserError(f"em: sleep {module.sleep}: {name} cannot sample, so it cannot dream")
+
+
+def _check_e_step(module: GFlowNetEM) -> None:
+    """Whether the model and the space offer what `em.e_step` asks of them."""
+    model, name = type(module.model), type(module.model).__name__
+    lacks = {
+        "exact": ("exact log marginal", model.log_marginal is Target.log_marginal),
+        "exact-sampling": (
+            "exact posterior samples",
+            model.sample_posterior is Target.sample_posterior,
+        ),
+        "mcmc": (f"local moves in {type(module.space).__name__}", module.space.moves() is None),
+        "wake-sleep": ("samples to dream of", not _can_sample(model)),
+    }
+    what, missing = lacks.get(module.e_step, ("", False))
+    if missing:
+        others = [e for e in E_STEPS if not lacks.get(e, ("", False))[1]]
+        raise UserError(
+            f"em: e_step {module.e_step}: {name} has no {what}; it can be trained with "
+            f"{', '.join(others)}"
+        )
+
+
+def _can_sample(model: type[Target]) -> bool:
+    return getattr(model, "sample", GenerativeModel.sample) is not GenerativeModel.sample
 
 
 def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
@@ -244,7 +272,7 @@ def _describe(module: GFlowNetEM) -> str:
         return f"{sum(p.numel() for p in part.parameters()):,} parameters"
 
     text = f"model {type(module.model).__name__} ({size(module.model)})"
-    if module.e_step == "gflownet":
+    if module.has_policy:
         text += f", policy {type(module.policy).__name__} ({size(module.policy)})"
     return text
 

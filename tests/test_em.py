@@ -7,8 +7,11 @@ import torch
 from toy import BitData, BitModel, BitPolicy, BitSpace, strings
 
 from gfnem.em import GFlowNetEM
+from gfnem.errors import UserError
+from gfnem.esteps import E_STEPS
 from gfnem.objectives import (
     DetailedBalance,
+    ForwardKL,
     ReverseKL,
     SubTrajectoryBalance,
     TrajectoryBalance,
@@ -17,6 +20,7 @@ from gfnem.objectives import (
 from gfnem.sampling import Exploration
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
 from gfnem.testing import enumerate_trajectories
+from gfnem.training import _check_e_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.*")
 
@@ -101,6 +105,70 @@ def test_em_climbs_the_marginal_and_keeps_up():
     reached = module.model.log_marginal(torch.tensor(kinds)).mean().detach()
     assert best - 0.02 < reached <= best + 1e-6
     assert distance(module) < 0.1
+
+
+@pytest.mark.parametrize(
+    "e_step", ["wake-sleep", "reverse-kl", "iw", "exact", "exact-sampling", "mcmc"]
+)
+def test_every_rival_e_step_learns_the_model(e_step):
+    """With rates alike they reach nearly what any model can reach on data of two kinds."""
+    kinds = (0,) * 6 + (1,) * 2
+    options = {"samples": 8, "policy_lr": 0.02, "model_lr": 0.05, "max_updates": 150}
+    module = make(e_step=e_step, mcmc_steps=20, **options)
+    fit(module, BitData(interval=150, kinds=kinds))
+    best = 0.75 * torch.tensor(0.75).log() + 0.25 * torch.tensor(0.25).log()
+    reached = module.model.log_marginal(torch.tensor(kinds)).mean().detach()
+    assert best - 0.05 < reached <= best + 1e-6
+    assert int(module.m_updates) == 150
+    assert int(module.e_updates) == (150 if module.has_policy else 0)
+    if module.has_policy:
+        assert distance(module) < (0.25 if e_step == "wake-sleep" else 0.15)  # dreams alone: slower
+
+
+def test_refined_samples_count_equally_and_teach_the_model():
+    kinds = (0,) * 6 + (1,) * 2
+    options = {"samples": 8, "policy_lr": 1e-9, "model_lr": 0.05, "max_updates": 150}
+    module = make(refine=10, **options)
+    fit(module, BitData(interval=150, kinds=kinds))
+    best = 0.75 * torch.tensor(0.75).log() + 0.25 * torch.tensor(0.25).log()
+    reached = module.model.log_marginal(torch.tensor(kinds)).mean().detach()
+    assert best - 0.05 < reached <= best + 1e-6
+
+
+def test_rivals_choose_their_own_loss_and_draw_on_policy():
+    assert isinstance(make(e_step="reverse-kl", objective=VarGrad()).objective, ReverseKL)
+    assert isinstance(make(e_step="iw").objective, ForwardKL)
+    assert make(e_step="iw", m_step="plain").m_step == "weighted"
+    assert make(e_step="wake-sleep").sleep == 1.0 and make(e_step="wake-sleep", sleep=2).sleep == 2
+
+
+def test_best_m_step_takes_the_likeliest_sample():
+    module = make(m_step="best", samples=3)
+    log_joint = torch.tensor([[-1.0, -3.0, -2.0], [-5.0, -6.0, -4.5]])
+    weight = module._m_weights(log_joint, torch.zeros(2, 3))
+    assert weight.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_model_learning_rate_follows_its_schedule():
+    rates = []
+
+    class Catch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            rates.append(module.optimizers()[1].param_groups[0]["lr"])
+
+    module = make(model_lr=Anneal(0.1, 0.0, 4), max_updates=6)
+    fit(module, BitData(interval=6), Catch())
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0, 0.0])
+
+
+def test_targets_are_told_of_the_m_updates(monkeypatch):
+    told = []
+    monkeypatch.setattr(BitModel, "follow", lambda self, m_updates: told.append(m_updates))
+    module = make(max_updates=3)
+    fit(module, BitData(interval=3))
+    assert told == [0, 1, 2]
+    module.posterior(torch.tensor([0]))
+    assert told[-1] == 3
 
 
 def test_exact_step_needs_no_sampler():
@@ -249,6 +317,27 @@ def test_training_stops_at_the_limit_of_m_updates(interval):
     module = make(max_m_updates=7, timing=Alternating(2, 2))
     fit(module, BitData(interval=interval))
     assert int(module.m_updates) == 7 and int(module.updates) == 15
+
+
+@pytest.mark.parametrize(
+    ("e_step", "owner", "hook", "lacks"),
+    [
+        ("exact", BitModel, "log_marginal", "no exact log marginal"),
+        ("exact-sampling", BitModel, "sample_posterior", "no exact posterior samples"),
+        ("wake-sleep", BitModel, "sample", "no samples to dream of"),
+        ("mcmc", BitSpace, "moves", "no local moves in BitSpace"),
+    ],
+)
+def test_what_an_e_step_needs_is_checked_beforehand(monkeypatch, e_step, owner, hook, lacks):
+    module = make(e_step=e_step)
+    _check_e_step(module)
+    base = next(c for c in owner.__mro__[1:] if hook in vars(c))
+    monkeypatch.setattr(owner, hook, vars(base)[hook])
+    with pytest.raises(UserError) as error:
+        _check_e_step(module)
+    assert f"e_step {e_step}: BitModel has {lacks}" in str(error.value)
+    offered = str(error.value).split("trained with ")[1].split(", ")
+    assert offered == [name for name in E_STEPS if name != e_step]
 
 
 def test_mistaken_options_are_refused():

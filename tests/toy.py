@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.data import DataModule
+from gfnem.moves import LocalMoves
 from gfnem.policy import Policy, Step
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel
@@ -78,12 +79,41 @@ class BitSpace(LatentSpace):
     def unstep(self, state, action):
         return Places(state.value.scatter(2, action[..., None], -1), state.size)
 
+    def moves(self):
+        return BitFlips(self.sizes)
+
     def undo_of(self, state, action):
         return action // 2
 
     def redo_of(self, state, action):
         bit = state.value.gather(2, action[..., None])[..., 0]
         return 2 * action + bit.clamp(min=0)
+
+
+class BitFlips(LocalMoves):
+    """Flips a bit in a place drawn uniformly; `bias` makes ones likelier than zeros to be left."""
+
+    def __init__(self, sizes=SIZES, bias: float = 0.0):
+        self.sizes, self.bias = torch.as_tensor(sizes), bias
+
+    def initial(self, x, samples):
+        return torch.zeros(len(x), samples, int(self.sizes[x].max()), dtype=torch.long)
+
+    def propose(self, x, z):
+        size = self.sizes[x][:, None].expand(z.shape[:2])
+        place = (torch.rand(z.shape[:2]) * size).long().clamp(max=max(z.shape[2] - 1, 0))
+        if not z.shape[2]:
+            return z, torch.full(z.shape[:2], -torch.inf)
+        bit = z.gather(2, place[..., None])[..., 0]
+        goes = torch.rand(bit.shape) < torch.where(bit == 1, 1 - self.bias, 1.0)
+        flipped = z.scatter(2, place[..., None], (1 - bit)[..., None])
+        moved = goes & (size > 0)
+        log_stay = torch.tensor(1 - self.bias).log()
+        log_ratio = torch.where(bit == 1, -log_stay, log_stay)
+        return torch.where(moved[..., None], flipped, z), torch.where(moved, log_ratio, -torch.inf)
+
+    def choose(self, accepted, new, old):
+        return torch.where(accepted[..., None], new, old)
 
 
 class BitModel(GenerativeModel):
@@ -126,6 +156,16 @@ class BitModel(GenerativeModel):
 
     def log_marginal(self, x):
         return torch.stack([row.logsumexp(0) for row in self._table()])[x] - self._log_total()
+
+    @torch.no_grad()
+    def sample_posterior(self, x, samples):
+        width = int(torch.tensor(self.sizes)[x].max())
+        z = torch.zeros(len(x), samples, width, dtype=torch.long)
+        for row, kind in enumerate(x.tolist()):
+            size = self.sizes[kind]
+            drawn = self.posterior(kind).multinomial(samples, replacement=True)
+            z[row, :, :size] = strings(size)[0][drawn]
+        return z
 
     def posterior(self, kind: int) -> Tensor:
         """Exact `p(z|x)` of a kind's strings in the order of `strings`."""

@@ -121,7 +121,7 @@ class Petals(DataModule):
         if self.centres is not None:
             means = module.model.means.detach().cpu()
             figures["recovered"] = recovered(means, self.centres, self.sd)
-        if module.e_step == "gflownet":
+        if module.has_policy:
             learned = learned_posterior(module.policy, module.space, x, module.model)
             distance = (learned - module.model.exact_posterior(x)).abs().sum((1, 2)) / 2
             figures["posterior_tv"] = distance.mean().item()

@@ -36,7 +36,7 @@ def draw_all(data: Petals, module: Any, folder: Any) -> list[str]:
     """
     folder = Path(folder)
     figures = {"means.png": draw_means(data.points, module.model, data.centres)}
-    if module.e_step == "gflownet":
+    if module.has_policy:
         figures["posterior.png"] = draw_posteriors(data.points, module)
     updates, log_likelihood = _history(folder / "metrics.csv")
     if len(updates) > 1:

@@ -286,7 +286,7 @@ def _figures(
         parses = parse_batch(module, x, decode)
         exact = parses.log_marginal.exact
         log_marginal = parses.log_marginal.value.double()
-        if module.e_step == "gflownet" and samples is not None:
+        if module.has_policy and samples is not None:
             _, log_weights = module.posterior(x).log_weights(samples)
             sums["bound"] -= float(importance_weighted(log_weights).sum())
             if not exact:
@@ -312,7 +312,7 @@ def _figures(
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
     }
-    if module.e_step == "gflownet" and samples is not None:
+    if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
         figures["elbo_gap"] = sums["gap"] / len(tokens)
         figures["ess"] = sums["ess"] / len(tokens)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.parsing.moves import TreeMoves
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 from gfnem.space import LatentSpace
@@ -147,6 +148,10 @@ class ForestSpace(LatentSpace):
             state.label.masked_fill(hit, -1),
             state.lengths,
         )
+
+    def moves(self) -> TreeMoves:
+        """Rotations and relabelings."""
+        return TreeMoves(self.nonterminals)
 
     def undo_of(self, state: ForestState, action: Tensor) -> Tensor:
         """The gap that was closed."""

@@ -7,20 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gfnem.parsing.descent import tree_log_joint
 from gfnem.parsing.encoder import SpanEncoder, span_chart
 from gfnem.parsing.forest import ForestState
+from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.parsing.sentences import Sentences
-from gfnem.policy import Policy, Step
+from gfnem.policy import Policy, Scores, Step
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
 
 @dataclass
 class ForestContext:
-    """What is computed once a sentence: span vectors, log `Z`, and the target's rule weights."""
+    """What is computed once a sentence: vectors of spans, log `Z`, the target's rule weights.
+
+    `levels` `(batch, n)` is the rough log weight of each word, 0 past a sentence's end.
+    """
 
     spans: Tensor
     log_z: Tensor
+    levels: Tensor
     potentials: RulePotentials | None
 
 
@@ -77,18 +84,23 @@ class ForestPolicy(Policy):
         levels = self.word_score(x.tokens).squeeze(2)
         if potentials is not None:
             levels = levels + potentials.word_levels()
-        log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1)
-        log_z = log_z + levels.masked_fill(~x.mask(), 0.0).sum(1)
+        levels = levels.masked_fill(~x.mask(), 0.0)
+        log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1) + levels.sum(1)
         if potentials is not None:
             log_z = torch.where(x.lengths > 1, log_z, potentials.single)
-        return ForestContext(spans, log_z, potentials)
+        return ForestContext(spans, log_z, levels, potentials)
 
     def log_z(self, context: ForestContext) -> Tensor:
         """`(batch,)` learned, in nats."""
         return context.log_z
 
     def forward(self, context: ForestContext, state: ForestState) -> Step:
-        """Weights of every merge and of taking every root apart."""
+        """Weights of every merge and of taking every root apart.
+
+        The flow is the weight of the rules used so far, where known, times a look-ahead: rough
+        weights of the words that are still single, corrected by a sum over the gaps. The initial
+        state's is `log_z`.
+        """
         gaps = state.gaps()
         inside = gaps < (state.lengths - 1).unsqueeze(2)
         left, right = state.neighbours()
@@ -117,12 +129,41 @@ class ForestPolicy(Policy):
         merge = self.merge(features)
         if context.potentials is not None:
             merge = merge + self._rule_weights(context.potentials, before, after, here)
-        pooled = (features[..., self.encoder.dim_out :] * inside.unsqueeze(3)).sum(2)
+        flow = self.flow(features[..., self.encoder.dim_out :]).squeeze(3)
+        ahead = (context.levels[:, None] * ~self._covered(state)).sum(2)
+        flow = (flow * inside).sum(2) + ahead + self._known(context, state)
         return Step(
             merge.flatten(2),
             self.take_apart(features).squeeze(3),
-            self.flow(pooled / inside.sum(2, keepdim=True).clamp(min=1)).squeeze(2),
+            torch.where((state.label < 0).all(2), context.log_z[:, None], flow),
         )
+
+    def score(
+        self,
+        context: ForestContext,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+    ) -> Scores:
+        """As for any policy; `forward_looking` flows are the look-ahead alone."""
+        scores = super().score(context, space, trajectories, flows)
+        if flows and forward_looking:
+            known = [self._known(context, state) for state in trajectories.states]
+            scores.log_flow = scores.log_flow - torch.stack(known, 2)
+        return scores
+
+    def _covered(self, state: ForestState) -> Tensor:
+        """`(batch, samples, words)` bool: words that are merged with others."""
+        pad, closed = nn.functional.pad, state.label >= 0
+        return pad(closed, (0, 1)) | pad(closed, (1, 0))
+
+    def _known(self, context: ForestContext, state: ForestState) -> Tensor:
+        """`(batch, samples)` log weight of the rules used, or roughly that of the words covered."""
+        if context.potentials is None:
+            return (context.levels[:, None] * self._covered(state)).sum(2)
+        trees, chosen = partial_trees(state)
+        return torch.where(chosen, tree_log_joint(context.potentials, trees), 0.0).sum(2)
 
     def _cover(self, state: ForestState, left: Tensor) -> Tensor:
         """The label of the root that covers each closed gap; the word label for open ones."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfnem.parsing.bracketing import bracketing_log_joint
-from gfnem.parsing.descent import tree_log_joint
-from gfnem.parsing.inside import log_partition
+from gfnem.parsing.descent import sample_trees, tree_log_joint
+from gfnem.parsing.inside import inside, log_partition
+from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
@@ -75,6 +77,11 @@ class Grammar(GenerativeModel):
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
         return tree_log_joint(self.potentials(x), z).sum(2)
 
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
+        """`(batch, samples)` log weight of the rules that a state of either tree space has used."""
+        trees, chosen = partial_trees(state)
+        return torch.where(chosen, tree_log_joint(self.potentials(x), trees), 0.0).sum(2)
+
     def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
         return bracketing_log_joint(self.potentials(x), z)
@@ -82,6 +89,23 @@ class Grammar(GenerativeModel):
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
         return log_partition(self.potentials(x))
+
+    def log_joint_given(self, x: Sentences) -> Callable[[Trees], Tensor]:
+        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
+        with torch.no_grad():
+            potentials = self.potentials(x)
+
+        def log_joint(z: Trees) -> Tensor:
+            with torch.no_grad():
+                return tree_log_joint(potentials, z).sum(2)
+
+        return log_joint
+
+    @torch.no_grad()
+    def sample_posterior(self, x: Sentences, samples: int) -> Trees:
+        """Exact draws of `P(z|x)` from the inside chart."""
+        potentials = self.potentials(x)
+        return sample_trees(potentials, inside(potentials), samples)[0]
 
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""

@@ -54,10 +54,10 @@ def parse(
             where the model offers it; a number for importance samples instead.
     """
     model = module.model
-    if module.e_step == "exact" and not isinstance(model, Grammar):
+    if not module.has_policy and not isinstance(model, Grammar):
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
     exact = isinstance(model, Grammar) and (samples is None or decode == "sample")
-    posterior = _ExactPosterior(model, x) if module.e_step == "exact" else module.posterior(x)
+    posterior = module.posterior(x) if module.has_policy else _ExactPosterior(model, x)
     if decode == "sample":
         trees = posterior.sample(samples or 1)
         log_marginal = posterior.log_marginal(None if exact else SAMPLES)

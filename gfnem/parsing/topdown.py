@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.parsing.moves import TreeMoves
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 from gfnem.space import LatentSpace
@@ -29,6 +30,10 @@ class TopDownState:
     label: Tensor
     done: Tensor
     lengths: Tensor
+
+    def open(self) -> Tensor:
+        """`(batch, samples, nodes)` bool: nodes with span and label, not yet expanded."""
+        return (self.right > 0) & (self.split == 0)
 
 
 class TopDownSpace(LatentSpace):
@@ -65,6 +70,29 @@ class TopDownSpace(LatentSpace):
         ]
         lengths = x.lengths[:, None].expand(-1, z.samples)
         return TopDownState(*parts, torch.where(lengths > 1, lengths, 0), lengths)
+
+    def states(self, x: Sentences, z: Trees) -> list[TopDownState]:
+        """The states on the only way to each tree; a shorter tree stays at its final state."""
+        final = self.final_state(x, z)
+        place = torch.arange(final.left.shape[2], device=final.left.device)
+        # a node becomes known with its parent's expansion: one step for each node before it
+        parent = torch.full_like(final.left, -1)
+        for child in Trees(
+            final.left, final.right, final.split, final.label, x.lengths
+        ).child_index():
+            parent = parent.scatter_reduce(
+                2, child.clamp(min=0), torch.where(child > 0, place, -1), "amax"
+            )
+        states = []
+        for step in range(x.max_length + 1 if x.max_length > 1 else 1):
+            done = final.done.clamp(max=step)
+            limit = (done - 1).unsqueeze(2)
+            known, expanded = parent < limit, place < limit
+            parts = [torch.where(known, part, 0) for part in (final.left, final.right, final.label)]
+            left, right, label = parts
+            split = torch.where(expanded, final.split, 0)
+            states.append(TopDownState(left, right, split, label, done, final.lengths))
+        return states
 
     def to_latent(self, x: Sentences, state: TopDownState) -> Trees:
         """The nodes as they are."""
@@ -159,6 +187,10 @@ class TopDownSpace(LatentSpace):
             state.done - 1,
             state.lengths,
         )
+
+    def moves(self) -> TreeMoves:
+        """Rotations and relabelings."""
+        return TreeMoves(self.nonterminals)
 
     def undo_of(self, state: TopDownState, action: Tensor) -> Tensor:
         """The only way back."""

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.descent import sample_trees, score_trees
+from gfnem.parsing.descent import sample_trees, score_trees, tree_log_joint
 from gfnem.parsing.encoder import SpanEncoder, span_chart
+from gfnem.parsing.partial import opened_values, partial_trees, span_values
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
@@ -139,13 +140,30 @@ class TopDownPolicy(Policy):
         return Trajectories(latent, log_behaviour=zeros)
 
     def score(
-        self, context: Chart, space: LatentSpace, trajectories: Trajectories, flows: bool = False
+        self,
+        context: Chart,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
     ) -> Scores:
-        """Scores whole trees: the first step is the root's label, then node after node."""
+        """Scores whole trees: the first step is the root's label, then node after node.
+
+        The flow of a partial tree is the weight of the rules it has used times the look-ahead of
+        every open node; where `forward_looking`, the look-ahead alone.
+        """
         trees = trajectories.latent
         log_pf = score_trees(context.potentials, context.values, trees)
         mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
-        return Scores(log_pf, torch.zeros_like(log_pf), mask, self.log_z(context))
+        log_z = self.log_z(context)
+        scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z)
+        if flows:
+            gain = opened_values(context.values, trees)
+            if not forward_looking:
+                gain = gain + tree_log_joint(context.potentials, trees)
+            start = log_z[:, None, None].expand(*log_pf.shape[:2], 1)
+            scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
+        return scores
 
     def forward(self, context: Chart, state: TopDownState) -> Step:
         """Weights of single actions (see `TopDownSpace`), for samplers that go state by state."""
@@ -171,4 +189,12 @@ class TopDownPolicy(Policy):
             options.append(weights.masked_fill(leaf_left & leaf_right, 0.0).flatten(2))
         expand = torch.cat(options, 2)
         first = nn.functional.pad(root, (0, expand.shape[2] - labels))[:, None].expand_as(expand)
-        return Step(torch.where((state.done == 0).unsqueeze(2), first, expand))
+        forward = torch.where((state.done == 0).unsqueeze(2), first, expand)
+        return Step(forward, log_flow=self._flow(context, state))
+
+    def _flow(self, context: Chart, state: TopDownState) -> Tensor:
+        """`(batch, samples)` log flow of single states, as in `score`."""
+        trees, chosen = partial_trees(state)
+        flow = torch.where(chosen, tree_log_joint(context.potentials, trees), 0.0).sum(2)
+        flow = flow + (span_values(context.values, trees) * state.open()).sum(2)
+        return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
