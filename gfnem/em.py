@@ -68,7 +68,8 @@ class GFlowNetEM(pl.LightningModule):
         max_m_updates: training stops after so many M-updates.
         metadata: plain data to carry in checkpoints (vocabulary, how text was read).
 
-    Both temperatures, `epsilon` and `model_lr` may be numbers or an `Anneal` over M-updates.
+    Both temperatures, `epsilon`, `policy_lr` and `model_lr` may be numbers or an `Anneal` over
+    M-updates.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class GFlowNetEM(pl.LightningModule):
         epsilon: float | Anneal = 0.0,
         reward_temperature: float | Anneal = 1.0,
         sleep: float = 0.0,
-        policy_lr: float = 3e-3,
+        policy_lr: float | Anneal = 3e-3,
         log_z_lr: float = 1e-2,
         model_lr: float | Anneal = 4e-3,
         model_betas: tuple[float, float] = (0.9, 0.999),
@@ -122,7 +123,7 @@ class GFlowNetEM(pl.LightningModule):
         self.epsilon = _schedule(epsilon)
         self.reward_temperature = _schedule(reward_temperature)
         self.sleep, self.clip = max(sleep, recipe.sleep), clip
-        self.policy_lr, self.log_z_lr = policy_lr, log_z_lr
+        self.policy_lr, self.log_z_lr = _schedule(policy_lr), log_z_lr
         self.model_lr, self.model_betas = _schedule(model_lr), tuple(model_betas)
         self.average_decay, self.eval_samples = average_decay, eval_samples
         self.max_updates, self.max_m_updates = max_updates, max_m_updates
@@ -168,13 +169,17 @@ class GFlowNetEM(pl.LightningModule):
         for name, parameter in self.policy.named_parameters():
             if parameter.requires_grad:
                 groups[name.split(".")[0] in self.policy.log_z_parts].append(parameter)
-        rates = {False: self.policy_lr, True: self.log_z_lr}
-        policy = [{"params": groups[part], "lr": rates[part]} for part in groups if groups[part]]
+        rates = {False: value_at(self.policy_lr, 0), True: self.log_z_lr}
+        policy = [
+            {"params": groups[part], "lr": rates[part], "log_z": part}
+            for part in groups
+            if groups[part]
+        ]
         model = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
         nothing = [torch.nn.Parameter(torch.zeros(()))]
         return [
-            torch.optim.Adam(policy or nothing, lr=self.policy_lr),
+            torch.optim.Adam(policy or nothing, lr=rates[False]),
             torch.optim.Adam(
                 model or nothing, lr=value_at(self.model_lr, 0), betas=self.model_betas
             ),
@@ -233,6 +238,9 @@ class GFlowNetEM(pl.LightningModule):
             e_loss = total = sleep_loss
         average = self._follow(e_loss.detach())
         if train_policy:
+            for group in self.optimizers()[0].param_groups:
+                if not group.get("log_z"):
+                    group["lr"] = value_at(self.policy_lr, m_updates)
             self._descend(0, self.policy, total)
             self.e_updates += 1
         if self.timing.m_step_due(int(self.updates), m_updates, average):

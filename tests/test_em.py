@@ -149,14 +149,16 @@ def test_best_m_step_takes_the_likeliest_sample():
     assert weight.tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_model_learning_rate_follows_its_schedule():
+@pytest.mark.parametrize("which", [0, 1], ids=["policy", "model"])
+def test_learning_rates_follow_their_schedules(which):
     rates = []
 
     class Catch(pl.Callback):
         def on_train_batch_end(self, trainer, module, *_):
-            rates.append(module.optimizers()[1].param_groups[0]["lr"])
+            rates.append(module.optimizers()[which].param_groups[0]["lr"])
 
-    module = make(model_lr=Anneal(0.1, 0.0, 4), max_updates=6)
+    name = ("policy_lr", "model_lr")[which]
+    module = make(**{name: Anneal(0.1, 0.0, 4)}, max_updates=6)
     fit(module, BitData(interval=6), Catch())
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0, 0.0])
 

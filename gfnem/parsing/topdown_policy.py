@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gfnem.parsing.descent import sample_trees, score_trees, tree_log_joint
 from gfnem.parsing.encoder import SpanEncoder, span_chart
+from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.partial import opened_values, partial_trees, span_values
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
@@ -90,9 +91,11 @@ class TopDownPolicy(Policy):
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, :n, None]
         values = span_chart(self.value(self.encoder(x, profiles)), n) + level.unsqueeze(3)
-        if not own and n > 1:  # two words: the target's weights say it all
-            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))
-            values = torch.where((width == 2).unsqueeze(2), pairs.unsqueeze(2), values)
+        if not own and n > 1:
+            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
+            if not _is_grammar(target):  # there is more to two words than the rules' weights
+                pairs = pairs + values - level.unsqueeze(3)
+            values = torch.where((width == 2).unsqueeze(2), pairs, values)
         outside = (width < 2) | (ends > x.lengths[:, None, None])
         return Chart(potentials, values.masked_fill(outside.unsqueeze(3), IMPOSSIBLE))
 
@@ -198,3 +201,8 @@ class TopDownPolicy(Policy):
         flow = torch.where(chosen, tree_log_joint(context.potentials, trees), 0.0).sum(2)
         flow = flow + (span_values(context.values, trees) * state.open()).sum(2)
         return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
+
+
+def _is_grammar(target: Target | None) -> bool:
+    """Whether the target's log joint is the sum of its potentials and nothing else."""
+    return isinstance(target, Grammar) and type(target).log_joint is Grammar.log_joint

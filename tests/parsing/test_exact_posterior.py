@@ -102,3 +102,23 @@ def test_the_sampler_becomes_the_posterior(space, objective, prior):
         assert abs(result[name]) <= 0.01, result
         assert abs(result["exact"]) < 1e-4, result
     assert before > 0.05  # there was something to learn
+
+
+class TiltedPCFG(SharpPCFG):
+    """Not a grammar any more: spans of two words would rather have the first label."""
+
+    def log_joint(self, x, z):
+        pairs = (z.right - z.left == 2) & z.mask()
+        return super().log_joint(x, z) + (3.0 * (z.label == 0) * pairs).sum(2)
+
+
+def test_more_than_the_rules_can_be_learned_everywhere():
+    torch.manual_seed(0)
+    model = TiltedPCFG(WORDS, LABELS, 3, dim=16)
+    x = Sentences.from_lists(SENTENCES)
+    policy = TopDownPolicy(WORDS, LABELS, dim=32)
+    before = compare(policy, TopDownSpace(LABELS), model, x, 1)["distance"]
+    e_train(policy, TopDownSpace(LABELS), model, x, VarGrad(), 300)
+    for row in range(len(x)):
+        assert compare(policy, TopDownSpace(LABELS), model, x, row)["distance"] <= 0.03
+    assert before > 0.5
