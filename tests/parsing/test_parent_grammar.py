@@ -4,6 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys, random_tables
 
+from gfnem.parsing import NeuralParentPCFG, Sentences, Trees
 from gfnem.parsing.inside import log_partition
 from gfnem.parsing.parent_inside import (
     ParentPotentials,
@@ -14,6 +15,7 @@ from gfnem.parsing.parent_inside import (
     parent_viterbi,
 )
 from gfnem.parsing.potentials import RulePotentials
+from gfnem.testing import TargetTestCase
 
 LABELS, PRETERMINALS = 2, 3
 
@@ -124,3 +126,26 @@ def test_gradients_equal_finite_differences():
         return parent_log_partition(ParentPotentials.from_tables(*tables, torch.tensor([5, 4])))
 
     assert torch.autograd.gradcheck(total, tables)
+
+
+class TestNeuralParentPCFG(TargetTestCase):
+    frequency_samples = 2000
+
+    def make_target(self):
+        torch.manual_seed(2)
+        return NeuralParentPCFG(6, LABELS, PRETERMINALS, dim=8)
+
+    def make_x(self):
+        return Sentences.from_lists([[1, 2, 3, 4], [5], [3, 1]])
+
+    def make_latents(self, x):
+        return self.make_target().sample_posterior(x, 30)
+
+    def enumerate_latents(self, x):
+        return all_trees(int(x.lengths[0]), LABELS)
+
+    def take_latent(self, z, row):
+        nodes = int(z.lengths[row]) - 1
+        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
+                 ("left", "right", "split", "label"))  # fmt: skip
+        return Trees(*parts, z.lengths[row : row + 1])
