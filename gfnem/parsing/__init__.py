@@ -5,6 +5,7 @@ from gfnem.parsing.forest import ForestSpace
 from gfnem.parsing.forest_policy import ForestPolicy
 from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.neural_pcfg import NeuralPCFG
+from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
@@ -16,6 +17,8 @@ __all__ = [
     "ForestSpace",
     "Grammar",
     "NeuralPCFG",
+    "NeuralParentPCFG",
+    "ParentGrammar",
     "Sentences",
     "TabularPCFG",
     "TextData",

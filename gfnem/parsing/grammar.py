@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfnem.parsing.bracketing import bracketing_log_joint
 from gfnem.parsing.descent import sample_trees, tree_log_joint
-from gfnem.parsing.inside import inside, log_partition
+from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
 from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.parsing.sentences import Sentences
@@ -107,6 +107,14 @@ class Grammar(GenerativeModel):
         potentials = self.potentials(x)
         return sample_trees(potentials, inside(potentials), samples)[0]
 
+    def best_trees(self, x: Sentences) -> Trees:
+        """The most probable tree of each sentence, without autograd."""
+        return viterbi(self.potentials(x))[0]
+
+    def span_marginals(self, x: Sentences) -> Tensor:
+        """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
+        return span_marginals(self.potentials(x))
+
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""
         return x.lengths
@@ -121,20 +129,44 @@ class Grammar(GenerativeModel):
         Raises:
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
-        root, rules, emissions = self.production_probabilities()
-        tables = _Lottery(root[None]), _Lottery(rules.flatten(1)), _Lottery(emissions)
-        pieces: list[tuple[Sentences, Trees]] = []
-        found = tried = 0
-        while found < count:
-            size = max(2 * (count - found), 32)
-            x, z = _derive(*tables, size, max_length)
-            found, tried = found + len(x), tried + size
-            pieces.append((x, z))
-            if tried > 1000 * max(found, 1):
-                raise RuntimeError(
-                    f"only {found} of {tried} derivations had at most {max_length} tokens"
-                )
-        return _join(pieces, count)
+        return draw_derivations(*self.production_probabilities(), count, max_length)
+
+
+def draw_derivations(
+    root: Tensor,
+    rules: Tensor,
+    emissions: Tensor,
+    count: int,
+    max_length: int,
+    annotate: Callable[[Tensor | None, Tensor], Tensor] | None = None,
+) -> tuple[Sentences, Trees]:
+    """Draws `count` sentences of at most `max_length` tokens with their trees.
+
+    Args:
+        root: `(S,)` probabilities of the start symbol's child.
+        rules: `(N, S, S)` probabilities of each nonterminal's children.
+        emissions: `(T, words)` probabilities of each preterminal's words.
+        count, max_length: how many sentences, and the most tokens of one.
+        annotate: given the expanded nonterminals (None: the start symbol) and one drawn child of
+            each, the symbols, below `N + T`, that these are. Default: the children as drawn.
+
+    Raises:
+        RuntimeError: if fewer than one derivation in a thousand fits.
+    """
+    tables = _Lottery(root[None]), _Lottery(rules.flatten(1)), _Lottery(emissions)
+    annotate = annotate or (lambda parent, child: child)
+    pieces: list[tuple[Sentences, Trees]] = []
+    found = tried = 0
+    while found < count:
+        size = max(2 * (count - found), 32)
+        x, z = _derive(*tables, size, max_length, annotate)
+        found, tried = found + len(x), tried + size
+        pieces.append((x, z))
+        if tried > 1000 * max(found, 1):
+            raise RuntimeError(
+                f"only {found} of {tried} derivations had at most {max_length} tokens"
+            )
+    return _join(pieces, count)
 
 
 class _Lottery:
@@ -155,7 +187,7 @@ class _Lottery:
 
 
 def _derive(
-    root: _Lottery, rules: _Lottery, emissions: _Lottery, count: int, max_length: int
+    root: _Lottery, rules: _Lottery, emissions: _Lottery, count: int, max_length: int, annotate
 ) -> tuple[Sentences, Trees]:
     """Leftmost derivations of a whole batch at once; those that grow too long are left out."""
     nonterminals, symbols = rules.rows, root.columns
@@ -166,7 +198,7 @@ def _derive(
     stack = torch.zeros(count, width, dtype=torch.long, device=device)
     owner = torch.full((count, width), -1, device=device)
     depth = torch.ones(count, dtype=torch.long, device=device)
-    stack[:, 0] = root.draw(torch.zeros(count, dtype=torch.long, device=device))
+    stack[:, 0] = annotate(None, root.draw(torch.zeros(count, dtype=torch.long, device=device)))
     tokens = torch.zeros(count, width, dtype=torch.long, device=device)
     table = torch.zeros(4, count, width, dtype=torch.long, device=device)  # left right split label
     leaf_right = torch.zeros(count, width, dtype=torch.bool, device=device)
@@ -194,7 +226,7 @@ def _derive(
             table[0, inner, node] = words[inner]
             table[3, inner, node] = symbol[~emits]
             for child, owned in ((choice % symbols, node), (choice // symbols, None)):
-                stack[inner, depth[inner]] = child
+                stack[inner, depth[inner]] = annotate(symbol[~emits], child)
                 owner[inner, depth[inner]] = -1 if owned is None else owned
                 depth[inner] += 1
             nodes[inner] += 1

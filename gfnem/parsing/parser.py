@@ -11,12 +11,10 @@ from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
 from gfnem.parsing.decoding import max_span_tree, span_counts
-from gfnem.parsing.descent import sample_trees
-from gfnem.parsing.grammar import Grammar
-from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 from gfnem.posterior import Posterior
+from gfnem.target import Target
 
 #: importance samples for each sentence where exact inference does not exist
 SAMPLES = 64
@@ -54,9 +52,10 @@ def parse(
             where the model offers it; a number for importance samples instead.
     """
     model = module.model
-    if not module.has_policy and not isinstance(model, Grammar):
+    solvable = hasattr(model, "span_marginals") and hasattr(model, "best_trees")
+    if not module.has_policy and not solvable:
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
-    exact = isinstance(model, Grammar) and (samples is None or decode == "sample")
+    exact = solvable and (samples is None or decode == "sample")
     posterior = module.posterior(x) if module.has_policy else _ExactPosterior(model, x)
     if decode == "sample":
         trees = posterior.sample(samples or 1)
@@ -84,31 +83,31 @@ def label_names(module: GFlowNetEM) -> list[str]:
 
 
 @torch.no_grad()
-def exact_trees(model: Grammar, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
+def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
     """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
-    potentials = model.potentials(x)
     if decode == "map":
-        return viterbi(potentials)[0], log_partition(potentials)
-    return _minimum_risk(span_marginals(potentials), x.lengths), log_partition(potentials)
+        return model.best_trees(x), model.log_marginal(x)
+    return _minimum_risk(model.span_marginals(x), x.lengths), model.log_marginal(x)
 
 
 class _ExactPosterior(Posterior):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
-    def __init__(self, model: Grammar, x: Sentences):
+    def __init__(self, model: Target, x: Sentences):
         self.model, self.x = model, x
-        self.potentials = model.potentials(x)
-        self.chart = inside(self.potentials)
+        self.exact = model.log_marginal(x)
 
     def sample(self, shape=1, temperature: float = 1.0) -> Trees:
-        return sample_trees(self.potentials, self.chart, shape, temperature)[0]
+        if temperature != 1:
+            raise NotImplementedError("exact draws are those of temperature 1")
+        return self.model.sample_posterior(self.x, shape)
 
     def log_prob(self, z: Trees, paths: int = 1) -> Tensor:
-        return self.model.log_joint(self.x, z) - log_partition(self.potentials)[:, None]
+        return self.model.log_joint(self.x, z) - self.exact[:, None]
 
     def log_weights(self, samples: int) -> tuple[Trees, Tensor]:
         trees = self.sample(samples)
-        return trees, log_partition(self.potentials)[:, None].expand(-1, samples)
+        return trees, self.exact[:, None].expand(-1, samples)
 
 
 def _minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:

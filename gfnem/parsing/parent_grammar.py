@@ -1,0 +1,172 @@
+"""Grammars whose expansions depend on the parent, and their neural parameterisation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.grammar import draw_derivations
+from gfnem.parsing.parent_inside import (
+    ParentPotentials,
+    parent_log_partition,
+    parent_sample,
+    parent_span_marginals,
+    parent_tree_log_joint,
+    parent_viterbi,
+)
+from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.trees import Trees
+from gfnem.target import GenerativeModel
+
+
+class ParentGrammar(GenerativeModel):
+    """A grammar in binary form whose rules and emissions are conditioned on the symbol's parent.
+
+    The model that is not context-free of Hu et al. (2023, section 5.2). The parent of the tree's
+    root is the start symbol, index `N` among the parents. Preterminals are summed out exactly.
+
+    Args:
+        nonterminals, preterminals: how many of each.
+        vocab_size: words, the unknown word (index 0) included.
+    """
+
+    unit = "token"
+
+    def __init__(self, nonterminals: int, preterminals: int, vocab_size: int):
+        super().__init__()
+        if min(nonterminals, preterminals, vocab_size) < 1:
+            raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
+        self.nonterminals, self.preterminals = nonterminals, preterminals
+        self.vocab_size = vocab_size
+
+    @abstractmethod
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised log probabilities of all rules, in nats.
+
+        Returns:
+            root: `(N + T,)` the start symbol's choice.
+            rules: `(N + 1, N, N + T, N + T)` of `A -> B C` under each parent.
+            emissions: `(N + 1, T, vocab_size)` of words, for a preterminal under each parent.
+        """
+
+    def names(self) -> list[str]:
+        """`N` nonterminal names, for drawing and printing."""
+        return [f"NT{index}" for index in range(self.nonterminals)]
+
+    def facts(self) -> dict[str, Any]:
+        """What spaces and policies are told: `nonterminals`."""
+        return {"nonterminals": self.nonterminals}
+
+    def parent_potentials(self, x: Sentences) -> ParentPotentials:
+        """The rules' log weights at each position of each sentence, preterminals summed out."""
+        root, rules, emissions = self.tables()
+        words = emissions.permute(2, 0, 1).index_select(0, x.tokens.flatten())
+        words = words.unflatten(0, x.tokens.shape)
+        return ParentPotentials.from_tables(root, rules, words, x.lengths)
+
+    def log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
+        return parent_tree_log_joint(self.parent_potentials(x), z).sum(2)
+
+    def log_joint_given(self, x: Sentences):
+        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
+        with torch.no_grad():
+            potentials = self.parent_potentials(x)
+
+        def log_joint(z: Trees) -> Tensor:
+            with torch.no_grad():
+                return parent_tree_log_joint(potentials, z).sum(2)
+
+        return log_joint
+
+    def log_marginal(self, x: Sentences) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats."""
+        return parent_log_partition(self.parent_potentials(x))
+
+    @torch.no_grad()
+    def sample_posterior(self, x: Sentences, samples: int) -> Trees:
+        """Exact draws of `P(z|x)`."""
+        return parent_sample(self.parent_potentials(x), samples)
+
+    @torch.no_grad()
+    def best_trees(self, x: Sentences) -> Trees:
+        """The most probable tree of each sentence."""
+        return parent_viterbi(self.parent_potentials(x))[0]
+
+    @torch.no_grad()
+    def span_marginals(self, x: Sentences) -> Tensor:
+        """`(batch, n, n + 1, N)` posterior probability of each labelled span."""
+        return parent_span_marginals(self.parent_potentials(x))
+
+    def units(self, x: Sentences) -> Tensor:
+        """`(batch,)` tokens of each sentence."""
+        return x.lengths
+
+    @torch.no_grad()
+    def sample(self, count: int, max_length: int = 40) -> tuple[Sentences, Trees]:
+        """Draws `count` sentences of at most `max_length` tokens with their trees.
+
+        Raises:
+            RuntimeError: if fewer than one derivation in a thousand fits.
+        """
+        root, rules, emissions = (table.exp() for table in self.tables())
+        labels, preterminals = self.nonterminals, self.preterminals
+        inner = (labels + 1) * labels  # symbols (P, A), then symbols (P, T)
+
+        def annotate(parent: Tensor | None, child: Tensor) -> Tensor:
+            parent = labels if parent is None else parent % labels
+            leaf = inner + parent * preterminals + child - labels
+            return torch.where(child < labels, parent * labels + child, leaf)
+
+        tables = root, rules.flatten(0, 1), emissions.flatten(0, 1)
+        x, z = draw_derivations(*tables, count, max_length, annotate)
+        z.label = z.label % labels
+        return x, z
+
+
+class NeuralParentPCFG(ParentGrammar):
+    """A parent-conditioned grammar whose probabilities come from embeddings of symbol and parent.
+
+    Args:
+        vocab_size: words, the unknown word included; taken from the data if None.
+        nonterminals: symbols of phrases, which label the tree's nodes.
+        preterminals: symbols of words; they are summed out.
+        dim: size of embeddings and hidden layers.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        nonterminals: int = 30,
+        preterminals: int = 60,
+        dim: int = 128,
+    ):
+        if vocab_size is None:
+            raise ValueError("vocab_size is needed")
+        super().__init__(nonterminals, preterminals, vocab_size)
+        symbols = nonterminals + preterminals
+        self.root = nn.Parameter(torch.zeros(symbols))
+        self.symbol = nn.Parameter(torch.empty(symbols, dim))
+        self.parent = nn.Parameter(torch.empty(nonterminals + 1, dim))
+        self.rule_net = _pair_net(dim, symbols * symbols)
+        self.word_net = _pair_net(dim, vocab_size)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised log probabilities (see `ParentGrammar.tables`)."""
+        symbols = self.nonterminals + self.preterminals
+        pairs = self.parent[:, None] + self.symbol
+        rules = self.rule_net(pairs[:, : self.nonterminals]).log_softmax(-1)
+        emissions = self.word_net(pairs[:, self.nonterminals :]).log_softmax(-1)
+        return self.root.log_softmax(0), rules.unflatten(-1, (symbols, symbols)), emissions
+
+
+def _pair_net(dim: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, outputs)
+    )
