@@ -13,6 +13,7 @@ _HOMES = {
     "data": ("DataModule",),
     "em": ("GFlowNetEM",),
     "objectives": (
+        "BalancedVarGrad",
         "DetailedBalance",
         "ForwardKL",
         "Objective",

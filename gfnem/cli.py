@@ -33,7 +33,7 @@ DEFAULTS = {
     "model": "gfnem.parsing.neural_pcfg.NeuralPCFG",
     "space": "gfnem.parsing.topdown.TopDownSpace",
     "policy": "gfnem.parsing.topdown_policy.TopDownPolicy",
-    "objective": "gfnem.objectives.VarGrad",
+    "objective": "gfnem.objectives.BalancedVarGrad",
     "timing": "gfnem.schedules.EveryUpdate",
 }
 #: constructor arguments that come from the data or the model, never from the user

@@ -14,7 +14,7 @@ from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.moves import metropolis
-from gfnem.objectives import Objective, VarGrad, forward_kl
+from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
 from gfnem.policy import Policy, Scores
 from gfnem.posterior import Posterior
 from gfnem.refinement import refine
@@ -112,7 +112,7 @@ class GFlowNetEM(pl.LightningModule):
         self.model: Target = build(model, Target)
         self.space: LatentSpace = build(space, LatentSpace)
         self.policy: Policy = build(policy, Policy)
-        self.objective: Objective = build(objective, Objective) or VarGrad()
+        self.objective: Objective = build(objective, Objective) or BalancedVarGrad()
         if recipe.objective is not None:
             self.objective = recipe.objective()
         self.timing: Timing = build(timing, Timing) or EveryUpdate()
@@ -258,7 +258,7 @@ class GFlowNetEM(pl.LightningModule):
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
 
     def _score(self, context: Any, trajectories: Trajectories) -> Scores:
-        if not self.objective.needs_flow:
+        if not (self.objective.needs_flow or self.objective.uses_flow):
             return self.policy.score(context, self.space, trajectories)
         looks = {"forward_looking": True} if self.objective.forward_looking else {}
         return self.policy.score(context, self.space, trajectories, flows=True, **looks)
@@ -362,7 +362,7 @@ class GFlowNetEM(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Gives validation a random stream of its own, so that it does not disturb training."""
         self._held_out = []
-        self._training_rng = torch.get_rng_state()
+        self._training_rng = _random_state()
         torch.manual_seed(0)
 
     def validation_step(self, x: Any, batch_idx: int) -> None:
@@ -381,7 +381,7 @@ class GFlowNetEM(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs `nll` a unit, `elbo_gap` an observation and the relative `ess`."""
-        torch.set_rng_state(self._training_rng)
+        _set_random_state(self._training_rng)
         if not self._held_out:
             return
         total = {
@@ -403,10 +403,7 @@ class GFlowNetEM(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the random generators' states: a resumed run draws what it would have drawn."""
-        rng = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            rng["cuda"] = torch.cuda.get_rng_state_all()
-        checkpoint["rng"] = rng
+        checkpoint["rng"] = _random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random generators' states until training starts."""
@@ -415,10 +412,21 @@ class GFlowNetEM(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Restores the random generators of a resumed run."""
         if self._rng is not None:
-            torch.set_rng_state(self._rng["cpu"].cpu())
-            if "cuda" in self._rng and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all([state.cpu() for state in self._rng["cuda"]])
+            _set_random_state(self._rng)
             self._rng = None
+
+
+def _random_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
 
 
 def _schedule(value: Any) -> float | Anneal:

@@ -125,6 +125,8 @@ class Objective(Component, ABC):
 
     #: whether `Scores.log_flow` is needed
     needs_flow: bool = False
+    #: whether it is used where the policy offers it
+    uses_flow: bool = False
     #: whether `Scores.log_z` is needed
     needs_log_z: bool = False
     #: whether the target's partial log joint is used
@@ -153,6 +155,34 @@ class VarGrad(Objective):
     def __call__(self, scores, log_reward, log_partial=None):
         """See `vargrad`."""
         return vargrad(scores.log_pf, scores.log_pb, log_reward)
+
+
+class BalancedVarGrad(VarGrad):
+    """VarGrad of whole trajectories and detailed balance of their steps, added up.
+
+    Both are zero where the policy samples exactly in proportion to the reward. The variance is an
+    unbiased but noisy signal; detailed balance tells every step what the flow behind it is worth,
+    with no noise from the choices made later. Where the policy offers no flows it is plain VarGrad.
+
+    Args:
+        local: weight of detailed balance.
+    """
+
+    uses_flow = True
+
+    def __init__(self, local: float = 1.0):
+        if local < 0:
+            raise ValueError(f"local must not be negative, got {local}")
+        self.local = local
+
+    def __call__(self, scores, log_reward, log_partial=None):
+        """See `vargrad` and `detailed_balance`."""
+        loss = super().__call__(scores, log_reward)
+        if scores.log_flow is None:
+            return loss
+        return loss + self.local * detailed_balance(
+            scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask
+        )
 
 
 class DetailedBalance(Objective):

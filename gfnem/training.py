@@ -53,6 +53,9 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     # only now, so that unusable data or settings leave no folder behind
     _make(folder, fresh=not (settings.get("resume") or settings.get("out")))
     kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
+    for name in ("data", "valid"):  # a run can be resumed from another folder
+        if kept.get(name) is not None and Path(kept[name]).exists():
+            kept[name] = str(Path(kept[name]).resolve())
     write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
     if settings.get("resume"):
         print(f"going on after update {already}" if already else "starting again at update 0")

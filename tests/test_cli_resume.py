@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from commands import TINY, call, printed, refused
+from commands import SMALL, TINY, call, printed, refused
 
 #: adaptive timing and sleep, so that their state must survive as well
 SETTINGS = [
@@ -125,3 +125,14 @@ def test_killed_between_metrics_and_checkpoint(capsys, tmp_path, whole, monkeypa
     assert "already holds a run" in refused(capsys, "train", *SETTINGS, "--out", run)
     assert "going on after update 5" in printed(capsys, "train", "--resume", run)
     same_end(run, whole)
+
+
+def test_a_run_is_resumed_from_another_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = "".join(f"the dog saw {word}\n" for word in ("a bird", "him", "it and slept") * 20)
+    (tmp_path / "text.txt").write_text(lines)
+    call("train", *SMALL, "--data", "text.txt", "--out", "run", "--max-updates", 10)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = printed(capsys, "train", "--resume", "../run", "--max-updates", 20)
+    assert "going on after update 10" in out

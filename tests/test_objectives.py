@@ -8,6 +8,7 @@ from toy import BitModel, BitPolicy, BitSpace, strings
 
 from gfnem import objectives
 from gfnem.objectives import (
+    BalancedVarGrad,
     DetailedBalance,
     ReverseKL,
     SubTrajectoryBalance,
@@ -90,6 +91,7 @@ BALANCING = [
     SubTrajectoryBalance(),
     SubTrajectoryBalance(decay=1.5),
     SubTrajectoryBalance(forward_looking=True),
+    BalancedVarGrad(local=0.5),
 ]
 
 
@@ -207,6 +209,16 @@ def test_trajectory_objectives_by_loops(rubbish):
         assert ReverseKL()(scores, log_reward)[row].item() == pytest.approx(mean)
 
 
+def test_balanced_vargrad_adds_detailed_balance_where_there_are_flows(balanced):
+    scores, log_reward, _ = balanced
+    scores.log_pf = scores.log_pf * 1.5
+    plain, local = VarGrad()(scores, log_reward), DetailedBalance()(scores, log_reward)
+    assert plain.min() > 0 and local.min() > 0
+    assert torch.allclose(BalancedVarGrad(2.0)(scores, log_reward), plain + 2 * local)
+    scores.log_flow = None
+    assert torch.equal(BalancedVarGrad(2.0)(scores, log_reward), plain)
+
+
 @pytest.mark.parametrize("objective", [VarGrad(), ReverseKL()])
 def test_one_sample_is_not_enough(objective):
     none = torch.zeros(2, 1, 3)
@@ -307,7 +319,7 @@ def test_converges_to_the_exact_posterior(objective, ordered):
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for _ in range(updates):
         paths = policy.sample(X, X, space, 32)
-        scores = policy.score(X, space, paths, flows=objective.needs_flow)
+        scores = policy.score(X, space, paths, flows=objective.needs_flow or objective.uses_flow)
         partial = None
         if objective.forward_looking:
             partial = torch.stack([model.partial_log_joint(X, s) for s in paths.states], 2)

@@ -1,0 +1,325 @@
+"""The table of RESULTS.md: every model under every E-step that it offers, at equal training time.
+
+    python experiments/results_table.py --train FOLDER --valid FOLDER --test FOLDER --out runs/table
+    python experiments/results_table.py --grammar english_context --out runs/table_context
+
+A cell is one model, one E-step and one seed. Its updates are counted out beforehand, from the time
+that a few of them take, so that each cell trains for about `--seconds`; learning rates are annealed
+over these updates. A finished cell is not run again, an interrupted one goes on where it stopped:
+call it again until it is done, with other `--models`, `--e-steps` or `--seeds` to add to it. Then
+`table.md` and `table.csv` are made from all the cells in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gfnem.esteps import E_STEPS
+from gfnem.files import write_atomically
+from gfnem.parsing.data import TextData
+from gfnem.parsing.language_models import NGramModel
+
+#: settings by which the models differ from each other, over those that they share
+MODELS: dict[str, dict[str, Any]] = {
+    "PCFG": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
+    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
+}
+SHARED: dict[str, Any] = {
+    "dataset": {
+        "class_path": "gfnem.parsing.data.TextData",
+        "init_args": {"min_length": 3, "valid_sentences": 200, "interval": 10**6},
+    },
+    "em": {"mcmc_steps": 100},
+}
+#: learning rates that are annealed over a cell's updates: first and last value
+RATES = {"policy_lr": (1e-3, 3e-3), "model_lr": (4e-3, 4e-4)}
+CALIBRATION = 12  # updates that are timed to find how many fit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the table."""
+
+    model: str
+    e_step: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return f"{self.model}-{self.e_step}-{self.seed}".replace(" ", "_")
+
+
+class Table:
+    """A folder of cells, and what they are trained and tested on."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out = args, Path(args.out)
+        self.environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+
+    def cells(self) -> list[Cell]:
+        """Those asked for, seed by seed, so that the table fills evenly."""
+        args = self.args
+        return [Cell(m, e, s) for s in args.seeds for m in args.models for e in args.e_steps]
+
+    def run(self, cell: Cell) -> None:
+        """Trains and tests a cell, as far as that is not done yet."""
+        folder = self.out / cell.name
+        result, run = folder / "figures.json", folder / "run"
+        if result.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            updates = self._updates(cell, folder)
+            if (run / "config.yaml").exists():
+                self._gfnem("train", "--resume", run, log=folder / "train.log")
+            else:
+                config = self._config(cell, folder / "settings.yaml", updates)
+                self._gfnem("train", "--config", config, "--out", run, log=folder / "train.log")
+            seconds = float(_last_row(run / "metrics.csv")["seconds"])
+            figures = {**asdict(cell), "updates": updates, "seconds": seconds, "valid": {}}
+            for part in ("valid", "test"):
+                data = getattr(self.args, part)
+                if data is None and part == "valid":
+                    continue
+                where = ["--data", data, "--max-length", "20"] if data else []
+                words = ["evaluate", run, *where, "--format", "json"]
+                limit = ["--limit", str(self.args.limit)] if self.args.limit else []
+                samples = ["--samples", str(self.args.samples)]
+                out = self._gfnem(*words, *limit, *samples, log=folder / f"{part}.log")
+                found = json.loads(out.splitlines()[-1])
+                figures[part] = {**found, "samples": self.args.samples}
+        except subprocess.CalledProcessError as error:
+            why = (error.stderr or "").strip().splitlines()
+            print(f"{cell.name}: {why[-1] if why else error}", file=sys.stderr, flush=True)
+            if error.returncode == 2:  # this E-step is not to be had for this model
+                write_atomically(result, json.dumps({"refused": why[-1] if why else "?"}))
+            return
+        write_atomically(result, json.dumps(figures))
+        nll = figures["test"].get("nll")
+        print(f"{cell.name}: {updates} updates, test NLL {nll}", flush=True)
+
+    def _updates(self, cell: Cell, folder: Path) -> int:
+        """How many updates fit the time, from the first seed's timing."""
+        if self.args.updates:
+            return self.args.updates
+        notes = self.out / f"{cell.model}-{cell.e_step}.updates".replace(" ", "_")
+        if not notes.exists():
+            trial = folder / "trial"
+            shutil.rmtree(trial, ignore_errors=True)
+            settings = self._config(cell, folder / "trial.yaml", CALIBRATION)
+            flags = ["--dataset.valid_sentences", "1"]
+            self._gfnem(
+                "train", "--config", settings, "--out", trial, *flags, log=folder / "trial.log"
+            )
+            seconds = float(_last_row(trial / "metrics.csv")["seconds"])
+            shutil.rmtree(trial)
+            fit = max(1, round(self.args.seconds * CALIBRATION / seconds))
+            write_atomically(notes, f"{fit}\n")
+        return int(notes.read_text())
+
+    def _config(self, cell: Cell, path: Path, updates: int) -> Path:
+        settings = _merge(SHARED, MODELS[cell.model])
+        data: dict[str, Any] = {}
+        if self.args.train:
+            settings.update(data=self.args.train, valid=self.args.valid)
+        else:
+            data["grammar"] = self.args.grammar
+        rates = {
+            name: {
+                "class_path": "gfnem.schedules.Anneal",
+                "init_args": {"start": start, "end": end, "updates": updates},
+            }
+            for name, (start, end) in RATES.items()
+        }
+        more = {
+            "dataset": {"init_args": data},
+            "em": {"e_step": cell.e_step, **rates},
+            "max_updates": updates,
+            "seed": cell.seed,
+        }
+        write_atomically(path, yaml.safe_dump(_merge(settings, more), sort_keys=False))
+        return path
+
+    def _gfnem(self, *words: Any, log: Path) -> str:
+        """Runs a command of gfnem; what it printed also goes to a file."""
+        command = [sys.executable, "-m", "gfnem", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment)
+        write_atomically(log, done.stdout + done.stderr)
+        done.check_returncode()
+        return done.stdout
+
+    def report(self) -> str:
+        """Writes `table.csv` and `table.md` of all finished cells; returns the latter."""
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for path in sorted(self.out.glob("*/figures.json")):
+            figures = json.loads(path.read_text())
+            if "refused" not in figures:
+                groups[figures["model"], figures["e_step"]].append(figures)
+        rows = [_row(*key, runs) for key, runs in sorted(groups.items(), key=_in_order)]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.out / "table.csv", text.getvalue())
+        lines = [COLUMNS, ["---"] * len(COLUMNS), *([row[c] for c in COLUMNS] for row in rows)]
+        page = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+        if groups:
+            page += "\n" + self._baselines(next(iter(groups.values()))[0]["test"])
+        write_atomically(self.out / "table.md", page)
+        return page
+
+    def _baselines(self, test: dict[str, float]) -> str:
+        """Branching baselines, and word-level models on the same tokens, in a sentence each."""
+        lines = [
+            f"{name} branching: sentence F1 {test[f'{name}_sentence_f1']:.1f}, corpus F1 "
+            f"{test[f'{name}_corpus_f1']:.1f}"
+            for name in ("left", "right", "random")
+            if f"{name}_sentence_f1" in test
+        ]
+        if "true_nll" in test:
+            lines.append(
+                f"true grammar: exact NLL {test['true_nll']:.3f} nats per token, sentence F1 "
+                f"{test['true_sentence_f1']:.1f}"
+            )
+        for order, name in ((1, "unigram"), (3, "trigram")):
+            lines.append(f"word {name}s: NLL {self._ngrams(order):.3f} nats per token")
+        return "".join(f"- {line}\n" for line in lines)
+
+    def _ngrams(self, order: int) -> float:
+        """Test NLL per token of an n-gram model, with the vocabulary of the cells."""
+        if not hasattr(self, "_corpora"):
+            init = dict(SHARED["dataset"]["init_args"])
+            if self.args.train:
+                data = TextData(self.args.train, self.args.valid, **init)
+                test = data.read(self.args.test)
+            else:
+                data = TextData(grammar=self.args.grammar, **init)
+                test = data.sampled(500, 2)
+            known = data.vocabulary.to_list()
+            self._corpora = (
+                known,
+                *(
+                    [
+                        [known[index] for index in data.vocabulary.encode(tokens)]
+                        for tokens in corpus
+                    ]
+                    for corpus in (data.train.tokens, test.tokens[: self.args.limit])
+                ),
+            )
+        known, train, test = self._corpora
+        return NGramModel(train, known, order).nll(test)
+
+
+COLUMNS = [
+    "model",
+    "E-step",
+    "seeds",
+    "NLL/token",
+    "perplexity",
+    "sentence F1",
+    "dev sentence F1",
+    "corpus F1",
+    "ELBO gap",
+    "ESS",
+    "s/update",
+    "M-updates",
+    "minutes",
+]
+
+
+def _in_order(group: tuple[tuple[str, str], Any]) -> tuple[int, int]:
+    (model, e_step), _ = group
+    return list(MODELS).index(model), list(E_STEPS).index(e_step)
+
+
+def _row(model: str, e_step: str, runs: list[dict[str, Any]]) -> dict[str, str]:
+    """A line of the table: means over seeds, and the spread where there are several."""
+
+    def over(part: str, name: str, digits: int, scale: float = 1.0) -> str:
+        values = [scale * run[part][name] for run in runs if name in run[part]]
+        if not values:
+            return "–"
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.{digits}f}{spread}"
+
+    test = runs[0]["test"]
+    bound = "" if test["exact"] else f" (bound, {test['samples']} samples)"
+    nll = statistics.mean(run["test"]["nll"] for run in runs)
+    seconds = statistics.mean(run["seconds"] for run in runs)
+    updates = statistics.mean(run["updates"] for run in runs)
+    return {
+        "model": model,
+        "E-step": e_step,
+        "seeds": str(len(runs)),
+        "NLL/token": over("test", "nll", 3) + bound,
+        "perplexity": f"{math.exp(nll):.0f}",
+        "sentence F1": over("test", "sentence_f1", 1),
+        "dev sentence F1": over("valid", "sentence_f1", 1),
+        "corpus F1": over("test", "corpus_f1", 1),
+        "ELBO gap": over("test", "elbo_gap", 2),
+        "ESS": over("test", "ess", 0, 100) + " %",
+        "s/update": f"{seconds / updates:.3f}",
+        "M-updates": f"{updates:.0f}",
+        "minutes": f"{seconds / 60:.1f}",
+    }
+
+
+def _merge(one: dict, other: dict) -> dict:
+    """`other` over `one`, all the way down."""
+    merged = dict(one)
+    for name, value in other.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))[-1]
+
+
+def main() -> None:
+    """Runs what is missing, then writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--train", help="a treebank (as `gfnem train --data`); else --grammar")
+    parser.add_argument("--valid", help="likewise; F1 on it is what choices are made by")
+    parser.add_argument("--test", help="likewise")
+    parser.add_argument("--grammar", default="english", help="embedded grammar to sample from")
+    parser.add_argument("--out", required=True, help="the table's folder")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seconds", type=float, default=240, help="training time of a cell")
+    parser.add_argument("--updates", type=int, help="of a cell, instead of --seconds")
+    parser.add_argument("--samples", type=int, default=64, help="importance samples a sentence")
+    parser.add_argument("--limit", type=int, help="test on the first so many sentences")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each")
+    args = parser.parse_args()
+    if args.train and not args.test:
+        parser.error("--train needs --test")
+    table = Table(args)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(table.run, table.cells()))
+    print(table.report())
+
+
+if __name__ == "__main__":
+    main()
