@@ -7,6 +7,7 @@ import torch
 from toy import BitData, BitModel, BitPolicy, BitSpace, strings
 
 from gfnem.em import GFlowNetEM
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS
 from gfnem.objectives import (
@@ -19,7 +20,6 @@ from gfnem.objectives import (
 )
 from gfnem.sampling import Exploration
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
-from gfnem.testing import enumerate_trajectories
 from gfnem.training import _check_e_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.*")

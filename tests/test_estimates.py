@@ -4,9 +4,9 @@ import pytest
 import torch
 from toy import BitModel, BitPolicy, BitSpace
 
+from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.estimates import LogMarginal, effective_sample_size, elbo, importance_weighted
 from gfnem.posterior import Posterior
-from gfnem.testing import enumerate_trajectories, keys_of
 
 
 def test_against_plain_arithmetic():

@@ -7,6 +7,7 @@ import torch
 from toy import BitModel, BitPolicy, BitSpace, strings
 
 from gfnem import objectives
+from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.objectives import (
     BalancedVarGrad,
     DetailedBalance,
@@ -16,7 +17,6 @@ from gfnem.objectives import (
     VarGrad,
 )
 from gfnem.policy import Scores
-from gfnem.testing import enumerate_trajectories, keys_of
 
 X = torch.tensor([0, 1])
 

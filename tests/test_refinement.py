@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from toy import BitModel, BitPolicy, BitSpace, strings
 
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.policy import Policy, Step
 from gfnem.refinement import back_and_forth, refine
 from gfnem.space import LatentSpace
 from gfnem.target import Target
-from gfnem.testing import enumerate_trajectories
 
 
 def chi_square(drawn: Counter, probabilities: dict) -> tuple[float, float]:

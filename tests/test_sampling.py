@@ -2,9 +2,9 @@ import pytest
 import torch
 from toy import BitPolicy, BitSpace
 
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.policy import Policy, Step
 from gfnem.sampling import Exploration, backward_rollout, draw, log_probability, rollout
-from gfnem.testing import enumerate_trajectories
 
 
 class Ones(BitPolicy):

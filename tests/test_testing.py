@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import SIZES, BitModel, BitPolicy, BitSpace, strings
 
-from gfnem import testing
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.testing import LatentSpaceTestCase, TargetTestCase
 
 
@@ -176,4 +176,4 @@ def test_the_target_case_catches(target, check):
 
 def test_enumeration_gives_up_at_its_limit():
     with pytest.raises(ValueError, match="more than 10"):
-        testing.enumerate_trajectories(BitSpace(), torch.tensor([1]), limit=10)
+        enumerate_trajectories(BitSpace(), torch.tensor([1]), limit=10)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from commands import call, printed
 
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.runs import load_run
-from gfnem.testing import enumerate_trajectories
 
 PAGE = Path(__file__).parents[1] / "experiments" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

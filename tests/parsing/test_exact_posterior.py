@@ -4,6 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys
 
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.objectives import TrajectoryBalance, VarGrad
 from gfnem.parsing import (
     ForestPolicy,
@@ -14,7 +15,6 @@ from gfnem.parsing import (
     TopDownSpace,
 )
 from gfnem.sampling import Exploration
-from gfnem.testing import enumerate_trajectories
 
 LABELS, WORDS = 2, 8
 SENTENCES = ((1, 2, 3), (7, 3, 2, 6), (5, 1), (4, 5, 6, 7, 1))

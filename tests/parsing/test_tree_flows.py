@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_exact_posterior import LABELS, WORDS, SharpPCFG, compare
 
+from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.objectives import DetailedBalance, SubTrajectoryBalance
 from gfnem.parsing import ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.descent import tree_log_joint
@@ -13,7 +14,6 @@ from gfnem.parsing.inside import inside
 from gfnem.parsing.topdown_policy import Chart
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories, concatenate
-from gfnem.testing import enumerate_trajectories, keys_of
 
 SPACES = [TopDownSpace(LABELS), ForestSpace(LABELS)]
 OBJECTIVES = {
