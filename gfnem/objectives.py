@@ -170,7 +170,7 @@ class BalancedVarGrad(VarGrad):
 
     uses_flow = True
 
-    def __init__(self, local: float = 1.0):
+    def __init__(self, local: float = 3.0):
         if local < 0:
             raise ValueError(f"local must not be negative, got {local}")
         self.local = local

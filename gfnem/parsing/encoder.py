@@ -29,6 +29,8 @@ class SpanEncoder(nn.Module):
             self.features = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))
         self.dim_out = 2 * dim
         self.embedding = nn.Embedding(vocab_size, dim)
+        if features:  # a word hardly ever met is then what its features say, and not noise
+            nn.init.zeros_(self.embedding.weight)
         self.lstm = nn.LSTM(dim, dim, batch_first=True, bidirectional=True)
         self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
         self.width = nn.Embedding(max_width + 1, self.dim_out)
