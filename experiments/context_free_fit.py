@@ -51,6 +51,7 @@ def em_step(grammar: FixedPCFG, prior: FixedPCFG, parts: list[Sentences]) -> Fix
 
 
 def main() -> None:
+    """Prints both figures, and what EM makes of the second."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("grammar", nargs="?", default="english_context")
     parser.add_argument("--sentences", type=int, default=500, help="held-out sentences")
@@ -76,7 +77,9 @@ def main() -> None:
         pcfg = em_step(pcfg, fit.grammar, training)
         if iteration in (1, 2, 5) or iteration % 10 == 0 or iteration == options.em:
             value = nll_per_token(pcfg, held_out)
-            print(f"  after {iteration:3d} iterations of EM on sentences    {value:.4f}", flush=True)
+            print(
+                f"  after {iteration:3d} iterations of EM on sentences    {value:.4f}", flush=True
+            )
 
 
 if __name__ == "__main__":

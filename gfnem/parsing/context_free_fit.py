@@ -67,12 +67,12 @@ def expected_uses(grammar: ParentGrammar) -> Tensor:
     root, rules, _ = (table.double().exp() for table in grammar.tables())
     labels = grammar.nonterminals
     children = rules.sum(3) + rules.sum(2)  # (P, A, child): how many of each below one A under P
-    # the unknowns are the uses of nonterminals: (P, A) has (A, B) below it `children[P, A, B]` times
+    # the unknowns are the uses of nonterminals: below (P, A) hangs (A, B) `children[P, A, B]` times
     step = rules.new_zeros(labels + 1, labels, labels + 1, labels)
     at = torch.arange(labels, device=rules.device)
     step[:, at, at] = children[:, at, :labels]
     step = step.flatten(2).flatten(0, 1)
-    if float(torch.linalg.eigvals(step).abs().max()) >= 1 - 1e-9:
+    if float(torch.linalg.eigvals(step).abs().max()) >= 1 - 1e-6:
         raise ValueError("sentences of this grammar are infinitely long on the mean")
     start = rules.new_zeros(labels + 1, labels)
     start[labels] = root[:labels]

@@ -79,16 +79,13 @@ def read_grammar(path: str | Path) -> GrammarTables:
 
 
 def find_grammar(name: str) -> Path:
-    """The path of a grammar shipped with the package (`"english"`), or of a grammar of your own.
+    """The path of a grammar: a file, or one shipped with the package, such as "english".
 
-    A shipped grammar is named with or without its ending. A name with an ending or a folder in it
-    that is none of them is taken for a path.
-
-    Looks at files first, then inside the installed package, then in a source checkout's top-level
-    `grammars/`.
+    A shipped grammar may be named with its ending. They lie in the installed package, or in a
+    source checkout's top-level `grammars/`. Any other name with an ending is taken for a path.
 
     Raises:
-        UserError: listing the shipped grammars, if `name` is none of them and no path.
+        UserError: listing the shipped grammars, if `name` has no ending and is none of them.
     """
     path = Path(name)
     if path.is_file():
@@ -102,7 +99,7 @@ def find_grammar(name: str) -> Path:
                 shipped.setdefault(file.name, file)
     if name in shipped:
         return shipped[name]
-    if path.suffix or len(path.parts) > 1:
+    if path.suffix:
         return path
     known = ", ".join(sorted({file.stem for file in shipped.values()})) or "none"
     raise UserError(f"no grammar is named {name!r}; the grammars shipped are: {known}")

@@ -115,13 +115,18 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if "'" in word else f"'{word}'"
 
 
+def _key(symbol: str, parent: str | None) -> str:
+    """A block of rules: `SYMBOL^PARENT`, or `SYMBOL^` for all parents not named."""
+    return f"{symbol}^{parent or ''}"
+
+
 class _Rules:
     """A file's rules as written, checked.
 
     Attributes:
         path: the file.
         start: the symbol at the top.
-        lines: the first line of each symbol's rules, and of each `SYMBOL^PARENT`'s.
+        lines: the first line of each symbol's rules, and of each block of them (by `_key`).
         pairs: every `(symbol, parent)` that a tree can have, breadth first.
     """
 
@@ -155,7 +160,7 @@ class _Rules:
         for symbol, parent in self._blocks:
             if parent is not None and (symbol, parent) not in found:
                 raise UserError(
-                    f"{self.path}:{self.lines[f'{symbol}^{parent}']}: {parent} can never be the "
+                    f"{self.path}:{self.lines[_key(symbol, parent)]}: {parent} can never be the "
                     f"parent of {symbol}"
                 )
         self.pairs = list(found)
@@ -174,8 +179,8 @@ def _read(path: Path) -> _Rules:
             continue
         for parent, (_, left, right, p) in _annotated_productions(path, line, number):
             lines.setdefault(left, number)
+            lines.setdefault(_key(left, parent), number)
             if parent is not None:
-                lines.setdefault(f"{left}^{parent}", number)
                 parents_used.setdefault(parent, number)
             for item in right:
                 if isinstance(item, Nonterminal):
@@ -190,12 +195,13 @@ def _read(path: Path) -> _Rules:
         if parent not in known and parent != TOP:
             raise UserError(f"{path}:{number}: the parent {parent} is no symbol of this grammar")
     for (symbol, parent), sides in blocks.items():
-        name, where = symbol, symbol
+        name = symbol
         if parent is not None:
-            name, where = f"{symbol} under {parent}", f"{symbol}^{parent}"
+            name = f"{symbol} under {parent}"
         elif any(other == symbol and at is not None for other, at in blocks):
             name = f"{symbol} under all parents not named"
-        blocks[symbol, parent] = normalised(f"{path}:{lines[where]}", name, sides)
+        where = f"{path}:{lines[_key(symbol, parent)]}"
+        blocks[symbol, parent] = normalised(where, name, sides)
     return _Rules(path, start or next(iter(blocks))[0], blocks, lines)
 
 
@@ -256,7 +262,7 @@ class _Conversion:
         lines = {}
         for symbol, parent in rules.pairs:
             state = f"{symbol}^{parent}"
-            lines[state] = rules.lines.get(state, rules.lines[symbol])
+            lines[state] = rules.lines.get(state) or rules.lines[_key(symbol, None)]
             for right, p in rules.sides(symbol, parent).items():
                 if len(right) == 1 and isinstance(right[0], Nonterminal):
                     unary.setdefault(state, {})[f"{right[0]}^{symbol}"] = p
