@@ -114,13 +114,11 @@ class Production(NamedTuple):
     """One rule of a file.
 
     Attributes:
-        line: where it stands, from 1.
         left: the symbol it expands.
         right: what it expands to.
         p: its probability as written.
     """
 
-    line: int
     left: str
     right: Side
     p: float
@@ -168,7 +166,7 @@ def read_productions(path: Path, line: str, number: int) -> list[Production]:
     for production in productions:
         left, right, p = str(production.lhs()), production.rhs(), production.prob()
         _check_production(where, left, right, p)
-        found.append(Production(number, left, right, p))
+        found.append(Production(left, right, p))
     return found
 
 
@@ -195,7 +193,7 @@ def _parse(path: Path) -> tuple[_Rules, dict[str, int], str]:
             start = start_directive(f"{path}:{number}", line)
             used.setdefault(start, number)
             continue
-        for _, left, right, p in read_productions(path, line, number):
+        for left, right, p in read_productions(path, line, number):
             lines.setdefault(left, number)
             for item in right:
                 if isinstance(item, Nonterminal):
@@ -303,11 +301,11 @@ def unary_closure(path, symbols, unary, lexical, binary, lines) -> dict[str, dic
     """`{A: {B: (I - U)^-1[A, B]}}`, the total probability of all unary chains from `A` to `B`.
 
     Args:
-        path: the file, and `lines` the line of each symbol, for errors.
+        path: the file, for errors.
         symbols: all symbols.
         unary: `{A: {B: p}}`, the unary rules.
         lexical, binary: containers of the symbols with other rules.
-        lines: see `path`.
+        lines: the line of each symbol in the file, for errors.
 
     Raises:
         UserError: if unary rules form a loop that is never left.

@@ -1,9 +1,9 @@
 """Parent-conditioned grammars as text files: NLTK's notation, plus `SYMBOL^PARENT` on the left.
 
-    S        -> NP VP [1.0]
-    NP^S     -> Det N [0.3] | 'he' [0.7]        # a subject
-    NP^VP,PP -> Det N [0.8] | 'him' [0.2]       # an object, of a verb or of a preposition
-    NP       -> Det N [0.9] | 'it' [0.1]        # under all parents not named
+    # A subject; an object, of a verb or of a preposition; under all parents not named.
+    NP^S     -> Det N [0.3] | 'he' [0.7]
+    NP^VP,PP -> Det N [0.8] | 'him' [0.2]
+    NP       -> Det N [0.9] | NP PP [0.1]
 
 `^` is the usual mark of parent annotation (Johnson 1998). A symbol under a parent that is named has
 the rules written for it there and no others; under all other parents it has the rules written
@@ -15,18 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from nltk.grammar import Nonterminal
-from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.parsing.grammar_text import (
-    MAX_RULE_CELLS,
     Production,
     Side,
     check_defined,
@@ -34,7 +28,6 @@ from gfnem.parsing.grammar_text import (
     normalised,
     read_productions,
     start_directive,
-    unary_closure,
 )
 
 #: the parent of the symbol at the top of a tree
@@ -44,98 +37,35 @@ _NAME = r"[\w/][\w/<>-]*"
 _ANNOTATED = re.compile(rf"({_NAME})\^({_NAME}(?:\s*,\s*{_NAME})*)\s+(->.*)", re.DOTALL)
 
 
-@dataclass
-class ParentGrammarTables:
-    """A parent-conditioned grammar as probabilities of binary and lexical rules.
-
-    Symbols are indexed nonterminals first, then preterminals; `N`, `T` and `W` count nonterminals,
-    preterminals and words. A parent is a nonterminal or, last (index `N`), the top of the tree.
-    Log probabilities in nats, `-inf` for what cannot be; every distribution sums to 1. A symbol
-    under a parent that it never has gets its distribution under another one.
-
-    Attributes:
-        nonterminals: `N` names; they span two words or more.
-        preterminals: `T` names; they span one word.
-        words: `W` word forms, sorted.
-        root: `(N + T,)` float32, each symbol at the top.
-        rules: `(N + 1, N, N + T, N + T)` float32, `[P, A, B, C]` of `A -> B C` under `P`.
-        emissions: `(N + 1, T, W)` float32, of a word for a preterminal under `P`.
-    """
-
-    nonterminals: list[str]
-    preterminals: list[str]
-    words: list[str]
-    root: Tensor
-    rules: Tensor
-    emissions: Tensor
-
-
-def read_parent_grammar(path: str | Path) -> ParentGrammarTables:
-    """Reads a parent-conditioned grammar (see the module) and converts it to binary form, exactly.
-
-    The distribution over sentences is kept, and every symbol goes on seeing the parent it has in
-    the file:
-
-    - a word in a longer right-hand side gets a preterminal of its own, named like `'word'`;
-    - a right-hand side of three or more is binarised, `A -> B A|C-D` and `A|C-D -> C D`; what is
-      under `A|C-D` expands as under `A`;
-    - unary rules are summed out, as in `read_grammar`, when a symbol is chosen: what is chosen is
-      the last symbol of the chain. It is named `B^M` where it expands as under `M`, its parent in
-      the chain, and that is not how it expands under the node it now hangs from;
-    - whether a symbol yields a word or more is decided when it is chosen too; one that may do both
-      is split in a nonterminal `A` and a preterminal `A|1`.
-
-    Raises:
-        UserError: naming file, line and cause, for all that `read_grammar` refuses, and if a parent
-            is no symbol or can never be one of the symbol it is written for, or a symbol has no
-            rules under a parent that it may have.
-    """
-    rules = _read(Path(path))
-    return _Conversion(rules).tables()
-
-
-def annotated_pcfg(path: str | Path) -> str:
-    """The same grammar as a PCFG in NLTK's notation, over symbols `SYMBOL^PARENT`.
-
-    Raises:
-        UserError: as `read_parent_grammar` does for the file's rules.
-    """
-    rules = _read(Path(path))
-    lines = [f"%start {rules.start}^{TOP}"]
-    for symbol, parent in rules.pairs:
-        sides = []
-        for right, p in rules.sides(symbol, parent).items():
-            items = (f"{i}^{symbol}" if isinstance(i, Nonterminal) else _quoted(i) for i in right)
-            sides.append(f"{' '.join(items)} [{p:.20f}]")
-        lines.append(f"{symbol}^{parent} -> {' | '.join(sides)}")
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(word: str) -> str:
-    return f'"{word}"' if "'" in word else f"'{word}'"
-
-
 def _key(symbol: str, parent: str | None) -> str:
     """A block of rules: `SYMBOL^PARENT`, or `SYMBOL^` for all parents not named."""
     return f"{symbol}^{parent or ''}"
 
 
-class _Rules:
-    """A file's rules as written, checked.
+class ParentRules:
+    """The rules of a parent-conditioned grammar as its file has them.
 
-    Attributes:
+    Args:
         path: the file.
         start: the symbol at the top.
-        lines: the first line of each symbol's rules, and of each block of them (by `_key`).
+        blocks: `{(symbol, parent): {right-hand side: probability}}`; parent None for all not named.
+        lines: the first line of each block, by `SYMBOL^PARENT` or `SYMBOL^`, and of each symbol.
+
+    Attributes:
+        symbols: all symbols, in the file's order.
         pairs: every `(symbol, parent)` that a tree can have, breadth first.
     """
 
     def __init__(self, path: Path, start: str, blocks: dict, lines: dict[str, int]):
-        self.path, self.start, self.lines = path, start, lines
+        self.path, self.start, self._lines = path, start, lines
         self._blocks: dict[tuple[str, str | None], dict[Side, float]] = blocks
         self.symbols = list(dict.fromkeys(symbol for symbol, _ in blocks))
         self.pairs: list[tuple[str, str]] = []
         self._reach()
+
+    def line(self, symbol: str, parent: str) -> int:
+        """The first line of the rules that a symbol has under a parent."""
+        return self._lines.get(_key(symbol, parent)) or self._lines[_key(symbol, None)]
 
     def sides(self, symbol: str, parent: str) -> dict[Side, float]:
         """The right-hand sides of a symbol under a parent; none if it has no rules there."""
@@ -148,7 +78,7 @@ class _Rules:
             sides = self.sides(symbol, parent)
             if not sides:
                 raise UserError(
-                    f"{self.path}:{self.lines[symbol]}: {symbol} has no rules under {parent}: "
+                    f"{self.path}:{self._lines[symbol]}: {symbol} has no rules under {parent}: "
                     f"name it, as in {symbol}^{parent}, or write rules without ^ for all others"
                 )
             for right in sides:
@@ -160,13 +90,24 @@ class _Rules:
         for symbol, parent in self._blocks:
             if parent is not None and (symbol, parent) not in found:
                 raise UserError(
-                    f"{self.path}:{self.lines[_key(symbol, parent)]}: {parent} can never be the "
+                    f"{self.path}:{self._lines[_key(symbol, parent)]}: {parent} can never be the "
                     f"parent of {symbol}"
                 )
         self.pairs = list(found)
 
 
-def _read(path: Path) -> _Rules:
+def read_parent_rules(path: str | Path) -> ParentRules:
+    """Reads a file in the notation of this module.
+
+    Probabilities that miss 1 by no more than `SUM_TOLERANCE` are rescaled.
+
+    Raises:
+        UserError: naming file, line and cause, if the file cannot be read or is not UTF-8, a line
+            does not parse, a right-hand side is empty, a probability is not in `(0, 1]` or those of
+            a symbol under a parent do not sum to 1, a symbol has no production, or none under a
+            parent that it may have, or a parent is no symbol, or one it can never have.
+    """
+    path = Path(path)
     blocks: dict[tuple[str, str | None], dict[Side, float]] = {}
     lines: dict[str, int] = {}
     used: dict[str, int] = {}
@@ -177,7 +118,7 @@ def _read(path: Path) -> _Rules:
             start = start_directive(f"{path}:{number}", line)
             used.setdefault(start, number)
             continue
-        for parent, (_, left, right, p) in _annotated_productions(path, line, number):
+        for parent, (left, right, p) in _annotated_productions(path, line, number):
             lines.setdefault(left, number)
             lines.setdefault(_key(left, parent), number)
             if parent is not None:
@@ -202,7 +143,7 @@ def _read(path: Path) -> _Rules:
             name = f"{symbol} under all parents not named"
         where = f"{path}:{lines[_key(symbol, parent)]}"
         blocks[symbol, parent] = normalised(where, name, sides)
-    return _Rules(path, start or next(iter(blocks))[0], blocks, lines)
+    return ParentRules(path, start or next(iter(blocks))[0], blocks, lines)
 
 
 def _annotated_productions(
@@ -232,190 +173,22 @@ def _annotated_productions(
             yield parent, production
 
 
-class _Label(NamedTuple):
-    """A symbol of the binary form.
+def annotated_pcfg(path: str | Path) -> str:
+    """The same grammar as a PCFG in NLTK's notation, over symbols `SYMBOL^PARENT`.
 
-    Attributes:
-        kind: "phrase" and "tail" (nonterminals), "word" and "literal" (preterminals).
-        symbol: the file's symbol that it is, or whose right-hand side it is the rest of; what hangs
-            from it has that symbol for parent.
-        parent: the parent it expands under wherever it stands; None for the one it has.
-        items: the rest of a right-hand side, or the word.
+    Raises:
+        UserError: as `read_parent_rules` does.
     """
-
-    kind: str
-    symbol: str
-    parent: str | None = None
-    items: Side = ()
-
-
-_Choice = dict[_Label, float]
-
-
-class _Conversion:
-    """The binary form of a file's rules."""
-
-    def __init__(self, rules: _Rules):
-        self.rules = rules
-        unary: dict[str, dict[str, float]] = {}
-        ends: set[str] = set()
-        lines = {}
-        for symbol, parent in rules.pairs:
-            state = f"{symbol}^{parent}"
-            lines[state] = rules.lines.get(state) or rules.lines[_key(symbol, None)]
-            for right, p in rules.sides(symbol, parent).items():
-                if len(right) == 1 and isinstance(right[0], Nonterminal):
-                    unary.setdefault(state, {})[f"{right[0]}^{symbol}"] = p
-                else:
-                    ends.add(state)
-        self.closure = unary_closure(rules.path, list(lines), unary, ends, (), lines)
-        self.chosen: dict[tuple[str, str], _Choice] = {}
-
-    def choices(self, item: Nonterminal | str, parent: str) -> _Choice:
-        """How often an item of a rule of `parent` comes out as each label; sums to 1."""
-        if not isinstance(item, Nonterminal):
-            return {_Label("literal", "", None, (item,)): 1.0}
-        symbol = str(item)
-        if (symbol, parent) in self.chosen:
-            return self.chosen[symbol, parent]
-        found: _Choice = {}
-        for state, chains in self.closure[f"{symbol}^{parent}"].items():
-            last, above = state.split("^")
-            sides = self.rules.sides(last, above)
-            above = None if self.rules.sides(last, parent) == sides else above
-            for kind, wanted in (("phrase", _is_long), ("word", _is_word)):
-                mass = chains * sum(p for right, p in sides.items() if wanted(right))
-                if mass > 0:
-                    label = _Label(kind, last, above)
-                    found[label] = found.get(label, 0.0) + mass
-        self.chosen[symbol, parent] = found
-        return found
-
-    def children(self, label: _Label, parent: str) -> list[tuple[_Choice, _Choice, float]]:
-        """The expansions of a nonterminal under a parent: left child, right child, probability."""
-        if label.kind == "tail":
-            return [(*self._pair(label.symbol, label.items), 1.0)]
-        sides = self._share(label, parent, _is_long)
-        return [(*self._pair(label.symbol, right), p) for right, p in sides.items()]
-
-    def words(self, label: _Label, parent: str) -> dict[str, float]:
-        """What a preterminal emits under a parent."""
-        if label.kind == "literal":
-            return {label.items[0]: 1.0}
-        sides = self._share(label, parent, _is_word)
-        return {right[0]: p for right, p in sides.items()}
-
-    def _share(self, label: _Label, parent: str, wanted) -> dict[Side, float]:
-        sides = self.rules.sides(label.symbol, label.parent or parent)
-        total = sum(p for right, p in sides.items() if wanted(right))
-        return {right: p / total for right, p in sides.items() if wanted(right)}
-
-    def _pair(self, symbol: str, items: Side) -> tuple[_Choice, _Choice]:
-        if len(items) == 2:
-            return self.choices(items[0], symbol), self.choices(items[1], symbol)
-        return self.choices(items[0], symbol), {_Label("tail", symbol, None, items[1:]): 1.0}
-
-    def reached(self) -> dict[tuple[_Label, str], None]:
-        """Every label under every parent that it may have."""
-        found = {(label, TOP): None for label in self.choices(Nonterminal(self.rules.start), TOP)}
-        for label, parent in (queue := list(found)):
-            if label.kind not in ("phrase", "tail"):
-                continue
-            for left, right, _ in self.children(label, parent):
-                for child in (*left, *right):
-                    pair = (child, label.symbol)
-                    if pair not in found:
-                        found[pair] = None
-                        queue.append(pair)
-        return found
-
-    def tables(self) -> ParentGrammarTables:
-        """The dense tables."""
-        path, reached = self.rules.path, self.reached()
-        order = {symbol: at for at, symbol in enumerate(self.rules.symbols)}
-        # the file's own symbols in its order, then what was made for long rules
-        labels = sorted(
-            dict.fromkeys(label for label, _ in reached),
-            key=lambda label: (label.kind in ("tail", "literal"), order.get(label.symbol, 0)),
-        )
-        inner = [label for label in labels if label.kind in ("phrase", "tail")]
-        leaves = [label for label in labels if label.kind in ("word", "literal")]
-        n, t = len(inner), len(leaves)
-        if n == 0:
-            raise UserError(f"{path}: no rule puts two symbols together, so no sentence has a tree")
-        if (n + 1) * n * (n + t) ** 2 > MAX_RULE_CELLS:
-            raise UserError(
-                f"{path}: too large: {n} nonterminals and {t} preterminals after binarisation need "
-                f"{(n + 1) * n * (n + t) ** 2} rule weights; the limit is {MAX_RULE_CELLS}"
-            )
-        index = {label: at for at, label in enumerate((*inner, *leaves))}
-        rows: dict[_Label, dict[str, dict]] = {label: {} for label in index}
-        for label, parent in reached:
-            make = self.children if index[label] < n else self.words
-            rows[label][parent] = make(label, parent)
-        words = sorted({word for label in leaves for row in rows[label].values() for word in row})
-        column = {word: at for at, word in enumerate(words)}
-
-        def vector(choice: _Choice) -> Tensor:
-            row = torch.zeros(n + t, dtype=torch.float64)
-            for label, p in choice.items():
-                row[index[label]] += p
-            return row
-
-        def expansion(children: list) -> Tensor:
-            table = torch.zeros(n + t, n + t, dtype=torch.float64)
-            for left, right, p in children:
-                for (first, a), (second, b) in product(left.items(), right.items()):
-                    table[index[first], index[second]] += p * a * b
-            return table.log().float()
-
-        def emission(sides: dict[str, float]) -> Tensor:
-            row = torch.zeros(len(words), dtype=torch.float64)
-            for word, p in sides.items():
-                row[column[word]] = p
-            return row.log().float()
-
-        def stacked(labels: list[_Label], make) -> Tensor:
-            """`(N + 1, labels, ...)`: each label under each parent, or else under any it has."""
-            tables = [{parent: make(row) for parent, row in rows[x].items()} for x in labels]
-            return torch.stack(
-                [
-                    torch.stack([table.get(parent, next(iter(table.values()))) for table in tables])
-                    for parent in (*(label.symbol for label in inner), TOP)
-                ]
-            )
-
-        return ParentGrammarTables(
-            nonterminals=_names(inner, []),
-            preterminals=_names(leaves, inner),
-            words=words,
-            root=vector(self.choices(Nonterminal(self.rules.start), TOP)).log().float(),
-            rules=stacked(inner, expansion),
-            emissions=stacked(leaves, emission),
-        )
+    rules = read_parent_rules(path)
+    lines = [f"%start {rules.start}^{TOP}"]
+    for symbol, parent in rules.pairs:
+        sides = []
+        for right, p in rules.sides(symbol, parent).items():
+            items = (f"{i}^{symbol}" if isinstance(i, Nonterminal) else _quoted(i) for i in right)
+            sides.append(f"{' '.join(items)} [{p:.20f}]")
+        lines.append(f"{symbol}^{parent} -> {' | '.join(sides)}")
+    return "\n".join(lines) + "\n"
 
 
-def _is_long(right: Side) -> bool:
-    return len(right) > 1
-
-
-def _is_word(right: Side) -> bool:
-    return len(right) == 1 and not isinstance(right[0], Nonterminal)
-
-
-def _names(labels: list[_Label], phrases: list[_Label]) -> list[str]:
-    """Names of labels; where one is named like one of `phrases`, `|1` sets it apart."""
-    names: list[str] = []
-    for label in labels:
-        name = label.symbol if label.parent is None else f"{label.symbol}^{label.parent}"
-        if label.kind == "tail":
-            items = (str(i) if isinstance(i, Nonterminal) else f"'{i}'" for i in label.items)
-            name = f"{label.symbol}|{'-'.join(items)}"
-        elif label.kind == "literal":
-            name = f"'{label.items[0]}'"
-        elif label._replace(kind="phrase") in phrases and label.kind == "word":
-            name += "|1"
-        while name in names:  # `-` may stand inside a symbol, so two tails can wish for one name
-            name += "'"
-        names.append(name)
-    return names
+def _quoted(word: str) -> str:
+    return f'"{word}"' if "'" in word else f"'{word}'"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from gfnem.parsing.grammar_text import find_grammar
+from gfnem.parsing.parent_binary_form import read_parent_grammar
 from gfnem.parsing.parent_grammar import ParentGrammar
-from gfnem.parsing.parent_grammar_text import read_parent_grammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG, emissions_over
 from gfnem.parsing.vocabulary import Vocabulary
 

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gfnem.parsing import TabularParentGrammar, TextData
+from gfnem.parsing import TabularParentGrammar, TabularPCFG, TextData
 from gfnem.parsing.context_free_fit import context_free_fit, expected_uses
 from gfnem.parsing.grammar_text import find_grammar
-from gfnem.parsing.parent_grammar_text import annotated_pcfg, read_parent_grammar
+from gfnem.parsing.parent_binary_form import read_parent_grammar
+from gfnem.parsing.parent_grammar_text import annotated_pcfg
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,19 @@ def test_sentences_are_ambiguous(grammar, drawn):
         len({tuple(sorted(trees.spans(row, s))) for s in range(50)}) for row in range(len(rows))
     ]
     assert sum(shapes) / len(shapes) > 1.5
+
+
+def test_it_agrees_with_the_pcfg_over_annotated_symbols(grammar, drawn, tmp_path):
+    path = tmp_path / "annotated.pcfg"
+    path.write_text(annotated_pcfg(find_grammar("english_context")))
+    annotated = TabularPCFG(str(path))
+    assert annotated.vocabulary == grammar.vocabulary
+    x, _ = drawn
+    rows = (x.lengths <= 14).nonzero().squeeze(1)[:20]
+    x = type(x)(x.tokens[rows, :14], x.lengths[rows])
+    torch.testing.assert_close(grammar.log_marginal(x), annotated.log_marginal(x))
+    mine, theirs = (model.span_marginals(x).sum(3) for model in (grammar, annotated))
+    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_case_and_verb_forms_follow_the_parent(grammar, drawn):

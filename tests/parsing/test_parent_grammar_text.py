@@ -18,10 +18,10 @@ from test_grammar_text import GRAMMARS as PLAIN
 from test_grammar_text import derivation_sum
 
 from gfnem.errors import UserError
-from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG, Trees
-from gfnem.parsing import parent_grammar_text as module
+from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG, Trees, parent_binary_form
 from gfnem.parsing.grammar_text import find_grammar, read_grammar
-from gfnem.parsing.parent_grammar_text import annotated_pcfg, read_parent_grammar
+from gfnem.parsing.parent_binary_form import read_parent_grammar
+from gfnem.parsing.parent_grammar_text import annotated_pcfg
 from gfnem.parsing.tabular_parent_grammar import load_grammar
 from gfnem.testing import TargetTestCase
 
@@ -261,7 +261,7 @@ def test_bad_files_are_refused_with_file_line_and_cause(tmp_path, text, message)
 
 
 def test_too_large_a_table_is_refused_before_allocation(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_RULE_CELLS", 3)
+    monkeypatch.setattr(parent_binary_form, "MAX_RULE_CELLS", 3)
     with pytest.raises(UserError, match=r"too large: 1 nonterminals and 1 preterminals"):
         read_parent_grammar(write(tmp_path, BINARY_GOOD))
 
