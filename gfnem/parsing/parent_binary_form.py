@@ -45,8 +45,8 @@ class ParentGrammarTables:
 def read_parent_grammar(path: str | Path) -> ParentGrammarTables:
     """Reads a parent-conditioned grammar and converts it to binary form, exactly.
 
-    The notation is that of `parent_grammar_text`. The distribution over sentences is kept, and every symbol goes on seeing the parent it has in
-    the file:
+    The notation is that of `parent_grammar_text`. The distribution over sentences is kept, and
+    every symbol goes on seeing the parent it has in the file:
 
     - a word in a longer right-hand side gets a preterminal of its own, named like `'word'`;
     - a right-hand side of three or more is binarised, `A -> B A|C-D` and `A|C-D -> C D`; what is
