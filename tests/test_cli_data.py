@@ -1,6 +1,7 @@
 """Training on text as it is found, on public datasets, and with a logger."""
 
 import csv
+import json
 import random
 import re
 
@@ -131,3 +132,40 @@ def test_tensorboard_is_used_where_it_is_installed(monkeypatch, tmp_path):
         rows = list(csv.DictReader(stream))
     assert sum(bool(row["e_loss"]) for row in rows) == 2  # one figure for each interval
     assert sum(bool(row["val_nll"]) for row in rows) == 2
+
+
+CONTEXT = """
+S -> NP VP [1]
+NP^S -> Det N [0.5] | 'he' [0.5]
+NP -> Det N [0.7] | 'him' [0.2] | NP PP [0.1]
+VP -> V NP [0.8] | V NP PP [0.2]
+PP -> 'with' NP [1]
+V -> 'saw' [1]
+Det -> 'a' [1]
+N -> 'dog' [0.6] | 'bird' [0.4]
+"""
+
+
+def test_a_corpus_from_a_grammar_that_looks_at_parents(capsys, tmp_path):
+    file = tmp_path / "toy.ncfg"
+    file.write_text(CONTEXT)
+    arguments = [f"--dataset.grammar={file}", "--dataset.sentences=100", "--e-step", "exact"]
+    for model in ("NeuralPCFG", "NeuralParentPCFG"):
+        run = tmp_path / model
+        out = printed(
+            capsys, "train", "--model", model, *SMALL, *arguments, "--max-updates=4", "--out", run
+        )
+        assert f"sampled from the grammar '{file}': 100 sentences" in out
+        figures = json.loads(printed(capsys, "evaluate", run, "--limit=50", "--format=json"))
+        assert figures["exact"] and figures["true_nll"] < figures["nll"]
+        assert figures["sentence_f1"] <= figures["true_sentence_f1"] > 50
+
+
+def test_a_grammar_that_cannot_be_read_is_one_line(capsys, tmp_path):
+    file = tmp_path / "toy.ncfg"
+    file.write_text(CONTEXT + "N^VP -> 'cat' [1]\n")
+    error = refused(capsys, "train", *SMALL, f"--dataset.grammar={file}", "--out", tmp_path / "r")
+    assert f"{file}:10: VP can never be the parent of N" in error
+    assert not (tmp_path / "r").exists()
+    error = refused(capsys, "train", *SMALL, "--dataset.grammar=klingon", "--out", tmp_path / "r")
+    assert "the grammars shipped are: english, english_context" in error

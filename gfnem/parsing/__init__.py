@@ -7,6 +7,7 @@ from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.neural_pcfg import NeuralPCFG
 from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
 from gfnem.parsing.topdown_policy import TopDownPolicy
@@ -21,6 +22,7 @@ __all__ = [
     "ParentGrammar",
     "Sentences",
     "TabularPCFG",
+    "TabularParentGrammar",
     "TextData",
     "TopDownPolicy",
     "TopDownSpace",

@@ -27,10 +27,11 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.tabular_pcfg import TabularPCFG
+from gfnem.parsing.tabular_parent_grammar import load_grammar
 from gfnem.parsing.treebank import CONVENTION
 from gfnem.parsing.vocabulary import Vocabulary
 from gfnem.runs import load_run
+from gfnem.target import Target
 
 #: lines parsed together; fewer than a training batch, so that a pipe is answered soon
 BATCH = 16
@@ -223,7 +224,7 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
         )
 
 
-def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, TabularPCFG]:
+def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, Target]:
     """New sentences of the grammar the run was trained on, and that grammar."""
     metadata = module.metadata
     if metadata.get("grammar") is None:
@@ -236,11 +237,11 @@ def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, TabularPCFG]:
         seed=metadata["seed"],
         **metadata["preprocessing"],
     )
-    return data.sampled(500, 2), TabularPCFG(metadata["grammar"], metadata["vocabulary"])
+    return data.sampled(500, 2), load_grammar(metadata["grammar"], metadata["vocabulary"])
 
 
 def _figures_of_truth(
-    truth: TabularPCFG, reader: _Reader, tokens, gold, decode: str
+    truth: Target, reader: _Reader, tokens, gold, decode: str
 ) -> dict[str, float]:
     """What nothing can beat but by luck: the grammar that the sentences were drawn from."""
     score, nll, units = SpanF1(), 0.0, 0

@@ -15,6 +15,7 @@ from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar, load_grammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.vocabulary import Vocabulary
 
@@ -26,7 +27,8 @@ class TextData(DataModule):
         path: a text file with one sentence a line; a file or folder of bracketed trees; or
             `hf:NAME[/CONFIG]:COLUMN`. None samples a corpus from `grammar`.
         valid: held-out sentences, in any of these forms; None holds some of the training data back.
-        grammar: an embedded grammar's name or a PCFG file, used where `path` is None.
+        grammar: an embedded grammar's name, or a grammar file (`.pcfg`, or `.ncfg` where rules
+            name parents), used where `path` is None.
         sentences: how many training sentences to sample from `grammar`.
         tokenizer: "word" cuts text into words and punctuation, "space" only at white space.
         lower: whether to fold case.
@@ -116,9 +118,9 @@ class TextData(DataModule):
         return corpus
 
     @cached_property
-    def true_grammar(self) -> TabularPCFG:
+    def true_grammar(self) -> TabularPCFG | TabularParentGrammar:
         """The grammar an embedded corpus is sampled from, over its own words."""
-        return TabularPCFG(self.grammar)
+        return load_grammar(self.grammar)
 
     def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
         if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from nltk.grammar import Nonterminal, standard_nonterm_parser
@@ -17,6 +18,8 @@ from gfnem.errors import UserError
 SUM_TOLERANCE = 1e-3
 # Cells of the dense rule table (float32: 2 GiB); a larger grammar is refused before allocation.
 MAX_RULE_CELLS = 2**29
+# Grammar files: context-free, and with rules that depend on the parent.
+ENDINGS = (".pcfg", ".ncfg")
 
 
 @dataclass
@@ -71,35 +74,57 @@ def read_grammar(path: str | Path) -> GrammarTables:
     path = Path(path)
     rules, lines, start = _parse(path)
     start, symbols, lexical, binary, unary = _binarise(rules, start)
-    closure = _unary_closure(path, symbols, unary, lexical, binary, lines)
+    closure = unary_closure(path, symbols, unary, lexical, binary, lines)
     return _tabulate(path, start, symbols, lexical, binary, closure)
 
 
 def find_grammar(name: str) -> Path:
-    """The path of a grammar shipped with the package, by name (`"english"`).
+    """The path of a grammar: a file, or one shipped with the package, such as "english".
 
-    Looks inside the installed package first, then in a source checkout's top-level `grammars/`.
+    A shipped grammar may be named with its ending. They lie in the installed package, or in a
+    source checkout's top-level `grammars/`. Any other name with an ending is taken for a path.
 
     Raises:
-        UserError: listing the shipped grammars, if `name` is none of them.
+        UserError: listing the shipped grammars, if `name` has no ending and is none of them.
     """
+    path = Path(name)
+    if path.is_file():
+        return path
     package = Path(__file__).resolve().parents[1]
     shipped: dict[str, Path] = {}
     for folder in (package / "grammars", package.parent / "grammars"):
-        for path in sorted(folder.glob("*.pcfg")):
-            shipped.setdefault(path.stem, path)
-    if name not in shipped:
-        known = ", ".join(sorted(shipped)) or "none"
-        raise UserError(f"no grammar is named {name!r}; the grammars shipped are: {known}")
-    return shipped[name]
+        for ending in ENDINGS:
+            for file in sorted(folder.glob(f"*{ending}")):
+                shipped.setdefault(file.stem, file)
+                shipped.setdefault(file.name, file)
+    if name in shipped:
+        return shipped[name]
+    if path.suffix:
+        return path
+    known = ", ".join(sorted({file.stem for file in shipped.values()})) or "none"
+    raise UserError(f"no grammar is named {name!r}; the grammars shipped are: {known}")
 
 
 # A right-hand side: symbols as `Nonterminal`s, words as strings.
-_Side = tuple[Nonterminal | str, ...]
-_Rules = dict[str, dict[_Side, float]]
+Side = tuple[Nonterminal | str, ...]
+_Rules = dict[str, dict[Side, float]]
 
 
-def _logical_lines(path: Path) -> Iterable[tuple[int, str]]:
+class Production(NamedTuple):
+    """One rule of a file.
+
+    Attributes:
+        left: the symbol it expands.
+        right: what it expands to.
+        p: its probability as written.
+    """
+
+    left: str
+    right: Side
+    p: float
+
+
+def logical_lines(path: Path) -> Iterable[tuple[int, str]]:
     """The file's lines with continuations joined and comments left out, with their numbers."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -125,26 +150,50 @@ def _logical_lines(path: Path) -> Iterable[tuple[int, str]]:
         raise UserError(f"{path}:{first}: the line continues past the end of the file")
 
 
+def read_productions(path: Path, line: str, number: int) -> list[Production]:
+    """The rules on one line of a file in NLTK's notation.
+
+    Raises:
+        UserError: if the line does not parse, or one of its rules is none for a grammar of text.
+    """
+    where = f"{path}:{number}"
+    try:
+        _, productions = read_nltk_productions(line, standard_nonterm_parser, True)
+    except ValueError as error:
+        cause = str(error).split("\n")[-1]
+        raise UserError(f"{where}: not a grammar rule: {cause[:80]}") from error
+    found = []
+    for production in productions:
+        left, right, p = str(production.lhs()), production.rhs(), production.prob()
+        _check_production(where, left, right, p)
+        found.append(Production(left, right, p))
+    return found
+
+
+def normalised(where: str, left: str, sides: dict[Side, float]) -> dict[Side, float]:
+    """One left-hand side's probabilities, rescaled to sum to 1.
+
+    Raises:
+        UserError: if they miss it by more than `SUM_TOLERANCE`.
+    """
+    total = sum(sides.values())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise UserError(f"{where}: the probabilities of {left} sum to {total:.6g}, not 1")
+    return {right: p / total for right, p in sides.items()}
+
+
 def _parse(path: Path) -> tuple[_Rules, dict[str, int], str]:
     """The file's rules, the first line of each left-hand side, and the start symbol."""
     rules: _Rules = {}
     lines: dict[str, int] = {}
     used: dict[str, int] = {}
     start = None
-    for number, line in _logical_lines(path):
-        where = f"{path}:{number}"
+    for number, line in logical_lines(path):
         if line.startswith("%"):
-            start = _start_directive(where, line)
+            start = start_directive(f"{path}:{number}", line)
             used.setdefault(start, number)
             continue
-        try:
-            _, productions = read_nltk_productions(line, standard_nonterm_parser, True)
-        except ValueError as error:
-            cause = str(error).split("\n")[-1]
-            raise UserError(f"{where}: not a grammar rule: {cause[:80]}") from error
-        for production in productions:
-            left, right, p = str(production.lhs()), production.rhs(), production.prob()
-            _check_production(where, left, right, p)
+        for left, right, p in read_productions(path, line, number):
             lines.setdefault(left, number)
             for item in right:
                 if isinstance(item, Nonterminal):
@@ -153,20 +202,26 @@ def _parse(path: Path) -> tuple[_Rules, dict[str, int], str]:
             sides[right] = sides.get(right, 0.0) + p
     if not rules:
         raise UserError(f"{path}: the grammar is empty: no rule in the file")
-    for symbol, number in used.items():
-        if symbol not in rules:
-            raise UserError(f"{path}:{number}: the symbol {symbol} has no production")
+    check_defined(path, rules, used)
     for left, sides in rules.items():
-        total = sum(sides.values())
-        if abs(total - 1) > SUM_TOLERANCE:
-            raise UserError(
-                f"{path}:{lines[left]}: the probabilities of {left} sum to {total:.6g}, not 1"
-            )
-        rules[left] = {right: p / total for right, p in sides.items()}
+        rules[left] = normalised(f"{path}:{lines[left]}", left, sides)
     return rules, lines, start or next(iter(rules))
 
 
-def _start_directive(where: str, line: str) -> str:
+def check_defined(path: Path, rules: Iterable[str], used: dict[str, int]) -> None:
+    """Raises a `UserError` for a symbol that is used (first on line `used[symbol]`) without rules.
+
+    Args:
+        path: the file.
+        rules: the symbols that have rules.
+        used: the symbols that need some.
+    """
+    for symbol, number in used.items():
+        if symbol not in rules:
+            raise UserError(f"{path}:{number}: the symbol {symbol} has no production")
+
+
+def start_directive(where: str, line: str) -> str:
     """The symbol that `%start X` names."""
     parts = line[1:].split()
     try:
@@ -179,7 +234,7 @@ def _start_directive(where: str, line: str) -> str:
     return str(symbol)
 
 
-def _check_production(where: str, left: str, right: _Side, p: float) -> None:
+def _check_production(where: str, left: str, right: Side, p: float) -> None:
     if not right:
         raise UserError(f"{where}: {left} has an empty right-hand side")
     if not 0 < p <= 1:
@@ -242,8 +297,19 @@ def _binarise(rules: _Rules, start: str):
     return start, [*rules, *fresh.values()], lexical, binary, unary
 
 
-def _unary_closure(path, symbols, unary, lexical, binary, lines) -> dict[str, dict[str, float]]:
-    """`{A: {B: (I - U)^-1[A, B]}}`, the total probability of all unary chains from `A` to `B`."""
+def unary_closure(path, symbols, unary, lexical, binary, lines) -> dict[str, dict[str, float]]:
+    """`{A: {B: (I - U)^-1[A, B]}}`, the total probability of all unary chains from `A` to `B`.
+
+    Args:
+        path: the file, for errors.
+        symbols: all symbols.
+        unary: `{A: {B: p}}`, the unary rules.
+        lexical, binary: containers of the symbols with other rules.
+        lines: the line of each symbol in the file, for errors.
+
+    Raises:
+        UserError: if unary rules form a loop that is never left.
+    """
     # A symbol whose chains never meet a word or a binary rule loops for ever: the series diverges.
     ending = set(lexical) | set(binary)
     grew = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,20 +25,16 @@ class TabularPCFG(Grammar):
     """
 
     def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
-        path = Path(grammar)
-        tables = read_grammar(path if path.suffix or path.exists() else find_grammar(grammar))
+        tables = read_grammar(find_grammar(grammar))
         if vocabulary is None:
             vocabulary = Vocabulary(tables.words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
         self.vocabulary = list(vocabulary)
         self._names = tables.nonterminals
-        column = {word: index for index, word in enumerate(self.vocabulary)}
-        target = torch.tensor([column.get(word, 0) for word in tables.words])
-        emissions = torch.zeros(len(tables.preterminals), len(vocabulary))
-        emissions.index_add_(1, target, tables.emissions.exp())
         self.register_buffer("root", tables.root)
         self.register_buffer("rules", tables.rules)
-        self.register_buffer("emissions", emissions.log())
+        emissions = emissions_over(self.vocabulary, tables.words, tables.emissions)
+        self.register_buffer("emissions", emissions)
 
     def names(self) -> list[str]:
         """The nonterminals' names in the file."""
@@ -65,3 +60,14 @@ class TabularPCFG(Grammar):
             mass = larger
         symbols = torch.cat([mass, words])
         return root * symbols, rules * symbols[:, None] * symbols, emissions
+
+
+def emissions_over(vocabulary: Sequence[str], words: Sequence[str], emissions: Tensor) -> Tensor:
+    """Log emissions `(..., words)` of a grammar over another vocabulary, `(..., vocabulary)`.
+
+    Its first entry, the unknown word, gets the mass of the words that are not in it.
+    """
+    column = {word: index for index, word in enumerate(vocabulary)}
+    target = torch.tensor([column.get(word, 0) for word in words])
+    over = emissions.new_zeros(*emissions.shape[:-1], len(vocabulary))
+    return over.index_add_(-1, target, emissions.exp()).log()

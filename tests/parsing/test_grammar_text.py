@@ -226,8 +226,9 @@ def test_too_large_a_table_is_refused_before_allocation(tmp_path, monkeypatch):
 
 
 def test_shipped_grammars_are_found_by_name(tmp_path):
-    assert find_grammar("english").name == "english.pcfg"
-    for name in ("klingon", "../grammars/english", "english.pcfg", ""):
+    for name in ("english", "english.pcfg"):
+        assert find_grammar(name).name == "english.pcfg"
+    for name in ("klingon", "../grammars/english", ""):
         with pytest.raises(UserError, match=r"shipped are: .*english"):
             find_grammar(name)
 

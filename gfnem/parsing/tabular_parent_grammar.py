@@ -1,0 +1,64 @@
+"""A parent-conditioned grammar with fixed, written-down probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gfnem.parsing.grammar_text import find_grammar
+from gfnem.parsing.parent_binary_form import read_parent_grammar
+from gfnem.parsing.parent_grammar import ParentGrammar
+from gfnem.parsing.tabular_pcfg import TabularPCFG, emissions_over
+from gfnem.parsing.vocabulary import Vocabulary
+
+
+class TabularParentGrammar(ParentGrammar):
+    """The grammar of a file whose rules may name parents; it is not trained.
+
+    Args:
+        grammar: a file in the notation of `gfnem.parsing.parent_grammar_text`, or the name of an
+            embedded grammar such as "english_context".
+        vocabulary: the words behind word indices, `<unk>` first. The unknown word gets the mass of
+            the grammar's words that are not in it. If None: `<unk>` and all words of the grammar.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+
+    def __init__(self, grammar: str = "english_context", vocabulary: Sequence[str] | None = None):
+        tables = read_parent_grammar(find_grammar(grammar))
+        if vocabulary is None:
+            vocabulary = Vocabulary(tables.words).to_list()
+        super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
+        self.vocabulary = list(vocabulary)
+        self._names = tables.nonterminals
+        self.register_buffer("root", tables.root)
+        self.register_buffer("rules", tables.rules)
+        emissions = emissions_over(self.vocabulary, tables.words, tables.emissions)
+        self.register_buffer("emissions", emissions)
+
+    def names(self) -> list[str]:
+        """The nonterminals' names in the file."""
+        return self._names
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The file's log probabilities (see `ParentGrammar.tables`)."""
+        return self.root, self.rules, self.emissions
+
+
+def load_grammar(
+    grammar: str, vocabulary: Sequence[str] | None = None
+) -> TabularPCFG | TabularParentGrammar:
+    """The grammar of a file or an embedded one; `.ncfg` files are parent-conditioned.
+
+    Args:
+        grammar: a file or an embedded grammar's name.
+        vocabulary: see `TabularPCFG`.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    path = find_grammar(grammar)
+    kind = TabularParentGrammar if path.suffix == ".ncfg" else TabularPCFG
+    return kind(str(path), vocabulary)
