@@ -73,11 +73,15 @@ class ShapeEnergy(Component, nn.Module):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file (a prior is made by gfnem train-prior)") from error
+            raise UserError(
+                f"{path}: no such file (a prior is made by gfnem train-prior)"
+            ) from error
         except OSError as error:
             raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
         except Exception as error:  # there is no end to what damaged bytes can raise
-            raise UserError(f"{path}: not a prior of gfnem train-prior, or a damaged one") from error
+            raise UserError(
+                f"{path}: not a prior of gfnem train-prior, or a damaged one"
+            ) from error
         if not isinstance(content, dict) or content.get("kind") != _KIND:
             raise UserError(f"{path}: not a prior of gfnem train-prior")
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,11 +48,11 @@ class Contrast:
         self,
         energy: ShapeEnergy,
         data: Brackets,
-        chains: int = 512,
+        chains: int = 256,
         moves: int = 10,
         penalty: float = 1e-3,
         rate: float = 3e-3,
-        updates: int = 2000,
+        updates: int = 1000,
     ):
         self.energy, self.data, self.moves, self.penalty = energy, data, moves, penalty
         self.by_length = data.lengths.argsort(stable=True)
@@ -72,8 +74,8 @@ class Contrast:
         place = torch.minimum(place, self.first + self.count - 1)
         return self.data.binarised(self.by_length[place])
 
-    def update(self) -> None:
-        """Moves the chains, then the energy."""
+    def update(self) -> float:
+        """Moves the chains, then the energy; the loss, in nats, of which only a NaN says much."""
         moves = TreeMoves(1, rotations=1.0)
         self.chains, _, accepted = metropolis(
             moves, lambda z: -self.energy(z), self.x, self.chains, self.moves
@@ -81,11 +83,13 @@ class Contrast:
         self.accepted = float(accepted[self.lengths > 2].mean())
         data, chains = self.energy(self.draw()), self.energy(self.chains)
         scale = (data.square() + chains.square()).mean()
+        loss = (data - chains).mean() + self.penalty * scale
         self.optimizer.zero_grad()
-        ((data - chains).mean() + self.penalty * scale).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.energy.parameters(), 5.0)
         self.optimizer.step()
         self.schedule.step()
+        return float(loss.detach())
 
 
 @torch.no_grad()
@@ -138,10 +142,10 @@ def train_prior(
     data: str,
     out: str,
     valid: str | None = None,
-    updates: int = 2000,
+    updates: int = 1000,
     max_length: int = 20,
     dim: int = 32,
-    chains: int = 512,
+    chains: int = 256,
     moves: int = 10,
     penalty: float = 1e-3,
     rate: float = 3e-3,
@@ -159,20 +163,20 @@ def train_prior(
     train, summary = read_brackets(data, max_length)
     print(summary)
     if valid is None:
-        order = torch.randperm(len(train))
-        train, held_out = train.select(order[len(train) // 10 :]), train.select(
-            order[: len(train) // 10]
-        )
+        order, count = torch.randperm(len(train)), len(train) // 10
+        train, held_out = train.select(order[count:]), train.select(order[:count])
     else:
         held_out, summary = read_brackets(valid, max_length)
         print(summary)
+    _make_folder(Path(out).parent)  # before the work rather than after it
     print(f"training on {len(train):,} trees, holding out {len(held_out):,}", flush=True)
     short = held_out.select((held_out.lengths <= LISTED).nonzero().squeeze(1))
     energy = ShapeEnergy(dim)
     contrast = Contrast(energy, train, chains, moves, penalty, rate, updates)
     started = time.monotonic()
     for update in range(1, updates + 1):
-        contrast.update()
+        if not math.isfinite(contrast.update()):
+            raise UserError(f"update {update}: energies are no longer finite; lower --rate")
         if update % max(updates // 10, 1) == 0:
             line = f"update {update}/{updates}  rotations accepted {contrast.accepted:.0%}"
             if len(short):
@@ -183,6 +187,15 @@ def train_prior(
     _report(energy, train, short)
     print(f"done: {out} holds the prior; use it with gfnem train --model ShapedGrammar "
           f"--model.prior {out}")  # fmt: skip
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: cannot write into this folder")
 
 
 def _report(energy: ShapeEnergy, train: Brackets, short: Brackets) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.neural_pcfg import NeuralPCFG
+from gfnem.parsing.potentials import full_precision
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shape_energy import ShapeEnergy
 from gfnem.parsing.trees import Trees
@@ -45,7 +46,7 @@ class ShapedGrammar(Target):
 
     def __init__(
         self,
-        prior: str | ShapeEnergy,
+        prior: str,  # a hint for the command line: a union would have it open the file as YAML
         grammar: Target | None = None,
         temperature: float | Anneal = 1.0,
         vocab_size: int | None = None,
@@ -92,7 +93,8 @@ class ShapedGrammar(Target):
 
     @torch.no_grad()
     def _log_prior(self, z: Trees) -> Tensor:
-        return -self.prior(z) / self._temperature
+        with full_precision(self.prior.word):
+            return -self.prior(z) / self._temperature
 
     def facts(self) -> dict[str, Any]:
         """The grammar's."""
