@@ -80,7 +80,7 @@ class Contrast:
         self.chains, _, accepted = metropolis(
             moves, lambda z: -self.energy(z), self.x, self.chains, self.moves
         )
-        self.accepted = float(accepted[self.lengths > 2].mean())
+        self.accepted = float(accepted.mean())
         data, chains = self.energy(self.draw()), self.energy(self.chains)
         scale = (data.square() + chains.square()).mean()
         loss = (data - chains).mean() + self.penalty * scale

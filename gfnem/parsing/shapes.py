@@ -59,25 +59,9 @@ class Brackets:
     def log_counts(self) -> Tensor:
         """`(count, n, n + 1)` log number of binary trees over each span that agree.
 
-        `IMPOSSIBLE` for a span that crosses one of the tree's. By dynamic programming over widths.
+        `IMPOSSIBLE` for a span that crosses one of the tree's.
         """
-        count, n, _ = self.spans.shape
-        apart = ~_crossing(self.spans)
-        # by start and width, and by end and (falling) width: splits are plain slices
-        starts = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
-        starts[:, :, 1] = 0.0
-        ends = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
-        ends[:, :, n - 1] = 0.0
-        table = torch.full((count, n, n + 1), IMPOSSIBLE)
-        table.diagonal(1, 1, 2).zero_()
-        for width in range(2, n + 1):
-            places = n - width + 1
-            pairs = starts[:, :places, 1:width] + ends[:, width:, n - width + 1 : n]
-            total = pairs.logsumexp(-1).masked_fill(~apart.diagonal(width, 1, 2), IMPOSSIBLE)
-            starts[:, :places, width] = total
-            ends[:, width:, n - width] = total
-            table.diagonal(width, 1, 2).copy_(total)
-        return table
+        return torch.cat([_log_counts(spans) for spans in self.spans.split(1000)])
 
     def binarised(self, index: Tensor) -> Trees:
         """For each tree at `index` a binary tree drawn uniformly from those that agree with it.
@@ -151,6 +135,27 @@ def agreeing(brackets: Brackets) -> Tensor:
     wide = torch.arange(ends) - torch.arange(n)[:, None] > 1
     wanted = (brackets.spans & wide).view(count, -1).float()
     return wanted @ held.T > wanted.sum(1, keepdim=True) - 0.5
+
+
+def _log_counts(spans: Tensor) -> Tensor:
+    """Of `Brackets.log_counts`, by dynamic programming over widths."""
+    count, n, _ = spans.shape
+    apart = ~_crossing(spans)
+    # by start and width, and by end and (falling) width: splits are plain slices
+    starts = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
+    starts[:, :, 1] = 0.0
+    ends = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
+    ends[:, :, n - 1] = 0.0
+    table = torch.full((count, n, n + 1), IMPOSSIBLE)
+    table.diagonal(1, 1, 2).zero_()
+    for width in range(2, n + 1):
+        places = n - width + 1
+        pairs = starts[:, :places, 1:width] + ends[:, width:, n - width + 1 : n]
+        total = pairs.logsumexp(-1).masked_fill(~apart.diagonal(width, 1, 2), IMPOSSIBLE)
+        starts[:, :places, width] = total
+        ends[:, width:, n - width] = total
+        table.diagonal(width, 1, 2).copy_(total)
+    return table
 
 
 def _crossing(spans: Tensor) -> Tensor:

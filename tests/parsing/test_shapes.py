@@ -157,7 +157,7 @@ def test_contrast_learns_a_known_distribution():
     )
     energy = ShapeEnergy(16)
     updates = 200
-    contrast = Contrast(energy, data, 256, moves=5, penalty=1e-4, rate=1e-2, updates=updates)
+    contrast = Contrast(energy, data, 160, moves=5, penalty=1e-4, rate=1e-2, updates=updates)
     for _ in range(updates):
         contrast.update()
     for n, p in truth.items():
