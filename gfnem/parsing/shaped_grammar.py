@@ -35,7 +35,8 @@ class ShapedGrammar(Target):
     Args:
         prior: file written by `gfnem train-prior`, or the energy itself. A checkpoint holds the
             weights and does not need the file.
-        grammar: any model over trees of sentences; `NeuralPCFG` if None.
+        grammar: any model over trees of sentences; `NeuralPCFG` if None. (On the command line one
+            of your own must give `vocab_size` the default None, as `NeuralPCFG` does.)
         temperature: the `T`: a number, or an `Anneal` over M-updates. Published is the exponential
             way from 1 to 1000 over 10,000 M-updates.
         vocab_size: words, the unknown word included, for `NeuralPCFG`; from the data if None.
