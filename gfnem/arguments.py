@@ -59,7 +59,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        if missing := re.match(r"the following arguments are required: (\w+)\.", message):
+        if missing := re.match(r"the following arguments are required: ([\w-]+)\.", message):
             command = f"{command} {missing[1]}"
         raise SettingsError(f"{in_one_line(message)} (see {command} --help)") from ex
 
@@ -90,7 +90,7 @@ def in_one_line(message: str) -> str:
         (r"^Subcommand '\w+' does not accept option '([^']+)'", r"unknown setting \1"),
         (r"Option '([^']+)' is not accepted", r"unknown setting \1"),
         (r"^unrecognized arguments:", "unknown argument:"),
-        (r"the following arguments are required: (?:\w+\.)?", "missing: "),
+        (r"the following arguments are required: (?:[\w-]+\.)?", "missing: "),
     ):
         text = re.sub(pattern, plainly, text)
     return f"{key[1]}: {text}" if key else text

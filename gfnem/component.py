@@ -76,7 +76,8 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         spec: a `Component.spec()`; a component is returned as it is, and None stays None.
         base: the class that the result must derive from.
         facts: arguments known from elsewhere (such as a vocabulary size read off the data), given
-            to the constructor where it has a parameter of that name that `spec` leaves unset.
+            to the constructor where it has a parameter of that name that `spec` leaves unset, and
+            likewise to those of the components it is made of.
 
     Raises:
         UserError: if the class cannot be imported, is not a `base`, or rejects its arguments.
@@ -96,7 +97,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UserError(f"{spec['class_path']} is not a {base.__name__}")
     arguments = {
-        name: build(value, Component) if _is_spec(value) else value
+        name: build(value, Component, **facts) if _is_spec(value) else value
         for name, value in (spec.get("init_args") or {}).items()
     }
     parameters = inspect.signature(cls.__init__).parameters

@@ -369,14 +369,17 @@ class GFlowNetEM(pl.LightningModule):
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
         self.model.follow(int(self.m_updates))
         figures = {"units": self.model.units(x).to(self.device)}
-        exact = self.model.log_marginal(x)
-        if exact is not None:
-            figures["exact"] = exact
+        exact, likely = self.model.log_marginal(x), self.model.normalised()
+        log_p = exact if likely is self.model else likely.log_marginal(x)
         if self.has_policy:
-            _, log_weights = self.posterior(x).log_weights(self.eval_samples)
-            figures["elbo"] = elbo(log_weights)
-            figures["bound"] = importance_weighted(log_weights)
+            posterior = self.posterior(x)
+            z, log_weights = posterior.log_weights(self.eval_samples)
+            total = importance_weighted(log_weights) if exact is None else exact
+            figures["elbo_gap"] = total - elbo(log_weights)
             figures["ess"] = effective_sample_size(log_weights) / self.eval_samples
+            log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
+        if log_p is not None:  # exact inference, or a sampler to bound it with
+            figures["log_p"] = log_p
         self._held_out.append(figures)
 
     def on_validation_epoch_end(self) -> None:
@@ -388,13 +391,9 @@ class GFlowNetEM(pl.LightningModule):
             name: torch.cat([figures[name] for figures in self._held_out]).double()
             for name in self._held_out[0]
         }
-        log_marginal = total.get("exact", total.get("bound"))
-        if log_marginal is None:  # neither exact inference nor a sampler to bound it with
-            return
-        report = {"nll": -log_marginal.sum() / total["units"].sum()}
-        if "elbo" in total:
-            report["elbo_gap"] = (log_marginal - total["elbo"]).mean()
-            report["ess"] = total["ess"].mean()
+        report = {name: total[name].mean() for name in ("elbo_gap", "ess") if name in total}
+        if "log_p" in total:
+            report["nll"] = -total["log_p"].sum() / total["units"].sum()
         self.log_dict(
             {f"val_{name}": value.float() for name, value in report.items()}, prog_bar=True
         )

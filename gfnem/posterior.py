@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.estimates import LogMarginal
+from gfnem.estimates import LogMarginal, importance_weighted
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
@@ -64,6 +64,19 @@ class Posterior:
         scores = self.policy.score(self.context, self.space, trajectories)
         log_joint = self.model.log_joint(self.x, trajectories.latent)
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
+
+    @torch.no_grad()
+    def likelihood_bound(self, z: Any, log_weights: Tensor) -> Tensor:
+        """`(batch,)` importance-weighted `log p(x)` in nats of the target's normalised part.
+
+        Args:
+            z, log_weights: what `log_weights` gave.
+        """
+        part = self.model.normalised()
+        if part is not self.model:
+            log_weights = log_weights - self.model.log_joint(self.x, z)
+            log_weights = log_weights + part.log_joint(self.x, z)
+        return importance_weighted(log_weights)
 
     @torch.no_grad()
     def log_marginal(self, samples: int | None = None) -> LogMarginal:

@@ -53,6 +53,14 @@ class Target(Component, nn.Module, ABC):
         """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
         return None
 
+    def normalised(self) -> Target:
+        """The model whose `log p(x)` is reported as the likelihood of `x`.
+
+        The target itself, unless it multiplies a normalised model by factors that leave it
+        unnormalised: then that model.
+        """
+        return self
+
     def log_joint_given(self, x: Any) -> Callable[[Any], Tensor]:
         """`log_joint` of one batch for many latents, without autograd.
 

@@ -7,6 +7,8 @@ from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.neural_pcfg import NeuralPCFG
 from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.shape_energy import ShapeEnergy
+from gfnem.parsing.shaped_grammar import ShapedGrammar
 from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
@@ -21,6 +23,8 @@ __all__ = [
     "NeuralParentPCFG",
     "ParentGrammar",
     "Sentences",
+    "ShapeEnergy",
+    "ShapedGrammar",
     "TabularPCFG",
     "TabularParentGrammar",
     "TextData",

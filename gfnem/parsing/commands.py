@@ -86,6 +86,8 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
     module = _load_text_run(run)
     reader = _Reader(module)
     try:
+        if not hasattr(module.model, "sample"):
+            raise NotImplementedError(f"{type(module.model).__name__} cannot sample")
         x, z = module.model.sample(count)
     except (NotImplementedError, RuntimeError) as error:
         raise UserError(str(error)) from error
@@ -203,6 +205,8 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
     names = label_names(module)
     marginal = parses.log_marginal
     estimate: dict[str, Any] = {"value": float(marginal.value[row])}
+    if module.model.normalised() is not module.model:
+        estimate["normalised"] = False
     if marginal.exact:
         estimate["method"] = "exact"
     else:
@@ -281,20 +285,27 @@ def _figures(
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
     sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
-    exact = False
+    exact, likely = False, module.model.normalised()
     for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         parses = parse_batch(module, x, decode)
-        exact = parses.log_marginal.exact
         log_marginal = parses.log_marginal.value.double()
+        log_p = log_marginal if parses.log_marginal.exact else None
+        if likely is not module.model:
+            with torch.no_grad():
+                log_p = likely.log_marginal(x)
+        exact = log_p is not None
         if module.has_policy and samples is not None:
-            _, log_weights = module.posterior(x).log_weights(samples)
-            sums["bound"] -= float(importance_weighted(log_weights).sum())
-            if not exact:
+            posterior = module.posterior(x)
+            z, log_weights = posterior.log_weights(samples)
+            bound = posterior.likelihood_bound(z, log_weights).double()
+            log_p = log_p if exact else bound
+            sums["bound"] -= float(bound.sum())
+            if not parses.log_marginal.exact:
                 log_marginal = importance_weighted(log_weights).double()
             sums["gap"] += float((log_marginal - elbo(log_weights)).sum())
             sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
-        sums["nll"] -= float(log_marginal.sum())
+        sums["nll"] -= float((log_marginal if log_p is None else log_p).double().sum())
         sums["units"] += float(module.model.units(x).sum())
         for place, row in enumerate(rows):
             if gold[row] is None:
@@ -313,6 +324,8 @@ def _figures(
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
     }
+    if likely is not module.model:
+        figures["likelihood_of"] = type(likely).__name__
     if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
         figures["elbo_gap"] = sums["gap"] / len(tokens)
@@ -346,10 +359,14 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
             table.add_row(title, *cells)
 
     how = "exact" if figures["exact"] else f"bound, {samples} samples"
+    gap = "ELBO gap per sentence, nats"
+    if "likelihood_of" in figures:  # the sampler aims at more than what has a likelihood
+        how = f"{figures['likelihood_of']} alone, {how}"
+        gap = f"ELBO gap per sentence, nats (of the unnormalised whole, {samples} samples)"
     row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
     if figures["exact"]:
         row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")
-    row("ELBO gap per sentence, nats", "{:.3f}", "elbo_gap")
+    row(gap, "{:.3f}", "elbo_gap")
     row(f"effective sample size, of {samples}", "{:.1%}", "ess")
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")

@@ -161,7 +161,10 @@ class TextData(DataModule):
         if not middling:
             return []
         chosen = middling[:4]
-        parses = parse(module, self.encode(chosen))
+        try:
+            parses = parse(module, self.encode(chosen))
+        except UserError:  # trained without a sampler, and without exact inference
+            return []
         names = label_names(module)
         drawings = [
             (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
