@@ -133,6 +133,7 @@ def _train_parser(
         forest,
         forest_policy,
         neural_pcfg,
+        rnng,
         tabular_pcfg,
         topdown,
         topdown_policy,

@@ -6,6 +6,7 @@ from gfnem.parsing.forest_policy import ForestPolicy
 from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.neural_pcfg import NeuralPCFG
 from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
+from gfnem.parsing.rnng import RNNG
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
@@ -19,6 +20,7 @@ __all__ = [
     "NeuralPCFG",
     "NeuralParentPCFG",
     "ParentGrammar",
+    "RNNG",
     "Sentences",
     "TabularPCFG",
     "TextData",
