@@ -134,6 +134,8 @@ def _train_parser(
         forest_policy,
         neural_pcfg,
         rnng,
+        shift_reduce,
+        shift_reduce_policy,
         tabular_pcfg,
         topdown,
         topdown_policy,

@@ -8,20 +8,24 @@ from gfnem.parsing.neural_pcfg import NeuralPCFG
 from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
 from gfnem.parsing.rnng import RNNG
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.shift_reduce import ShiftReduceSpace
+from gfnem.parsing.shift_reduce_policy import ShiftReducePolicy
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
 from gfnem.parsing.topdown_policy import TopDownPolicy
 from gfnem.parsing.trees import Trees
 
 __all__ = [
+    "RNNG",
     "ForestPolicy",
     "ForestSpace",
     "Grammar",
     "NeuralPCFG",
     "NeuralParentPCFG",
     "ParentGrammar",
-    "RNNG",
     "Sentences",
+    "ShiftReducePolicy",
+    "ShiftReduceSpace",
     "TabularPCFG",
     "TextData",
     "TopDownPolicy",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import dropout, logsigmoid
 
+from gfnem.parsing.derivations import Derivations, preorder
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.shift_reduce import Derivations
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
@@ -32,15 +33,20 @@ class RNNG(GenerativeModel):
     Args:
         vocab_size: words, the unknown word included; from the data if None.
         dim: size of embeddings and of both LSTMs' states.
+        dropout: share of what the stack reads of its items, and of what choices and words read of
+            the stack, that is left out at random; in training and with autograd only, that is, in
+            the M-step: what the sampler aims at is not random.
     """
 
     unit = "token"
 
-    def __init__(self, vocab_size: int | None = None, dim: int = 128):
+    def __init__(self, vocab_size: int | None = None, dim: int = 128, dropout: float = 0.3):
         if vocab_size is None or vocab_size < 1 or dim < 1:
             raise ValueError("vocab_size and dim are needed, each at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"needs 0 <= dropout < 1, not {dropout}")
         super().__init__()
-        self.vocab_size, self.dim = vocab_size, dim
+        self.vocab_size, self.dim, self.dropout = vocab_size, dim, dropout
         self.word = nn.Embedding(vocab_size, dim)
         self.compose_net = nn.Linear(2 * dim, 5 * dim)
         self.bottom = nn.Parameter(torch.zeros(2 * dim))
@@ -54,8 +60,8 @@ class RNNG(GenerativeModel):
             self.item_net.bias[dim : 2 * dim] += 1
 
     def facts(self) -> dict[str, Any]:
-        """What spaces and policies are told: there is one label."""
-        return {"nonterminals": 1}
+        """What spaces and policies are told: one label, and how large `Stack.state` is."""
+        return {"nonterminals": 1, "stack_size": 2 * self.dim}
 
     def names(self) -> list[str]:
         """The only label."""
@@ -114,17 +120,15 @@ class RNNG(GenerativeModel):
         Whatever several trees of the batch have in common is computed once: equal subtrees, equal
         stacks, and the distribution of the next word given a stack.
         """
-        way = Derivations.from_trees(z, x.max_length)
+        stacks = self.stacks(x, z)
+        way, states = stacks.way, self._drop(stacks.states)
         nodes = way.first.shape[2]
-        item, table = self._items(x, way)
-        after, states, depths = self._stacks(way, item, table)
-
-        close = self.close_logit(states, depths == 0)
+        close = self.close_logit(states, stacks.depths == 0)
         choices = torch.cat([logsigmoid(close), logsigmoid(-close)])
-        chosen = pick(choices, after + len(close) * way.shifts)
+        chosen = pick(choices, stacks.after + len(close) * way.shifts)
         score = torch.where(way.item_mask, chosen, 0.0).sum(2)
 
-        before = torch.where(way.below < 0, 0, after.gather(2, way.below.clamp(min=0)))
+        before = torch.where(way.below < 0, 0, stacks.after.gather(2, way.below.clamp(min=0)))
         before = torch.where(way.item_mask[:, :, nodes:], before, 0)
         used, place = before.unique(return_inverse=True)
         seen = states.index_select(0, used)
@@ -134,12 +138,17 @@ class RNNG(GenerativeModel):
         said = said.sum(3) + pick(self.word_bias, words) - pick(total, place)
         return score + torch.where(way.item_mask[:, :, nodes:], said, 0.0).sum(2)
 
+    def stacks(self, x: Sentences, z: Trees) -> Stacks:
+        """What all stacks look like on the way to the given trees, each different one once."""
+        way = Derivations.from_trees(z, x.max_length)
+        return self._stacks(way, *self._items(x, way))
+
     def _items(self, x: Sentences, way: Derivations) -> tuple[Tensor, Tensor]:
         """Vectors of all subtrees, each different one once.
 
         Returns `(batch, samples, items)` int64, the vector's row, and `(rows, 2 * dim)`.
         """
-        batch, samples, nodes = way.first.shape
+        samples, nodes = way.first.shape[1:]
         words, which = x.tokens.unique(return_inverse=True)
         item = torch.cat([torch.zeros_like(way.first), which[:, None].expand(-1, samples, -1)], 2)
         table = self.leaves(words)
@@ -153,15 +162,8 @@ class RNNG(GenerativeModel):
             table = torch.cat([table, joined])
         return item, table
 
-    def _stacks(
-        self, way: Derivations, item: Tensor, table: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """States of all stacks, each different one once; row 0 is the empty stack's.
-
-        Returns `(batch, samples, items)` int64, the row of the stack that each item tops;
-        `(rows, 2 * dim)` states; `(rows,)` int64, how many items lie below the top.
-        """
-        inputs = self.item_net(table[:, : self.dim])
+    def _stacks(self, way: Derivations, item: Tensor, table: Tensor) -> Stacks:
+        inputs = self.item_net(self._drop(table[:, : self.dim]))
         states, depths = self.bottom[None], [way.depth.new_zeros(1)]
         after = torch.zeros_like(item)
         depth = way.depth.gather(2, way.begin).masked_fill(~way.item_mask, -1)
@@ -175,7 +177,10 @@ class RNNG(GenerativeModel):
             pushed = self.push(states.index_select(0, under), inputs.index_select(0, over))
             depths.append(torch.full_like(kinds, level))
             states = torch.cat([states, pushed])
-        return after, states, torch.cat(depths)
+        return Stacks(way, after, states, torch.cat(depths))
+
+    def _drop(self, tensor: Tensor) -> Tensor:
+        return dropout(tensor, self.dropout, self.training and torch.is_grad_enabled())
 
     # ------------------------------------------------------------------ sampling
 
@@ -231,6 +236,23 @@ class RNNG(GenerativeModel):
         return tokens[done], stack.read[done], *nodes
 
 
+@dataclass
+class Stacks:
+    """Every stack on the way to some trees, each different one once.
+
+    Attributes:
+        way: the derivations.
+        after: `(batch, samples, items)` int64, the row of the stack that each item tops.
+        states: `(rows, 2 * dim)` what each looks like; row 0 is empty.
+        depths: `(rows,)` int64, how many items lie below the top.
+    """
+
+    way: Derivations
+    after: Tensor
+    states: Tensor
+    depths: Tensor
+
+
 class Stack:
     """The stacks of many derivations, item by item, without autograd.
 
@@ -282,13 +304,7 @@ class Stack:
 
     def nodes(self) -> tuple[Tensor, Tensor, Tensor]:
         """`(rows, max_length - 1)` left ends, right ends and splits so far, in preorder."""
-        most = self.max_length
-        split = torch.arange(most, device=self.read.device).expand_as(self._left)
-        key = self._left * (most + 1) + most - self._right
-        order = key.masked_fill(self._right == 0, most * (most + 1)).argsort(dim=1)
-        parts = (part.gather(1, order) for part in (self._left, self._right, split))
-        known = torch.arange(most, device=split.device) < (self._right > 0).sum(1, keepdim=True)
-        return tuple((part * known)[:, : most - 1] for part in parts)
+        return preorder(self._left, self._right)
 
 
 def pick(table: Tensor, index: Tensor) -> Tensor:

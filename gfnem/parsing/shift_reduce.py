@@ -1,4 +1,4 @@
-"""Binary trees read as shift-reduce derivations."""
+"""Unlabelled trees from left to right: shift the next word, or reduce the two topmost items."""
 
 from __future__ import annotations
 
@@ -7,72 +7,138 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.parsing.derivations import preorder
+from gfnem.parsing.moves import TreeMoves
+from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.space import LatentSpace
+
+SHIFT, REDUCE = 0, 1
 
 
 @dataclass
-class Derivations:
-    """What stands on the stack, and when, as trees are built from left to right.
-
-    SHIFT pushes the next word, REDUCE joins the two topmost items into one. Every word and every
-    node of a tree is pushed once; these are its *items*: nodes first, in preorder, then words.
-    What lies below an item depends only on its left end `i`: the left child of the one node that
-    is split at `i`, or nothing where `i` is 0. Right after an item is pushed, a left child is
-    followed by SHIFT, a right child by REDUCE, and the root by the end.
+class ShiftReduceState:
+    """A stack of trees over the words read so far.
 
     Attributes:
-        first, second: `(batch, samples, nodes)` int64, which items a node joins.
-        below: `(batch, samples, n)` int64, the item below those that begin at each word; -1: none.
-        depth: `(batch, samples, n)` int64, how many items lie below those that begin at each word.
-        height: `(batch, samples, nodes)` int64, levels of nodes in a subtree, at least 1; 0 past a
-            tree's nodes.
-        begin: `(batch, samples, items)` int64, the left end of each item.
-        shifts: `(batch, samples, items)` bool: left children.
-        item_mask: `(batch, samples, items)` bool: which entries are items.
+        left, right: `(batch, samples, n)` int64, the span of the node that is split at each place,
+            both 0 where there is no such node (yet).
+        read: `(batch, samples)` int64 words shifted.
+        lengths: `(batch, samples)` int64 tokens of the sentence.
     """
 
-    first: Tensor
-    second: Tensor
-    below: Tensor
-    depth: Tensor
-    height: Tensor
-    begin: Tensor
-    shifts: Tensor
-    item_mask: Tensor
+    left: Tensor
+    right: Tensor
+    read: Tensor
+    lengths: Tensor
 
-    @classmethod
-    def from_trees(cls, z: Trees, n: int) -> Derivations:
-        """Reads trees over sentences padded to `n` words, without any loop."""
-        batch, samples, nodes = z.left.shape
-        device = z.left.device
-        words = torch.arange(n, device=device)
-        node_mask = z.mask().expand(-1, samples, -1)
-        first, second = (
-            torch.where(index < 0, nodes + start, index)
-            for index, start in zip(z.child_index(), (z.left, z.split), strict=True)
-        )
-        # entries past a tree's nodes write to a place of their own, which is cut off again
-        below = torch.full((batch, samples, n + 1), -1, device=device)
-        below.scatter_(2, torch.where(node_mask, z.split, n), first)
-        shifts = torch.zeros(batch, samples, nodes + n + 1, dtype=torch.bool, device=device)
-        shifts.scatter_(2, torch.where(node_mask, first, nodes + n), True)
+    def starts(self) -> Tensor:
+        """`(batch, samples, n)` bool: where an item of the stack begins."""
+        places = torch.arange(self.left.shape[2], device=self.left.device)
+        return (self.right == 0) & (places < self.read.unsqueeze(2))
 
-        real = node_mask[..., None]
-        covers = (z.left[..., None] <= words) & (words < z.right[..., None]) & real
-        right_of = (z.split[..., None] <= words) & covers
-        above = covers.sum(2)  # (batch, samples, n) nodes above each word
-        around = covers.gather(3, z.left[..., None, :].expand(-1, -1, nodes, -1))
-        around &= z.right[..., None] >= z.right[..., None, :]
-        deepest = torch.where(covers, above[:, :, None], 0).amax(3)
-        height = torch.where(node_mask, deepest - around.sum(2) + 1, 0)
-        word_mask = (words < z.lengths[:, None])[:, None].expand(-1, samples, -1)
-        return cls(
-            first,
-            second,
-            below[..., :n],
-            right_of.sum(2),
-            height,
-            torch.cat([z.left, words.expand(batch, samples, -1)], 2),
-            shifts[..., :-1],
-            torch.cat([node_mask, word_mask], 2),
+    def focus(self) -> tuple[Tensor, Tensor]:
+        """`(batch, samples)` where the topmost item begins, and the one below it; 0 for none."""
+        places = torch.arange(self.left.shape[2], device=self.left.device)
+        starts = places * self.starts()
+        top = starts.amax(2)
+        return top, torch.where(starts < top.unsqueeze(2), starts, 0).amax(2)
+
+    def completed(self) -> Trees:
+        """A complete tree on whose way this state lies: all the rest is reduced in the end."""
+        places = torch.arange(self.left.shape[2], device=self.left.device)
+        lengths = self.lengths.unsqueeze(2)
+        missing = (self.right == 0) & (places > 0) & (places < lengths)
+        last = (places * missing).cummax(2).values
+        before = torch.nn.functional.pad(last, (1, -1))
+        left = torch.where(missing, before, self.left)
+        left, right, split = preorder(left, torch.where(missing, lengths, self.right))
+        return Trees(left, right, split, torch.zeros_like(left), self.lengths[:, 0])
+
+
+class ShiftReduceSpace(LatentSpace):
+    """Builds an unlabelled binary tree as a shift-reduce parser does; every tree in one way.
+
+    Action 0 pushes the next word onto a stack, action 1 joins the two topmost items. A sentence of
+    `n` words takes `2 n - 1` actions.
+
+    Args:
+        nonterminals: labels of the model's trees, which must be 1.
+    """
+
+    one_path = True
+
+    def __init__(self, nonterminals: int = 1):
+        if nonterminals != 1:
+            raise ValueError(f"builds trees without labels, not with {nonterminals}")
+        self.nonterminals = nonterminals
+
+    def initial_state(self, x: Sentences, samples: int) -> ShiftReduceState:
+        """An empty stack."""
+        left, right = x.lengths.new_zeros(2, len(x), samples, x.max_length)
+        lengths = x.lengths[:, None].expand(-1, samples)
+        return ShiftReduceState(left, right, torch.zeros_like(lengths), lengths)
+
+    def final_state(self, x: Sentences, z: Trees) -> ShiftReduceState:
+        """One item on the stack."""
+        state = self.initial_state(x, z.samples)
+        # entries past a tree's nodes are 0, and so is what they write: no node is split at 0
+        state.left.scatter_(2, z.split, z.left)
+        state.right.scatter_(2, z.split, z.right)
+        return ShiftReduceState(state.left, state.right, state.lengths, state.lengths)
+
+    def to_latent(self, x: Sentences, state: ShiftReduceState) -> Trees:
+        """The nodes in preorder."""
+        left, right, split = preorder(state.left, state.right)
+        return Trees(left, right, split, torch.zeros_like(left), x.lengths)
+
+    def is_final(self, state: ShiftReduceState) -> Tensor:
+        """All words read and joined."""
+        return (state.read == state.lengths) & (state.focus()[0] == 0)
+
+    def is_initial(self, state: ShiftReduceState) -> Tensor:
+        """No word read."""
+        return state.read == 0
+
+    def forward_mask(self, state: ShiftReduceState) -> Tensor:
+        """SHIFT while there are words, REDUCE while there are two items."""
+        return torch.stack([state.read < state.lengths, state.focus()[0] > 0], 2)
+
+    def backward_mask(self, state: ShiftReduceState) -> Tensor:
+        """One way back."""
+        return ~self.is_initial(state).unsqueeze(2)
+
+    def step(self, state: ShiftReduceState, action: Tensor) -> ShiftReduceState:
+        """Shifts or reduces."""
+        top, under = state.focus()
+        places = torch.arange(state.left.shape[2], device=top.device)
+        joined = (places == top.unsqueeze(2)) & (action == REDUCE).unsqueeze(2)
+        return ShiftReduceState(
+            torch.where(joined, under.unsqueeze(2), state.left),
+            torch.where(joined, state.read.unsqueeze(2), state.right),
+            state.read + (action == SHIFT),
+            state.lengths,
         )
+
+    def unstep(self, state: ShiftReduceState, action: Tensor) -> ShiftReduceState:
+        """Takes the topmost item apart, or gives the word back."""
+        top, _ = state.focus()
+        whole = (state.left == top.unsqueeze(2)) & (state.right == state.read.unsqueeze(2))
+        return ShiftReduceState(
+            state.left.masked_fill(whole, 0),
+            state.right.masked_fill(whole, 0),
+            state.read - (state.read - top == 1).long(),
+            state.lengths,
+        )
+
+    def undo_of(self, state: ShiftReduceState, action: Tensor) -> Tensor:
+        """The only way back."""
+        return torch.zeros_like(action)
+
+    def redo_of(self, state: ShiftReduceState, action: Tensor) -> Tensor:
+        """An item of one word was shifted, others reduced."""
+        return (state.read - state.focus()[0] > 1).long()
+
+    def moves(self) -> TreeMoves:
+        """Rotations."""
+        return TreeMoves(self.nonterminals)
