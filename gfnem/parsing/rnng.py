@@ -14,6 +14,9 @@ from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
+#: stacks whose next words' probabilities are held in memory at a time
+CHUNK = 4096
+
 
 class RNNG(GenerativeModel):
     """A recurrent neural network grammar over unlabelled binary trees.
@@ -132,7 +135,8 @@ class RNNG(GenerativeModel):
         before = torch.where(way.item_mask[:, :, nodes:], before, 0)
         used, place = before.unique(return_inverse=True)
         seen = states.index_select(0, used)
-        query, total = self.word_query(seen), self.word_logits(seen).logsumexp(1)
+        query = self.word_query(seen)
+        total = torch.cat([self.word_logits(part).logsumexp(1) for part in seen.split(CHUNK)])
         words = x.tokens[:, None].expand_as(place)
         said = pick(query, place) * self.word(x.tokens)[:, None]
         said = said.sum(3) + pick(self.word_bias, words) - pick(total, place)
