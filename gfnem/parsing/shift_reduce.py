@@ -63,15 +63,15 @@ class ShiftReduceSpace(LatentSpace):
     `n` words takes `2 n - 1` actions.
 
     Args:
-        nonterminals: labels of the model's trees, which must be 1.
+        nonterminals: labels of the model's trees, of which there can be but one.
     """
 
     one_path = True
 
-    def __init__(self, nonterminals: int = 1):
-        if nonterminals != 1:
-            raise ValueError(f"builds trees without labels, not with {nonterminals}")
-        self.nonterminals = nonterminals
+    def __init__(self, nonterminals: int | None = None):
+        if nonterminals not in (None, 1):
+            raise ValueError(f"it builds trees without labels, and the model has {nonterminals}")
+        self.nonterminals = 1
 
     def initial_state(self, x: Sentences, samples: int) -> ShiftReduceState:
         """An empty stack."""

@@ -47,7 +47,7 @@ class ShiftReducePolicy(Policy):
 
     Args:
         vocab_size: words, the unknown word included; from the data if None.
-        stack_size: size of the generator's states; from the model. 0 where there is none.
+        stack_size: size of the generator's states; from the model. None where it has none.
         dim: size of word embeddings and LSTM states.
         use_prior: whether to use the target's choices where it offers them.
     """
@@ -55,14 +55,14 @@ class ShiftReducePolicy(Policy):
     def __init__(
         self,
         vocab_size: int | None = None,
-        stack_size: int = 0,
+        stack_size: int | None = None,
         dim: int = 128,
         use_prior: bool = True,
     ):
         if vocab_size is None:
             raise ValueError("vocab_size is needed")
         super().__init__()
-        self.use_prior = use_prior and stack_size > 0
+        self.use_prior = use_prior and stack_size is not None
         self.encoder = FenceEncoder(vocab_size, dim)
         hidden = self.encoder.dim_out
         self.ends = nn.Linear(hidden, 3 * hidden)

@@ -131,8 +131,8 @@ def test_the_sampler_becomes_the_posterior(space):
         x, policy = Sentences.from_lists(sentences), ShiftReducePolicy(WORDS, 12, dim=16)
     before = distances(policy, space, model, x)
     optimizer = torch.optim.Adam(policy.parameters(), betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, 300, pct_start=0.1)
-    for _ in range(300):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, 200, pct_start=0.1)
+    for _ in range(200):
         context = policy.encode(x, model)
         drawn = policy.sample(context, x, space, 32, Exploration(epsilon=0.05))
         scores = policy.score(context, space, drawn)
