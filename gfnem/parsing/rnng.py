@@ -167,6 +167,7 @@ class RNNG(GenerativeModel):
         return item, table
 
     def _stacks(self, way: Derivations, item: Tensor, table: Tensor) -> Stacks:
+        # from the bottom of the stacks to their tops, as `_items` goes from words to roots
         inputs = self.item_net(self._drop(table[:, : self.dim]))
         states, depths = self.bottom[None], [way.depth.new_zeros(1)]
         after = torch.zeros_like(item)
@@ -211,9 +212,8 @@ class RNNG(GenerativeModel):
             torch.cat(part)[:count] for part in zip(*pieces, strict=True)
         )
         longest = int(lengths.max())
-        parts = (part[:, None, : longest - 1] for part in (left, right, split))
-        z = Trees(*parts, torch.zeros(count, 1, longest - 1, dtype=torch.long), lengths)
-        z.label = z.label.to(tokens.device)
+        left, right, split = (part[:, None, : longest - 1] for part in (left, right, split))
+        z = Trees(left, right, split, torch.zeros_like(left), lengths)
         return Sentences(tokens[:, :longest], lengths), z
 
     def _derive(self, count: int, max_length: int) -> tuple[Tensor, ...]:

@@ -111,6 +111,12 @@ class TestRNNG(TargetTestCase):
         return policy.sample(policy.encode(x), x, TopDownSpace(1), 20).latent
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_dreams_are_no_longer_than_asked_for(length):
+    x, z = make_model(closing=1.0).sample(50, length)
+    assert x.max_length == length and z.left.shape == (50, 1, length - 1)
+
+
 def test_dropout_is_for_the_m_step_alone():
     model = RNNG(WORDS, 8, dropout=0.5)
     x, z = model.sample(8, 10)
