@@ -6,9 +6,12 @@ from gfnem.parsing.forest_policy import ForestPolicy
 from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.neural_pcfg import NeuralPCFG
 from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
+from gfnem.parsing.rnng import RNNG
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shape_energy import ShapeEnergy
 from gfnem.parsing.shaped_grammar import ShapedGrammar
+from gfnem.parsing.shift_reduce import ShiftReduceSpace
+from gfnem.parsing.shift_reduce_policy import ShiftReducePolicy
 from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
@@ -16,6 +19,7 @@ from gfnem.parsing.topdown_policy import TopDownPolicy
 from gfnem.parsing.trees import Trees
 
 __all__ = [
+    "RNNG",
     "ForestPolicy",
     "ForestSpace",
     "Grammar",
@@ -25,6 +29,8 @@ __all__ = [
     "Sentences",
     "ShapeEnergy",
     "ShapedGrammar",
+    "ShiftReducePolicy",
+    "ShiftReduceSpace",
     "TabularPCFG",
     "TabularParentGrammar",
     "TextData",

@@ -9,20 +9,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from gfnem.parsing.sentences import Sentences
 
 
-class SpanEncoder(nn.Module):
-    """Reads a sentence with a bidirectional LSTM and gives every span `[i, j)` a vector.
-
-    The vector depends on the states at the span's two ends (as in Stern et al. 2017, section 4,
-    but with a projection of its own for each end), and on the span's width.
+class FenceEncoder(nn.Module):
+    """Reads a sentence with a bidirectional LSTM and gives every place between words a vector.
 
     Args:
         vocab_size: words, the unknown word included.
         dim: size of embeddings, of each direction's state, and of half the output.
         features: size of what else is known of each word; 0 for nothing.
-        max_width: wider spans share one width embedding.
     """
 
-    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, max_width: int = 64):
+    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0):
         super().__init__()
         self.features = None
         if features:
@@ -32,20 +28,6 @@ class SpanEncoder(nn.Module):
         if features:  # a word hardly ever met is then what its features say, and not noise
             nn.init.zeros_(self.embedding.weight)
         self.lstm = nn.LSTM(dim, dim, batch_first=True, bidirectional=True)
-        self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
-        self.width = nn.Embedding(max_width + 1, self.dim_out)
-        self.mix = nn.Sequential(nn.ReLU(), nn.Linear(self.dim_out, self.dim_out), nn.ReLU())
-
-    def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
-        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.
-
-        `features` `(batch, n, features)`: what else is known of each word.
-        """
-        left, right = self.ends(self.fences(x, features)).chunk(2, -1)
-        starts, ends = span_list(x.max_length, left.device)
-        width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
-        spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
-        return self.mix(spans)
 
     def fences(self, x: Sentences, features: Tensor | None = None) -> Tensor:
         """`(batch, n + 1, 2 * dim)` states between words: before the first, ..., after the last.
@@ -64,6 +46,35 @@ class SpanEncoder(nn.Module):
         forward, backward = states.chunk(2, -1)
         pad = nn.functional.pad
         return torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
+
+
+class SpanEncoder(FenceEncoder):
+    """Gives every span `[i, j)` of a sentence a vector.
+
+    The vector depends on the states at the span's two ends (as in Stern et al. 2017, section 4,
+    but with a projection of its own for each end), and on the span's width.
+
+    Args:
+        vocab_size, dim, features: as in `FenceEncoder`.
+        max_width: wider spans share one width embedding.
+    """
+
+    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, max_width: int = 64):
+        super().__init__(vocab_size, dim, features)
+        self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
+        self.width = nn.Embedding(max_width + 1, self.dim_out)
+        self.mix = nn.Sequential(nn.ReLU(), nn.Linear(self.dim_out, self.dim_out), nn.ReLU())
+
+    def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
+        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.
+
+        `features` `(batch, n, features)`: what else is known of each word.
+        """
+        left, right = self.ends(self.fences(x, features)).chunk(2, -1)
+        starts, ends = span_list(x.max_length, left.device)
+        width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
+        spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
+        return self.mix(spans)
 
 
 def span_list(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
