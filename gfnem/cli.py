@@ -133,6 +133,7 @@ def _train_parser(
         forest,
         forest_policy,
         neural_pcfg,
+        parent_grammar,
         tabular_pcfg,
         topdown,
         topdown_policy,

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammar import draw_derivations
+from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
-    ParentPotentials,
     parent_log_partition,
-    parent_sample,
     parent_span_marginals,
-    parent_tree_log_joint,
     parent_viterbi,
 )
+from gfnem.parsing.parent_potentials import ParentPotentials
+from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
@@ -57,10 +58,10 @@ class ParentGrammar(GenerativeModel):
         return [f"NT{index}" for index in range(self.nonterminals)]
 
     def facts(self) -> dict[str, Any]:
-        """What spaces and policies are told: `nonterminals`."""
-        return {"nonterminals": self.nonterminals}
+        """What spaces and policies are told: `nonterminals`, and that parents matter."""
+        return {"nonterminals": self.nonterminals, "parent_conditioned": True}
 
-    def parent_potentials(self, x: Sentences) -> ParentPotentials:
+    def potentials(self, x: Sentences) -> ParentPotentials:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
         root, rules, emissions = self.tables()
         words = emissions.permute(2, 0, 1).index_select(0, x.tokens.flatten())
@@ -69,12 +70,24 @@ class ParentGrammar(GenerativeModel):
 
     def log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
-        return parent_tree_log_joint(self.parent_potentials(x), z).sum(2)
+        return parent_tree_log_joint(self.potentials(x), z).sum(2)
+
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
+        """`(batch, samples)` log weight of the rules that a top-down state has used.
+
+        Raises:
+            ValueError: for bottom-up states, which do not know parents yet.
+        """
+        if not isinstance(state, TopDownState):
+            raise ValueError("a parent-conditioned grammar weighs partial trees top-down only")
+        trees, chosen = partial_trees(state)
+        scores = parent_tree_log_joint(self.potentials(x), trees)
+        return torch.where(chosen, scores, 0.0).sum(2)
 
     def log_joint_given(self, x: Sentences):
         """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
         with torch.no_grad():
-            potentials = self.parent_potentials(x)
+            potentials = self.potentials(x)
 
         def log_joint(z: Trees) -> Tensor:
             with torch.no_grad():
@@ -84,22 +97,22 @@ class ParentGrammar(GenerativeModel):
 
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats."""
-        return parent_log_partition(self.parent_potentials(x))
+        return parent_log_partition(self.potentials(x))
 
     @torch.no_grad()
     def sample_posterior(self, x: Sentences, samples: int) -> Trees:
         """Exact draws of `P(z|x)`."""
-        return parent_sample(self.parent_potentials(x), samples)
+        return parent_sample(self.potentials(x), samples)
 
     @torch.no_grad()
     def best_trees(self, x: Sentences) -> Trees:
         """The most probable tree of each sentence."""
-        return parent_viterbi(self.parent_potentials(x))[0]
+        return parent_viterbi(self.potentials(x))[0]
 
     @torch.no_grad()
     def span_marginals(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span."""
-        return parent_span_marginals(self.parent_potentials(x))
+        return parent_span_marginals(self.potentials(x))
 
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""

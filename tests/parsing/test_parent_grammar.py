@@ -6,14 +6,13 @@ from brute import all_trees, keys, random_tables
 
 from gfnem.parsing import NeuralParentPCFG, Sentences, Trees
 from gfnem.parsing.inside import log_partition
+from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
-    ParentPotentials,
     parent_log_partition,
-    parent_sample,
     parent_span_marginals,
-    parent_tree_log_joint,
     parent_viterbi,
 )
+from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.testing import TargetTestCase
 
