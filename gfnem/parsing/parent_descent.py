@@ -67,13 +67,9 @@ class ParentChoices(Choices):
 
     def leaves(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
         """See `Choices`."""
-        given = self.potentials
         first, second = (
-            given.leaf_rules(table, nodes.label, nodes.row * self.max_length + word)
-            for table, word in (
-                (given.word_first, nodes.left),
-                (given.word_second, nodes.right - 1),
-            )
+            self.potentials.leaf_rules(nodes.label, nodes.row * self.max_length + word, side)
+            for side, word in enumerate((nodes.left, nodes.right - 1))
         )
         return first / self.temperature, second / self.temperature
 

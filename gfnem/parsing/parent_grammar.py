@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammar import draw_derivations
+from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
     parent_log_partition,
@@ -42,6 +45,7 @@ class ParentGrammar(GenerativeModel):
             raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
+        self._kept: tuple | None = None  # see `unchanged`
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,10 +67,28 @@ class ParentGrammar(GenerativeModel):
 
     def potentials(self, x: Sentences) -> ParentPotentials:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
+        if self._kept is None:
+            return self._potentials(x)
+        if self._kept[0] is not x:
+            with torch.enable_grad():
+                potentials = self._potentials(x)
+            self._kept = x, potentials, potentials.detach()
+        return self._kept[1 if torch.is_grad_enabled() else 2]
+
+    def _potentials(self, x: Sentences) -> ParentPotentials:
         root, rules, emissions = self.tables()
-        words = emissions.permute(2, 0, 1).index_select(0, x.tokens.flatten())
+        words = emissions.index_select(2, x.tokens.flatten()).permute(2, 0, 1).contiguous()
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Keeps the potentials of the batch that was asked for last."""
+        self._kept = None, None, None
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
@@ -83,6 +105,10 @@ class ParentGrammar(GenerativeModel):
         trees, chosen = partial_trees(state)
         scores = parent_tree_log_joint(self.potentials(x), trees)
         return torch.where(chosen, scores, 0.0).sum(2)
+
+    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
+        return parent_bracketing_log_joint(self.potentials(x), z)
 
     def log_joint_given(self, x: Sentences):
         """`log_joint` of one batch for many trees, without autograd; the weights are made once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -33,12 +33,14 @@ class ParentPotentials:
         words: `(batch, n, N + 1, T)` log weight of each word under each preterminal whose parent
             is P.
         lengths: `(batch,)` int64 sentence lengths in tokens.
+        origin: the same weights with gradient, whose tables then serve both.
     """
 
     start: Tensor
     productions: Tensor
     words: Tensor
     lengths: Tensor
+    origin: ParentPotentials | None = None
 
     @classmethod
     def from_tables(
@@ -65,7 +67,8 @@ class ParentPotentials:
 
     def detach(self) -> ParentPotentials:
         """The same weights without gradient."""
-        return ParentPotentials(*(getattr(self, field.name).detach() for field in fields(self)))
+        tables = (self.start, self.productions, self.words, self.lengths)
+        return ParentPotentials(*(table.detach() for table in tables), self)
 
     @property
     def labels(self) -> int:
@@ -113,7 +116,7 @@ class ParentPotentials:
         return self._one_leaf(self.word_second)
 
     @cached_property
-    def _word_weights(self) -> tuple[Tensor, Tensor]:
+    def word_weights(self) -> tuple[Tensor, Tensor]:
         """`(A, batch, n, T)` words under each nonterminal in exp space, and their log maxima."""
         # a word's parent is never the start symbol where there are two words
         words = self.words[:, :, : self.labels].permute(2, 0, 1, 3)
@@ -123,7 +126,7 @@ class ParentPotentials:
     def _one_leaf(self, table: Tensor) -> Tensor:
         labels, (batch, n) = self.labels, self.words.shape[:2]
         with full_precision(table):
-            words, peaks = self._word_weights
+            words, peaks = self.word_weights
             table = table.permute(1, 2, 0, 3)  # A, T, P, other child
             tops = table.detach().amax(1, keepdim=True)
             weights = (table - tops).exp().flatten(2)
@@ -136,8 +139,11 @@ class ParentPotentials:
     def both_leaves(self) -> Tensor:
         """`(batch, n - 1, N + 1, N)`, `[b, i, P, A]`: children are words `i`, `i + 1`."""
         labels = self.labels
+        if self.origin is not None:
+            with torch.enable_grad():
+                return self.origin.both_leaves.detach()
         with full_precision(self.productions):
-            words, peaks = self._word_weights
+            words, peaks = self.word_weights
             pairs = self.productions[:, :, labels:, labels:].permute(1, 2, 3, 0)  # A, T, T', P
             tops = pairs.detach().amax((1, 2))
             weights = (pairs - tops[:, None, None]).exp().flatten(2)
@@ -147,24 +153,31 @@ class ParentPotentials:
             both = both + (peaks[:, :, :-1] + peaks[:, :, 1:])[..., None] + tops[:, None, None]
             return both.permute(1, 2, 3, 0)
 
-    def leaf_rules(self, table: Tensor, expanded: Tensor, word: Tensor) -> Tensor:
+    @cached_property
+    def _leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """`((N + 1) * N, T * N)` rules with one word in exp space, and their log maxima."""
+        tables = [table.flatten(0, 1).flatten(1) for table in (self.word_first, self.word_second)]
+        peaks = [table.detach().amax(1) for table in tables]
+        return [
+            ((table - top[:, None]).exp(), top) for table, top in zip(tables, peaks, strict=True)
+        ]
+
+    def leaf_rules(self, expanded: Tensor, word: Tensor, side: int) -> Tensor:
         """Log weights of the other child's label where one child is a given word.
 
         Args:
-            table: `word_first` or `word_second`.
             expanded: `(count,)` int64, `P * N + A` of the node that is expanded.
             word: `(count,)` int64, `row * n + position`.
+            side: 0 if the word is the left child, 1 if it is the right one.
 
         Returns:
             `(count, N)` nats.
         """
         labels, parents = self.labels, self.labels + 1
-        with full_precision(table):
-            tops = table.detach().amax((2, 3)).flatten()
-            weights = (table - tops.view(parents, labels, 1, 1)).exp().flatten(2).flatten(0, 1)
-            weights = embedding(expanded, weights).unflatten(1, table.shape[2:])
-            place = word * parents + expanded % labels
-            words = embedding(place, self.words.flatten(0, 2))
+        with full_precision(self.productions):
+            weights, tops = self._leaf_weights[side]
+            weights = embedding(expanded, weights).unflatten(1, (-1, labels))
+            words = embedding(word * parents + expanded % labels, self.words.flatten(0, 2))
             peaks = words.detach().amax(1, keepdim=True)
             logs = safe_log(((words - peaks).exp()[:, None] @ weights).squeeze(1))
             return logs + peaks + tops[expanded][:, None]
@@ -184,7 +197,7 @@ class ParentPotentials:
 
         As `RulePotentials.word_profiles`, on average over the parents.
         """
-        words, peaks = self._word_weights
+        words, peaks = self.word_weights
         sides = []
         for table in (self.word_first, self.word_second):
             leaf = table.logsumexp((0, 3))  # A, T
