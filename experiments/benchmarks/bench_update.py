@@ -23,7 +23,6 @@ from gfnem.parsing.topdown import TopDownSpace
 from gfnem.parsing.topdown_policy import TopDownPolicy
 from gfnem.policy import Policy
 
-
 MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}
 
 
