@@ -57,10 +57,7 @@ def _widths(potentials: ParentPotentials, span_potentials: Tensor | None):
     rule_peaks = potentials.rules.detach().amax((2, 3))
     rules = (potentials.rules - rule_peaks[..., None, None]).exp()
     rules = rules.permute(1, 2, 3, 0).reshape(labels, labels * labels, parents)
-    left_peaks = potentials.left_leaf.detach().amax(-1)
-    left_leaf = (potentials.left_leaf - left_peaks[..., None]).exp()
-    right_peaks = potentials.right_leaf.detach().amax(-1)
-    right_leaf = (potentials.right_leaf - right_peaks[..., None]).exp()
+    left_leaf, right_leaf = _LeafRules(potentials.left_leaf), _LeafRules(potentials.right_leaf)
     older = last = None  # (batch, spans, parent, label) and maxima of the last two widths
     empty = rules.new_empty(batch, n, 0, labels, labels), rules.new_empty(batch, n, 0, labels)
     # narrower spans by start (narrowest first) and by end (widest first): splits pair up in columns
@@ -72,12 +69,12 @@ def _widths(potentials: ParentPotentials, span_potentials: Tensor | None):
         else:
             values, peaks = last
             terms = [
-                (left_leaf[:, :count] @ values[:, 1:, ..., None]).squeeze(-1),
-                (right_leaf[:, width - 1 :] @ values[:, :-1, ..., None]).squeeze(-1),
+                left_leaf.times(0, values[:, 1:]),
+                right_leaf.times(width - 1, values[:, :-1]),
             ]
             scales = [
-                left_peaks[:, :count] + peaks[:, 1:, :, None],
-                right_peaks[:, width - 1 :] + peaks[:, :-1, :, None],
+                left_leaf.peaks[:, :count] + peaks[:, 1:, :, None],
+                right_leaf.peaks[:, width - 1 :] + peaks[:, :-1, :, None],
             ]  # all (batch, spans, A, P)
             if width > 3:
                 starts = [
@@ -107,6 +104,70 @@ def _widths(potentials: ParentPotentials, span_potentials: Tensor | None):
         below = log[:, :, :labels]
         peaks = below.detach().amax(-1)
         older, last = last, ((below - peaks[..., None]).exp(), peaks)
+
+
+class _LeafRules:
+    """Rules with one word in exp space; the gradients of all widths are summed in place.
+
+    These are the largest tables there are, and every width uses a part of them: left to autograd,
+    each part's gradient would be copied into a table of full size.
+
+    Args:
+        logs: `(batch, n, A, P, C)` in nats.
+    """
+
+    def __init__(self, logs: Tensor):
+        self.peaks = logs.detach().amax(-1)
+        table = (logs - self.peaks[..., None]).exp().transpose(0, 1).contiguous()
+        self.table, self.gradient = table.detach(), None
+        self.token = _Collect.apply(table, self)
+
+    def times(self, start: int, values: Tensor) -> Tensor:
+        """`(batch, spans, A, P)`: rules of words `start, start + 1, ...` with the other child.
+
+        Args:
+            start: the first word.
+            values: `(batch, spans, A, C)` the other child's, one span for each word.
+        """
+        values = values.transpose(0, 1).contiguous()
+        return _Times.apply(self.token, values, self, start).transpose(0, 1)
+
+
+class _Collect(torch.autograd.Function):
+    """Stands for the table in autograd's graph; hands it the gradient that `_Times` summed."""
+
+    @staticmethod
+    def forward(ctx, table: Tensor, rules: _LeafRules) -> Tensor:
+        ctx.rules = rules
+        return table.new_zeros(())
+
+    @staticmethod
+    def backward(ctx, _):
+        gradient, ctx.rules.gradient = ctx.rules.gradient, None
+        return gradient, None
+
+
+class _Times(torch.autograd.Function):
+    """`(spans, batch, A, P)` products of a part of the table with `(spans, batch, A, C)` values."""
+
+    @staticmethod
+    def forward(ctx, token: Tensor, values: Tensor, rules: _LeafRules, start: int) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.rules, ctx.at = rules, slice(start, start + len(values))
+        return (rules.table[ctx.at] @ values[..., None]).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (values,) = ctx.saved_tensors
+        rules = ctx.rules
+        gradient = gradient.contiguous()
+        if ctx.needs_input_grad[0]:
+            if rules.gradient is None:
+                rules.gradient = torch.zeros_like(rules.table)
+            rows = rules.gradient[ctx.at].flatten(0, 2)
+            rows.baddbmm_(gradient.flatten(0, 2)[..., None], values.flatten(0, 2)[:, None])
+        below = (gradient[..., None, :] @ rules.table[ctx.at]).squeeze(-2)
+        return gradient.new_zeros(()), below, None, None
 
 
 def _roots(potentials: ParentPotentials, chart: Tensor) -> Tensor:
