@@ -94,14 +94,13 @@ class ParentGrammar(GenerativeModel):
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
         return parent_tree_log_joint(self.potentials(x), z).sum(2)
 
-    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
         """`(batch, samples)` log weight of the rules that a top-down state has used.
 
-        Raises:
-            ValueError: for bottom-up states, which do not know parents yet.
+        None for bottom-up states, which do not know parents yet.
         """
         if not isinstance(state, TopDownState):
-            raise ValueError("a parent-conditioned grammar weighs partial trees top-down only")
+            return None
         trees, chosen = partial_trees(state)
         scores = parent_tree_log_joint(self.potentials(x), trees)
         return torch.where(chosen, scores, 0.0).sum(2)
