@@ -136,6 +136,7 @@ def _train_parser(
         forest,
         forest_policy,
         neural_pcfg,
+        parent_grammar,
         rnng,
         shaped_grammar,
         shift_reduce,

@@ -188,12 +188,13 @@ class GFlowNetEM(pl.LightningModule):
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
         self.model.follow(int(self.m_updates))
-        if self.e_step == "exact":
-            self._exact_step(x)
-        elif not self.has_policy:
-            self._drawn_step(x)
-        else:
-            self._sampled_step(x)
+        with self.model.unchanged():
+            if self.e_step == "exact":
+                self._exact_step(x)
+            elif not self.has_policy:
+                self._drawn_step(x)
+            else:
+                self._sampled_step(x)
         self.updates += 1
         if (limit := self.max_m_updates) is not None and self.m_updates >= limit:
             self.trainer.should_stop = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,6 +80,14 @@ class Target(Component, nn.Module, ABC):
         None where that is intractable.
         """
         return None
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context in which the parameters stay as they are until the last use of the target.
+
+        A target that is asked several things of one `x` may keep what it has computed.
+        """
+        yield
 
     def follow(self, m_updates: int) -> None:
         """Told before each update how many M-updates there have been.

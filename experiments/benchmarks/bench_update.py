@@ -1,8 +1,8 @@
 """Times one full update: rollout, E-loss with its gradient, M-step; and one exact-EM update.
 
-    python experiments/benchmarks/bench_update.py
+    python experiments/benchmarks/bench_update.py [--model NeuralParentPCFG]
 
-Random sentences, medians over several updates after a warm-up. `--samples`, `--threads`,
+Random sentences, medians over several updates after a warm-up. `--model`, `--samples`, `--threads`,
 `--lengths` and the sizes of grammar and batch can be set; `--device cuda` times a GPU.
 """
 
@@ -15,11 +15,15 @@ from collections.abc import Callable
 
 import torch
 
+from gfnem.component import build
 from gfnem.em import GFlowNetEM
-from gfnem.parsing.neural_pcfg import NeuralPCFG
+from gfnem.parsing import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownSpace
 from gfnem.parsing.topdown_policy import TopDownPolicy
+from gfnem.policy import Policy
+
+MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}
 
 
 def median_seconds(job: Callable[[], object], repeats: int, device: str) -> float:
@@ -48,6 +52,7 @@ def updater(module: GFlowNetEM, x: Sentences) -> Callable[[], None]:
 def main() -> None:
     """Prints the timings."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=MODELS, default="NeuralPCFG")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=32)
     parser.add_argument("--words", type=int, default=20, help="tokens of every sentence")
@@ -66,10 +71,11 @@ def main() -> None:
     labels = options.nonterminals
 
     def module(**settings) -> GFlowNetEM:
+        model = MODELS[options.model](options.vocabulary, labels, options.preterminals)
         return GFlowNetEM(
-            NeuralPCFG(options.vocabulary, labels, options.preterminals),
+            model,
             TopDownSpace(labels),
-            TopDownPolicy(options.vocabulary, labels),
+            build(TopDownPolicy(options.vocabulary, labels).spec(), Policy, **model.facts()),
             samples=options.samples,
             **settings,
         ).to(options.device)
@@ -77,8 +83,8 @@ def main() -> None:
     sampled, exact = module(), module(e_step="exact")
     print(
         f"torch {torch.__version__}, {options.threads} threads, {options.device}; "
-        f"{options.sentences} sentences of {options.words} words, {labels}+{options.preterminals} "
-        f"symbols, {options.samples} samples a sentence"
+        f"{options.sentences} sentences of {options.words} words, {options.model} of {labels}+"
+        f"{options.preterminals} symbols, {options.samples} samples a sentence"
     )
     job = updater(sampled, x)
     print(f"GFlowNet-EM update    {median_seconds(job, options.repeats, options.device):8.3f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gfnem.parsing.descent import Nodes, grow_trees
+from gfnem.parsing.choices import Nodes, grow_trees
 from gfnem.parsing.trees import Trees
 
 

@@ -78,6 +78,10 @@ class ForestPolicy(Policy):
         if self.use_prior and hasattr(target, "potentials"):
             with torch.no_grad():
                 potentials = target.potentials(x)
+            if not isinstance(potentials, RulePotentials):
+                potentials = None  # bottom-up, what depends on the parent is not known yet
+        if potentials is not None:
+            with torch.no_grad():
                 profiles = potentials.word_profiles()
         spans = span_chart(self.encoder(x, profiles), x.max_length)
         rows = torch.arange(len(x), device=spans.device)

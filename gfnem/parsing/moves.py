@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gfnem.moves import LocalMoves
-from gfnem.parsing.descent import Nodes, grow_trees
+from gfnem.parsing.choices import Nodes, grow_trees
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 

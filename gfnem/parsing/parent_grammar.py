@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammar import draw_derivations
+from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
+from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
-    ParentPotentials,
     parent_log_partition,
-    parent_sample,
     parent_span_marginals,
-    parent_tree_log_joint,
     parent_viterbi,
 )
+from gfnem.parsing.parent_potentials import ParentPotentials
+from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
@@ -41,6 +45,7 @@ class ParentGrammar(GenerativeModel):
             raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
+        self._kept: tuple | None = None  # see `unchanged`
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,24 +62,57 @@ class ParentGrammar(GenerativeModel):
         return [f"NT{index}" for index in range(self.nonterminals)]
 
     def facts(self) -> dict[str, Any]:
-        """What spaces and policies are told: `nonterminals`."""
-        return {"nonterminals": self.nonterminals}
+        """What spaces and policies are told: `nonterminals`, and that parents matter."""
+        return {"nonterminals": self.nonterminals, "parent_conditioned": True}
 
-    def parent_potentials(self, x: Sentences) -> ParentPotentials:
+    def potentials(self, x: Sentences) -> ParentPotentials:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
+        if self._kept is None:
+            return self._potentials(x)
+        if self._kept[0] is not x:
+            with torch.enable_grad():
+                potentials = self._potentials(x)
+            self._kept = x, potentials, potentials.detach()
+        return self._kept[1 if torch.is_grad_enabled() else 2]
+
+    def _potentials(self, x: Sentences) -> ParentPotentials:
         root, rules, emissions = self.tables()
-        words = emissions.permute(2, 0, 1).index_select(0, x.tokens.flatten())
+        words = emissions.index_select(2, x.tokens.flatten()).permute(2, 0, 1).contiguous()
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Keeps the potentials of the batch that was asked for last."""
+        self._kept = None, None, None
+        try:
+            yield
+        finally:
+            self._kept = None
+
     def log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
-        return parent_tree_log_joint(self.parent_potentials(x), z).sum(2)
+        return parent_tree_log_joint(self.potentials(x), z).sum(2)
+
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
+        """`(batch, samples)` log weight of the rules that a top-down state has used.
+
+        None for bottom-up states, which do not know parents yet.
+        """
+        if not isinstance(state, TopDownState):
+            return None
+        trees, chosen = partial_trees(state)
+        scores = parent_tree_log_joint(self.potentials(x), trees)
+        return torch.where(chosen, scores, 0.0).sum(2)
+
+    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
+        return parent_bracketing_log_joint(self.potentials(x), z)
 
     def log_joint_given(self, x: Sentences):
         """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
         with torch.no_grad():
-            potentials = self.parent_potentials(x)
+            potentials = self.potentials(x)
 
         def log_joint(z: Trees) -> Tensor:
             with torch.no_grad():
@@ -84,22 +122,22 @@ class ParentGrammar(GenerativeModel):
 
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats."""
-        return parent_log_partition(self.parent_potentials(x))
+        return parent_log_partition(self.potentials(x))
 
     @torch.no_grad()
     def sample_posterior(self, x: Sentences, samples: int) -> Trees:
         """Exact draws of `P(z|x)`."""
-        return parent_sample(self.parent_potentials(x), samples)
+        return parent_sample(self.potentials(x), samples)
 
     @torch.no_grad()
     def best_trees(self, x: Sentences) -> Trees:
         """The most probable tree of each sentence."""
-        return parent_viterbi(self.parent_potentials(x))[0]
+        return parent_viterbi(self.potentials(x))[0]
 
     @torch.no_grad()
     def span_marginals(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span."""
-        return parent_span_marginals(self.parent_potentials(x))
+        return parent_span_marginals(self.potentials(x))
 
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""

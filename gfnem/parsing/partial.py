@@ -56,13 +56,16 @@ def span_values(values: Tensor, trees: Trees) -> Tensor:
     return torch.where(known, found.view(place.shape), 0.0)
 
 
-def opened_values(values: Tensor, trees: Trees) -> Tensor:
+def opened_values(nodes: Tensor, trees: Trees) -> Tensor:
     """`(batch, samples, 1 + nodes)` what each top-down step adds to the open nodes' look-ahead.
 
     The root's label opens the root; expanding a node closes it and opens its children of two words
-    or more. Summed over a tree they come to 0. Arguments as in `span_values`.
+    or more. Summed over a tree they come to 0.
+
+    Args:
+        nodes: `(batch, samples, nodes)` look-ahead of each node, 0 past a tree's nodes.
+        trees: whole trees.
     """
-    nodes = span_values(values, trees)
     if nodes.shape[2] == 0:
         return nodes.new_zeros(*nodes.shape[:2], 1)
     children = [

@@ -149,15 +149,7 @@ class RulePotentials:
         """
         if self.both_leaves.shape[1] == 0:
             return self.single[:, None]
-        pairs = self.both_leaves.logsumexp(2) / 2
-        places = torch.arange(pairs.shape[1], device=pairs.device)
-        inside = (places < (self.lengths - 1)[:, None]).to(pairs)
-        pad = torch.nn.functional.pad
-        total = pad(pairs * inside, (1, 0)) + pad(pairs * inside, (0, 1))
-        levels = total / (pad(inside, (1, 0)) + pad(inside, (0, 1))).clamp(min=1)
-        first = torch.arange(levels.shape[1], device=levels.device) == 0
-        alone = (self.lengths == 1)[:, None] & first
-        return torch.where(alone, self.single[:, None], levels)
+        return spread_over_words(self.both_leaves.logsumexp(2) / 2, self.single, self.lengths)
 
     def word_profiles(self) -> Tensor:
         """`(batch, n, 2 N)` how well each word serves as left and as right child of each label.
@@ -167,3 +159,20 @@ class RulePotentials:
         """
         sides = (self.left_leaf.logsumexp(3), self.right_leaf.logsumexp(3))
         return torch.cat([side.log_softmax(2).clamp(min=-12) for side in sides], 2)
+
+
+def spread_over_words(pairs: Tensor, single: Tensor, lengths: Tensor) -> Tensor:
+    """`(batch, n)` the mean of what each word gets from the pairs it is in, 0 past the end.
+
+    Args:
+        pairs: `(batch, n - 1)` the share of each word of the pair `i`, `i + 1`, in nats.
+        single: `(batch,)` what a word alone gets.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+    """
+    places = torch.arange(pairs.shape[1], device=pairs.device)
+    inside = (places < (lengths - 1)[:, None]).to(pairs)
+    pad = torch.nn.functional.pad
+    total = pad(pairs * inside, (1, 0)) + pad(pairs * inside, (0, 1))
+    levels = total / (pad(inside, (1, 0)) + pad(inside, (0, 1))).clamp(min=1)
+    first = torch.arange(levels.shape[1], device=levels.device) == 0
+    return torch.where((lengths == 1)[:, None] & first, single[:, None], levels)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.descent import sample_trees, score_trees, tree_log_joint
-from gfnem.parsing.encoder import SpanEncoder, span_chart
+from gfnem.parsing.choices import Choices, Nodes, draw_trees, score_choices
+from gfnem.parsing.descent import RuleChoices
+from gfnem.parsing.encoder import SpanEncoder
 from gfnem.parsing.grammar import Grammar
-from gfnem.parsing.partial import opened_values, partial_trees, span_values
-from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.look_ahead import ParentValue, Value
+from gfnem.parsing.parent_descent import ParentChoices
+from gfnem.parsing.parent_grammar import ParentGrammar
+from gfnem.parsing.parent_potentials import ParentPotentials
+from gfnem.parsing.partial import opened_values, partial_trees
+from gfnem.parsing.potentials import RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
 from gfnem.policy import Policy, Scores, Step
@@ -21,22 +25,14 @@ from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
 
-@dataclass
-class Chart:
-    """What the policy knows of a batch: rule weights and look-ahead values (see `descent`)."""
-
-    potentials: RulePotentials
-    values: Tensor
-
-
 class TopDownPolicy(Policy):
     """Chooses each node's split and child labels from the root downwards.
 
     The weight of expanding `A` over `[i, j)` into `B` over `[i, k)` and `C` over `[k, j)` is the
     rule's weight times `exp(V[i, k, B] + V[k, j, C])`. A network reads the sentence once and gives
-    the whole look-ahead chart `V`; sampling and scoring trees are then table look-ups. With `V` the
+    the whole look-ahead `V`; sampling and scoring trees are then table look-ups. With `V` the
     log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
-    weight, is exact too.
+    weight, is exact too. Where the target's rules depend on the parent as well, so does `V`.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
     the policy follows every M-step at no cost); else the policy learns rule weights of its own.
@@ -46,6 +42,8 @@ class TopDownPolicy(Policy):
         nonterminals: labels; from the model if None.
         dim: size of word embeddings and LSTM states.
         use_prior: whether to use the target's rule weights where it offers them.
+        parent_conditioned: whether the target's rules depend on the parent (as a
+            `ParentGrammar`'s); from the model if None.
     """
 
     def __init__(
@@ -54,16 +52,20 @@ class TopDownPolicy(Policy):
         nonterminals: int | None = None,
         dim: int = 128,
         use_prior: bool = True,
+        parent_conditioned: bool | None = None,
     ):
         if vocab_size is None or nonterminals is None:
             raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         self.encoder = SpanEncoder(vocab_size, dim, 2 * nonterminals if use_prior else 0)
-        self.value = nn.Linear(self.encoder.dim_out, nonterminals)
+        self.parent_conditioned = bool(parent_conditioned) and use_prior
+        if self.parent_conditioned:
+            self.value = ParentValue(self.encoder.dim_out, nonterminals, dim)
+        else:
+            self.value = Value(self.encoder.dim_out, nonterminals)
         self.word_score = nn.Embedding(vocab_size, 1)
-        for parameter in (self.value.weight, self.value.bias, self.word_score.weight):
-            nn.init.zeros_(parameter)  # start from the rules alone
+        nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
         # own rules, with one more label that stands for any word
         self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
         self.leaf = nn.Linear(dim, 2 * nonterminals**2)  # which word it is, left or right
@@ -72,32 +74,38 @@ class TopDownPolicy(Policy):
         self.root = nn.Parameter(torch.zeros(nonterminals))
         self.single_score = nn.Embedding(vocab_size, 1)
 
-    def encode(self, x: Sentences, target: Target | None = None) -> Chart:
-        """Look-ahead values of all spans, one network call."""
+    def encode(self, x: Sentences, target: Target | None = None) -> Choices:
+        """Rule weights and look-ahead values, one network call.
+
+        Raises:
+            ValueError: if the target's rules depend on the parent and the policy does not know, or
+                the other way round.
+        """
         potentials = None
         if self.use_prior and hasattr(target, "potentials"):
             with torch.no_grad():
                 potentials = target.potentials(x)
         own = potentials is None
-        profiles = None if own else potentials.word_profiles()
+        if isinstance(potentials, ParentPotentials) != self.parent_conditioned:
+            raise ValueError(
+                f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
+                f"rules of {type(target).__name__}"
+            )
+        scores = self.word_score(x.tokens).squeeze(2)
+        profiles = None
         if own:
             potentials = self._own_potentials(x)
-        n = x.max_length
-        ends = torch.arange(n + 1, device=x.tokens.device)
-        width = ends - ends[:n, None]
-        scores = self.word_score(x.tokens).squeeze(2)
-        if not own:
-            scores = scores + potentials.word_levels()
+        else:
+            with torch.no_grad():
+                profiles, levels = potentials.word_profiles(), potentials.word_levels()
+            scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
-        level = level[:, None] - level[:, :n, None]
-        values = span_chart(self.value(self.encoder(x, profiles)), n) + level.unsqueeze(3)
-        if not own and n > 1:
-            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
-            if not _is_grammar(target):  # there is more to two words than the rules' weights
-                pairs = pairs + values - level.unsqueeze(3)
-            values = torch.where((width == 2).unsqueeze(2), pairs, values)
-        outside = (width < 2) | (ends > x.lengths[:, None, None])
-        return Chart(potentials, values.masked_fill(outside.unsqueeze(3), IMPOSSIBLE))
+        level = level[:, None] - level[:, : x.max_length, None]
+        spans = self.encoder(x, profiles)
+        exact = _is_grammar(target)  # if not, there is more to two words than the rules' weights
+        if self.parent_conditioned:
+            return ParentChoices(potentials, self.value.rows(spans, level, potentials, exact))
+        return RuleChoices(potentials, self.value.chart(spans, level, potentials, not own, exact))
 
     def _own_potentials(self, x: Sentences) -> RulePotentials:
         labels = self.nonterminals
@@ -109,18 +117,15 @@ class TopDownPolicy(Policy):
         inner = self.rules[:, :labels, :labels]
         return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
 
-    def log_z(self, context: Chart) -> Tensor:
+    def log_z(self, context: Choices) -> Tensor:
         """`(batch,)` total weight of the root's labels, in nats."""
-        potentials = context.potentials
-        rows = torch.arange(len(potentials.lengths), device=context.values.device)
-        whole = context.values[rows, 0, potentials.lengths]
-        total = (potentials.root + whole).logsumexp(1)
-        return torch.where(potentials.lengths > 1, total, potentials.single)
+        total = context.root().logsumexp(1)
+        return torch.where(context.lengths > 1, total, context.potentials.single)
 
     @torch.no_grad()
     def sample(
         self,
-        context: Chart,
+        context: Choices,
         x: Sentences,
         space: LatentSpace,
         samples: int,
@@ -128,23 +133,19 @@ class TopDownPolicy(Policy):
     ) -> Trajectories:
         """Draws trees, all open spans of all trees at once, without visiting single states."""
         exploration = exploration or Exploration()
-        trees, _, log_behaviour = sample_trees(
-            context.potentials,
-            context.values,
-            samples,
-            exploration.temperature,
-            exploration.epsilon,
+        trees, _, log_behaviour = draw_trees(
+            context, samples, exploration.temperature, exploration.epsilon
         )
         return Trajectories(trees, log_behaviour=log_behaviour)
 
-    def retrace(self, context: Chart, x: Sentences, space: LatentSpace, latent: Any):
+    def retrace(self, context: Choices, x: Sentences, space: LatentSpace, latent: Any):
         """A tree is its own trajectory."""
-        zeros = context.values.new_zeros(latent.left.shape[:2])
+        zeros = self.root.new_zeros(latent.left.shape[:2])
         return Trajectories(latent, log_behaviour=zeros)
 
     def score(
         self,
-        context: Chart,
+        context: Choices,
         space: LatentSpace,
         trajectories: Trajectories,
         flows: bool = False,
@@ -156,53 +157,60 @@ class TopDownPolicy(Policy):
         every open node; where `forward_looking`, the look-ahead alone.
         """
         trees = trajectories.latent
-        log_pf = score_trees(context.potentials, context.values, trees)
+        log_pf = score_choices(context, trees)
         mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
         log_z = self.log_z(context)
         scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z)
         if flows:
-            gain = opened_values(context.values, trees)
+            trees = context.annotate(trees)
+            gain = opened_values(context.node_values(trees), trees)
             if not forward_looking:
-                gain = gain + tree_log_joint(context.potentials, trees)
+                gain = gain + context.log_joint(trees)
             start = log_z[:, None, None].expand(*log_pf.shape[:2], 1)
             scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
         return scores
 
-    def forward(self, context: Chart, state: TopDownState) -> Step:
+    def forward(self, context: Choices, state: TopDownState) -> Step:
         """Weights of single actions (see `TopDownSpace`), for samplers that go state by state."""
-        potentials, values = context.potentials, context.values
-        batch, samples = state.done.shape
-        n, labels = values.shape[1], self.nonterminals
-        root = potentials.root + values[torch.arange(batch), 0, potentials.lengths]
+        n, labels = context.max_length, self.nonterminals
+        trees = context.annotate(partial_trees(state)[0])
         node = (state.done - 1).clamp(0, state.left.shape[2] - 1).unsqueeze(2)
-        left, right, label = (
-            part.gather(2, node).squeeze(2) for part in (state.left, state.right, state.label)
+        left, right, symbol = (
+            part.gather(2, node).flatten() for part in (state.left, state.right, trees.label)
         )
-        row = torch.arange(batch, device=label.device)[:, None].expand(-1, samples)
+        row = torch.arange(len(context.lengths), device=symbol.device)
+        row = row.repeat_interleave(state.done.shape[1])
+        nodes = Nodes(row, row, left.clamp(max=n - 1), right.clamp(min=1), symbol)
+        rules, (by_left, by_right) = context.rule_table[symbol], context.leaves(nodes)
         options = []
         for split in range(1, max(n, 2)):  # this road is for short sentences and for tests
-            first = values[row, left.clamp(max=n - 1), split].unsqueeze(3)
-            second = values[row, min(split, n - 1), right].unsqueeze(2)
-            inner = potentials.rules[label] + first + second
-            one = potentials.left_leaf[row, left.clamp(max=n - 1), label].unsqueeze(2) + second
-            other = potentials.right_leaf[row, (right - 1).clamp(min=0), label].unsqueeze(3) + first
-            leaf_left = (split - left == 1)[..., None, None]
-            leaf_right = (right - split == 1)[..., None, None]
+            cut = torch.full_like(left, min(split, n - 1))[:, None]
+            first = context.look(context.row(nodes, nodes.left[:, None], cut + (n == 1))).logs
+            second = context.look(context.row(nodes, cut, nodes.right[:, None])).logs
+            inner = rules + first.transpose(1, 2) + second
+            one, other = by_left[:, None] + second, by_right[:, :, None] + first.transpose(1, 2)
+            leaf_left = (split - left == 1)[:, None, None]
+            leaf_right = (right - split == 1)[:, None, None]
             weights = torch.where(leaf_left, one, torch.where(leaf_right, other, inner))
-            options.append(weights.masked_fill(leaf_left & leaf_right, 0.0).flatten(2))
-        expand = torch.cat(options, 2)
-        first = nn.functional.pad(root, (0, expand.shape[2] - labels))[:, None].expand_as(expand)
-        forward = torch.where((state.done == 0).unsqueeze(2), first, expand)
+            options.append(weights.masked_fill(leaf_left & leaf_right, 0.0).flatten(1))
+        expand = torch.cat(options, 1).unflatten(0, state.done.shape)
+        first = nn.functional.pad(context.root(), (0, expand.shape[2] - labels))
+        at_root = (state.done == 0).unsqueeze(2)
+        forward = torch.where(at_root, first[:, None].expand_as(expand), expand)
         return Step(forward, log_flow=self._flow(context, state))
 
-    def _flow(self, context: Chart, state: TopDownState) -> Tensor:
+    def _flow(self, context: Choices, state: TopDownState) -> Tensor:
         """`(batch, samples)` log flow of single states, as in `score`."""
         trees, chosen = partial_trees(state)
-        flow = torch.where(chosen, tree_log_joint(context.potentials, trees), 0.0).sum(2)
-        flow = flow + (span_values(context.values, trees) * state.open()).sum(2)
+        trees = context.annotate(trees)
+        flow = torch.where(chosen, context.log_joint(trees), 0.0).sum(2)
+        flow = flow + (context.node_values(trees) * state.open()).sum(2)
         return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
 
 
 def _is_grammar(target: Target | None) -> bool:
     """Whether the target's log joint is the sum of its potentials and nothing else."""
-    return isinstance(target, Grammar) and type(target).log_joint is Grammar.log_joint
+    return any(
+        isinstance(target, kind) and type(target).log_joint is kind.log_joint
+        for kind in (Grammar, ParentGrammar)
+    )

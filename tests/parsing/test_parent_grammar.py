@@ -6,14 +6,14 @@ from brute import all_trees, keys, random_tables
 
 from gfnem.parsing import NeuralParentPCFG, Sentences, Trees
 from gfnem.parsing.inside import log_partition
+from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
+from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
-    ParentPotentials,
     parent_log_partition,
-    parent_sample,
     parent_span_marginals,
-    parent_tree_log_joint,
     parent_viterbi,
 )
+from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.potentials import RulePotentials
 from gfnem.testing import TargetTestCase
 
@@ -149,3 +149,60 @@ class TestNeuralParentPCFG(TargetTestCase):
         parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
                  ("left", "right", "split", "label"))  # fmt: skip
         return Trees(*parts, z.lengths[row : row + 1])
+
+
+def test_collapsed_joint_is_the_sum_over_labels():
+    for length in (1, 2, 3, 5):
+        potentials = ParentPotentials.from_tables(*random_parent_tables((length,), seed=length))
+        trees = all_trees(length, LABELS)
+        joint = parent_tree_log_joint(potentials, trees).sum(2)[0]
+        summed = parent_bracketing_log_joint(potentials, trees)[0]
+        splits = [tuple(split) for split in trees.split[0].tolist()]
+        for split in set(splits):
+            same = torch.tensor([other == split for other in splits])
+            expected = joint[same].logsumexp(0).expand(int(same.sum()))
+            torch.testing.assert_close(summed[same], expected)
+
+
+def test_collapsed_joint_of_a_padded_batch_and_its_gradient():
+    """One by one the same; its posterior mean climbs as the marginal does."""
+    torch.manual_seed(0)
+    model = NeuralParentPCFG(6, LABELS, PRETERMINALS, dim=8).double()
+    x = Sentences.from_lists([[1, 2, 3, 1, 5], [2], [3, 4], [1, 1, 1]])
+    trees = model.sample_posterior(x, 7)
+    together = model.collapsed_log_joint(x, trees)
+    for row in range(len(x)):
+        one = x.select(torch.tensor([row]))
+        part = TestNeuralParentPCFG.take_latent(None, trees, row)
+        torch.testing.assert_close(model.collapsed_log_joint(one, part)[0], together[row])
+    one, trees = x.select(torch.tensor([0])), all_trees(5, LABELS)
+    weight = model.log_joint(one, trees).detach().softmax(1)
+    parameters = list(model.parameters())
+    collapsed = (weight * model.collapsed_log_joint(one, trees)).sum()
+    ours = torch.autograd.grad(collapsed, parameters)
+    exact = torch.autograd.grad(model.log_marginal(one).sum(), parameters)
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_weights_kept_through_an_update_are_the_same():
+    torch.manual_seed(0)
+    model = NeuralParentPCFG(6, LABELS, PRETERMINALS, dim=8).double()
+    x, other = Sentences.from_lists([[1, 2, 3, 1], [4]]), Sentences.from_lists([[3, 5]])
+    trees = model.sample_posterior(x, 3)
+    parameters = list(model.parameters())
+
+    def gradient():
+        value = model.collapsed_log_joint(x, trees).sum() + model.log_joint(x, trees).sum()
+        return torch.autograd.grad(value, parameters)
+
+    apart = gradient()
+    with model.unchanged():
+        with torch.no_grad():
+            assert model.potentials(x) is model.potentials(x)
+            assert not model.potentials(x).both_leaves.requires_grad
+            model.potentials(other)
+            assert not model.log_joint(x, trees).requires_grad
+        for a, b in zip(gradient(), apart, strict=True):
+            torch.testing.assert_close(a, b)
+    assert model.potentials(x) is not model.potentials(x)

@@ -9,9 +9,8 @@ from test_exact_posterior import LABELS, WORDS, SharpPCFG, compare
 from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.objectives import DetailedBalance, SubTrajectoryBalance
 from gfnem.parsing import ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
-from gfnem.parsing.descent import tree_log_joint
+from gfnem.parsing.descent import RuleChoices, tree_log_joint
 from gfnem.parsing.inside import inside
-from gfnem.parsing.topdown_policy import Chart
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories, concatenate
 
@@ -112,10 +111,10 @@ def test_inside_values_are_the_exact_flow_top_down(name):
         values = inside(potentials)
         trees = enumerate_trajectories(space, x).trajectories.latent
         drawn = Trajectories(trees)
-        exact = Chart(potentials, values)
+        exact = RuleChoices(potentials, values)
         losses = objective_loss(OBJECTIVES[name], policy, exact, space, grammar, x, drawn)
         assert losses.max() < 1e-8
-        wrong = Chart(potentials, values + 0.3 * torch.randn_like(values))
+        wrong = RuleChoices(potentials, values + 0.3 * torch.randn_like(values))
         losses = objective_loss(OBJECTIVES[name], policy, wrong, space, grammar, x, drawn)
         assert (losses[:2] > 1e-3).all()
 

@@ -1,0 +1,425 @@
+"""Top-down choice of a tree, guided by a chart of look-ahead values.
+
+A tree is chosen from its root downwards. With `V[b, i, j, A]` the log look-ahead of label `A` over
+the span `[i, j)`,
+
+    p(root = A)        is proportional to  exp(root[A] + V[0, n, A]),
+    p(k, B, C | i, j, A)  to  exp(log weight of A -> B C + V[i, k, B] + V[k, j, C]),
+
+where a one-word child has neither label nor `V`: its factor is part of the rule's weight. With `V`
+the inside chart this is exact sampling from the posterior (Goodman, 1998, "Parsing inside-out",
+section 2; Johnson, Griffiths and Goldwater, 2007, "Bayesian inference for PCFGs via MCMC", eq. 4);
+any other `V` is a policy whose probabilities are just as exact.
+
+Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes, in
+exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from gfnem.parsing.potentials import full_precision, safe_log
+from gfnem.parsing.trees import Trees
+
+
+@dataclass
+class Nodes:
+    """Nodes of many trees, packed: every field is `(count,)` int64.
+
+    Attributes:
+        slot: where each stands in the flattened `(batch, samples, nodes)` of `Trees`.
+        row: its sentence.
+        left, right: its span in tokens.
+        label: its nonterminal.
+    """
+
+    slot: Tensor
+    row: Tensor
+    left: Tensor
+    right: Tensor
+    label: Tensor
+
+    def select(self, index: Tensor) -> Nodes:
+        """The nodes at `index`."""
+        return Nodes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def grow_trees(
+    lengths: Tensor,
+    max_length: int,
+    roots: Tensor,
+    choose: Callable[[Nodes], tuple[Tensor, Tensor, Tensor]],
+) -> Trees:
+    """Builds trees from their roots, all open nodes of all trees at a time, level by level.
+
+    Args:
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+        max_length: the padded length; the trees get `max_length - 1` node places.
+        roots: `(batch, samples)` int64 labels of the roots (unused for one-word sentences).
+        choose: given packed nodes, returns the split point and both child labels of each, three
+            `(count,)` int64 (a one-word child's label is ignored).
+    """
+    batch, samples = roots.shape
+    places = max_length - 1
+    left, right, split, label = torch.zeros(4, batch * samples * places, dtype=torch.long).to(
+        roots.device
+    )
+    trees = torch.arange(batch * samples, device=roots.device)
+    trees = trees[lengths.repeat_interleave(samples) > 1]
+    slot, row = trees * places, trees.div(samples, rounding_mode="floor")
+    nodes = Nodes(slot, row, torch.zeros_like(row), lengths[row], roots.reshape(-1)[trees])
+    while len(nodes.slot):
+        middle, first, second = choose(nodes)
+        left[nodes.slot], right[nodes.slot] = nodes.left, nodes.right
+        split[nodes.slot], label[nodes.slot] = middle, nodes.label
+        # Preorder places the left child next and the right one behind the left one's subtree.
+        children = Nodes(
+            torch.cat([nodes.slot + 1, nodes.slot + middle - nodes.left]),
+            torch.cat([nodes.row, nodes.row]),
+            torch.cat([nodes.left, middle]),
+            torch.cat([middle, nodes.right]),
+            torch.cat([first, second]),
+        )
+        nodes = children.select((children.right - children.left > 1).nonzero().squeeze(1))
+    shape = (batch, samples, places)
+    return Trees(left.view(shape), right.view(shape), split.view(shape), label.view(shape), lengths)
+
+
+class Choices(ABC):
+    """The action weights of a batch under some look-ahead: all that a top-down sampler asks.
+
+    A node is expanded by its *symbol*: what its choices depend on, numbered `0 .. symbols - 1`.
+    That is its label where nothing else matters; a subclass may know more (`annotate`). The
+    look-ahead of the children of a node, over any span, is a *row* of `N` values.
+
+    Attributes:
+        labels: the number `N` of nonterminals.
+        symbols: how many symbols there are.
+        max_length: the padded width `n` of the batch, in tokens.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+        temperature: all log weights are divided by it.
+    """
+
+    labels: int
+    symbols: int
+    max_length: int
+    lengths: Tensor
+    temperature: float = 1.0
+
+    @abstractmethod
+    def tempered(self, temperature: float) -> Choices:
+        """The same choices at a temperature."""
+
+    @abstractmethod
+    def root(self) -> Tensor:
+        """`(batch, N)` log weights of the root labels."""
+
+    @abstractmethod
+    def leaves(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
+        """Log weights of the rules whose left / right child is the node's first / last word.
+
+        Two `(count, N)`, over the other child's label.
+        """
+
+    @property
+    @abstractmethod
+    def rule_table(self) -> Tensor:
+        """`(symbols, N, N)` log weights of each symbol's rules, as they are at temperature 1."""
+
+    @cached_property
+    def _rules(self) -> tuple[Tensor, Tensor]:
+        rules = self.rule_table.flatten(1) / self.temperature
+        peaks = rules.detach().amax(1)
+        return (rules - peaks[:, None]).exp(), peaks
+
+    def rules(self, symbol: Tensor) -> tuple[Tensor, Tensor]:
+        """`(count, N, N)` weights of each node's rules, relative to their `(count,)` log maxima."""
+        weights, peaks = self._rules
+        return embedding(symbol, weights).view(-1, self.labels, self.labels), peaks[symbol]
+
+    @abstractmethod
+    def row(self, nodes: Nodes, left: Tensor, right: Tensor) -> Tensor:
+        """Names the rows of children of the nodes over spans `(count, any number)`; int64."""
+
+    @abstractmethod
+    def look(self, rows: Tensor) -> Rows:
+        """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
+
+    @abstractmethod
+    def node_values(self, trees: Trees) -> Tensor:
+        """`(batch, samples, nodes)` look-ahead of each node of annotated trees, else 0."""
+
+    @abstractmethod
+    def log_joint(self, trees: Trees) -> Tensor:
+        """`(batch, samples, 1 + nodes)` log weights of the rules of annotated trees."""
+
+    def annotate(self, trees: Trees) -> Trees:
+        """The trees with each node's symbol in place of its label."""
+        return trees
+
+    def root_symbol(self, label: Tensor) -> Tensor:
+        """The symbol of a root with this label."""
+        return label
+
+    def child_symbol(self, symbol: Tensor, label: Tensor) -> Tensor:
+        """The symbol of a child with this label of a node with this symbol."""
+        return label
+
+    def label_of(self, symbol: Tensor) -> Tensor:
+        """The label of a node with this symbol."""
+        return symbol
+
+    def action_weights(self, trees: Trees) -> Tensor:
+        """`(batch, samples, 1 + nodes)` log weights of the choices that build annotated trees."""
+        scores = self.log_joint(trees)
+        if self.max_length == 1:
+            return scores / self.temperature
+        values = self.node_values(trees)
+        children = [
+            torch.where(index < 0, 0.0, values.gather(2, index.clamp(min=0)))
+            for index in trees.child_index()
+        ]
+        ahead = torch.cat([values[:, :, :1], children[0] + children[1]], 2)
+        return (scores + ahead) / self.temperature
+
+
+@dataclass
+class Rows:
+    """Rows of look-ahead values.
+
+    Attributes:
+        logs: `(..., N)` nats.
+        peaks: `(...)` their largest, without gradient.
+        relative: `(..., N)` the rows over their largest, in exp space.
+    """
+
+    logs: Tensor
+    peaks: Tensor
+    relative: Tensor
+
+    @classmethod
+    def of(cls, logs: Tensor) -> Rows:
+        """Rows of the given logs."""
+        peaks = logs.detach().amax(-1)
+        return cls(logs, peaks, (logs - peaks[..., None]).exp())
+
+    def take(self, index: Tensor) -> Rows:
+        """Rows of one axis by their index, of any shape."""
+        # `embedding`: its backward is fast, and deterministic on several threads
+        return Rows(embedding(index, self.logs), self.peaks[index], embedding(index, self.relative))
+
+
+@dataclass
+class _Options:
+    """What nodes of three words or more may do.
+
+    Attributes:
+        scores: `(count, widest - 1)` log weights of the splits `left + 1, left + 2, ...`; minus
+            infinity where a node has no such split.
+        by_left, by_right: `(count, N)` log weights of the other child's label where the left /
+            the right child is a word.
+        first: look-ahead of left children over splits `left + 2, ...`, `(count, widest - 2, N)`.
+        second: look-ahead of right children over splits `left + 1, ...`, likewise.
+        rules: `(count, N, N)` each node's rules in exp space.
+    """
+
+    scores: Tensor
+    by_left: Tensor
+    by_right: Tensor
+    first: Rows
+    second: Rows
+    rules: Tensor
+
+
+def _options(choices: Choices, nodes: Nodes) -> _Options:
+    width = (nodes.right - nodes.left)[:, None]
+    column = torch.arange(int(width.max()) - 1, device=width.device)
+    left, right = nodes.left[:, None], nodes.right[:, None]
+    cut = left + 1 + column[:-1]
+    cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
+    names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
+    both = choices.look(torch.stack(names))
+    first, second = (Rows(both.logs[i], both.peaks[i], both.relative[i]) for i in (0, 1))
+    by_left, by_right = choices.leaves(nodes)
+    by_left = by_left + second.logs[:, 0]
+    last = (width - 3)[..., None].expand(-1, 1, choices.labels)
+    by_right = by_right + first.logs.gather(1, last).squeeze(1)
+    rules, peaks = choices.rules(nodes.label)
+    inner = ((first.relative[:, :-1] @ rules) * second.relative[:, 1:]).sum(-1)
+    inner = safe_log(inner) + first.peaks[:, :-1] + second.peaks[:, 1:] + peaks[:, None]
+    left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
+    scores = torch.cat([left_total, inner, right_total], 1)
+    scores = torch.where(column == width - 2, right_total, scores)
+    scores = scores.masked_fill(column > width - 2, -math.inf)
+    return _Options(scores, by_left, by_right, first, second, rules)
+
+
+def _unique(choices: Choices, nodes: Nodes) -> tuple[Nodes, Tensor]:
+    """Each different node once, and which of these each node is."""
+    n = choices.max_length
+    keys = ((nodes.row * n + nodes.left) * (n + 1) + nodes.right) * choices.symbols + nodes.label
+    keys, inverse = keys.unique(return_inverse=True)
+    span, label = keys.div(choices.symbols, rounding_mode="floor"), keys % choices.symbols
+    start, right = span.div(n + 1, rounding_mode="floor"), span % (n + 1)
+    row = start.div(n, rounding_mode="floor")
+    return Nodes(keys, row, start % n, right, label), inverse
+
+
+def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws an index of the last axis in proportion to the weights (exponential races)."""
+    return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
+
+
+@torch.no_grad()
+def draw_trees(
+    choices: Choices,
+    samples: int,
+    temperature: float = 1.0,
+    epsilon: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Trees, Tensor, Tensor]:
+    """Draws trees top-down, without autograd.
+
+    Nodes that several samples of a sentence share are weighed once.
+
+    Args:
+        choices: the action weights.
+        samples: trees per sentence.
+        temperature: every joint action weight (of a root label; of a split and both child labels)
+            is raised to `1 / temperature` before normalising.
+        epsilon: the probability, at each choice anew, of a uniform one instead: over root labels,
+            or over all splits with all child labels.
+        generator: the source of randomness, on the weights' device.
+
+    Returns:
+        The trees; `(batch, samples)` their log probability at temperature 1 and epsilon 0; and
+        `(batch, samples)` their log probability under the distribution really drawn from. Nats.
+    """
+    plain, choices = choices, choices.tempered(temperature) if temperature != 1 else choices
+    lengths, labels = choices.lengths, choices.labels
+    batch, places = len(lengths), choices.max_length - 1
+    root_scores = choices.root()
+    with full_precision(root_scores):
+        normalisers = root_scores.new_zeros(batch * samples * places)
+
+        def explore(weights: Tensor) -> Tensor:
+            draws = torch.rand(weights.shape[:-1], generator=generator, device=weights.device)
+            return (draws < epsilon)[..., None]
+
+        roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
+        if epsilon > 0:
+            roots = roots.masked_fill(explore(roots), 1.0)
+
+        def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+            split = nodes.left + 1
+            first, second = torch.zeros_like(split), torch.zeros_like(split)
+            wide = (nodes.right - nodes.left > 2).nonzero().squeeze(1)
+            if len(wide):
+                split[wide], first[wide], second[wide] = choose_wide(nodes.select(wide))
+            first, second = (choices.child_symbol(nodes.label, part) for part in (first, second))
+            return split, first, second
+
+        def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+            different, at = _unique(choices, nodes)
+            options = _options(choices, different)
+            normaliser = options.scores.logsumexp(-1, keepdim=True)
+            normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
+            weights = (options.scores - normaliser).exp()[at]
+            last = nodes.right - nodes.left - 2
+            if epsilon > 0:
+                explored = explore(weights)
+                column = torch.arange(weights.shape[1], device=weights.device)
+                end = last[:, None]
+                # A split that leaves a word alone has one label to choose, others have two.
+                actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
+                weights = torch.where(explored, actions * (column <= end), weights)
+            column = _draw(weights, generator)
+            inner = ((column > 0) & (column < last))[:, None]
+            by_left = options.first.relative[at, (column - 1).clamp(min=0)]
+            by_right = options.second.relative[at, torch.minimum(column, last - 1)]
+            rules = options.rules[at]
+            first = by_left * (rules @ by_right[..., None]).squeeze(-1)
+            first = torch.where(inner, first, options.by_right.softmax(-1)[at])
+            if epsilon > 0:
+                first = first.masked_fill(explored, 1.0)
+            first = _draw(first, generator)
+            second = rules[torch.arange(len(first), device=first.device), first] * by_right
+            second = torch.where(inner, second, options.by_left.softmax(-1)[at])
+            if epsilon > 0:
+                second = second.masked_fill(explored, 1.0)
+            return nodes.left + 1 + column, first, _draw(second, generator)
+
+        symbols = choices.root_symbol(_draw(roots, generator))
+        trees = grow_trees(lengths, places + 1, symbols, choose)
+        if temperature == 1 and epsilon == 0:
+            scores = choices.action_weights(trees)
+            scores[..., 0] -= root_scores.logsumexp(-1)[:, None]
+            scores[..., 1:] -= normalisers.view(batch, samples, places)
+            log_q = behaviour = scores.masked_fill_(_forced(trees), 0).sum(-1)
+        else:
+            log_q = _score(plain, trees).sum(-1)
+            behaviour = _score(choices, trees, epsilon).sum(-1)
+        trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
+        return trees, log_q, behaviour.clone()
+
+
+def score_choices(
+    choices: Choices, trees: Trees, temperature: float = 1.0, epsilon: float = 0.0
+) -> Tensor:
+    """Log probability of every choice that builds the given trees, differentiable.
+
+    Nodes that several samples of a sentence share are normalised once.
+
+    Args:
+        choices, temperature, epsilon: as in `draw_trees`.
+        trees: the trees to score.
+
+    Returns:
+        `(batch, samples, 1 + nodes)` nats: the root's label, then each node's split and child
+        labels, in preorder; 0 past a tree's nodes and for one-word sentences.
+    """
+    choices = choices.tempered(temperature) if temperature != 1 else choices
+    return _score(choices, choices.annotate(trees), epsilon)
+
+
+def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
+    """As `score_choices`, of annotated trees."""
+    roots = choices.root().logsumexp(-1)[:, None].expand(-1, trees.samples)
+    with full_precision(roots):
+        weights = choices.action_weights(trees)
+        forced, width = _forced(trees), trees.right - trees.left
+        slot = (width > 2).flatten().nonzero().squeeze(1)
+        place = torch.zeros(width.numel(), dtype=torch.long, device=width.device)
+        norms = weights.new_zeros(1)
+        if len(slot):
+            row = slot.div(width[0].numel(), rounding_mode="floor")
+            parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
+            nodes, at = _unique(choices, Nodes(slot, row, *parts))
+            norms = torch.cat([norms, _options(choices, nodes).scores.logsumexp(-1)])
+            place[slot] = at + 1
+        norms = norms.index_select(0, place).view(width.shape)
+        scores = weights - torch.cat([roots[..., None], norms], -1)
+        if epsilon > 0:
+            labels = choices.labels
+            actions = (width - 3).clamp(min=0) * labels**2 + 2 * labels
+            actions = torch.cat([actions.new_full((*roots.shape, 1), labels), actions], -1)
+            uniform = math.log(epsilon) - actions.to(scores.dtype).log()
+            kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
+            scores = torch.logaddexp(scores + kept, uniform)
+        return scores.masked_fill(forced, 0)
+
+
+def _forced(trees: Trees) -> Tensor:
+    """`(batch, samples, 1 + nodes)` bool: entries where nothing is chosen."""
+    width = trees.right - trees.left
+    one_word = (trees.lengths == 1)[:, None, None].expand(-1, trees.samples, 1)
+    return torch.cat([one_word, width <= 2], -1)

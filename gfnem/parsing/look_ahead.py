@@ -1,0 +1,111 @@
+"""Learned look-ahead values of spans: what a node is worth before it is expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from gfnem.parsing.encoder import span_chart
+from gfnem.parsing.parent_potentials import ParentPotentials
+from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
+
+
+class Value(nn.Module):
+    """A value for each span and label, linear in the span's vector; 0 at first.
+
+    Args:
+        size: of span vectors.
+        labels: how many labels (`N`).
+    """
+
+    def __init__(self, size: int, labels: int):
+        super().__init__()
+        self.out = nn.Linear(size, labels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, spans: Tensor) -> Tensor:
+        """`(..., N)` nats for `(..., size)` span vectors."""
+        return self.out(spans)
+
+    def chart(
+        self, spans: Tensor, level: Tensor, potentials: RulePotentials, given: bool, exact: bool
+    ) -> Tensor:
+        """`(batch, n, n + 1, N)` look-ahead of all spans in nats; `IMPOSSIBLE` outside sentences.
+
+        Args:
+            spans: `(batch, spans, size)` vectors in the order of `span_list`.
+            level: `(batch, n, n + 1)` what is added to every label of a span.
+            potentials: the rules' weights.
+            given: whether they are the target's, so that a span of two words starts from them.
+            exact: whether nothing is to be added to these.
+        """
+        n = potentials.max_length
+        values = span_chart(self(spans), n)
+        ends = torch.arange(n + 1, device=values.device)
+        width = ends - ends[:n, None]
+        whole = values + level.unsqueeze(3)
+        if given and n > 1:
+            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
+            pairs = pairs if exact else pairs + values
+            whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
+        outside = (width < 2) | (ends > potentials.lengths[:, None, None])
+        return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)
+
+
+class ParentValue(nn.Module):
+    """A value for each span and label below each parent, 0 at first.
+
+    Span and parent meet in one hidden layer, so that rows of values come one by one: of the
+    `spans * N` rows a sentence has, its samples ask for a few hundred.
+
+    Args:
+        size: of span vectors.
+        labels: how many labels (`N`); the start symbol is parent `N`.
+        hidden: size of the hidden layer.
+    """
+
+    def __init__(self, size: int, labels: int, hidden: int):
+        super().__init__()
+        self.labels = labels
+        self.narrow = nn.Linear(size, hidden)
+        self.parent = nn.Embedding(labels + 1, hidden)
+        self.out = nn.Linear(hidden, labels)
+        nn.init.normal_(self.parent.weight, std=0.5)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def rows(
+        self, spans: Tensor, level: Tensor, potentials: ParentPotentials, exact: bool
+    ) -> Callable[[Tensor], Tensor]:
+        """The look-ahead of one batch, row by row (see `ParentChoices`).
+
+        Args:
+            spans, level, exact: as in `Value.chart`.
+            potentials: the target's weights.
+        """
+        n, parents = potentials.max_length, self.labels + 1
+        narrow = self.narrow(spans)
+        count = narrow.shape[1]
+        place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
+        narrow, level = narrow.flatten(0, 1), level.flatten()
+        pairs = potentials.both_leaves.flatten(0, 2) if n > 1 else None
+
+        def look_ahead(rows: Tensor) -> Tensor:
+            span, parent = rows.div(parents, rounding_mode="floor"), rows % parents
+            cell = span % (n * (n + 1))
+            row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
+            width = (cell % (n + 1) - left)[:, None]
+            vectors = embedding(row * count + place[cell], narrow)
+            values = self.out((vectors + self.parent(parent)).relu())
+            whole = values + level[span][:, None]
+            if pairs is not None:
+                at = (row * (n - 1) + left.clamp(max=n - 2)) * parents + parent
+                two = embedding(at, pairs)
+                whole = torch.where(width == 2, two if exact else two + values, whole)
+            return whole.masked_fill(width < 2, IMPOSSIBLE)
+
+        return look_ahead

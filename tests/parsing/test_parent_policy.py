@@ -1,0 +1,183 @@
+"""The top-down policy of parent-conditioned grammars, against every tree of short sentences."""
+
+from collections import Counter
+
+import pytest
+import torch
+from brute import all_trees, keys
+from test_exact_posterior import LABELS, SENTENCES, WORDS, compare, e_train
+from test_refinement import chi_square
+from test_tree_flows import OBJECTIVES, objective_loss
+from test_tree_spaces import TestTopDown as TopDownCase
+from test_tree_spaces import shake
+
+from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing.choices import score_choices
+from gfnem.parsing.parent_descent import ParentChoices
+from gfnem.parsing.parent_inside import parent_inside
+from gfnem.refinement import refine
+from gfnem.sampling import Exploration
+from gfnem.space import Trajectories, concatenate
+from gfnem.testing import enumerate_trajectories
+
+SPACE = TopDownSpace(LABELS)
+
+
+class SharpParentPCFG(NeuralParentPCFG):
+    """Rule probabilities far from uniform and far from each other under different parents."""
+
+    def tables(self):
+        root, rules, emissions = super().tables()
+        return (
+            (root * 4).log_softmax(0),
+            (rules * 8).flatten(2).log_softmax(2).view_as(rules),
+            (emissions * 6).log_softmax(2),
+        )
+
+
+def model() -> SharpParentPCFG:
+    torch.manual_seed(0)
+    return SharpParentPCFG(WORDS, LABELS, 3, dim=16)
+
+
+def policy(**settings) -> TopDownPolicy:
+    return TopDownPolicy(WORDS, LABELS, parent_conditioned=True, **settings)
+
+
+@pytest.mark.parametrize("objective", [VarGrad(), TrajectoryBalance()], ids=["vargrad", "tb"])
+def test_the_sampler_becomes_the_posterior(objective):
+    grammar, sampler = model(), policy(dim=32)
+    x = Sentences.from_lists(SENTENCES)
+    before = compare(sampler, SPACE, grammar, x, 3)["distance"]
+    e_train(sampler, SPACE, grammar, x, objective, 500)
+    name = "learned_log_z" if isinstance(objective, TrajectoryBalance) else "vargrad_log_z"
+    for row in range(len(x)):
+        result = compare(sampler, SPACE, grammar, x, row)
+        assert result["distance"] <= 0.02, result
+        assert abs(result[name]) <= 0.01, result
+        assert abs(result["exact"]) < 1e-4, result
+    assert before > 0.05
+
+
+def test_inside_values_are_the_posterior():
+    grammar, sampler = model().double(), policy(dim=8)
+    x = Sentences.from_lists([[7, 3, 2, 6]])
+    with torch.no_grad():
+        potentials, trees = grammar.potentials(x), all_trees(4, LABELS)
+        exact = ParentChoices.from_chart(potentials, parent_inside(potentials))
+        log_q = sampler.score(exact, SPACE, Trajectories(trees)).log_pf.sum(2)
+        posterior = grammar.log_joint(x, trees) - grammar.log_marginal(x)[:, None]
+        assert torch.allclose(log_q, posterior, atol=1e-8)
+        assert torch.allclose(sampler.log_z(exact), grammar.log_marginal(x))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_inside_values_are_the_exact_flow(name):
+    grammar, sampler = model().double(), policy(dim=8)
+    x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
+    with torch.no_grad():
+        potentials = grammar.potentials(x)
+        chart = parent_inside(potentials)
+        drawn = Trajectories(enumerate_trajectories(SPACE, x).trajectories.latent)
+        exact = ParentChoices.from_chart(potentials, chart)
+        losses = objective_loss(OBJECTIVES[name], sampler, exact, SPACE, grammar, x, drawn)
+        assert losses.max() < 1e-8
+        wrong = ParentChoices.from_chart(potentials, chart + 0.3 * torch.randn_like(chart))
+        losses = objective_loss(OBJECTIVES[name], sampler, wrong, SPACE, grammar, x, drawn)
+        assert (losses[:2] > 1e-3).all()
+
+
+class TestSampler(TopDownCase):
+    """Sampling, scores and flows with the grammar's weights, by the shipped test case."""
+
+    def make_policy(self):
+        sampler = shake(policy(dim=8))
+        torch.manual_seed(3)
+        grammar = NeuralParentPCFG(6, LABELS, 3, dim=8)
+        encode = sampler.encode
+        sampler.encode = lambda x, target=None: encode(x, grammar if target is None else target)
+        return sampler
+
+
+def test_flows_of_trees_and_of_single_states_agree():
+    grammar, sampler = model(), shake(policy(dim=8))
+    x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
+    with torch.no_grad():
+        context = sampler.encode(x, grammar)
+        drawn = sampler.sample(context, x, SPACE, 20)
+        states = SPACE.states(x, drawn.latent)
+        steps = concatenate(states)
+
+        def unfold(tensor):
+            return tensor.unflatten(1, (len(states), 20)).transpose(1, 2)
+
+        flow = unfold(sampler(context, steps).log_flow)
+        scores = sampler.score(context, SPACE, drawn, True)
+        real = torch.cat([torch.ones_like(scores.mask[:, :, :1]), scores.mask], 2)
+        assert torch.allclose(scores.log_flow[real], flow[real], atol=1e-4)
+        ahead = sampler.score(context, SPACE, drawn, True, True).log_flow
+        partial = unfold(grammar.partial_log_joint(x, steps))
+        real[x.lengths == 1] = False  # nothing to choose, nothing to balance
+        assert torch.allclose((ahead + partial)[real], flow[real], atol=1e-4)
+
+
+def test_a_padded_batch_equals_one_by_one():
+    grammar, sampler = model(), shake(policy(dim=8))
+    x = Sentences.from_lists([[1, 2, 3, 4, 5], [2], [3, 1], [5, 5, 1]])
+    with torch.no_grad():
+        context = sampler.encode(x, grammar)
+        drawn = sampler.sample(context, x, SPACE, 3)
+        scores = sampler.score(context, SPACE, drawn)
+        for row in range(len(x)):
+            alone = x.select(torch.tensor([row]))
+            parts = {name: part[row : row + 1, :, : alone.max_length - 1]
+                     for name, part in vars(drawn.latent).items() if part.dim() == 3}  # fmt: skip
+            latent = type(drawn.latent)(**parts, lengths=alone.lengths)
+            own = sampler.encode(alone, grammar)
+            again = sampler.score(own, SPACE, Trajectories(latent)).log_pf.sum(2)[0]
+            assert torch.allclose(again, scores.log_pf.sum(2)[row], atol=1e-4)
+            assert torch.allclose(sampler.log_z(own), sampler.log_z(context)[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature, epsilon", [(1.0, 0.0), (2.0, 0.0), (0.7, 0.2)])
+def test_exploration_is_what_it_says(temperature, epsilon):
+    """Behaviour probabilities of all trees sum to one, and trees come as often as they say."""
+    grammar, sampler = model(), shake(policy(dim=8))
+    x, count = Sentences.from_lists([[7, 3, 2, 6]]), 4000
+    with torch.no_grad():
+        context, trees = sampler.encode(x, grammar), all_trees(4, LABELS)
+        scores = score_choices(context, trees, temperature, epsilon).sum(2)[0].exp()
+        assert scores.sum().item() == pytest.approx(1, abs=1e-4)
+        torch.manual_seed(0)
+        drawn = sampler.sample(context, x, SPACE, count, Exploration(temperature, epsilon))
+    place = {key: at for at, key in enumerate(keys(trees))}
+    found = torch.tensor([place[key] for key in keys(drawn.latent)])
+    assert torch.allclose(drawn.log_behaviour[0].exp(), scores[found], atol=1e-4)
+    seen = torch.bincount(found, minlength=len(place)) / count
+    assert ((seen - scores).abs() < 4.5 * (scores / count).sqrt() + 1e-3).all()
+
+
+def test_refinement_reaches_the_posterior_of_a_parent_grammar():
+    grammar, sampler = model(), shake(policy(dim=8))
+    x, chains = Sentences.from_lists([[7, 3, 2, 6]]), 800
+    torch.manual_seed(0)
+    with torch.no_grad():
+        context, trees = sampler.encode(x, grammar), all_trees(4, LABELS)
+        log_joint = grammar.log_joint(x, trees)[0]
+        worst = log_joint.argmin().expand(chains)
+        parts = (trees.left, trees.right, trees.split, trees.label)
+        start = type(trees)(*(part[:, worst] for part in parts), trees.lengths)
+        z, _, accepted = refine(sampler, context, x, SPACE, grammar, start, 60, 1.0)
+    assert 0 < accepted.mean() < 1
+    exact = dict(zip(keys(trees), log_joint.softmax(0).tolist(), strict=True))
+    statistic, quantile = chi_square(Counter(keys(z)), exact)
+    assert statistic < quantile
+
+
+def test_policy_and_grammar_must_agree_about_parents():
+    x = Sentences.from_lists([[1, 2, 3]])
+    with pytest.raises(ValueError, match="parent_conditioned"):
+        TopDownPolicy(WORDS, LABELS, dim=8).encode(x, model())
+    with pytest.raises(ValueError, match="parent_conditioned"):
+        policy(dim=8).encode(x, NeuralPCFG(WORDS, LABELS, 3, dim=8))
