@@ -16,10 +16,12 @@ class FenceEncoder(nn.Module):
         vocab_size: words, the unknown word included.
         dim: size of embeddings, of each direction's state, and of half the output.
         features: size of what else is known of each word; 0 for nothing.
+        dropout: share of inputs, states and (of spans) hidden units dropped in training.
     """
 
-    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0):
+    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, dropout: float = 0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.features = None
         if features:
             self.features = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))
@@ -37,6 +39,7 @@ class FenceEncoder(nn.Module):
         words = self.embedding(x.tokens)
         if features is not None:
             words = words + self.features(features)
+        words = self.dropout(words)
         packed = pack_padded_sequence(
             words, x.lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -45,7 +48,8 @@ class FenceEncoder(nn.Module):
         )
         forward, backward = states.chunk(2, -1)
         pad = nn.functional.pad
-        return torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
+        states = torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
+        return self.dropout(states)
 
 
 class SpanEncoder(FenceEncoder):
@@ -55,15 +59,24 @@ class SpanEncoder(FenceEncoder):
     but with a projection of its own for each end), and on the span's width.
 
     Args:
-        vocab_size, dim, features: as in `FenceEncoder`.
+        vocab_size, dim, features, dropout: as in `FenceEncoder`.
         max_width: wider spans share one width embedding.
     """
 
-    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, max_width: int = 64):
-        super().__init__(vocab_size, dim, features)
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 128,
+        features: int = 0,
+        dropout: float = 0.0,
+        max_width: int = 64,
+    ):
+        super().__init__(vocab_size, dim, features, dropout)
         self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
         self.width = nn.Embedding(max_width + 1, self.dim_out)
-        self.mix = nn.Sequential(nn.ReLU(), nn.Linear(self.dim_out, self.dim_out), nn.ReLU())
+        self.mix = nn.Sequential(
+            nn.ReLU(), self.dropout, nn.Linear(self.dim_out, self.dim_out), nn.ReLU()
+        )
 
     def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
         """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.

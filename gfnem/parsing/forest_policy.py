@@ -11,7 +11,7 @@ from gfnem.parsing.descent import tree_log_joint
 from gfnem.parsing.encoder import SpanEncoder, span_chart
 from gfnem.parsing.forest import ForestState
 from gfnem.parsing.partial import partial_trees
-from gfnem.parsing.potentials import RulePotentials
+from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.policy import Policy, Scores, Step
 from gfnem.space import LatentSpace, Trajectories
@@ -58,7 +58,7 @@ class ForestPolicy(Policy):
             raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
-        self.encoder = SpanEncoder(vocab_size, dim, 2 * nonterminals if use_prior else 0)
+        self.encoder = SpanEncoder(vocab_size, dim, PROFILE * nonterminals if use_prior else 0)
         size = self.encoder.dim_out
         self.label = nn.Embedding(nonterminals + 1, size)  # the last one: a word, unlabelled
         self.join = nn.Sequential(nn.Linear(3 * size, size), nn.LayerNorm(size), nn.SiLU())

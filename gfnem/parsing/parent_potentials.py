@@ -16,6 +16,7 @@ from gfnem.parsing.potentials import (
     full_precision,
     safe_log,
     spread_over_words,
+    word_profiles,
 )
 
 
@@ -193,10 +194,7 @@ class ParentPotentials:
         return spread_over_words(pairs / 2, self.single, self.lengths)
 
     def word_profiles(self) -> Tensor:
-        """`(batch, n, 2 N)` how well each word serves as left and as right child of each label.
-
-        As `RulePotentials.word_profiles`, on average over the parents.
-        """
+        """`(batch, n, 4 N)` each word as the grammar sees it, on average over the parents."""
         words, peaks = self.word_weights
         sides = []
         for table in (self.word_first, self.word_second):
@@ -204,5 +202,5 @@ class ParentPotentials:
             tops = leaf.amax(1)
             leaf = (leaf - tops[:, None]).exp()
             log = safe_log(torch.einsum("abnt,at->bna", words, leaf)) + tops
-            sides.append((log + peaks.permute(1, 2, 0)).log_softmax(2).clamp(min=-12))
-        return torch.cat(sides, 2)
+            sides.append(log + peaks.permute(1, 2, 0))
+        return word_profiles(*sides, self.both_leaves.logsumexp(2), self.lengths)

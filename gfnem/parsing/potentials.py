@@ -32,6 +32,27 @@ def safe_log(weights: Tensor) -> Tensor:
     return logs.masked_fill(weights <= 0, IMPOSSIBLE)
 
 
+#: how many numbers for each label there are in a word's profile
+PROFILE = 4
+
+
+def word_profiles(left: Tensor, right: Tensor, pairs: Tensor, lengths: Tensor) -> Tensor:
+    """`(batch, n, PROFILE * N)` what each word is good for, known even of the rarest.
+
+    Log shares in nats, normalised over the labels and held above -12.
+
+    Args:
+        left, right: `(batch, n, N)` log weight of each word as left and as right child of a label.
+        pairs: `(batch, n - 1, N)` log weight of each two neighbours as a phrase of a label.
+        lengths: `(batch,)` of the sentences; a pair that passes the end says nothing.
+    """
+    left, right, pairs = (part.log_softmax(2).clamp(min=-12) for part in (left, right, pairs))
+    places = torch.arange(pairs.shape[1], device=pairs.device)
+    pairs = pairs * (places < (lengths - 1)[:, None]).unsqueeze(2)
+    pad = torch.nn.functional.pad
+    return torch.cat([left, right, pad(pairs, (0, 0, 1, 0)), pad(pairs, (0, 0, 0, 1))], 2)
+
+
 @dataclass
 class RulePotentials:
     """Log weights of one batch's rules, preterminals summed out.
@@ -152,13 +173,13 @@ class RulePotentials:
         return spread_over_words(self.both_leaves.logsumexp(2) / 2, self.single, self.lengths)
 
     def word_profiles(self) -> Tensor:
-        """`(batch, n, 2 N)` how well each word serves as left and as right child of each label.
-
-        Log shares in nats, normalised over the labels and held above -12: a word as the grammar
-        sees it, which says what is known even of rare words.
-        """
-        sides = (self.left_leaf.logsumexp(3), self.right_leaf.logsumexp(3))
-        return torch.cat([side.log_softmax(2).clamp(min=-12) for side in sides], 2)
+        """`(batch, n, 4 N)` each word as the grammar sees it (see `word_profiles`)."""
+        return word_profiles(
+            self.left_leaf.logsumexp(3),
+            self.right_leaf.logsumexp(3),
+            self.both_leaves,
+            self.lengths,
+        )
 
 
 def spread_over_words(pairs: Tensor, single: Tensor, lengths: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from gfnem.parsing.parent_descent import ParentChoices
 from gfnem.parsing.parent_grammar import ParentGrammar
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.partial import opened_values, partial_trees
-from gfnem.parsing.potentials import RulePotentials
+from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
 from gfnem.policy import Policy, Scores, Step
@@ -44,6 +44,7 @@ class TopDownPolicy(Policy):
         use_prior: whether to use the target's rule weights where it offers them.
         parent_conditioned: whether the target's rules depend on the parent (as a
             `ParentGrammar`'s); from the model if None.
+        dropout: of the network, in training.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class TopDownPolicy(Policy):
         dim: int = 128,
         use_prior: bool = True,
         parent_conditioned: bool | None = None,
+        dropout: float = 0.0,
     ):
         if vocab_size is None or nonterminals is None:
             raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
-        self.encoder = SpanEncoder(vocab_size, dim, 2 * nonterminals if use_prior else 0)
+        features = PROFILE * nonterminals if use_prior else 0
+        self.encoder = SpanEncoder(vocab_size, dim, features, dropout)
         self.parent_conditioned = bool(parent_conditioned) and use_prior
         if self.parent_conditioned:
             self.value = ParentValue(self.encoder.dim_out, nonterminals, dim)
