@@ -26,8 +26,11 @@ class Posterior:
 
     def __init__(self, model: Target, space: LatentSpace, policy: Policy, x: Any):
         self.model, self.space, self.policy, self.x = model, space, policy, x
+        training = policy.training
+        policy.eval()  # no dropout, also where training goes on afterwards
         with torch.no_grad():
             self.context = policy.encode(x, model)
+        policy.train(training)
 
     def sample(self, shape: int | tuple[int, ...] = (1,), temperature: float = 1.0) -> Any:
         """Draws latents, leading axes `(batch, samples)`.

@@ -208,6 +208,7 @@ class LatentSpaceTestCase(_Rows):
         policy = self.make_policy()
         if policy is None:
             raise SkipTest("no make_policy")
+        policy.eval()
         with torch.no_grad():
             return space, x, found, policy, policy.encode(x)
 

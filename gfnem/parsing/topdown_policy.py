@@ -54,7 +54,7 @@ class TopDownPolicy(Policy):
         dim: int = 128,
         use_prior: bool = True,
         parent_conditioned: bool | None = None,
-        dropout: float = 0.0,
+        dropout: float = 0.2,
     ):
         if vocab_size is None or nonterminals is None:
             raise ValueError("vocab_size and nonterminals are needed")

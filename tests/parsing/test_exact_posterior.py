@@ -90,7 +90,7 @@ def test_the_sampler_becomes_the_posterior(space, objective, prior):
     # bottom-up, a sentence of five words has 5,376 trajectories: four are enough
     x = Sentences.from_lists(SENTENCES if space.one_path else SENTENCES[:3])
     policy_class = TopDownPolicy if space.one_path else ForestPolicy
-    policy = policy_class(WORDS, LABELS, dim=32, use_prior=prior)
+    policy = policy_class(WORDS, LABELS, dim=32, use_prior=prior).eval()  # no dropout
     before = compare(policy, space, model, x, 1)["distance"]
     # without the grammar's help it takes longer
     updates = 500 if prior else 1200 if space.one_path else 800
@@ -117,7 +117,7 @@ def test_more_than_the_rules_can_be_learned_everywhere():
     torch.manual_seed(0)
     model = TiltedPCFG(WORDS, LABELS, 3, dim=16)
     x = Sentences.from_lists(SENTENCES)
-    policy = TopDownPolicy(WORDS, LABELS, dim=32)
+    policy = TopDownPolicy(WORDS, LABELS, dim=32).eval()
     before = compare(policy, TopDownSpace(LABELS), model, x, 1)["distance"]
     e_train(policy, TopDownSpace(LABELS), model, x, VarGrad(), 300)
     for row in range(len(x)):

@@ -132,7 +132,10 @@ def test_the_sampler_becomes_the_posterior(space):
     model = make_model(scale=2.0, closing=1.0)
     sentences = [[1, 2, 3, 0], [3, 1, 0], [0, 2], [2, 1, 3, 2, 0]]
     if isinstance(space, TopDownSpace):  # its odds of a split depend on the span alone: from five
-        x, policy = Sentences.from_lists(sentences[:3]), TopDownPolicy(WORDS, 1, dim=16)  # words on
+        x, policy = (
+            Sentences.from_lists(sentences[:3]),
+            TopDownPolicy(WORDS, 1, dim=16, dropout=0),
+        )  # words on
     else:  # not every distribution is such
         x, policy = Sentences.from_lists(sentences), ShiftReducePolicy(WORDS, 12, dim=16)
     before = distances(policy, space, model, x)

@@ -132,7 +132,7 @@ def test_the_sampler_becomes_the_posterior(space, policy, sentences, updates):
     grammar = SharpPCFG(WORDS, LABELS, 3, dim=16)
     model = ShapedGrammar(sharp_energy(), grammar)
     x = Sentences.from_lists([SENTENCES[row] for row in sentences])
-    policy = policy(WORDS, LABELS, dim=32)
+    policy = policy(WORDS, LABELS, dim=32).eval()
     without = posterior(model.grammar, x, 1)
     assert (without - posterior(model, x, 1)).abs().sum() / 2 > 0.08  # the prior matters
     e_train(policy, space, model, x, VarGrad(), updates)

@@ -67,7 +67,7 @@ def test_states_of_whole_trees_are_those_of_the_search():
 @pytest.mark.parametrize("prior", [True, False])
 def test_top_down_flows_of_trees_and_of_single_states_agree(prior):
     grammar, x, space = model(), sentences(), SPACES[0]
-    policy = TopDownPolicy(WORDS, LABELS, dim=8, use_prior=prior)
+    policy = TopDownPolicy(WORDS, LABELS, dim=8, use_prior=prior).eval()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.normal_(std=0.5)
@@ -105,7 +105,7 @@ def objective_loss(objective, policy, context, space, grammar, x, drawn):
 def test_inside_values_are_the_exact_flow_top_down(name):
     """All trees of all sentences: no loss at the inside chart, and some beside it."""
     grammar, x, space = model(), sentences(), SPACES[0]
-    policy = TopDownPolicy(WORDS, LABELS, dim=8)
+    policy = TopDownPolicy(WORDS, LABELS, dim=8).eval()
     with torch.no_grad():
         potentials = grammar.potentials(x)
         values = inside(potentials)
@@ -181,7 +181,7 @@ def train(policy, space, grammar, x, objective, updates, peak):
 def test_the_sampler_becomes_the_posterior(name, space):
     grammar, x = model(), Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6]])
     policy_class = TopDownPolicy if space.one_path else ForestPolicy
-    policy = policy_class(WORDS, LABELS, dim=32)
+    policy = policy_class(WORDS, LABELS, dim=32).eval()
     before = compare(policy, space, grammar, x, 1)["distance"]
     train(policy, space, grammar, x, OBJECTIVES[name], 300 if space.one_path else 900, 1e-2)
     for row in range(len(x)):

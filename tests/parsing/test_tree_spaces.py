@@ -28,7 +28,7 @@ def shake(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return module
+    return module.eval()
 
 
 class TreeSpaceCase(LatentSpaceTestCase):
