@@ -5,9 +5,10 @@
 
 A cell is one model, one E-step and one seed. Its updates are counted out beforehand, from the time
 that a few of them take, so that each cell trains for about `--seconds`; learning rates are annealed
-over these updates. A finished cell is not run again, an interrupted one goes on where it stopped:
-call it again until it is done, with other `--models`, `--e-steps` or `--seeds` to add to it. Then
-`table.md` and `table.csv` are made from all the cells in the folder.
+over these updates, and training samples stray from the sampler in their first half. A finished cell
+is not run again, an interrupted one goes on where it stopped: call it again until it is done, with
+other `--models`, `--e-steps` or `--seeds` to add to it. Then `table.md` and `table.csv` are made
+from all the cells in the folder.
 """
 
 from __future__ import annotations
@@ -38,8 +39,15 @@ from gfnem.parsing.language_models import NGramModel
 #: settings by which the models differ from each other, over those that they share
 MODELS: dict[str, dict[str, Any]] = {
     "PCFG": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
-    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
+    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}, "em": {"samples": 4}},
+    "shaped": {"model": {"class_path": "gfnem.parsing.ShapedGrammar"}},
+    "RNNG": {
+        "model": {"class_path": "gfnem.parsing.RNNG"},
+        "em": {"samples": 4},
+    },
 }
+#: these have no exact likelihood: after training without a sampler, one is trained to bound it
+SAMPLED = ("RNNG",)
 SHARED: dict[str, Any] = {
     "dataset": {
         "class_path": "gfnem.parsing.data.TextData",
@@ -48,7 +56,7 @@ SHARED: dict[str, Any] = {
     "em": {"mcmc_steps": 100},
 }
 #: learning rates that are annealed over a cell's updates: first and last value
-RATES = {"policy_lr": (1e-3, 3e-3), "model_lr": (4e-3, 4e-4)}
+RATES = {"policy_lr": (3e-3, 1e-3), "model_lr": (4e-3, 4e-4)}
 CALIBRATION = 12  # updates that are timed to find how many fit
 
 
@@ -92,6 +100,9 @@ class Table:
             else:
                 config = self._config(cell, folder / "settings.yaml", updates)
                 self._gfnem("train", "--config", config, "--out", run, log=folder / "train.log")
+            if cell.model in SAMPLED and not E_STEPS[cell.e_step].policy:
+                flags = ["--e-step", "gflownet", "--em.model_lr", 0, "--max-updates", 2 * updates]
+                self._gfnem("train", "--resume", run, *flags, log=folder / "sampler.log")
             seconds = float(_last_row(run / "metrics.csv")["seconds"])
             figures = {**asdict(cell), "updates": updates, "seconds": seconds, "valid": {}}
             for part in ("valid", "test"):
@@ -141,13 +152,14 @@ class Table:
             settings.update(data=self.args.train, valid=self.args.valid)
         else:
             data["grammar"] = self.args.grammar
-        rates = {
-            name: {
-                "class_path": "gfnem.schedules.Anneal",
-                "init_args": {"start": start, "end": end, "updates": updates},
+        if cell.model == "shaped":
+            settings["model"]["init_args"] = {
+                "prior": self.args.prior,
+                "grammar": MODELS["PCFG"]["model"],
+                "temperature": anneal(1.0, 1000.0, updates, shape="exponential"),
             }
-            for name, (start, end) in RATES.items()
-        }
+        rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
+        rates["temperature"] = anneal(1.5, 1.0, max(1, updates // 2))
         more = {
             "dataset": {"init_args": data},
             "em": {"e_step": cell.e_step, **rates},
@@ -227,6 +239,12 @@ class Table:
         return NGramModel(train, known, order).nll(test)
 
 
+def anneal(start: float, end: float, updates: int, **more: str) -> dict[str, Any]:
+    """An `Anneal` as a settings file has it."""
+    arguments = {"start": start, "end": end, "updates": updates, **more}
+    return {"class_path": "gfnem.schedules.Anneal", "init_args": arguments}
+
+
 COLUMNS = [
     "model",
     "E-step",
@@ -302,6 +320,7 @@ def main() -> None:
     parser.add_argument("--valid", help="likewise; F1 on it is what choices are made by")
     parser.add_argument("--test", help="likewise")
     parser.add_argument("--grammar", default="english", help="embedded grammar to sample from")
+    parser.add_argument("--prior", help="of the model `shaped`: what `gfnem train-prior` wrote")
     parser.add_argument("--out", required=True, help="the table's folder")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)
@@ -315,6 +334,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.train and not args.test:
         parser.error("--train needs --test")
+    if "shaped" in args.models and not args.prior:
+        parser.error("the model `shaped` needs --prior (see `gfnem train-prior --help`)")
     table = Table(args)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(table.run, table.cells()))
