@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from gfnem.parsing.grammar_text import find_grammar
 from gfnem.parsing.parent_binary_form import read_parent_grammar
 from gfnem.parsing.parent_grammar import ParentGrammar
-from gfnem.parsing.tabular_pcfg import TabularPCFG, emissions_over
-from gfnem.parsing.vocabulary import Vocabulary
+from gfnem.parsing.tabular_pcfg import TabularPCFG, Tabulated
 
 
-class TabularParentGrammar(ParentGrammar):
+class TabularParentGrammar(Tabulated, ParentGrammar):
     """The grammar of a file whose rules may name parents; it is not trained.
 
     Args:
@@ -27,24 +24,7 @@ class TabularParentGrammar(ParentGrammar):
     """
 
     def __init__(self, grammar: str = "english_context", vocabulary: Sequence[str] | None = None):
-        tables = read_parent_grammar(find_grammar(grammar))
-        if vocabulary is None:
-            vocabulary = Vocabulary(tables.words).to_list()
-        super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
-        self.vocabulary = list(vocabulary)
-        self._names = tables.nonterminals
-        self.register_buffer("root", tables.root)
-        self.register_buffer("rules", tables.rules)
-        emissions = emissions_over(self.vocabulary, tables.words, tables.emissions)
-        self.register_buffer("emissions", emissions)
-
-    def names(self) -> list[str]:
-        """The nonterminals' names in the file."""
-        return self._names
-
-    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The file's log probabilities (see `ParentGrammar.tables`)."""
-        return self.root, self.rules, self.emissions
+        self._adopt(read_parent_grammar(find_grammar(grammar)), vocabulary)
 
 
 def load_grammar(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,35 @@ from gfnem.parsing.grammar_text import find_grammar, read_grammar
 from gfnem.parsing.vocabulary import Vocabulary
 
 
-class TabularPCFG(Grammar):
+class Tabulated:
+    """What grammars that are read from files share; mixed into a kind of grammar."""
+
+    def _adopt(self, tables: Any, vocabulary: Sequence[str] | None) -> None:
+        """Makes this the grammar of the tables, over a vocabulary or over the file's own words."""
+        if vocabulary is None:
+            vocabulary = Vocabulary(tables.words).to_list()
+        super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
+        self.vocabulary = list(vocabulary)
+        self._names = tables.nonterminals
+        self.register_buffer("root", tables.root)
+        self.register_buffer("rules", tables.rules)
+        # the first entry, the unknown word, gets the mass of the words not in the vocabulary
+        column = {word: index for index, word in enumerate(self.vocabulary)}
+        target = torch.tensor([column.get(word, 0) for word in tables.words])
+        emissions = tables.emissions.new_zeros(*tables.emissions.shape[:-1], len(vocabulary))
+        emissions.index_add_(-1, target, tables.emissions.exp())
+        self.register_buffer("emissions", emissions.log())
+
+    def names(self) -> list[str]:
+        """The nonterminals' names in the file."""
+        return self._names
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The file's log probabilities: of the root, of rules, of words."""
+        return self.root, self.rules, self.emissions
+
+
+class TabularPCFG(Tabulated, Grammar):
     """The grammar of a file in NLTK's PCFG notation; it is not trained.
 
     Args:
@@ -25,24 +54,7 @@ class TabularPCFG(Grammar):
     """
 
     def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
-        tables = read_grammar(find_grammar(grammar))
-        if vocabulary is None:
-            vocabulary = Vocabulary(tables.words).to_list()
-        super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
-        self.vocabulary = list(vocabulary)
-        self._names = tables.nonterminals
-        self.register_buffer("root", tables.root)
-        self.register_buffer("rules", tables.rules)
-        emissions = emissions_over(self.vocabulary, tables.words, tables.emissions)
-        self.register_buffer("emissions", emissions)
-
-    def names(self) -> list[str]:
-        """The nonterminals' names in the file."""
-        return self._names
-
-    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The file's log probabilities (see `Grammar.tables`)."""
-        return self.root, self.rules, self.emissions
+        self._adopt(read_grammar(find_grammar(grammar)), vocabulary)
 
     def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
         """The tables, renormalised by each symbol's total weight (Chi 1999, section 4).
@@ -60,14 +72,3 @@ class TabularPCFG(Grammar):
             mass = larger
         symbols = torch.cat([mass, words])
         return root * symbols, rules * symbols[:, None] * symbols, emissions
-
-
-def emissions_over(vocabulary: Sequence[str], words: Sequence[str], emissions: Tensor) -> Tensor:
-    """Log emissions `(..., words)` of a grammar over another vocabulary, `(..., vocabulary)`.
-
-    Its first entry, the unknown word, gets the mass of the words that are not in it.
-    """
-    column = {word: index for index, word in enumerate(vocabulary)}
-    target = torch.tensor([column.get(word, 0) for word in words])
-    over = emissions.new_zeros(*emissions.shape[:-1], len(vocabulary))
-    return over.index_add_(-1, target, emissions.exp()).log()
