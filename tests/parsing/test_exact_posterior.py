@@ -5,7 +5,7 @@ import torch
 from brute import all_trees, keys
 
 from gfnem.enumeration import enumerate_trajectories
-from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.objectives import BalancedVarGrad, TrajectoryBalance, VarGrad
 from gfnem.parsing import (
     ForestPolicy,
     ForestSpace,
@@ -45,7 +45,7 @@ def e_train(policy, space, model, x, objective, updates) -> None:
         context = policy.encode(x, model)
         explore = Exploration(epsilon=0.05 if space.one_path else 0.5)
         drawn = policy.sample(context, x, space, 32, explore)
-        scores = policy.score(context, space, drawn)
+        scores = policy.score(context, space, drawn, flows=objective.uses_flow)
         loss = objective(scores, model.log_joint(x, drawn.latent).detach()).mean()
         policy.zero_grad()
         loss.backward()
@@ -81,9 +81,20 @@ def compare(policy, space, model, x: Sentences, row: int) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("objective", [VarGrad(), TrajectoryBalance()], ids=["vargrad", "tb"])
-@pytest.mark.parametrize("space", [TopDownSpace(LABELS), ForestSpace(LABELS)], ids=["down", "up"])
-@pytest.mark.parametrize("prior", [True, False], ids=["grammar", "alone"])
+SPACES = {"down": TopDownSpace(LABELS), "up": ForestSpace(LABELS)}
+LOSSES = {"vargrad": VarGrad(), "tb": TrajectoryBalance(), "balanced": BalancedVarGrad()}
+
+
+@pytest.mark.parametrize(
+    ("space", "objective", "prior"),
+    [
+        pytest.param(SPACES[space], LOSSES[loss], prior, id=f"{space}-{loss}-{prior}")
+        for space in SPACES
+        for loss in LOSSES
+        for prior in (True, False)
+        if loss != "balanced" or prior
+    ],
+)
 def test_the_sampler_becomes_the_posterior(space, objective, prior):
     torch.manual_seed(0)
     model = SharpPCFG(WORDS, LABELS, 3, dim=16)
