@@ -16,6 +16,7 @@ import time
 import torch
 
 from gfnem.objectives import (
+    BalancedVarGrad,
     DetailedBalance,
     Objective,
     SubTrajectoryBalance,
@@ -30,6 +31,7 @@ from gfnem.space import concatenate
 LABELS, PRETERMINALS, WORDS = 10, 20, 200
 OBJECTIVES: dict[str, Objective] = {
     "VarGrad": VarGrad(),
+    "VarGrad+3DB": BalancedVarGrad(),
     "TB": TrajectoryBalance(),
     "SubTB(0.9)": SubTrajectoryBalance(0.9),
     "DB": DetailedBalance(),
@@ -64,7 +66,8 @@ def loss_of(objective: Objective, policy, space, model, x, samples: int) -> torc
     """One E-step's loss."""
     context = policy.encode(x, model)
     drawn = policy.sample(context, x, space, samples, Exploration(epsilon=0.02))
-    scores = policy.score(context, space, drawn, objective.needs_flow, objective.forward_looking)
+    flows = objective.needs_flow or objective.uses_flow
+    scores = policy.score(context, space, drawn, flows, objective.forward_looking)
     with torch.no_grad():
         log_joint, partial = model.log_joint(x, drawn.latent), None
         if objective.forward_looking:
