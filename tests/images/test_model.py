@@ -255,7 +255,7 @@ def test_vqvae_learns_and_its_likelihood_is_estimated():
     data = torch.stack([pattern, 1 - pattern, torch.zeros(8, 8), torch.ones(8, 8)])
     model = DiscreteVAE(**SHAPE, channels=8, prior="autoregressive")
     encoder = NearestCode(**SHAPE, channels=8, hidden=16, units=8)
-    train_vqvae(model, encoder, lambda update: data, 500, lr=3e-3, encoder_lr=3e-3)
+    train_vqvae(model, encoder, lambda update: data, 500, lr=3e-3)
     before = -model.log_marginal(data).mean().item()
     fit_prior(model, encoder, lambda update: data, 150, lr=2e-2)
     spread = fit_spread(model, encoder, data)
