@@ -454,3 +454,20 @@ def test_batches_of_structures_without_steps_do_no_harm(objective):
     fit(module, BitData(interval=3, kinds=(2, 2, 2)))
     assert all(torch.isfinite(p).all() for p in module.parameters())
     assert int(module.m_updates) == 3
+
+
+class OpinionatedPolicy(BitPolicy):
+    """With a part that only the auxiliary loss trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.opinion = torch.nn.Parameter(torch.zeros(()))
+
+    def auxiliary_loss(self, context):
+        return (self.opinion - 1).square().expand(len(context))
+
+
+def test_auxiliary_loss_trains_the_policy():
+    module = GFlowNetEM(BitModel(), BitSpace(), OpinionatedPolicy(), policy_lr=0.02, max_updates=80)
+    fit(module, BitData(interval=80))
+    assert abs(module.policy.opinion.item() - 1) < 0.1

@@ -8,6 +8,7 @@ import torch
 
 from gfnem.images.evaluation import likelihoods, log_weights, summary
 from gfnem.images.grids import AnyOrderGrid, RasterGrid
+from gfnem.images.guided import GuidedPolicy
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import pyramid
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
@@ -125,6 +126,7 @@ def test_unknown_shapes_are_refused():
     [
         (RasterGrid(**GRID), RasterPolicy),
         (RasterGrid(**GRID), MeanFieldPolicy),
+        (RasterGrid(**GRID), GuidedPolicy),
         (RasterGrid(**GRID), NearestCode),
         (AnyOrderGrid(**GRID), AnyOrderPolicy),
     ],
