@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.images.model import DiscreteVAE
+from gfnem.images.networks import CausalNet, Filling
 from gfnem.images.policies import ImageContext, RasterPolicy
 from gfnem.target import Target
 
@@ -22,12 +23,14 @@ class GuidedContext(ImageContext):
         centre: `(batch, cells)` these moved one Newton step towards the image.
         root: `(batch, cells, cells)` lower triangular `A`; the Gaussian's precision is `A^T A`.
         dictionary: `(codes,)`.
+        prior: the model's, where it is not uniform.
     """
 
     guess: Tensor
     centre: Tensor
     root: Tensor
     dictionary: Tensor
+    prior: CausalNet | None
 
 
 class GuidedPolicy(RasterPolicy):
@@ -36,8 +39,9 @@ class GuidedPolicy(RasterPolicy):
     If cells held any numbers, not only the dictionary's, then near a good guess `p(z|x)` would be
     nearly Gaussian: one Gauss-Newton step from the encoder's guess gives its mean and precision
     (Laplace's approximation; MacKay 2003, chapter 27). Its conditionals, cell given the cells
-    before it, weigh the codes; a network as in `RasterPolicy` adds what is wrong with that. So the
-    sampler follows the decoder from one M-step to the next without having to learn it anew.
+    before it, weigh the codes, as does a learned prior; a network as in `RasterPolicy` adds what is
+    wrong with that. So the sampler follows the model from one M-step to the next without having to
+    learn it anew.
 
     Costs `cells + 1` decoded grids for each image, whatever the number of samples.
 
@@ -93,7 +97,8 @@ class GuidedPolicy(RasterPolicy):
         centre = guess + (moved - guess).detach()
         features = features + self.centre_features(centre[:, :, None])
         root = lower_root(precision) * (5 * self.log_trust).exp()[:, None]
-        return GuidedContext(features, self.log_z_head(whole), guess, centre, root, dictionary)
+        log_z = self.log_z_head(whole)
+        return GuidedContext(features, log_z, guess, centre, root, dictionary, target.prior)
 
     def auxiliary_loss(self, context: GuidedContext) -> Tensor:
         """`(batch,)` squared distance of the guess from where the decoder moved it."""
@@ -105,18 +110,27 @@ class GuidedPolicy(RasterPolicy):
         logits, flows = super().cell_logits(context, codes)
         off = context.dictionary[codes] - context.centre[:, None]
         shift = off @ context.root.tril(-1).mT
-        return logits + _gaussian(context, shift, slice(None)), flows
+        logits = logits + _gaussian(context, shift, slice(None))
+        if context.prior is not None:
+            with torch.no_grad():
+                prior = context.prior.logits(context.prior.hidden(codes))
+            logits = logits + prior
+        return logits, flows
 
     def draw_codes(self, context, samples, choose):
         """See `CodePolicy`; cell by cell, as much arithmetic as one pass."""
         batch, cells = context.centre.shape
         shift = context.centre.new_zeros(batch, samples, cells)
         order = iter(range(cells))
+        prior = None if context.prior is None else Filling(context.prior, (batch, samples))
 
         def guided(logits: Tensor) -> Tensor:
             cell = next(order)
             here = slice(cell, cell + 1)
-            code = choose(logits + _gaussian(context, shift[..., here], here).squeeze(2))
+            logits = logits + _gaussian(context, shift[..., here], here).squeeze(2)
+            code = choose(logits if prior is None else logits + prior.logits())
+            if prior is not None:
+                prior.put(code)
             off = context.dictionary[code] - context.centre[:, None, cell]
             shift.add_(off[:, :, None] * context.root[:, None, :, cell])
             return code

@@ -200,19 +200,44 @@ class CausalNet(nn.Module):
         Returns:
             `(*shape, cells)` codes.
         """
-        like = self.head
-        context = torch.as_tensor(context, dtype=like.dtype, device=like.device)
-        context = context.expand(*shape, self.cells, self.width)
-        size = self.cells * self.width
-        seen = [like.new_zeros(*shape, size) for _ in range(len(self.layers) + 1)]
-        drawn = []
-        for cell in range(self.cells):
-            here = slice(cell * self.width, (cell + 1) * self.width)
-            features = self.first.block(cell, seen[0][..., : here.start]) + context[..., cell, :]
-            for depth, layer in enumerate(self.layers, 1):
-                seen[depth][..., here] = features.relu()
-                features = features + layer.block(cell, seen[depth][..., : here.stop])
-            code = choose(features.relu() @ self.head[cell] + self.head_bias[cell])
-            seen[0][..., here] = self.embedding(code)
-            drawn.append(code)
+        filling, drawn = Filling(self, shape, context), []
+        for _ in range(self.cells):
+            drawn.append(choose(filling.logits()))
+            filling.put(drawn[-1])
         return torch.stack(drawn, -1)
+
+
+class Filling:
+    """Grids that are being filled by a `CausalNet`: ask for `logits`, `put` a code, and again.
+
+    Args:
+        network: scores the next code.
+        shape: leading axes of the grids.
+        context: as in `CausalNet.hidden`.
+    """
+
+    def __init__(self, network: CausalNet, shape: tuple[int, ...], context: Tensor | float = 0.0):
+        like = network.head
+        context = torch.as_tensor(context, dtype=like.dtype, device=like.device)
+        self.context = context.expand(*shape, network.cells, network.width)
+        size = network.cells * network.width
+        self.network, self.cell = network, 0
+        self.seen = [like.new_zeros(*shape, size) for _ in range(len(network.layers) + 1)]
+
+    def logits(self) -> Tensor:
+        """`(*shape, codes)` log weights of the next cell's codes; to be asked for once a cell."""
+        network, cell = self.network, self.cell
+        start, stop = cell * network.width, (cell + 1) * network.width
+        features = network.first.block(cell, self.seen[0][..., :start])
+        features = features + self.context[..., cell, :]
+        for depth, layer in enumerate(network.layers, 1):
+            self.seen[depth][..., start:stop] = features.relu()
+            features = features + layer.block(cell, self.seen[depth][..., :stop])
+        return features.relu() @ network.head[cell] + network.head_bias[cell]
+
+    def put(self, code: Tensor) -> None:
+        """Writes `(*shape,)` codes into the next cell."""
+        width = self.network.width
+        here = slice(self.cell * width, (self.cell + 1) * width)
+        self.seen[0][..., here] = self.network.embedding(code)
+        self.cell += 1

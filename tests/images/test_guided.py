@@ -57,7 +57,7 @@ def test_lower_root():
 
 def test_the_guide_is_a_quadratic_form():
     """Before normalising, the codes' log weights add up to the Gaussian's log density."""
-    model, x = make_model(), images()
+    model, x = make_model("uniform"), images()
     guided, codes = make_policy(), torch.randint(4, (3, 9, 4))
     context = guided.encode(x, model)
     both = guided.cell_logits(context, codes)[0]
