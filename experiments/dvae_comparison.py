@@ -45,7 +45,6 @@ from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
 GFLOWNET = {
     "policy": GuidedPolicy,
     "objective": lambda: VarGrad(root=True),
-    "flat": True,
     "em": {"m_step": "drawn", "temperature": 1.1},
 }
 LEARNED = {"prior": "autoregressive"}
@@ -87,13 +86,13 @@ def fit(module: GFlowNetEM, data: Images, device: str) -> None:
     module.to(device)
 
 
-def flat_start(settings: dict[str, Any], chosen: dict[str, Any]) -> Anneal | float:
+def flat_start(settings: dict[str, Any]) -> Anneal | float:
     """The reward's temperature: `--flat` at first, 1 after a fifth of the updates.
 
     Samplers that aim at a sharp posterior from the start settle on the few codes that happened to
     be better first, and the decoder never learns the others.
     """
-    if settings["flat"] == 1 or not chosen.get("flat"):
+    if settings["flat"] == 1:
         return 1.0
     return Anneal(settings["flat"], 1.0, max(1, settings["updates"] // 5), "exponential")
 
@@ -181,7 +180,7 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
             model_lr=rate(settings),
             clip=CLIP,
             max_m_updates=settings["updates"],
-            reward_temperature=flat_start(settings, chosen),
+            reward_temperature=flat_start(settings),
             **chosen.get("em", {}),
         )
         fit(module, data, device)

@@ -269,14 +269,11 @@ class GFlowNetEM(pl.LightningModule):
     def _m_samples(self, x, context, z, log_joint: Tensor, log_path: Tensor) -> tuple[Any, Tensor]:
         """The M-step's structures, and `(batch, samples)` how much each counts."""
         if not self.refine:
-            if self.m_step == "best":
-                z = self.space.pick(x, z, log_joint.argmax(1, keepdim=True))
-            elif self.m_step == "drawn":
-                weight = (log_joint + log_path).softmax(1)
-                z = self.space.pick(x, z, torch.multinomial(weight, 1))
-            else:
-                return z, self._m_weights(log_joint, log_path)
-            return z, torch.ones_like(log_joint[:, :1])
+            weight = self._m_weights(log_joint, log_path)
+            if self.m_step in ("weighted", "plain"):
+                return z, weight
+            z = self.space.pick(x, z, torch.multinomial(weight, 1))
+            return z, torch.ones_like(weight[:, :1])
         context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
         z, log_joint, accepted = refine(
             self.policy, context, x, self.space, self.model, z, self.refine
@@ -285,10 +282,16 @@ class GFlowNetEM(pl.LightningModule):
         return z, torch.full_like(log_joint, 1 / self.samples)
 
     def _m_weights(self, log_joint: Tensor, log_path: Tensor) -> Tensor:
-        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`."""
-        if self.m_step == "weighted":
+        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`.
+
+        Of "best" and "drawn": how probable it is that the M-step is on this one alone.
+        """
+        if self.m_step in ("weighted", "drawn"):
             return (log_joint + log_path).softmax(1)
-        return torch.full_like(log_joint, 1 / self.samples)
+        if self.m_step == "plain":
+            return torch.full_like(log_joint, 1 / self.samples)
+        best = log_joint.argmax(1, keepdim=True)
+        return torch.zeros_like(log_joint).scatter(1, best, 1.0)
 
     def _m_update(self, loss: Tensor, prog_bar: bool = False) -> None:
         optimizer = self.optimizers()[1]
