@@ -45,7 +45,7 @@ from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
 GFLOWNET = {
     "policy": GuidedPolicy,
     "objective": lambda: VarGrad(root=True),
-    "em": {"m_step": "drawn", "temperature": 1.1},
+    "em": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
 }
 LEARNED = {"prior": "autoregressive"}
 MEAN_FIELD = {"policy": MeanFieldPolicy, "objective": ReverseKL, "em": {"m_step": "plain"}}
@@ -56,8 +56,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "gflownet-unguided": GFLOWNET | {"policy": RasterPolicy},
     "gflownet-alternating": GFLOWNET | {"timing": Alternating},
     "gflownet-threshold": GFLOWNET | {"timing": lambda: AdaptiveThreshold(20.0)},
-    "gflownet-sleep": GFLOWNET | {"em": GFLOWNET["em"] | {"sleep": 0.5}},
-    "gflownet-greedy": GFLOWNET | {"em": GFLOWNET["em"] | {"m_step": "best"}},
+    "gflownet-awake": GFLOWNET | {"em": GFLOWNET["em"] | {"sleep": 0.0}},
+    "gflownet-drawn": GFLOWNET | {"em": GFLOWNET["em"] | {"m_step": "drawn"}},
     "gflownet-any-order": GFLOWNET | {"policy": AnyOrderPolicy, "space": AnyOrderGrid},
     "mean-field": MEAN_FIELD,
     "mean-field-prior": MEAN_FIELD | LEARNED,
@@ -175,13 +175,12 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
             policy,
             chosen["objective"](),
             timing() if timing else None,
-            samples=settings["samples"],
             policy_lr=rate(settings),
             model_lr=rate(settings),
             clip=CLIP,
             max_m_updates=settings["updates"],
             reward_temperature=flat_start(settings),
-            **chosen.get("em", {}),
+            **{"samples": settings["samples"], **chosen["em"]},
         )
         fit(module, data, device)
     record["train_seconds"] = time.process_time() - began
