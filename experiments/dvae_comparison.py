@@ -48,7 +48,12 @@ GFLOWNET = {
     "em": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
 }
 LEARNED = {"prior": "autoregressive"}
-MEAN_FIELD = {"policy": MeanFieldPolicy, "objective": ReverseKL, "em": {"m_step": "plain"}}
+MEAN_FIELD = {  # better without a flat start (K = 4)
+    "policy": MeanFieldPolicy,
+    "objective": ReverseKL,
+    "flat": 1.0,
+    "em": {"m_step": "plain"},
+}
 WAKE_SLEEP = {"policy": RasterPolicy, "objective": ForwardKL, "em": {"sleep": 0.5}}
 METHODS: dict[str, dict[str, Any]] = {
     "gflownet": GFLOWNET,
@@ -86,15 +91,15 @@ def fit(module: GFlowNetEM, data: Images, device: str) -> None:
     module.to(device)
 
 
-def flat_start(settings: dict[str, Any]) -> Anneal | float:
-    """The reward's temperature: `--flat` at first, 1 after a fifth of the updates.
+def flat_start(flat: float, settings: dict[str, Any]) -> Anneal | float:
+    """The reward's temperature: `flat` at first, 1 after a fifth of the updates.
 
     Samplers that aim at a sharp posterior from the start settle on the few codes that happened to
     be better first, and the decoder never learns the others.
     """
-    if settings["flat"] == 1:
+    if flat == 1:
         return 1.0
-    return Anneal(settings["flat"], 1.0, max(1, settings["updates"] // 5), "exponential")
+    return Anneal(flat, 1.0, max(1, settings["updates"] // 5), "exponential")
 
 
 def rate(settings: dict[str, Any]) -> Anneal:
@@ -179,7 +184,7 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
             model_lr=rate(settings),
             clip=CLIP,
             max_m_updates=settings["updates"],
-            reward_temperature=flat_start(settings),
+            reward_temperature=flat_start(chosen.get("flat", settings["flat"]), settings),
             **{"samples": settings["samples"], **chosen["em"]},
         )
         fit(module, data, device)
