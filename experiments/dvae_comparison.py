@@ -4,12 +4,15 @@
     python experiments/dvae_comparison.py --log-z          # one log Z for all images, or one each
 
 Every run writes one file into the output folder; what is already there, with the same settings, is
-not run again. The table is written to `table.md` beside them after each run.
+not run again. `table.md`, `table.csv` and `figure.png` beside them are written after each run.
 
-Likelihoods are importance-sampled with two proposals: the method's own approximate posterior (for
-the VQ-VAE, codes drawn independently with probability falling off with the distance to the
-encoder's number, the width chosen on validation images) and a fresh `RasterPolicy`, fitted by
-GFlowNet to the finished model for `--refit` updates. Both are bounds; the tighter is the model's.
+All methods have the same decoder, optimiser, learning rates and order of images; the budget is
+counted in updates of the decoder. Likelihoods are importance-sampled with the method's own
+approximate posterior as proposal; that of the VQ-VAE draws codes independently, with probability
+falling off with the distance to the encoder's number, the width chosen on validation images. Mean
+field is a poor proposal: it gets a fifth of the samples, and what counts is a second estimate, with
+a `GuidedPolicy` fitted to the finished model for `--refit` updates. All are bounds; the tightest is
+the model's.
 """
 
 from __future__ import annotations
@@ -31,22 +34,35 @@ from gfnem.files import write_atomically
 from gfnem.images.data import Images
 from gfnem.images.evaluation import likelihoods, summary
 from gfnem.images.grids import AnyOrderGrid, RasterGrid
+from gfnem.images.guided import GuidedPolicy
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
 from gfnem.images.vqvae import NearestCode, fit_prior, fit_spread, train_vqvae
 from gfnem.objectives import ForwardKL, Objective, ReverseKL, TrajectoryBalance, VarGrad
 from gfnem.sampling import Exploration
-from gfnem.schedules import Alternating, Anneal
+from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
 
-GFLOWNET = {"policy": RasterPolicy, "objective": VarGrad, "em": {"temperature": 2.0}}
+GFLOWNET = {
+    "policy": GuidedPolicy,
+    "objective": lambda: VarGrad(root=True),
+    "em": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
+}
 LEARNED = {"prior": "autoregressive"}
-MEAN_FIELD = {"policy": MeanFieldPolicy, "objective": ReverseKL, "em": {"m_step": "plain"}}
+MEAN_FIELD = {  # better without a flat start (K = 4)
+    "policy": MeanFieldPolicy,
+    "objective": ReverseKL,
+    "flat": 1.0,
+    "em": {"m_step": "plain"},
+}
 WAKE_SLEEP = {"policy": RasterPolicy, "objective": ForwardKL, "em": {"sleep": 0.5}}
 METHODS: dict[str, dict[str, Any]] = {
     "gflownet": GFLOWNET,
     "gflownet-prior": GFLOWNET | LEARNED,
+    "gflownet-unguided": GFLOWNET | {"policy": RasterPolicy},
     "gflownet-alternating": GFLOWNET | {"timing": Alternating},
-    "gflownet-sleep": GFLOWNET | {"em": {"temperature": 2.0, "sleep": 0.5}},
+    "gflownet-threshold": GFLOWNET | {"timing": lambda: AdaptiveThreshold(20.0)},
+    "gflownet-awake": GFLOWNET | {"em": GFLOWNET["em"] | {"sleep": 0.0}},
+    "gflownet-drawn": GFLOWNET | {"em": GFLOWNET["em"] | {"m_step": "drawn"}},
     "gflownet-any-order": GFLOWNET | {"policy": AnyOrderPolicy, "space": AnyOrderGrid},
     "mean-field": MEAN_FIELD,
     "mean-field-prior": MEAN_FIELD | LEARNED,
@@ -54,7 +70,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "wake-sleep-prior": WAKE_SLEEP | LEARNED,
     "vqvae": LEARNED,
 }
-MAIN = ["gflownet", "gflownet-prior", "vqvae", "mean-field", "wake-sleep"]
+CLIP = 100.0
+MAIN = ["gflownet", "gflownet-prior", "vqvae", "mean-field"]
+POOR = ("mean-field", "mean-field-prior")  # as proposals
 
 
 def fit(module: GFlowNetEM, data: Images, device: str) -> None:
@@ -73,24 +91,30 @@ def fit(module: GFlowNetEM, data: Images, device: str) -> None:
     module.to(device)
 
 
-def flat_start(settings: dict[str, Any]) -> Anneal | float:
-    """The reward's temperature: `--flat` at first, 1 in the last quarter of the updates.
+def flat_start(flat: float, settings: dict[str, Any]) -> Anneal | float:
+    """The reward's temperature: `flat` at first, 1 after a fifth of the updates.
 
     Samplers that aim at a sharp posterior from the start settle on the few codes that happened to
-    be better first, and the decoder never learns the others. All samplers get the same schedule.
+    be better first, and the decoder never learns the others.
     """
-    if settings["flat"] == 1:
+    if flat == 1:
         return 1.0
-    return Anneal(settings["flat"], 1.0, max(1, settings["updates"] * 3 // 4), "exponential")
+    return Anneal(flat, 1.0, max(1, settings["updates"] // 5), "exponential")
 
 
-def measure(model, space, policy, data: Images, settings: dict[str, Any]) -> dict[str, float]:
-    """Importance-sampled figures of the test images."""
+def rate(settings: dict[str, Any]) -> Anneal:
+    """The learning rate of every method, for sampler and model alike: it falls to a thirtieth."""
+    return Anneal(settings["lr"], settings["lr"] / 30, settings["updates"])
+
+
+def measure(model, space, policy, data, settings, share=1) -> dict[str, float]:
+    """Importance-sampled figures of held-out images, with a `share`-th of the samples."""
     device = settings["device"]
     images = data.images("test")[: settings["test_images"]].to(device)
     model.to(device), policy.to(device)
     chunk = 20_000 if device == "cpu" else 200_000
-    return summary(likelihoods(model, space, policy, images, settings["test_samples"], chunk))
+    samples = max(1, settings["test_samples"] // share)
+    return summary(likelihoods(model, space, policy, images, samples, chunk))
 
 
 def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[str, float]:
@@ -99,14 +123,16 @@ def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[st
         parameter.requires_grad_(False)
     facts = data.facts()
     space = RasterGrid(facts["rows"], facts["columns"], facts["codes"])
-    policy = RasterPolicy(**facts)
+    policy = GuidedPolicy(**facts, trust=0.5)
+    fitted = {**settings, "updates": settings["refit"]}
     module = GFlowNetEM(
         model,
         space,
         policy,
-        VarGrad(),
+        VarGrad(root=True),
         samples=settings["samples"],
-        temperature=1.5,
+        policy_lr=rate(fitted),
+        clip=CLIP,
         max_updates=settings["refit"],
     )
     fit(module, data, settings["device"])
@@ -115,7 +141,7 @@ def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[st
 
 def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains and measures one model; the record that is kept of it."""
-    chosen, device, began = METHODS[method], settings["device"], time.monotonic()
+    chosen, device, began = METHODS[method], settings["device"], time.process_time()
     pl.seed_everything(seed, verbose=False)
     data = Images(
         settings["source"],
@@ -132,73 +158,115 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
         **facts, channels=settings["channels"], prior=chosen.get("prior", "uniform")
     ).to(device)
     record: dict[str, Any] = {}
+    share = 5 if method in POOR else 1
     if method == "vqvae":
         space, policy = RasterGrid(**grid), NearestCode(**facts).to(device)
 
         def batch(update: int) -> torch.Tensor:
             return data.training_batch(update).to(device)
 
-        train_vqvae(model, policy, batch, settings["updates"], lr=settings["lr"])
-        fit_prior(model, policy, batch, settings["updates"], lr=settings["lr"])
-        held_out = data.images("validation").to(device)
-        record["spread"] = fit_spread(model, policy, held_out)
+        train_vqvae(model, policy, batch, settings["updates"], lr=rate(settings))
+        fit_prior(model, policy, batch, settings["updates"])
+        record["spread"] = fit_spread(model, policy, data.images("validation")[:100].to(device))
         prior, model.prior = model.prior, None
-        record["uniform_prior"] = measure(model, space, policy, data, settings)
+        record["uniform_prior"] = measure(model, space, policy, data, settings, share=5)
         model.prior = prior
     else:
         space, policy = chosen.get("space", RasterGrid)(**grid), chosen["policy"](**facts)
+        timing = chosen.get("timing")
         module = GFlowNetEM(
             model,
             space,
             policy,
             chosen["objective"](),
-            chosen["timing"]() if "timing" in chosen else None,
-            samples=settings["samples"],
-            policy_lr=settings["lr"],
-            model_lr=settings["lr"],
+            timing() if timing else None,
+            policy_lr=rate(settings),
+            model_lr=rate(settings),
+            clip=CLIP,
             max_m_updates=settings["updates"],
-            reward_temperature=flat_start(settings),
-            **chosen["em"],
+            reward_temperature=flat_start(chosen.get("flat", settings["flat"]), settings),
+            **{"samples": settings["samples"], **chosen["em"]},
         )
         fit(module, data, device)
-    record["train_seconds"] = time.monotonic() - began
-    record["own"] = measure(model, space, policy, data, settings)
-    if settings["refit"]:
+    record["train_seconds"] = time.process_time() - began
+    record["own"] = measure(model, space, policy, data, settings, share)
+    if share > 1:
         record["refit"] = refit(model, data, settings)
-    record["seconds"] = time.monotonic() - began
+    record["nll"] = min(record[part]["nll"] for part in ("own", "refit") if part in record)
+    record["seconds"] = time.process_time() - began
     return {"method": method, "codes": codes, "seed": seed, "settings": settings, **record}
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """The test NLL of each method and dictionary size, nats an image, as Markdown."""
-    lines = [
-        "| method | K | seeds | NLL, own proposal | NLL, fitted proposal | ELBO gap | minutes |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each method and dictionary size, over seeds; nats an image, in print order."""
     order = list(METHODS)
     groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["codes"], order.index(record["method"])), []).append(record)
+    result = []
     for (codes, index), group in sorted(groups.items()):
 
-        def mean(part: str, name: str, group: list[dict[str, Any]] = group) -> str:
-            values = [record[part][name] for record in group if part in record]
-            if not values:
-                return "-"
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            return f"{statistics.fmean(values):.2f}{spread}"
+        def mean(*path: str, group: list[dict[str, Any]] = group) -> float | None:
+            values = []
+            for value in group:
+                for name in path:
+                    value = value.get(name) if value else None
+                if value is not None:
+                    values.append(value)
+            return statistics.fmean(values) if values else None
 
-        minutes = statistics.fmean(record["seconds"] for record in group) / 60
-        lines.append(
-            f"| {order[index]} | {codes} | {len(group)} | {mean('own', 'nll')} | "
-            f"{mean('refit', 'nll')} | {mean('own', 'gap')} | {minutes:.1f} |"
+        spread = [record["nll"] for record in group]
+        result.append(
+            {
+                "K": codes,
+                "method": order[index],
+                "seeds": len(group),
+                "nll": mean("nll"),
+                "nll_spread": statistics.stdev(spread) if len(spread) > 1 else None,
+                "nll_own": mean("own", "nll"),
+                "nll_fitted": mean("refit", "nll"),
+                "nll_uniform_prior": mean("uniform_prior", "nll"),
+                "elbo": mean("own", "elbo"),
+                "gap": mean("own", "gap"),
+                "effective_samples": mean("own", "effective_samples"),
+                "train_seconds": mean("train_seconds"),
+            }
         )
-        if order[index] == "vqvae":
-            lines.append(
-                f"| vqvae, uniform prior | {codes} | {len(group)} | "
-                f"{mean('uniform_prior', 'nll')} | - | {mean('uniform_prior', 'gap')} | |"
-            )
-    return "\n".join(lines) + "\n"
+    return result
+
+
+def table(records: list[dict[str, Any]], separator: str = " | ") -> str:
+    """`rows` as Markdown, or with another separator as plain lines."""
+    found = rows(records)
+    names = list(found[0])
+    lines = [names] + ([["---"] * len(names)] if separator == " | " else [])
+    for row in found:
+        cells = (row[name] for name in names)
+        lines.append(
+            ["" if c is None else f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells]
+        )
+    left, right = ("| ", " |") if separator == " | " else ("", "")
+    return "".join(f"{left}{separator.join(line)}{right}\n" for line in lines)
+
+
+def figure(records: list[dict[str, Any]], path: Path) -> None:
+    """Test NLL against the size of the dictionary, a line for each method, a dot for each run."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(6, 4), layout="constrained")
+    axis = drawing.subplots()
+    for method in METHODS:
+        mine = [record for record in records if record["method"] == method]
+        if not mine:
+            continue
+        means = {row["K"]: row["nll"] for row in rows(mine)}
+        (line,) = axis.plot(list(means), list(means.values()), label=method)
+        axis.plot([r["codes"] for r in mine], [r["nll"] for r in mine], "o", color=line.get_color())
+    axis.set_xticks(sorted({record["codes"] for record in records}))
+    axis.set_xlabel("entries of the dictionary, K")
+    axis.set_ylabel("test NLL, nats an image")
+    axis.legend()
+    drawing.savefig(path, dpi=120)
 
 
 class SharedLogZ(RasterPolicy):
@@ -300,13 +368,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--columns", type=int, default=4)
-    parser.add_argument("--updates", type=int, default=10_000, help="decoder updates of each run")
-    parser.add_argument("--refit", type=int, default=2000, help="updates of the fitted proposal")
+    parser.add_argument("--updates", type=int, default=1500, help="decoder updates of each run")
+    parser.add_argument("--refit", type=int, default=500, help="updates of the fitted proposal")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--samples", type=int, default=8, help="grids drawn for each image")
-    parser.add_argument("--channels", type=int, default=32, help="of the decoder")
-    parser.add_argument("--flat", type=float, default=30.0, help="reward temperature at the start")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--channels", type=int, default=16, help="of the decoder")
+    parser.add_argument("--flat", type=float, default=20.0, help="reward temperature at the start")
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--test-images", type=int, default=1000)
     parser.add_argument("--test-samples", type=int, default=5000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -335,6 +403,8 @@ def main() -> None:
                     json.loads(p.read_text()) for p in sorted(output.glob("*-K*-seed*.json"))
                 ]
                 write_atomically(output / "table.md", table(records))
+                write_atomically(output / "table.csv", table(records, ","))
+                figure(records, output / "figure.png")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ class GFlowNetEM(pl.LightningModule):
         collapse: whether the M-step sums out what the model can sum out of a sample in closed form
             (`Target.collapsed_log_joint`), which makes it less noisy.
         m_step: "weighted" weights the samples of each `x` by self-normalised `p(x,z)/q(z|x)`,
-            "plain" equally, "best" takes the one with the greatest `p(x,z)` alone.
+            "plain" equally, "best" takes the one with the greatest `p(x,z)` alone, and "drawn" one
+            drawn by the weights: noisier than all of them, and `samples` times cheaper.
         refine: back-and-forth Metropolis-Hastings proposals to each sample before the M-step, in
             which the samples then count equally (Hu et al. 2023 use 10).
         mcmc_steps: of "mcmc": how many changes are proposed to each sample in each update.
@@ -105,8 +106,8 @@ class GFlowNetEM(pl.LightningModule):
         super().__init__()
         if e_step not in E_STEPS:
             raise ValueError(f"e_step is one of {', '.join(E_STEPS)}, not {e_step!r}")
-        if m_step not in ("weighted", "plain", "best"):
-            raise ValueError(f"m_step is weighted, plain or best, not {m_step!r}")
+        if m_step not in ("weighted", "plain", "best", "drawn"):
+            raise ValueError(f"m_step is weighted, plain, best or drawn, not {m_step!r}")
         recipe = E_STEPS[e_step]
         self.automatic_optimization = False
         self.model: Target = build(model, Target)
@@ -237,6 +238,8 @@ class GFlowNetEM(pl.LightningModule):
             total = e_loss + sleep_loss
         else:
             e_loss = total = sleep_loss
+        if (extra := self.policy.auxiliary_loss(context)) is not None:
+            total = total + extra.mean()
         average = self._follow(e_loss.detach())
         if train_policy:
             for group in self.optimizers()[0].param_groups:
@@ -267,7 +270,11 @@ class GFlowNetEM(pl.LightningModule):
     def _m_samples(self, x, context, z, log_joint: Tensor, log_path: Tensor) -> tuple[Any, Tensor]:
         """The M-step's structures, and `(batch, samples)` how much each counts."""
         if not self.refine:
-            return z, self._m_weights(log_joint, log_path)
+            weight = self._m_weights(log_joint, log_path)
+            if self.m_step in ("weighted", "plain"):
+                return z, weight
+            z = self.space.pick(x, z, torch.multinomial(weight, 1))
+            return z, torch.ones_like(weight[:, :1])
         context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
         z, log_joint, accepted = refine(
             self.policy, context, x, self.space, self.model, z, self.refine
@@ -276,8 +283,11 @@ class GFlowNetEM(pl.LightningModule):
         return z, torch.full_like(log_joint, 1 / self.samples)
 
     def _m_weights(self, log_joint: Tensor, log_path: Tensor) -> Tensor:
-        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`."""
-        if self.m_step == "weighted":
+        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`.
+
+        Of "best" and "drawn": how probable it is that the M-step is on this one alone.
+        """
+        if self.m_step in ("weighted", "drawn"):
             return (log_joint + log_path).softmax(1)
         if self.m_step == "plain":
             return torch.full_like(log_joint, 1 / self.samples)

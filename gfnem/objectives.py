@@ -150,11 +150,21 @@ class TrajectoryBalance(Objective):
 
 
 class VarGrad(Objective):
-    """Log-variance over the samples of each `x`."""
+    """Log-variance over the samples of each `x`.
+
+    Args:
+        root: takes `sqrt(1 + variance) - 1` of each `x` instead, which has the same minimum. Far
+            from it this grows like the standard deviation, so that the few `x` that the sampler
+            understands least do not drown all others (nor the sleep phase).
+    """
+
+    def __init__(self, root: bool = False):
+        self.root = root
 
     def __call__(self, scores, log_reward, log_partial=None):
         """See `vargrad`."""
-        return vargrad(scores.log_pf, scores.log_pb, log_reward)
+        variance = vargrad(scores.log_pf, scores.log_pb, log_reward)
+        return (1 + variance).sqrt() - 1 if self.root else variance
 
 
 class BalancedVarGrad(VarGrad):
@@ -173,6 +183,7 @@ class BalancedVarGrad(VarGrad):
     def __init__(self, local: float = 3.0):
         if local < 0:
             raise ValueError(f"local must not be negative, got {local}")
+        super().__init__()
         self.local = local
 
     def __call__(self, scores, log_reward, log_partial=None):

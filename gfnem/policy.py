@@ -72,6 +72,13 @@ class Policy(Component, nn.Module, ABC):
         """`(batch,)` learned `log Z(x)` in nats; None if the policy has none."""
         return None
 
+    def auxiliary_loss(self, context: Any) -> Tensor | None:
+        """`(batch,)` loss added to the E-step's objective, for parts that learn by other means.
+
+        None, as here, where there are no such parts.
+        """
+        return None
+
     @torch.no_grad()
     def sample(
         self,

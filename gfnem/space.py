@@ -77,6 +77,14 @@ class LatentSpace(Component, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not list the states to a latent")
 
+    def pick(self, x: Any, z: Any, index: Tensor) -> Any:
+        """Samples number `index` `(batch, picked)` of each `x`; leading axes `(batch, picked)`."""
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor[torch.arange(len(index), device=index.device)[:, None], index]
+
+        return self.to_latent(x, map_states(rows, self.final_state(x, z)))
+
     def moves(self) -> LocalMoves | None:
         """Small random changes of complete structures, where there are any to offer."""
         return None

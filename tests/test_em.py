@@ -144,9 +144,22 @@ def test_rivals_choose_their_own_loss_and_draw_on_policy():
 
 def test_best_m_step_takes_the_likeliest_sample():
     module = make(m_step="best", samples=3)
-    log_joint = torch.tensor([[-1.0, -3.0, -2.0], [-5.0, -6.0, -4.5]])
-    weight = module._m_weights(log_joint, torch.zeros(2, 3))
-    assert weight.tolist() == [[1, 0, 0], [0, 0, 1]]
+    x, log_joint = torch.tensor([0, 1]), torch.tensor([[-1.0, -3.0, -2.0], [-5.0, -6.0, -4.5]])
+    z = module.posterior(x).sample(3)
+    picked, weight = module._m_samples(x, None, z, log_joint, torch.zeros(2, 3))
+    assert torch.equal(picked, z[[0, 1], [0, 2]][:, None]) and weight.tolist() == [[1], [1]]
+
+
+def test_drawn_m_step_draws_by_the_weights():
+    module = make(m_step="drawn", samples=3)
+    log_joint, log_path = torch.tensor([[-1.0, -3.0, -2.0]]), torch.tensor([[0.5, 1.0, -1.0]])
+    x = torch.zeros(20_000, dtype=torch.long)
+    z = torch.arange(3)[None, :, None].expand(20_000, -1, 2)
+    many = (tensor.expand(20_000, -1) for tensor in (log_joint, log_path))
+    picked, weight = module._m_samples(x, None, z, *many)
+    assert (weight == 1).all() and picked.shape == (20_000, 1, 2)
+    share = torch.bincount(picked[:, 0, 0], minlength=3) / 20_000
+    torch.testing.assert_close(share, (log_joint + log_path).softmax(1)[0], atol=0.015, rtol=0)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["policy", "model"])
@@ -441,3 +454,20 @@ def test_batches_of_structures_without_steps_do_no_harm(objective):
     fit(module, BitData(interval=3, kinds=(2, 2, 2)))
     assert all(torch.isfinite(p).all() for p in module.parameters())
     assert int(module.m_updates) == 3
+
+
+class OpinionatedPolicy(BitPolicy):
+    """With a part that only the auxiliary loss trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.opinion = torch.nn.Parameter(torch.zeros(()))
+
+    def auxiliary_loss(self, context):
+        return (self.opinion - 1).square().expand(len(context))
+
+
+def test_auxiliary_loss_trains_the_policy():
+    module = GFlowNetEM(BitModel(), BitSpace(), OpinionatedPolicy(), policy_lr=0.02, max_updates=80)
+    fit(module, BitData(interval=80))
+    assert abs(module.policy.opinion.item() - 1) < 0.1

@@ -219,6 +219,16 @@ def test_balanced_vargrad_adds_detailed_balance_where_there_are_flows(balanced):
     assert torch.equal(BalancedVarGrad(2.0)(scores, log_reward), plain)
 
 
+def test_root_of_the_variance(balanced):
+    """The variance near its minimum, the standard deviation far from it."""
+    scores, log_reward = balanced[:2]
+    for scale in (1e-2, 1e3):
+        shaken = log_reward + scale * torch.randn_like(log_reward)
+        variance = VarGrad()(scores, shaken)
+        wanted = variance / 2 if scale < 1 else variance.sqrt()
+        torch.testing.assert_close(VarGrad(root=True)(scores, shaken), wanted, rtol=1e-2, atol=1e-7)
+
+
 @pytest.mark.parametrize("objective", [VarGrad(), ReverseKL()])
 def test_one_sample_is_not_enough(objective):
     none = torch.zeros(2, 1, 3)

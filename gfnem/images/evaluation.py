@@ -52,7 +52,8 @@ def log_weights(
     different, which = key.flatten().unique(return_inverse=True)
     grids = different[:, None] // place % codes
     image = different // codes**cells
-    log_joint = model.log_joint(x[image], grids[:, None]).squeeze(1)
+    blocks = zip(image.split(512), grids.split(512), strict=True)  # what fits a processor's cache
+    log_joint = torch.cat([model.log_joint(x[i], z[:, None]).squeeze(1) for i, z in blocks])
     return log_joint[which].view(drawn.latent.shape[:2]) - drawn.log_behaviour
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -29,16 +27,12 @@ def pyramid(height: int, width: int, rows: int, columns: int) -> list[tuple[int,
 def keep_scale(network: nn.Module) -> None:
     """Initialises layers so that signals keep their size through ReLUs (He et al. 2015, eq. 10).
 
-    PyTorch's own start shrinks what passes a transposed convolution about fivefold a layer: images
-    would hardly depend on their codes, and samplers would have nothing to go by for a long time.
+    PyTorch's own start shrinks what passes: images would hardly depend on their codes, and samplers
+    would have nothing to go by for a long time.
     """
     for layer in network.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            inputs = layer.weight[0].numel()
-            if isinstance(layer, nn.ConvTranspose2d):  # what one output pixel really adds up
-                taps = math.prod(layer.kernel_size) / math.prod(layer.stride)
-                inputs = layer.in_channels * taps
-            nn.init.normal_(layer.weight, std=(2 / inputs) ** 0.5)
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
             nn.init.zeros_(layer.bias)
 
 
@@ -89,30 +83,40 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Draws a grid of numbers (dictionary entries of dimension 1) as pixel logits.
 
+    Grids grow by sub-pixel convolutions (Shi et al. 2016, arXiv 1609.05158), which on a CPU take a
+    quarter of the time of transposed ones. The last two doublings are one step.
+
     Args:
         sizes: `pyramid` from image to grid.
-        channels: of the convolutions at the grid; the last upsampling works with half of them.
+        channels: of the convolutions.
     """
 
     def __init__(self, sizes: list[tuple[int, int]], channels: int):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1), Residual(channels)]
-        grow = list(zip(sizes[::-1], sizes[-2::-1], strict=False))
-        for number, (small, large) in enumerate(grow):
-            # what rounding up took away is given back: kernel 4 doubles, kernel 3 doubles less one
-            kernel = tuple(4 - (2 * a - b) for a, b in zip(small, large, strict=True))
-            out = channels if number + 2 < len(grow) else channels // 2
-            out = 1 if number + 1 == len(grow) else out
-            layers += [nn.ReLU(), nn.ConvTranspose2d(channels, out, kernel, stride=2, padding=1)]
-            channels = out
-        if not grow:
-            layers += [nn.ReLU(), nn.Conv2d(channels, 1, 3, padding=1)]
+        for size in sizes[-2:1:-1]:
+            layers += [nn.ReLU(), _Grow(channels, channels, 2, size)]
+        factor = 2 ** min(2, len(sizes) - 1)
+        layers += [Residual(channels), nn.ReLU(), _Grow(channels, 1, factor, sizes[0])]
         self.layers = nn.Sequential(*layers)
         keep_scale(self)
 
     def forward(self, values: Tensor) -> Tensor:
         """`(n, rows, columns)` numbers to `(n, height, width)` logits."""
         return self.layers(values[:, None]).squeeze(1)
+
+
+class _Grow(nn.Module):
+    """`factor` times as high and wide, then cut to `size` (which halving had rounded up)."""
+
+    def __init__(self, channels: int, out: int, factor: int, size: tuple[int, int]):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, out * factor**2, 3, padding=1)
+        self.shuffle, self.size = nn.PixelShuffle(factor), size
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = self.size
+        return self.shuffle(self.convolution(features))[:, :, :height, :width]
 
 
 class _BlockLinear(nn.Module):
@@ -196,19 +200,44 @@ class CausalNet(nn.Module):
         Returns:
             `(*shape, cells)` codes.
         """
-        like = self.head
-        context = torch.as_tensor(context, dtype=like.dtype, device=like.device)
-        context = context.expand(*shape, self.cells, self.width)
-        size = self.cells * self.width
-        seen = [like.new_zeros(*shape, size) for _ in range(len(self.layers) + 1)]
-        drawn = []
-        for cell in range(self.cells):
-            here = slice(cell * self.width, (cell + 1) * self.width)
-            features = self.first.block(cell, seen[0][..., : here.start]) + context[..., cell, :]
-            for depth, layer in enumerate(self.layers, 1):
-                seen[depth][..., here] = features.relu()
-                features = features + layer.block(cell, seen[depth][..., : here.stop])
-            code = choose(features.relu() @ self.head[cell] + self.head_bias[cell])
-            seen[0][..., here] = self.embedding(code)
-            drawn.append(code)
+        filling, drawn = Filling(self, shape, context), []
+        for _ in range(self.cells):
+            drawn.append(choose(filling.logits()))
+            filling.put(drawn[-1])
         return torch.stack(drawn, -1)
+
+
+class Filling:
+    """Grids that are being filled by a `CausalNet`: ask for `logits`, `put` a code, and again.
+
+    Args:
+        network: scores the next code.
+        shape: leading axes of the grids.
+        context: as in `CausalNet.hidden`.
+    """
+
+    def __init__(self, network: CausalNet, shape: tuple[int, ...], context: Tensor | float = 0.0):
+        like = network.head
+        context = torch.as_tensor(context, dtype=like.dtype, device=like.device)
+        self.context = context.expand(*shape, network.cells, network.width)
+        size = network.cells * network.width
+        self.network, self.cell = network, 0
+        self.seen = [like.new_zeros(*shape, size) for _ in range(len(network.layers) + 1)]
+
+    def logits(self) -> Tensor:
+        """`(*shape, codes)` log weights of the next cell's codes; to be asked for once a cell."""
+        network, cell = self.network, self.cell
+        start, stop = cell * network.width, (cell + 1) * network.width
+        features = network.first.block(cell, self.seen[0][..., :start])
+        features = features + self.context[..., cell, :]
+        for depth, layer in enumerate(network.layers, 1):
+            self.seen[depth][..., start:stop] = features.relu()
+            features = features + layer.block(cell, self.seen[depth][..., :stop])
+        return features.relu() @ network.head[cell] + network.head_bias[cell]
+
+    def put(self, code: Tensor) -> None:
+        """Writes `(*shape,)` codes into the next cell."""
+        width = self.network.width
+        here = slice(self.cell * width, (self.cell + 1) * width)
+        self.seen[0][..., here] = self.network.embedding(code)
+        self.cell += 1

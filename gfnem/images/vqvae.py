@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import Encoder, Residual, pyramid
 from gfnem.images.policies import CodePolicy
+from gfnem.schedules import Anneal, value_at
 from gfnem.target import Target
 
 
@@ -93,8 +94,7 @@ def train_vqvae(
     *,
     commitment: float = 5.0,
     revive_every: int = 100,
-    lr: float = 1e-3,
-    encoder_lr: float = 1e-3,
+    lr: float | Anneal = 1e-3,
 ) -> float:
     """Trains decoder, dictionary and encoder together.
 
@@ -109,19 +109,18 @@ def train_vqvae(
         commitment: weight of the commitment term; reconstruction is counted in nats, not as a
             normalised square, so this is larger than the 0.25 of the paper.
         revive_every: updates after which unused codes are moved.
-        lr, encoder_lr: Adam learning rates of model and encoder.
+        lr: Adam learning rate, a number or an `Anneal` over updates.
 
     Returns:
         The last loss, in nats an image.
     """
     decoder = [model.dictionary, *model.decoder.parameters()]
-    optimizer = torch.optim.Adam(
-        [{"params": decoder, "lr": lr}, {"params": encoder.parameters(), "lr": encoder_lr}]
-    )
+    optimizer = torch.optim.Adam([*decoder, *encoder.parameters()])
     used = torch.zeros(model.codes, dtype=torch.bool, device=model.dictionary.device)
     loss = torch.tensor(torch.nan)
     for update in range(updates):
         x = batch(update)
+        optimizer.param_groups[0]["lr"] = value_at(lr, update)
         loss = vqvae_loss(model, encoder, x, commitment)
         optimizer.zero_grad()
         loss.backward()

@@ -8,6 +8,7 @@ import torch
 
 from gfnem.images.evaluation import likelihoods, log_weights, summary
 from gfnem.images.grids import AnyOrderGrid, RasterGrid
+from gfnem.images.guided import GuidedPolicy
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import pyramid
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
@@ -32,7 +33,7 @@ def make_model(prior="autoregressive", **changes):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        model.dictionary.mul_(0.4)  # codes that matter, but none that rules out all others
+        model.dictionary.mul_(0.6)  # codes that matter, but none that rules out all others
         if model.prior is not None:
             model.prior.head.mul_(5)
     return model
@@ -125,6 +126,7 @@ def test_unknown_shapes_are_refused():
     [
         (RasterGrid(**GRID), RasterPolicy),
         (RasterGrid(**GRID), MeanFieldPolicy),
+        (RasterGrid(**GRID), GuidedPolicy),
         (RasterGrid(**GRID), NearestCode),
         (AnyOrderGrid(**GRID), AnyOrderPolicy),
     ],
@@ -174,6 +176,24 @@ def exact_kl(model, policy, space, x, reverse=True):
     return (log_q.exp() * (log_q - log_p)).sum(1).mean()
 
 
+def best_product_kl(model, x):
+    """The least `KL(q || p)` of independent cells, by coordinate ascent on the table of all grids.
+
+    Each cell's `log q` is the mean of `log p` over the others (Bishop 2006, eq. 10.9).
+    """
+    log_p = model.log_joint_of_all(x).log_softmax(1).view(-1, 4, 4, 4, 4).detach()
+    q = torch.full((4, len(x), 4), 0.25)
+    names = "bijkl", "bi", "bj", "bk", "bl"
+    for cell in list(range(4)) * 50:
+        others = [number for number in range(4) if number != cell]
+        terms = ",".join([names[0], *(names[1 + number] for number in others)])
+        mean = torch.einsum(f"{terms}->{names[1 + cell]}", log_p, *q[others])
+        q[cell] = mean.softmax(1)
+    entropy = -(q * q.log()).sum((0, 2))
+    energy = torch.einsum(f"{','.join(names)}->b", log_p, *q)
+    return (-entropy - energy).mean().item()
+
+
 @pytest.mark.parametrize(
     "policy, objective, reverse, bound",
     [
@@ -200,9 +220,8 @@ def test_objectives_lead_to_the_exact_posterior(policy, objective, reverse, boun
         loss.backward()
         optimizer.step()
     after = exact_kl(model, sampler, space, x, reverse).item()
-    assert after < before / 3
-    if bound is not None:
-        assert after < bound
+    assert after < before / 2
+    assert after < (bound or best_product_kl(model, x) + 0.05)
 
 
 def test_forward_kl_gradient_is_that_of_the_exact_divergence():
@@ -219,7 +238,7 @@ def test_forward_kl_gradient_is_that_of_the_exact_divergence():
     loss = ForwardKL()(scores, model.log_joint(x, drawn.latent)).mean()
     found = torch.autograd.grad(loss, policy.network.head_bias)[0]
     torch.testing.assert_close(found, exact, atol=0.03, rtol=0)
-    assert exact.abs().max() > 0.2
+    assert exact.abs().max() > 0.1
 
 
 def test_vqvae_gradients_go_straight_through():
@@ -255,7 +274,7 @@ def test_vqvae_learns_and_its_likelihood_is_estimated():
     data = torch.stack([pattern, 1 - pattern, torch.zeros(8, 8), torch.ones(8, 8)])
     model = DiscreteVAE(**SHAPE, channels=8, prior="autoregressive")
     encoder = NearestCode(**SHAPE, channels=8, hidden=16, units=8)
-    train_vqvae(model, encoder, lambda update: data, 500, lr=3e-3, encoder_lr=3e-3)
+    train_vqvae(model, encoder, lambda update: data, 500, lr=3e-3)
     before = -model.log_marginal(data).mean().item()
     fit_prior(model, encoder, lambda update: data, 150, lr=2e-2)
     spread = fit_spread(model, encoder, data)
