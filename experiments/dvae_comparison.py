@@ -23,6 +23,7 @@ import logging
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[st
     return measure(model, space, policy, data, settings)
 
 
+def likely_codes(module: GFlowNetEM, data: Images) -> Callable[[int], torch.Tensor]:
+    """For each update, one posterior sample of each image, drawn by importance weight."""
+
+    def codes(update: int) -> torch.Tensor:
+        x = data.training_batch(update).to(module.device)
+        z, log_weights = module.posterior(x).log_weights(module.samples)
+        return module.space.pick(x, z, torch.multinomial(log_weights.softmax(1), 1))[:, 0]
+
+    return codes
+
+
 def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains and measures one model; the record that is kept of it."""
     chosen, device, began = METHODS[method], settings["device"], time.process_time()
@@ -166,7 +178,7 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
             return data.training_batch(update).to(device)
 
         train_vqvae(model, policy, batch, settings["updates"], lr=rate(settings))
-        fit_prior(model, policy, batch, settings["updates"])
+        fit_prior(model, lambda update: policy.nearest(batch(update), model), settings["updates"])
         record["spread"] = fit_spread(model, policy, data.images("validation")[:100].to(device))
         prior, model.prior = model.prior, None
         record["uniform_prior"] = measure(model, space, policy, data, settings, share=5)
@@ -188,6 +200,8 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
             **{"samples": settings["samples"], **chosen["em"]},
         )
         fit(module, data, device)
+        if model.prior is not None:  # as the VQ-VAE's is, for as long
+            fit_prior(model, likely_codes(module, data), settings["updates"])
     record["train_seconds"] = time.process_time() - began
     record["own"] = measure(model, space, policy, data, settings, share)
     if share > 1:

@@ -55,6 +55,11 @@ class NearestCode(CodePolicy):
         """`(batch, cells, codes)` squared distances to the entries of `dictionary` `(codes,)`."""
         return (self.values(x)[:, :, None] - dictionary).square()
 
+    @torch.no_grad()
+    def nearest(self, x: Tensor, model: DiscreteVAE) -> Tensor:
+        """`(batch, cells)` the dictionary entries nearest to the encoder's values."""
+        return self.distances(x, model.dictionary).argmin(2)
+
     def encode(self, x: Tensor, target: Target | None = None) -> Tensor:
         """`(batch, cells, codes)` log weights under the dictionary of `target`, a `DiscreteVAE`."""
         if not isinstance(target, DiscreteVAE):
@@ -140,12 +145,17 @@ def train_vqvae(
 
 def fit_prior(
     model: DiscreteVAE,
-    encoder: NearestCode,
-    batch: Callable[[int], Tensor],
+    codes: Callable[[int], Tensor],
     updates: int,
     lr: float = 1e-3,
 ) -> float:
-    """Fits the model's autoregressive prior to the encoder's codes; nothing else is changed.
+    """Fits the model's autoregressive prior to codes of images; nothing else is changed.
+
+    Args:
+        model: whose prior it is.
+        codes: the codes for each update, as `model.log_prior_probability` takes them.
+        updates: how many.
+        lr: Adam's learning rate.
 
     Returns:
         The last loss, `-log p(z)` in nats an image.
@@ -158,9 +168,7 @@ def fit_prior(
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=lr)
     loss = torch.tensor(torch.nan)
     for update in range(updates):
-        with torch.no_grad():
-            code = encoder.distances(batch(update), model.dictionary).argmin(2)
-        loss = -model.log_prior_probability(code).mean()
+        loss = -model.log_prior_probability(codes(update)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

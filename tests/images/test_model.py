@@ -276,7 +276,7 @@ def test_vqvae_learns_and_its_likelihood_is_estimated():
     encoder = NearestCode(**SHAPE, channels=8, hidden=16, units=8)
     train_vqvae(model, encoder, lambda update: data, 500, lr=3e-3)
     before = -model.log_marginal(data).mean().item()
-    fit_prior(model, encoder, lambda update: data, 150, lr=2e-2)
+    fit_prior(model, lambda update: encoder.nearest(data, model), 150, lr=2e-2)
     spread = fit_spread(model, encoder, data)
     assert encoder.spread.item() == pytest.approx(spread)
     found = likelihoods(model, RasterGrid(**GRID), encoder, data, 5000)
@@ -289,4 +289,4 @@ def test_vqvae_learns_and_its_likelihood_is_estimated():
 
 def test_a_uniform_prior_cannot_be_fitted():
     with pytest.raises(ValueError, match="uniform prior"):
-        fit_prior(make_model("uniform"), NearestCode(**SHAPE, **SMALL), lambda t: images(), 1)
+        fit_prior(make_model("uniform"), lambda update: images().long(), 1)
