@@ -64,7 +64,8 @@ def test_a_run_does_without_the_priors_file(capsys, place):
     assert estimate["method"] == "importance-weighted" and estimate["normalised"] is False
     figures = json.loads(printed(capsys, "evaluate", run, "--data", bank, "--format=json"))
     assert figures["likelihood_of"] == "NeuralPCFG" and figures["exact"] is True
-    assert 0 <= figures["nll"] <= figures["bound"] and "sentence_f1" in figures
+    # the bound holds in expectation; this is an estimate of it
+    assert 0 <= figures["nll"] <= figures["bound"] + 0.05 and "sentence_f1" in figures
     out = printed(capsys, "evaluate", run, "--data", bank)
     assert "NeuralPCFG alone, exact" in out and "of the unnormalised whole, 64 samples" in out
     assert "ShapedGrammar cannot sample" in refused(capsys, "generate", run)

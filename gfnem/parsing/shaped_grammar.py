@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -73,6 +74,10 @@ class ShapedGrammar(Target):
         """Sets `T` for so many M-updates."""
         self._temperature = value_at(self.temperature, m_updates)
         self.grammar.follow(m_updates)
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """The grammar may keep what it computes."""
+        return self.grammar.unchanged()
 
     def normalised(self) -> Target:
         """The grammar."""
