@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
 
-class Grammar(GenerativeModel):
-    """A probabilistic grammar in binary form; a subclass says what its `tables` are.
+class TreeGrammar(GenerativeModel):
+    """What grammars in binary form share, whatever their rules look at.
 
     Nonterminals `0..N-1` expand to two symbols and label spans of two words or more; preterminals
     `N..N+T-1` emit one word. The latent `z` is the labelled binary tree; preterminals are summed
@@ -40,6 +41,80 @@ class Grammar(GenerativeModel):
             raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
+        self._kept: tuple | None = None  # see `unchanged`
+
+    @abstractmethod
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights of all rules, in nats: of the start symbol, of pairs, and of words."""
+
+    @abstractmethod
+    def _potentials(self, x: Sentences) -> Any:
+        """What `potentials` gives, computed afresh."""
+
+    @staticmethod
+    @abstractmethod
+    def _node_scores(potentials: Any, z: Trees) -> Tensor:
+        """`(batch, samples, nodes)` log weights, in nats, whose sum is the log joint."""
+
+    def names(self) -> list[str]:
+        """`N` nonterminal names, for drawing and printing."""
+        return [f"NT{index}" for index in range(self.nonterminals)]
+
+    def facts(self) -> dict[str, Any]:
+        """What spaces and policies are told: `nonterminals`."""
+        return {"nonterminals": self.nonterminals}
+
+    def potentials(self, x: Sentences) -> Any:
+        """The rules' log weights at each position of each sentence, preterminals summed out."""
+        if self._kept is None:
+            return self._potentials(x)
+        if self._kept[0] is not x:
+            with torch.enable_grad():
+                potentials = self._potentials(x)
+            self._kept = x, potentials, potentials.detach()
+        return self._kept[1 if torch.is_grad_enabled() else 2]
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Keeps the potentials of the batch that was asked for last."""
+        self._kept = None, None, None
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
+        return self._node_scores(self.potentials(x), z).sum(2)
+
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
+        """`(batch, samples)` log weight of the rules that a state of either tree space has used."""
+        trees, chosen = partial_trees(state)
+        return torch.where(chosen, self._node_scores(self.potentials(x), trees), 0.0).sum(2)
+
+    def log_joint_given(self, x: Sentences) -> Callable[[Trees], Tensor]:
+        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
+        with torch.no_grad():
+            potentials = self.potentials(x)
+
+        def log_joint(z: Trees) -> Tensor:
+            with torch.no_grad():
+                return self._node_scores(potentials, z).sum(2)
+
+        return log_joint
+
+    def units(self, x: Sentences) -> Tensor:
+        """`(batch,)` tokens of each sentence."""
+        return x.lengths
+
+
+class Grammar(TreeGrammar):
+    """A probabilistic context-free grammar in binary form; a subclass says what its `tables` are.
+
+    Args:
+        nonterminals, preterminals: how many of each.
+        vocab_size: words, the unknown word (index 0) included.
+    """
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,28 +134,12 @@ class Grammar(GenerativeModel):
         root, rules, emissions = self.tables()
         return root.exp(), rules.exp(), emissions.exp()
 
-    def names(self) -> list[str]:
-        """`N` nonterminal names, for drawing and printing."""
-        return [f"NT{index}" for index in range(self.nonterminals)]
-
-    def facts(self) -> dict[str, Any]:
-        """What spaces and policies are told: `nonterminals`."""
-        return {"nonterminals": self.nonterminals}
-
-    def potentials(self, x: Sentences) -> RulePotentials:
-        """The rules' log weights at each position of each sentence, preterminals summed out."""
+    def _potentials(self, x: Sentences) -> RulePotentials:
         root, rules, emissions = self.tables()
         scores = emissions.T.index_select(0, x.tokens.flatten()).unflatten(0, x.tokens.shape)
         return RulePotentials.from_tables(root, rules, scores, x.lengths)
 
-    def log_joint(self, x: Sentences, z: Trees) -> Tensor:
-        """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
-        return tree_log_joint(self.potentials(x), z).sum(2)
-
-    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
-        """`(batch, samples)` log weight of the rules that a state of either tree space has used."""
-        trees, chosen = partial_trees(state)
-        return torch.where(chosen, tree_log_joint(self.potentials(x), trees), 0.0).sum(2)
+    _node_scores = staticmethod(tree_log_joint)
 
     def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
@@ -89,17 +148,6 @@ class Grammar(GenerativeModel):
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
         return log_partition(self.potentials(x))
-
-    def log_joint_given(self, x: Sentences) -> Callable[[Trees], Tensor]:
-        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
-        with torch.no_grad():
-            potentials = self.potentials(x)
-
-        def log_joint(z: Trees) -> Tensor:
-            with torch.no_grad():
-                return tree_log_joint(potentials, z).sum(2)
-
-        return log_joint
 
     @torch.no_grad()
     def sample_posterior(self, x: Sentences, samples: int) -> Trees:
@@ -114,10 +162,6 @@ class Grammar(GenerativeModel):
     def span_marginals(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
         return span_marginals(self.potentials(x))
-
-    def units(self, x: Sentences) -> Tensor:
-        """`(batch,)` tokens of each sentence."""
-        return x.lengths
 
     @torch.no_grad()
     def sample(self, count: int, max_length: int = 40) -> tuple[Sentences, Trees]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammar import draw_derivations
+from gfnem.parsing.grammar import TreeGrammar, draw_derivations
 from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
@@ -19,14 +17,12 @@ from gfnem.parsing.parent_inside import (
     parent_viterbi,
 )
 from gfnem.parsing.parent_potentials import ParentPotentials
-from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
-from gfnem.target import GenerativeModel
 
 
-class ParentGrammar(GenerativeModel):
+class ParentGrammar(TreeGrammar):
     """A grammar in binary form whose rules and emissions are conditioned on the symbol's parent.
 
     The model that is not context-free of Hu et al. (2023, section 5.2). The parent of the tree's
@@ -36,16 +32,6 @@ class ParentGrammar(GenerativeModel):
         nonterminals, preterminals: how many of each.
         vocab_size: words, the unknown word (index 0) included.
     """
-
-    unit = "token"
-
-    def __init__(self, nonterminals: int, preterminals: int, vocab_size: int):
-        super().__init__()
-        if min(nonterminals, preterminals, vocab_size) < 1:
-            raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
-        self.nonterminals, self.preterminals = nonterminals, preterminals
-        self.vocab_size = vocab_size
-        self._kept: tuple | None = None  # see `unchanged`
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,23 +43,9 @@ class ParentGrammar(GenerativeModel):
             emissions: `(N + 1, T, vocab_size)` of words, for a preterminal under each parent.
         """
 
-    def names(self) -> list[str]:
-        """`N` nonterminal names, for drawing and printing."""
-        return [f"NT{index}" for index in range(self.nonterminals)]
-
     def facts(self) -> dict[str, Any]:
         """What spaces and policies are told: `nonterminals`, and that parents matter."""
-        return {"nonterminals": self.nonterminals, "parent_conditioned": True}
-
-    def potentials(self, x: Sentences) -> ParentPotentials:
-        """The rules' log weights at each position of each sentence, preterminals summed out."""
-        if self._kept is None:
-            return self._potentials(x)
-        if self._kept[0] is not x:
-            with torch.enable_grad():
-                potentials = self._potentials(x)
-            self._kept = x, potentials, potentials.detach()
-        return self._kept[1 if torch.is_grad_enabled() else 2]
+        return {**super().facts(), "parent_conditioned": True}
 
     def _potentials(self, x: Sentences) -> ParentPotentials:
         root, rules, emissions = self.tables()
@@ -81,44 +53,18 @@ class ParentGrammar(GenerativeModel):
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Keeps the potentials of the batch that was asked for last."""
-        self._kept = None, None, None
-        try:
-            yield
-        finally:
-            self._kept = None
-
-    def log_joint(self, x: Sentences, z: Trees) -> Tensor:
-        """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
-        return parent_tree_log_joint(self.potentials(x), z).sum(2)
+    _node_scores = staticmethod(parent_tree_log_joint)
 
     def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
         """`(batch, samples)` log weight of the rules that a top-down state has used.
 
         None for bottom-up states, which do not know parents yet.
         """
-        if not isinstance(state, TopDownState):
-            return None
-        trees, chosen = partial_trees(state)
-        scores = parent_tree_log_joint(self.potentials(x), trees)
-        return torch.where(chosen, scores, 0.0).sum(2)
+        return super().partial_log_joint(x, state) if isinstance(state, TopDownState) else None
 
     def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
         return parent_bracketing_log_joint(self.potentials(x), z)
-
-    def log_joint_given(self, x: Sentences):
-        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
-        with torch.no_grad():
-            potentials = self.potentials(x)
-
-        def log_joint(z: Trees) -> Tensor:
-            with torch.no_grad():
-                return parent_tree_log_joint(potentials, z).sum(2)
-
-        return log_joint
 
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats."""
@@ -138,10 +84,6 @@ class ParentGrammar(GenerativeModel):
     def span_marginals(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span."""
         return parent_span_marginals(self.potentials(x))
-
-    def units(self, x: Sentences) -> Tensor:
-        """`(batch,)` tokens of each sentence."""
-        return x.lengths
 
     @torch.no_grad()
     def sample(self, count: int, max_length: int = 40) -> tuple[Sentences, Trees]:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from gfnem.parsing.choices import Choices, Nodes, draw_trees, score_choices
 from gfnem.parsing.descent import RuleChoices
 from gfnem.parsing.encoder import SpanEncoder
-from gfnem.parsing.grammar import Grammar
+from gfnem.parsing.grammar import TreeGrammar
 from gfnem.parsing.look_ahead import ParentValue, Value
 from gfnem.parsing.parent_descent import ParentChoices
-from gfnem.parsing.parent_grammar import ParentGrammar
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.partial import opened_values, partial_trees
 from gfnem.parsing.potentials import PROFILE, RulePotentials
@@ -213,7 +212,4 @@ class TopDownPolicy(Policy):
 
 def _is_grammar(target: Target | None) -> bool:
     """Whether the target's log joint is the sum of its potentials and nothing else."""
-    return any(
-        isinstance(target, kind) and type(target).log_joint is kind.log_joint
-        for kind in (Grammar, ParentGrammar)
-    )
+    return isinstance(target, TreeGrammar) and type(target).log_joint is TreeGrammar.log_joint
