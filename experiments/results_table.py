@@ -39,7 +39,7 @@ from gfnem.parsing.language_models import NGramModel
 #: settings by which the models differ from each other, over those that they share
 MODELS: dict[str, dict[str, Any]] = {
     "PCFG": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
-    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}, "em": {"samples": 4}},
+    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
     "shaped": {"model": {"class_path": "gfnem.parsing.ShapedGrammar"}},
     "RNNG": {
         "model": {"class_path": "gfnem.parsing.RNNG"},
@@ -146,7 +146,10 @@ class Table:
         return int(notes.read_text())
 
     def _config(self, cell: Cell, path: Path, updates: int) -> Path:
-        settings = _merge(SHARED, MODELS[cell.model])
+        size = dict(zip(("nonterminals", "preterminals"), self.args.symbols, strict=True))
+        sized = {name: {"model": {"init_args": size}} for name in ("PCFG", "parent")}
+        models = _merge(MODELS, sized)
+        settings = _merge(SHARED, models[cell.model])
         data: dict[str, Any] = {}
         if self.args.train:
             settings.update(data=self.args.train, valid=self.args.valid)
@@ -155,8 +158,8 @@ class Table:
         if cell.model == "shaped":
             settings["model"]["init_args"] = {
                 "prior": self.args.prior,
-                "grammar": MODELS["PCFG"]["model"],
-                "temperature": anneal(1.0, 1000.0, updates, shape="exponential"),
+                "grammar": models["PCFG"]["model"],
+                "temperature": anneal(*self.args.prior_temperature, updates, shape="exponential"),
             }
         rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
         rates["temperature"] = anneal(1.5, 1.0, max(1, updates // 2))
@@ -321,6 +324,22 @@ def main() -> None:
     parser.add_argument("--test", help="likewise")
     parser.add_argument("--grammar", default="english", help="embedded grammar to sample from")
     parser.add_argument("--prior", help="of the model `shaped`: what `gfnem train-prior` wrote")
+    parser.add_argument(
+        "--prior-temperature",
+        nargs=2,
+        type=float,
+        default=[1.0, 1000.0],
+        metavar=("FIRST", "LAST"),
+        help="the prior's T, annealed exponentially over a cell's updates",
+    )
+    parser.add_argument(
+        "--symbols",
+        nargs=2,
+        type=int,
+        default=[30, 60],
+        metavar=("N", "T"),
+        help="nonterminals and preterminals of the grammars",
+    )
     parser.add_argument("--out", required=True, help="the table's folder")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from gfnem.parsing.encoder import span_chart
+from gfnem.parsing.encoder import span_chart, span_list
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 
@@ -57,9 +57,10 @@ class Value(nn.Module):
 
 
 class ParentValue(nn.Module):
-    """A value for each span and label below each parent, 0 at first.
+    """A value for each span and label below each parent: a guess, and a correction, 0 at first.
 
-    Span and parent meet in one hidden layer, so that rows of values come one by one: of the
+    The correction knows the span and which labels the guess prefers there. Span and parent meet in
+    one hidden layer, so that rows of values come one by one: of the
     `spans * N` rows a sentence has, its samples ask for a few hundred.
 
     Args:
@@ -71,7 +72,7 @@ class ParentValue(nn.Module):
     def __init__(self, size: int, labels: int, hidden: int):
         super().__init__()
         self.labels = labels
-        self.narrow = nn.Linear(size, hidden)
+        self.narrow = nn.Linear(size + labels, hidden)
         self.parent = nn.Embedding(labels + 1, hidden)
         self.out = nn.Linear(hidden, labels)
         nn.init.normal_(self.parent.weight, std=0.5)
@@ -79,19 +80,28 @@ class ParentValue(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def rows(
-        self, spans: Tensor, level: Tensor, potentials: ParentPotentials, exact: bool
+        self,
+        spans: Tensor,
+        guess: Tensor,
+        level: Tensor,
+        potentials: ParentPotentials,
+        exact: bool,
     ) -> Callable[[Tensor], Tensor]:
         """The look-ahead of one batch, row by row (see `ParentChoices`).
 
         Args:
             spans, level, exact: as in `Value.chart`.
+            guess: `(batch, n, n + 1, N)` in nats, what is corrected, whatever the parent.
             potentials: the target's weights.
         """
         n, parents = potentials.max_length, self.labels + 1
-        narrow = self.narrow(spans)
-        count = narrow.shape[1]
+        count = spans.shape[1]
+        starts, ends = span_list(n, spans.device)
+        shares = guess[:, starts, ends].log_softmax(2).clamp(min=-12)
+        narrow = self.narrow(torch.cat([spans, shares], 2))
         place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
-        narrow, level = narrow.flatten(0, 1), level.flatten()
+        narrow = narrow.flatten(0, 1)
+        guess = (guess + level.unsqueeze(3)).flatten(0, 2)
         pairs = potentials.both_leaves.flatten(0, 2) if n > 1 else None
 
         def look_ahead(rows: Tensor) -> Tensor:
@@ -101,7 +111,7 @@ class ParentValue(nn.Module):
             width = (cell % (n + 1) - left)[:, None]
             vectors = embedding(row * count + place[cell], narrow)
             values = self.out((vectors + self.parent(parent)).relu())
-            whole = values + level[span][:, None]
+            whole = values + embedding(span, guess)
             if pairs is not None:
                 at = (row * (n - 1) + left.clamp(max=n - 2)) * parents + parent
                 two = embedding(at, pairs)

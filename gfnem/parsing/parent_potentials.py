@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +11,10 @@ from torch.nn.functional import embedding
 
 from gfnem.parsing.potentials import (
     IMPOSSIBLE,
+    RulePotentials,
     at_least_float,
     full_precision,
     safe_log,
-    spread_over_words,
     word_profiles,
 )
 
@@ -183,15 +182,27 @@ class ParentPotentials:
             logs = safe_log(((words - peaks).exp()[:, None] @ weights).squeeze(1))
             return logs + peaks + tops[expanded][:, None]
 
-    def word_levels(self) -> Tensor:
-        """`(batch, n)` rough log weight of each word, in nats, 0 past a sentence's end.
+    @torch.no_grad()
+    def context_free(self, rounds: int = 8) -> RulePotentials:
+        """The rules on average over the parents: a context-free grammar, whose chart is cheap.
 
-        As `RulePotentials.word_levels`, on average over the parents.
+        Each symbol's parents count as often as they are met in the trees that the rules make,
+        found by going down `rounds` times from the root.
         """
-        if self.words.shape[1] == 1:
-            return self.single[:, None]
-        pairs = self.both_leaves.logsumexp((2, 3)) - math.log(self.labels + 1)
-        return spread_over_words(pairs / 2, self.single, self.lengths)
+        with full_precision(self.productions):
+            weights = self.productions.exp()
+            children = weights.sum(3) + weights.sum(2)  # P, A, child
+            start = self.start.softmax(0)
+            met = children.new_ones(self.labels, len(start))
+            for _ in range(rounds):
+                met = torch.cat([met / met.sum().clamp(min=1e-20), start[None] / 10])
+                met = torch.einsum("pa,pax->ax", met[:, : self.labels], children)
+            met = torch.cat([met / met.sum().clamp(min=1e-20), start[None] / 10])
+            share = safe_log(met / met.sum(0).clamp(min=1e-20))  # of each parent, by symbol
+            inner, leaf = share[:, : self.labels], share[:, self.labels :]
+            rules = (self.productions + inner[..., None, None]).logsumexp(0)
+            words = (self.words + leaf).logsumexp(2)
+        return RulePotentials.from_tables(self.start, rules, words, self.lengths)
 
     def word_profiles(self) -> Tensor:
         """`(batch, n, 4 N)` each word as the grammar sees it, on average over the parents."""

@@ -11,6 +11,7 @@ from gfnem.parsing.choices import Choices, Nodes, draw_trees, score_choices
 from gfnem.parsing.descent import RuleChoices
 from gfnem.parsing.encoder import SpanEncoder
 from gfnem.parsing.grammar import TreeGrammar
+from gfnem.parsing.inside import inside
 from gfnem.parsing.look_ahead import ParentValue, Value
 from gfnem.parsing.parent_descent import ParentChoices
 from gfnem.parsing.parent_potentials import ParentPotentials
@@ -31,7 +32,9 @@ class TopDownPolicy(Policy):
     rule's weight times `exp(V[i, k, B] + V[k, j, C])`. A network reads the sentence once and gives
     the whole look-ahead `V`; sampling and scoring trees are then table look-ups. With `V` the
     log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
-    weight, is exact too. Where the target's rules depend on the parent as well, so does `V`.
+    weight, is exact too. Where the target's rules depend on the parent as well, so does `V`, which
+    then starts from the inside values of the rules' average over the parents: a context-free
+    grammar, whose chart is cheap.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
     the policy follows every M-step at no cost); else the policy learns rule weights of its own.
@@ -99,14 +102,19 @@ class TopDownPolicy(Policy):
             potentials = self._own_potentials(x)
         else:
             with torch.no_grad():
-                profiles, levels = potentials.word_profiles(), potentials.word_levels()
-            scores = scores + levels
+                profiles = potentials.word_profiles()
+                if self.parent_conditioned:
+                    guess = inside(potentials.context_free())
+                else:
+                    scores = scores + potentials.word_levels()
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
         spans = self.encoder(x, profiles)
         exact = _is_grammar(target)  # if not, there is more to two words than the rules' weights
         if self.parent_conditioned:
-            return ParentChoices(potentials, self.value.rows(spans, level, potentials, exact))
+            return ParentChoices(
+                potentials, self.value.rows(spans, guess, level, potentials, exact)
+            )
         return RuleChoices(potentials, self.value.chart(spans, level, potentials, not own, exact))
 
     def _own_potentials(self, x: Sentences) -> RulePotentials:

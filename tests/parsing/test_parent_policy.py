@@ -14,8 +14,10 @@ from test_tree_spaces import shake
 from gfnem.objectives import TrajectoryBalance, VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.choices import score_choices
+from gfnem.parsing.inside import inside
 from gfnem.parsing.parent_descent import ParentChoices
 from gfnem.parsing.parent_inside import parent_inside
+from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories, concatenate
@@ -70,6 +72,43 @@ def test_inside_values_are_the_posterior():
         posterior = grammar.log_joint(x, trees) - grammar.log_marginal(x)[:, None]
         assert torch.allclose(log_q, posterior, atol=1e-8)
         assert torch.allclose(sampler.log_z(exact), grammar.log_marginal(x))
+
+
+class Indifferent(NeuralParentPCFG):
+    """The same rules under every parent: a context-free grammar in disguise."""
+
+    def tables(self):
+        root, rules, emissions = super().tables()
+        return root, (rules[:1] * 4).expand_as(rules), emissions[:1].expand_as(emissions)
+
+
+def test_a_fresh_policy_knows_what_does_not_depend_on_the_parent():
+    torch.manual_seed(0)
+    grammar = Indifferent(WORDS, LABELS, 3, dim=16).double()
+    x = Sentences.from_lists([[7, 3, 2, 6], [1, 5], [4, 3, 3, 2]])
+    with torch.no_grad():
+        chart = inside(grammar.potentials(x).context_free())
+        both = parent_inside(grammar.potentials(x))
+        assert torch.allclose(chart.unsqueeze(3).expand_as(both).exp(), both.exp(), atol=1e-12)
+        sampler = policy(dim=8).double()
+        context = sampler.encode(x, grammar)
+        assert torch.allclose(sampler.log_z(context), grammar.log_marginal(x))
+
+
+def test_the_average_weighs_parents_by_how_often_they_are_met():
+    # S -> A B | B A; A and B emit words or make two Cs, which differ below them
+    floor = -1e4
+    labels, leaf = 4, 4  # S A B C, and one preterminal
+    rules = torch.full((labels + 1, labels, labels + 1, labels + 1), floor).double()
+    rules[:, 0, 1, 2], rules[:, 0, 2, 1] = torch.tensor([0.5, 0.5]).double().log()
+    rules[:, 1, 3, 3] = 0.0  # A has two Cs
+    rules[:, 2, 3, leaf] = 0.0  # B has one, and a word
+    rules[:, 3, leaf, leaf] = torch.tensor([0, 0.2, 0.8, 0, 0]).double().clamp(min=1e-9).log()
+    root = torch.tensor([0.0] + [floor] * labels).double()
+    words = torch.zeros(1, 2, labels + 1, 1).double()
+    potentials = ParentPotentials.from_tables(root, rules, words, torch.tensor([2]))
+    average = potentials.context_free().both_leaves[0, 0, 3].exp()
+    assert abs(float(average) - (2 * 0.2 + 1 * 0.8) / 3) < 1e-3
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
