@@ -56,7 +56,7 @@ SHARED: dict[str, Any] = {
     "em": {"mcmc_steps": 100},
 }
 #: learning rates that are annealed over a cell's updates: first and last value
-RATES = {"policy_lr": (3e-3, 1e-3), "model_lr": (4e-3, 4e-4)}
+RATES = {"policy_lr": (3e-3, 3e-4), "model_lr": (4e-3, 4e-4)}
 CALIBRATION = 40  # updates that are timed to find how many fit; the first ones are slow
 
 
