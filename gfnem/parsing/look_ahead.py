@@ -73,9 +73,11 @@ class ParentValue(nn.Module):
         super().__init__()
         self.labels = labels
         self.narrow = nn.Linear(size + labels, hidden)
-        self.parent = nn.Embedding(labels + 1, hidden)
+        self.parent = nn.Embedding(labels + 1, 2 * hidden)  # scales and shifts
         self.out = nn.Linear(hidden, labels)
         nn.init.normal_(self.parent.weight, std=0.5)
+        with torch.no_grad():
+            self.parent.weight[:, :hidden] += 1
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -102,7 +104,8 @@ class ParentValue(nn.Module):
         place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
         narrow = narrow.flatten(0, 1)
         guess = (guess + level.unsqueeze(3)).flatten(0, 2)
-        pairs = potentials.both_leaves.flatten(0, 2) if n > 1 else None
+        known_widths = ("both_leaves", "three_words")[: n - 1]
+        short = [getattr(potentials, name).flatten(0, 2) for name in known_widths]
 
         def look_ahead(rows: Tensor) -> Tensor:
             span, parent = rows.div(parents, rounding_mode="floor"), rows % parents
@@ -110,12 +113,13 @@ class ParentValue(nn.Module):
             row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
             width = (cell % (n + 1) - left)[:, None]
             vectors = embedding(row * count + place[cell], narrow)
-            values = self.out((vectors + self.parent(parent)).relu())
+            scale, shift = self.parent(parent).chunk(2, 1)
+            values = self.out((scale * vectors + shift).relu())
             whole = values + embedding(span, guess)
-            if pairs is not None:
-                at = (row * (n - 1) + left.clamp(max=n - 2)) * parents + parent
-                two = embedding(at, pairs)
-                whole = torch.where(width == 2, two if exact else two + values, whole)
+            for words, table in enumerate(short, 2):  # of so few words the value is known
+                at = (row * (n - words + 1) + left.clamp(max=n - words)) * parents + parent
+                known = embedding(at, table)
+                whole = torch.where(width == words, known if exact else known + values, whole)
             return whole.masked_fill(width < 2, IMPOSSIBLE)
 
         return look_ahead

@@ -154,6 +154,14 @@ class ParentPotentials:
             return both.permute(1, 2, 3, 0)
 
     @cached_property
+    def three_words(self) -> Tensor:
+        """`(batch, n - 2, N + 1, N)`, `[b, i, P, A]`: log inside values of three words."""
+        pairs = self.both_leaves[..., : self.labels, None, :]  # b, i, A, (P), child
+        first = (self.left_leaf[:, :-2] + pairs[:, 1:]).logsumexp(4)
+        second = (self.right_leaf[:, 2:] + pairs[:, :-1]).logsumexp(4)
+        return torch.logaddexp(first, second).transpose(2, 3)
+
+    @cached_property
     def _leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
         """`((N + 1) * N, T * N)` rules with one word in exp space, and their log maxima."""
         tables = [table.flatten(0, 1).flatten(1) for table in (self.word_first, self.word_second)]

@@ -111,6 +111,17 @@ def test_the_average_weighs_parents_by_how_often_they_are_met():
     assert abs(float(average) - (2 * 0.2 + 1 * 0.8) / 3) < 1e-3
 
 
+def test_two_and_three_words_have_their_inside_values():
+    grammar = model().double()
+    x = Sentences.from_lists([[7, 3, 2, 6, 1], [1, 5, 2], [4]])
+    with torch.no_grad():
+        potentials = grammar.potentials(x)
+        chart = parent_inside(potentials)
+        for width, table in ((2, potentials.both_leaves), (3, potentials.three_words)):
+            for row, left in [(0, 0), (0, 1), (0, 5 - width), (1, 0), (1, 3 - width)]:
+                assert torch.allclose(table[row, left], chart[row, left, left + width])
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_inside_values_are_the_exact_flow(name):
     grammar, sampler = model().double(), policy(dim=8)
