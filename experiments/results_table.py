@@ -57,6 +57,8 @@ SHARED: dict[str, Any] = {
 }
 #: learning rates that are annealed over a cell's updates: first and last value
 RATES = {"policy_lr": (3e-3, 3e-4), "model_lr": (4e-3, 4e-4)}
+#: temperature of training samples at first; it falls to 1 in the first half of a cell's updates
+EXPLORATION = {"PCFG": 2.0, "parent": 1.5, "shaped": 2.0, "RNNG": 2.0}
 CALIBRATION = 40  # updates that are timed to find how many fit; the first ones are slow
 
 
@@ -162,7 +164,7 @@ class Table:
                 "temperature": anneal(*self.args.prior_temperature, updates, shape="exponential"),
             }
         rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
-        rates["temperature"] = anneal(1.5, 1.0, max(1, updates // 2))
+        rates["temperature"] = anneal(EXPLORATION[cell.model], 1.0, max(1, updates // 2))
         more = {
             "dataset": {"init_args": data},
             "em": {"e_step": cell.e_step, **rates},
