@@ -46,8 +46,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "em": {"samples": 4},
     },
 }
-#: these have no exact likelihood: after training without a sampler, one is trained to bound it
-SAMPLED = ("RNNG",)
+#: these have no exact inference: after training without a sampler, one is trained to score and parse
+SAMPLED = ("RNNG", "shaped")
 SHARED: dict[str, Any] = {
     "dataset": {
         "class_path": "gfnem.parsing.data.TextData",
