@@ -46,7 +46,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "em": {"samples": 4},
     },
 }
-#: these have no exact inference: after training without a sampler, one is trained to score and parse
+#: no exact inference: after training without a sampler one is trained, to score and parse with
 SAMPLED = ("RNNG", "shaped")
 SHARED: dict[str, Any] = {
     "dataset": {
