@@ -156,10 +156,29 @@ class ParentPotentials:
     @cached_property
     def three_words(self) -> Tensor:
         """`(batch, n - 2, N + 1, N)`, `[b, i, P, A]`: log inside values of three words."""
-        pairs = self.both_leaves[..., : self.labels, None, :]  # b, i, A, (P), child
-        first = (self.left_leaf[:, :-2] + pairs[:, 1:]).logsumexp(4)
-        second = (self.right_leaf[:, 2:] + pairs[:, :-1]).logsumexp(4)
-        return torch.logaddexp(first, second).transpose(2, 3)
+        labels = self.labels
+        with full_precision(self.productions):
+            words, word_peaks = self.word_weights
+            pairs = self.both_leaves[:, :, :labels].permute(2, 0, 1, 3)  # A, batch, place, child
+            pair_peaks = pairs.detach().amax(3)
+            pairs = (pairs - pair_peaks[..., None]).exp()
+            first, last = slice(None, -2), slice(2, None)  # the word that is a child
+            after, before = slice(1, None), slice(None, -1)  # the pair that is the other
+            found = []
+            for table, word, pair in (
+                (self.word_first, first, after),
+                (self.word_second, last, before),
+            ):
+                table = table.permute(1, 2, 3, 0)  # A, T, child, P
+                tops = table.detach().amax((1, 2))
+                weights = (table - tops[:, None, None]).exp().flatten(2)
+                half = words[:, :, word].flatten(1, 2) @ weights
+                half = half.unflatten(2, (labels, labels + 1))
+                total = (pairs[:, :, pair].flatten(1, 2)[:, :, None] @ half).squeeze(2)
+                peaks = word_peaks[:, :, word] + pair_peaks[:, :, pair]
+                logs = safe_log(total).view(*peaks.shape, labels + 1)
+                found.append(logs + peaks[..., None] + tops[:, None, None])
+            return torch.logaddexp(*found).permute(1, 2, 3, 0)
 
     @cached_property
     def _leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
