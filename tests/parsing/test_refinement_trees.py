@@ -31,7 +31,10 @@ class SharperPCFG(NeuralPCFG):
 
 
 def chains(space, policy, back, proposals, exact=False):
-    """Chi-square statistic and quantile of chains from one improbable tree, or exact samples."""
+    """Of chains from one improbable tree, or exact samples: chi-square statistic and quantile.
+
+    Third, the share of proposals that were accepted.
+    """
     torch.manual_seed(0)
     model, x = SharperPCFG(WORDS, LABELS, 3, dim=16), Sentences.from_lists([[7, 3, 2, 6]])
     with torch.no_grad():
@@ -47,30 +50,32 @@ def chains(space, policy, back, proposals, exact=False):
         start = Trees(*(part[:, first] for part in parts), trees.lengths)
         z, value, accepted = refine(policy, context, x, space, model, start, proposals, back)
         assert torch.allclose(value, model.log_joint(x, z), atol=1e-4)
-        assert accepted.mean() > 0
     probabilities = dict(zip(keys(trees), log_joint[0].softmax(0).tolist(), strict=True))
-    return chi_square(Counter(keys(z)), probabilities)
+    return *chi_square(Counter(keys(z)), probabilities), accepted.mean()
 
 
 @pytest.mark.parametrize("back", [3, 1.0])
 def test_forest_chains_reach_the_posterior(back):
     policy = ForestPolicy(WORDS, LABELS, dim=8)
-    statistic, quantile = chains(ForestSpace(LABELS), policy, back, 60)
+    statistic, quantile, accepted = chains(ForestSpace(LABELS), policy, back, 60)
     assert statistic < quantile
+    assert 0 < accepted < 1
 
 
 @pytest.mark.parametrize("back", [1, 2, 0.6])
 def test_forest_chains_leave_the_posterior_as_it_is(back):
     """Short ways back mix slowly, so these chains start where they ought to stay."""
     policy = ForestPolicy(WORDS, LABELS, dim=8)
-    statistic, quantile = chains(ForestSpace(LABELS), policy, back, 15, exact=True)
+    statistic, quantile, accepted = chains(ForestSpace(LABELS), policy, back, 15, exact=True)
     assert statistic < quantile
+    assert 0 < accepted < 1
 
 
 def test_top_down_chains_reach_the_posterior():
     policy = TopDownPolicy(WORDS, LABELS, dim=8).eval()
-    statistic, quantile = chains(TopDownSpace(LABELS), policy, 1.0, 60)
+    statistic, quantile, accepted = chains(TopDownSpace(LABELS), policy, 1.0, 60)
     assert statistic < quantile
+    assert 0 < accepted < 1
 
 
 def test_forest_chains_without_the_backward_ratio_do_not(monkeypatch):
@@ -79,5 +84,6 @@ def test_forest_chains_without_the_backward_ratio_do_not(monkeypatch):
     monkeypatch.setattr(
         "gfnem.refinement._log_probability_of", lambda a, w, m: torch.zeros(a.shape)
     )
-    statistic, quantile = chains(ForestSpace(LABELS), policy, 1.0, 60)
+    statistic, quantile, accepted = chains(ForestSpace(LABELS), policy, 1.0, 60)
     assert statistic > quantile
+    assert accepted > 0
