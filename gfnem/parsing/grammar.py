@@ -111,9 +111,7 @@ class TreeGrammar(GenerativeModel):
 class Grammar(TreeGrammar):
     """A probabilistic context-free grammar in binary form; a subclass says what its `tables` are.
 
-    Args:
-        nonterminals, preterminals: how many of each.
-        vocab_size: words, the unknown word (index 0) included.
+    The arguments are `TreeGrammar`'s.
     """
 
     @abstractmethod

@@ -28,9 +28,7 @@ class ParentGrammar(TreeGrammar):
     The model that is not context-free of Hu et al. (2023, section 5.2). The parent of the tree's
     root is the start symbol, index `N` among the parents. Preterminals are summed out exactly.
 
-    Args:
-        nonterminals, preterminals: how many of each.
-        vocab_size: words, the unknown word (index 0) included.
+    The arguments are `TreeGrammar`'s.
     """
 
     @abstractmethod

@@ -220,11 +220,13 @@ class ParentPotentials:
             weights = self.productions.exp()
             children = weights.sum(3) + weights.sum(2)  # P, A, child
             start = self.start.softmax(0)
-            met = children.new_ones(self.labels, len(start))
+
+            def with_start(met: Tensor) -> Tensor:
+                return torch.cat([met / met.sum().clamp(min=1e-20), start[None] / 10])
+
+            met = with_start(children.new_ones(self.labels, len(start)))
             for _ in range(rounds):
-                met = torch.cat([met / met.sum().clamp(min=1e-20), start[None] / 10])
-                met = torch.einsum("pa,pax->ax", met[:, : self.labels], children)
-            met = torch.cat([met / met.sum().clamp(min=1e-20), start[None] / 10])
+                met = with_start(torch.einsum("pa,pax->ax", met[:, : self.labels], children))
             share = safe_log(met / met.sum(0).clamp(min=1e-20))  # of each parent, by symbol
             inner, leaf = share[:, : self.labels], share[:, self.labels :]
             rules = (self.productions + inner[..., None, None]).logsumexp(0)
