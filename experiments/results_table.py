@@ -41,11 +41,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "PCFG": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
     "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
     "shaped": {"model": {"class_path": "gfnem.parsing.ShapedGrammar"}},
+    "PCFG-shapes": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
+    "parent-shapes": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
     "RNNG": {
         "model": {"class_path": "gfnem.parsing.RNNG"},
         "em": {"samples": 4},
     },
 }
+#: learn the shapes of a treebank's trees as well (`gfnem train --shapes`)
+TAUGHT = ("PCFG-shapes", "parent-shapes")
 #: no exact inference: after training without a sampler one is trained, to score and parse with
 SAMPLED = ("RNNG", "shaped")
 SHARED: dict[str, Any] = {
@@ -58,7 +62,7 @@ SHARED: dict[str, Any] = {
 #: learning rates that are annealed over a cell's updates: first and last value
 RATES = {"policy_lr": (3e-3, 3e-4), "model_lr": (4e-3, 4e-4)}
 #: temperature of training samples at first; it falls to 1 in the first half of a cell's updates
-EXPLORATION = {"PCFG": 2.0, "parent": 1.5, "shaped": 2.0, "RNNG": 2.0}
+EXPLORATION = {"parent": 1.5, "parent-shapes": 1.5}  # the others: 2
 CALIBRATION = 40  # updates that are timed to find how many fit; the first ones are slow
 
 
@@ -149,7 +153,8 @@ class Table:
 
     def _config(self, cell: Cell, path: Path, updates: int) -> Path:
         size = dict(zip(("nonterminals", "preterminals"), self.args.symbols, strict=True))
-        sized = {name: {"model": {"init_args": size}} for name in ("PCFG", "parent")}
+        grammars = ("PCFG", "parent", *TAUGHT)
+        sized = {name: {"model": {"init_args": size}} for name in grammars}
         models = _merge(MODELS, sized)
         settings = _merge(SHARED, models[cell.model])
         data: dict[str, Any] = {}
@@ -163,8 +168,10 @@ class Table:
                 "grammar": models["PCFG"]["model"],
                 "temperature": anneal(*self.args.prior_temperature, updates, shape="exponential"),
             }
+        if cell.model in TAUGHT:
+            settings["shapes"] = self.args.shapes or self.args.train
         rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
-        rates["temperature"] = anneal(EXPLORATION[cell.model], 1.0, max(1, updates // 2))
+        rates["temperature"] = anneal(EXPLORATION.get(cell.model, 2.0), 1.0, max(1, updates // 2))
         more = {
             "dataset": {"init_args": data},
             "em": {"e_step": cell.e_step, **rates},
@@ -327,6 +334,10 @@ def main() -> None:
     parser.add_argument("--grammar", default="english", help="embedded grammar to sample from")
     parser.add_argument("--prior", help="of the model `shaped`: what `gfnem train-prior` wrote")
     parser.add_argument(
+        "--shapes",
+        help="of the models `PCFG-shapes` and `parent-shapes`: a treebank (default: --train's)",
+    )
+    parser.add_argument(
         "--prior-temperature",
         nargs=2,
         type=float,
@@ -357,6 +368,8 @@ def main() -> None:
         parser.error("--train needs --test")
     if "shaped" in args.models and not args.prior:
         parser.error("the model `shaped` needs --prior (see `gfnem train-prior --help`)")
+    if set(TAUGHT) & set(args.models) and not (args.shapes or args.train):
+        parser.error("the models with shapes need --shapes or --train")
     table = Table(args)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(table.run, table.cells()))

@@ -25,6 +25,7 @@ _HOMES = {
     "policy": ("Policy", "Scores", "Step"),
     "posterior": ("Posterior",),
     "schedules": ("AdaptiveThreshold", "Alternating", "Anneal", "EveryUpdate"),
+    "side": ("SideInformation",),
     "space": ("LatentSpace", "Trajectories"),
     "target": ("EnergyModel", "GenerativeModel", "Target"),
 }

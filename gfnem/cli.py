@@ -144,6 +144,7 @@ def _train_parser(
         tabular_pcfg,
         topdown,
         topdown_policy,
+        treebank_shapes,
     )
     from gfnem.policy import Policy
     from gfnem.space import LatentSpace
@@ -172,6 +173,13 @@ def _train_parser(
         metavar="PATH",
         type=str | None,
         help="held-out data, likewise (short for --dataset.valid)",
+    )
+    parser.add_argument(
+        "--shapes",
+        metavar="TREEBANK",
+        type=str | None,
+        help="bracketed trees whose shapes, without words and labels, a grammar is to learn from "
+        "beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK)",
     )
     parser.add_argument(
         "--out",

@@ -20,6 +20,7 @@ from gfnem.posterior import Posterior
 from gfnem.refinement import refine
 from gfnem.sampling import ON_POLICY, Exploration
 from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
+from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import Target
 
@@ -37,6 +38,7 @@ class GFlowNetEM(pl.LightningModule):
         policy: the sampler.
         objective: the E-step's loss.
         timing: when to train sampler and model; every update if None.
+        side: what the model learns from beside the observations; nothing if None.
         e_step: where the structures of the M-step come from (see `E_STEPS` for the names):
             "gflownet"; its rivals that train the policy otherwise, "wake-sleep", "reverse-kl" and
             "iw" (these choose objective and M-step themselves); and those that need no policy,
@@ -81,6 +83,7 @@ class GFlowNetEM(pl.LightningModule):
         objective: Objective | Mapping | None = None,
         timing: Timing | Mapping | None = None,
         *,
+        side: SideInformation | None = None,
         e_step: str = "gflownet",
         m_step: str = "weighted",
         collapse: bool = True,
@@ -117,6 +120,7 @@ class GFlowNetEM(pl.LightningModule):
         if recipe.objective is not None:
             self.objective = recipe.objective()
         self.timing: Timing = build(timing, Timing) or EveryUpdate()
+        self.side: SideInformation | None = build(side, SideInformation)
         self.e_step, self.recipe, self.samples = e_step, recipe, samples
         self.m_step, self.mcmc_steps = recipe.m_step or m_step, mcmc_steps
         self.collapse, self.refine = collapse, refine
@@ -185,6 +189,11 @@ class GFlowNetEM(pl.LightningModule):
                 model or nothing, lr=value_at(self.model_lr, 0), betas=self.model_betas
             ),
         ]
+
+    def on_fit_start(self) -> None:
+        """Has the side information read."""
+        if self.side is not None:
+            self.side.prepare(self.model)
 
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
@@ -295,10 +304,15 @@ class GFlowNetEM(pl.LightningModule):
         return torch.zeros_like(log_joint).scatter(1, best, 1.0)
 
     def _m_update(self, loss: Tensor, prog_bar: bool = False) -> None:
-        optimizer = self.optimizers()[1]
-        for group in optimizer.param_groups:
-            group["lr"] = value_at(self.model_lr, int(self.m_updates))
-        self._descend(1, self.model, loss)
+        m_updates = int(self.m_updates)
+        for group in self.optimizers()[1].param_groups:
+            group["lr"] = value_at(self.model_lr, m_updates)
+        total = loss
+        if self.side is not None:
+            beside = self.side.log_likelihood(self.model)
+            total = loss - value_at(self.side.weight, m_updates) * beside
+            self.log("side_log_likelihood", beside.detach(), on_step=False, on_epoch=True)
+        self._descend(1, self.model, total)
         self.m_updates += 1
         self.log("m_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=prog_bar)
 

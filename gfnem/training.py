@@ -49,11 +49,13 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     trainer = _trainer(settings, folder)
     if summary := data.summary():
         print(summary, flush=True)
+    if module.side is not None:
+        print(module.side.prepare(module.model), flush=True)
     print(_describe(module), flush=True)
     # only now, so that unusable data or settings leave no folder behind
     _make(folder, fresh=not (settings.get("resume") or settings.get("out")))
     kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
-    for name in ("data", "valid"):  # a run can be resumed from another folder
+    for name in ("data", "valid", "shapes"):  # a run can be resumed from another folder
         if kept.get(name) is not None and Path(kept[name]).exists():
             kept[name] = str(Path(kept[name]).resolve())
     write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
@@ -141,6 +143,8 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     em = dict(settings["em"])
     if settings.get("e_step") is not None:
         em["e_step"] = settings["e_step"]
+    if settings.get("shapes") is not None:
+        em["side"] = _shapes(settings["shapes"], em.get("side"))
     try:
         module = GFlowNetEM(
             *components,
@@ -155,6 +159,12 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     if module.has_policy:
         _check_policy(module, data)
     return data, module
+
+
+def _shapes(treebank: str, side: dict[str, Any] | None) -> dict[str, Any]:
+    """`em.side` with this treebank, other settings of it kept."""
+    side = side or {"class_path": "gfnem.parsing.treebank_shapes.TreebankShapes"}
+    return {**side, "init_args": {**(side.get("init_args") or {}), "treebank": treebank}}
 
 
 def build_data(settings: dict[str, Any]) -> DataModule:

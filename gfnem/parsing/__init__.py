@@ -16,6 +16,7 @@ from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.topdown import TopDownSpace
 from gfnem.parsing.topdown_policy import TopDownPolicy
+from gfnem.parsing.treebank_shapes import TreebankShapes
 from gfnem.parsing.trees import Trees
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "TextData",
     "TopDownPolicy",
     "TopDownSpace",
+    "TreebankShapes",
     "Trees",
 ]

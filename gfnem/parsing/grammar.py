@@ -14,8 +14,9 @@ from gfnem.parsing.bracketing import bracketing_log_joint
 from gfnem.parsing.descent import sample_trees, tree_log_joint
 from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
 from gfnem.parsing.partial import partial_trees
-from gfnem.parsing.potentials import RulePotentials
+from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
 
@@ -83,6 +84,14 @@ class TreeGrammar(GenerativeModel):
         finally:
             self._kept = None
 
+    @abstractmethod
+    def log_brackets(self, brackets: Brackets) -> Tensor:
+        """`(count,)` exact log probability, in nats, of trees that agree with the brackets.
+
+        Of any words and labels; where nodes have more than two children, of all binary trees that
+        contain the spans.
+        """
+
     def log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
         return self._node_scores(self.potentials(x), z).sum(2)
@@ -147,6 +156,13 @@ class Grammar(TreeGrammar):
         """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
         return log_partition(self.potentials(x))
 
+    def log_brackets(self, brackets: Brackets) -> Tensor:
+        """See `TreeGrammar.log_brackets`."""
+        root, rules, emissions = self.tables()
+        words = emissions.logsumexp(1).expand(*brackets.spans.shape[:2], -1)
+        potentials = RulePotentials.from_tables(root, rules, words, brackets.lengths)
+        return log_partition(potentials, inside(potentials, barred(brackets, self.nonterminals)))
+
     @torch.no_grad()
     def sample_posterior(self, x: Sentences, samples: int) -> Trees:
         """Exact draws of `P(z|x)` from the inside chart."""
@@ -172,6 +188,12 @@ class Grammar(TreeGrammar):
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
         return draw_derivations(*self.production_probabilities(), count, max_length)
+
+
+def barred(brackets: Brackets, labels: int) -> Tensor:
+    """`(count, n, n + 1, labels)` span potentials that forbid what crosses a bracket."""
+    weights = brackets.crossed.float() * IMPOSSIBLE
+    return weights.unsqueeze(3).expand(-1, -1, -1, labels)
 
 
 def draw_derivations(

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammar import TreeGrammar, draw_derivations
+from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations
 from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
+    parent_inside,
     parent_log_partition,
     parent_span_marginals,
     parent_viterbi,
 )
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
 
@@ -67,6 +69,14 @@ class ParentGrammar(TreeGrammar):
     def log_marginal(self, x: Sentences) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats."""
         return parent_log_partition(self.potentials(x))
+
+    def log_brackets(self, brackets: Brackets) -> Tensor:
+        """See `TreeGrammar.log_brackets`."""
+        root, rules, emissions = self.tables()
+        words = emissions.logsumexp(2).expand(*brackets.spans.shape[:2], -1, -1)
+        potentials = ParentPotentials.from_tables(root, rules, words, brackets.lengths)
+        chart = parent_inside(potentials, barred(brackets, self.nonterminals))
+        return parent_log_partition(potentials, chart)
 
     @torch.no_grad()
     def sample_posterior(self, x: Sentences, samples: int) -> Trees:

@@ -18,7 +18,7 @@ from gfnem.schedules import Anneal, value_at
 from gfnem.target import Target
 
 #: what the grammar offers to others and the prior leaves true
-_DELEGATED = ("potentials", "names")
+_DELEGATED = ("potentials", "names", "log_brackets")
 
 
 class ShapedGrammar(Target):

@@ -55,6 +55,15 @@ class Brackets:
         n = int(lengths.max()) if len(lengths) else 1
         return Brackets(self.spans[index, :n, : n + 1], lengths)
 
+    def to(self, device: torch.device | str) -> Brackets:
+        """Moves both tensors."""
+        return Brackets(self.spans.to(device), self.lengths.to(device))
+
+    @cached_property
+    def crossed(self) -> Tensor:
+        """`(count, n, n + 1)` bool: the spans `[i, j)` that cross one of the tree's."""
+        return _crossing(self.spans)
+
     @cached_property
     def log_counts(self) -> Tensor:
         """`(count, n, n + 1)` log number of binary trees over each span that agree.
@@ -162,7 +171,8 @@ def _crossing(spans: Tensor) -> Tensor:
     """`(count, n, n + 1)` bool: which `[i, j)` cross one of a tree's spans `[l, r)`."""
     _, n, ends = spans.shape
     table = spans.int()
-    start, end = torch.arange(n)[:, None], torch.arange(ends)
+    start = torch.arange(n, device=spans.device)[:, None]
+    end = torch.arange(ends, device=spans.device)
     # l < i < r < j: the span begins before i, and ends inside
     before = (table.cumsum(1) - table) * (end > start)
     from_left = before.cumsum(2) - before
