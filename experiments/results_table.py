@@ -172,9 +172,11 @@ class Table:
             settings["shapes"] = self.args.shapes or self.args.train
             if cell.e_step != "exact":  # shapes come first while the sampler is young
                 weight = anneal(10.0, 1.0, max(1, updates // 2), shape="exponential")
-                side = {"class_path": "gfnem.parsing.TreebankShapes"}
+                side = {
+                    "class_path": "gfnem.parsing.TreebankShapes",
+                    "init_args": {"weight": weight},
+                }
                 settings = _merge(settings, {"em": {"side": side}})
-                settings["em"]["side"]["init_args"] = {"weight": weight}
         rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
         rates["temperature"] = anneal(EXPLORATION.get(cell.model, 2.0), 1.0, max(1, updates // 2))
         more = {

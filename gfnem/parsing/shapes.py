@@ -59,7 +59,7 @@ class Brackets:
         """Moves both tensors."""
         return Brackets(self.spans.to(device), self.lengths.to(device))
 
-    @cached_property
+    @property
     def crossed(self) -> Tensor:
         """`(count, n, n + 1)` bool: the spans `[i, j)` that cross one of the tree's."""
         return _crossing(self.spans)

@@ -47,6 +47,14 @@ def keys(trees: Trees, row: int = 0) -> list[tuple]:
     return [tuple(entry) for entry in fields.tolist()]
 
 
+def spans_of(trees: Trees) -> list[set[tuple[int, int]]]:
+    """The spans `(left, right)` of each of the first sentence's trees."""
+    return [
+        set(zip(left, right, strict=True))
+        for left, right in zip(trees.left[0].tolist(), trees.right[0].tolist(), strict=True)
+    ]
+
+
 def random_tables(
     labels=2, preterminals=3, lengths=(4,), seed=0, absent=0.3, dtype=torch.float64
 ) -> tuple:

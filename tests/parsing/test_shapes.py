@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from brute import all_trees, keys
+from brute import all_trees, keys, spans_of
 
 from gfnem.errors import UserError
 from gfnem.moves import metropolis
@@ -29,11 +29,6 @@ def sharp_energy(dim=8, seed=1) -> ShapeEnergy:
 def some_trees(lengths, samples=3) -> Trees:
     torch.manual_seed(3)
     return TreeMoves(2).initial(Sentences.from_lists([[1] * n for n in lengths]), samples)
-
-
-def spans_of(trees: Trees) -> list[set]:
-    return [set(zip(left, right, strict=True)) for left, right in
-            zip(trees.left[0].tolist(), trees.right[0].tolist(), strict=True)]  # fmt: skip
 
 
 def random_brackets(n: int, rng: random.Random) -> set:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from brute import all_trees
+from brute import all_trees, spans_of
 
 from gfnem.errors import UserError
 from gfnem.parsing import RNNG, NeuralParentPCFG, NeuralPCFG, Sentences, TreebankShapes
@@ -33,12 +33,7 @@ def every_text(n: int) -> Sentences:
 def test_the_likelihood_of_brackets_is_the_sum_over_texts_labels_and_binary_trees(kind, spans):
     n = 4
     model, trees, x = grammar(kind), all_trees(n, 2), every_text(n)
-    held = torch.tensor(
-        [
-            spans <= set(zip(left, right, strict=True))
-            for left, right in zip(trees.left[0].tolist(), trees.right[0].tolist(), strict=True)
-        ]
-    )
+    held = torch.tensor([spans <= own for own in spans_of(trees)])
     parts = (trees.left, trees.right, trees.split, trees.label)
     z = type(trees)(*(part.expand(len(x), -1, -1) for part in parts), x.lengths)
     expected = model.log_joint(x, z)[:, held].flatten().logsumexp(0)
@@ -52,10 +47,9 @@ def test_brackets_of_many_lengths_are_valued_one_by_one_alike(kind):
     model = grammar(kind)
     spans, lengths = [], []
     for n in (3, 5, 2):
-        shapes = all_shapes(n)
-        for left, right in zip(shapes.left[0].tolist(), shapes.right[0].tolist(), strict=True):
-            spans.append(set(zip(left, right, strict=True)))
-            lengths.append(n)
+        of_length = spans_of(all_shapes(n))
+        spans += of_length
+        lengths += [n] * len(of_length)
     together = model.log_brackets(Brackets.from_spans(spans, lengths))
     alone = [
         model.log_brackets(Brackets.from_spans([s], [n]))
@@ -63,8 +57,8 @@ def test_brackets_of_many_lengths_are_valued_one_by_one_alike(kind):
     ]
     torch.testing.assert_close(together, torch.cat(alone))
     for n in (3, 5, 2):
-        of_length = together[torch.tensor(lengths) == n].logsumexp(0)
-        torch.testing.assert_close(of_length, model.log_marginal(every_text(n)).logsumexp(0))
+        total = together[torch.tensor(lengths) == n].logsumexp(0)
+        torch.testing.assert_close(total, model.log_marginal(every_text(n)).logsumexp(0))
 
 
 def test_one_word_has_a_tree_without_brackets():
@@ -92,12 +86,8 @@ def test_a_grammar_learns_the_shapes(kind, tmp_path):
         optimizer.zero_grad()
         (-side.log_likelihood(model)).backward()
         optimizer.step()
-    shapes = all_shapes(5)
-    trees = [
-        set(zip(left, right, strict=True))
-        for left, right in zip(shapes.left[0].tolist(), shapes.right[0].tolist(), strict=True)
-    ]
-    log_p = model.log_brackets(Brackets.from_spans(trees, [5] * 14)).log_softmax(0)
+    trees = Brackets.from_spans(spans_of(all_shapes(5)), [5] * 14)
+    log_p = model.log_brackets(trees).log_softmax(0)
     (right,) = agreeing(Brackets.from_spans([{(1, 5), (2, 5), (3, 5)}], [5]))
     assert float(log_p[right].detach().exp()) > 0.8
 
