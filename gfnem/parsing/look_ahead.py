@@ -32,7 +32,12 @@ class Value(nn.Module):
         return self.out(spans)
 
     def chart(
-        self, spans: Tensor, level: Tensor, potentials: RulePotentials, given: bool, exact: bool
+        self,
+        spans: Tensor,
+        level: Tensor,
+        potentials: RulePotentials,
+        guess: Tensor | None,
+        known: bool,
     ) -> Tensor:
         """`(batch, n, n + 1, N)` look-ahead of all spans in nats; `IMPOSSIBLE` outside sentences.
 
@@ -40,17 +45,20 @@ class Value(nn.Module):
             spans: `(batch, spans, size)` vectors in the order of `span_list`.
             level: `(batch, n, n + 1)` what is added to every label of a span.
             potentials: the rules' weights.
-            given: whether they are the target's, so that a span of two words starts from them.
-            exact: whether nothing is to be added to these.
+            guess: `(batch, n, n + 1, N)` in nats, what the network's values are added to; 0 if
+                None.
+            known: whether the rules are all there is to the target, so that they tell the value of
+                two words.
         """
         n = potentials.max_length
         values = span_chart(self(spans), n)
         ends = torch.arange(n + 1, device=values.device)
         width = ends - ends[:n, None]
         whole = values + level.unsqueeze(3)
-        if given and n > 1:
+        if guess is not None:
+            whole = whole + guess
+        if known and n > 1:
             pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
-            pairs = pairs if exact else pairs + values
             whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
         outside = (width < 2) | (ends > potentials.lengths[:, None, None])
         return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)
@@ -92,9 +100,10 @@ class ParentValue(nn.Module):
         """The look-ahead of one batch, row by row (see `ParentChoices`).
 
         Args:
-            spans, level, exact: as in `Value.chart`.
+            spans, level: as in `Value.chart`.
             guess: `(batch, n, n + 1, N)` in nats, what is corrected, whatever the parent.
             potentials: the target's weights.
+            exact: whether nothing is to be added to the values of few words.
         """
         n, parents = potentials.max_length, self.labels + 1
         count = spans.shape[1]

@@ -34,7 +34,9 @@ class TopDownPolicy(Policy):
     log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
     weight, is exact too. Where the target's rules depend on the parent as well, so does `V`, which
     then starts from the inside values of the rules' average over the parents: a context-free
-    grammar, whose chart is cheap.
+    grammar, whose chart is cheap. Where there is more to the target than rules, `V` starts from the
+    rules' own inside values. Only for a PCFG, whose posterior these would give away, is it learned
+    from nothing.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
     the policy follows every M-step at no cost); else the policy learns rule weights of its own.
@@ -96,8 +98,9 @@ class TopDownPolicy(Policy):
                 f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
                 f"rules of {type(target).__name__}"
             )
+        exact = _is_grammar(target)  # if not, there is more to a tree than the rules' weights
         scores = self.word_score(x.tokens).squeeze(2)
-        profiles = None
+        profiles = guess = None
         if own:
             potentials = self._own_potentials(x)
         else:
@@ -105,17 +108,19 @@ class TopDownPolicy(Policy):
                 profiles = potentials.word_profiles()
                 if self.parent_conditioned:
                     guess = inside(potentials.context_free())
+                elif not exact:
+                    guess = inside(potentials)
                 else:
                     scores = scores + potentials.word_levels()
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
         spans = self.encoder(x, profiles)
-        exact = _is_grammar(target)  # if not, there is more to two words than the rules' weights
         if self.parent_conditioned:
             return ParentChoices(
                 potentials, self.value.rows(spans, guess, level, potentials, exact)
             )
-        return RuleChoices(potentials, self.value.chart(spans, level, potentials, not own, exact))
+        known = exact and not own
+        return RuleChoices(potentials, self.value.chart(spans, level, potentials, guess, known))
 
     def _own_potentials(self, x: Sentences) -> RulePotentials:
         labels = self.nonterminals

@@ -175,3 +175,18 @@ def test_the_likelihood_is_the_grammars():
     torch.testing.assert_close(posterior.likelihood_bound(z, log_weights), exact, atol=0.05, rtol=0)
     torch.testing.assert_close(posterior.log_marginal(20_000).value, total, atol=0.05, rtol=0)
     assert abs(float(total - exact)) > 1
+
+
+@torch.no_grad()
+def test_an_untrained_sampler_is_the_grammars_exact_posterior():
+    """What the prior adds is all that is left to learn; without it nothing is."""
+    x = Sentences.from_lists([[1, 2, 3, 4, 2, 3], [3, 1], [2]])
+    for kind, exact in ((SharpPCFG, True), (NeuralParentPCFG, False)):
+        model = shaped(kind(WORDS, LABELS, 3, dim=8), temperature=1e9)
+        policy = TopDownPolicy(WORDS, LABELS, dim=8, parent_conditioned=not exact).eval()
+        module = GFlowNetEM(model, TopDownSpace(LABELS), policy)
+        log_weights = module.posterior(x).log_weights(20)[1]
+        expected = model.grammar.log_marginal(x)[:, None].expand_as(log_weights)
+        error = (log_weights - expected).abs().amax(1)
+        assert (error[0] < 1e-4) == exact  # rules that see the parent are only nearly guessed
+        assert (error[1:] < 1e-4).all()
