@@ -55,9 +55,6 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     # only now, so that unusable data or settings leave no folder behind
     _make(folder, fresh=not (settings.get("resume") or settings.get("out")))
     kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
-    for name in ("data", "valid", "shapes"):  # a run can be resumed from another folder
-        if kept.get(name) is not None and Path(kept[name]).exists():
-            kept[name] = str(Path(kept[name]).resolve())
     write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
     if settings.get("resume"):
         print(f"going on after update {already}" if already else "starting again at update 0")
@@ -290,9 +287,19 @@ def _describe(module: GFlowNetEM) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+#: settings that may name a file, or a folder or file: a run can be resumed from another folder
+_FILES = ("grammar", "prior", "source")
+_PLACES = ("data", "path", "shapes", "treebank", "valid")
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """Settings as plain data; paths that exist are made absolute."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: _plain(entry, key) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
+    if isinstance(value, str) and name in (*_FILES, *_PLACES):
+        path = Path(value)
+        if path.is_file() or (name in _PLACES and path.is_dir()):
+            return str(path.resolve())
     return value

@@ -161,6 +161,18 @@ def test_a_corpus_from_a_grammar_that_looks_at_parents(capsys, tmp_path):
         assert figures["sentence_f1"] <= figures["true_sentence_f1"] > 50
 
 
+def test_a_run_finds_its_grammar_from_another_folder(capsys, tmp_path, monkeypatch):
+    (tmp_path / "toy.ncfg").write_text(CONTEXT)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    flags = ["--dataset.grammar=toy.ncfg", "--dataset.sentences=100", "--e-step=exact"]
+    assert call("train", *SMALL, *flags, "--max-updates=2", "--out=run") == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("train", "--resume=../run", "--max-updates=4") == 0
+    figures = json.loads(printed(capsys, "evaluate", "../run", "--limit=20", "--format=json"))
+    assert figures["true_nll"] > 0
+
+
 def test_a_grammar_that_cannot_be_read_is_one_line(capsys, tmp_path):
     file = tmp_path / "toy.ncfg"
     file.write_text(CONTEXT + "N^VP -> 'cat' [1]\n")

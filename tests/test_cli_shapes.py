@@ -62,6 +62,10 @@ def test_shapes_in_a_settings_file(capsys, place):
     (place / "settings.yaml").write_text(yaml.safe_dump({"em": {"side": side}}))
     assert call("train", *SMALL, "--config=settings.yaml", "--data=text", "--out=run") == 0
     assert load_run(place / "run").side.weight == 2.0
+    (place / "elsewhere").mkdir()
+    os.chdir(place / "elsewhere")
+    assert call("train", "--resume=../run", "--max-updates=22") == 0
+    assert load_run(place / "run").updates == 22
 
 
 def test_bad_shapes_are_refused_before_a_run_is_made(capsys, place):

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -177,11 +178,14 @@ class TextData(DataModule):
 
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
+        grammar = self.grammar if self.path is None else None
+        if grammar is not None and Path(grammar).is_file():
+            grammar = str(Path(grammar).resolve())  # the run may be used from another folder
         return {
             "kind": "text",
             "vocabulary": self.vocabulary.to_list(),
             "preprocessing": asdict(self.preprocessing),
-            "grammar": self.grammar if self.path is None else None,
+            "grammar": grammar,
             "max_length": self.lengths["max_length"],
             "seed": self.seed,
         }
