@@ -67,7 +67,7 @@ def main() -> None:
     measure("span marginals", lambda: span_marginals(fixed))
     measure("viterbi", lambda: viterbi(fixed))
     chart = inside(fixed)
-    trees, _, _ = sample_trees(fixed, chart, args.samples)
+    trees, _ = sample_trees(fixed, chart, args.samples)
     measure("sample", lambda: sample_trees(fixed, chart, args.samples))
     measure("sample, explore", lambda: sample_trees(fixed, chart, args.samples, 1.5, 0.05))
     values = chart.clone().requires_grad_()

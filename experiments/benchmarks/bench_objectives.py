@@ -5,7 +5,7 @@
 A seeded neural PCFG with sharpened rules, sentences drawn from it, and both tree spaces. Every
 objective starts from the same weights and sees the same sentences. Prints the exact ELBO gap in
 nats a sentence (the log marginal by the inside algorithm less the ELBO from many samples) after a
-number of updates and after a number of seconds, and draws the curves.
+number of updates and after a number of seconds; draws the curves with `--out`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument(
         "--prior", nargs="+", type=int, default=[1], help="1: rule weights given; 0: not; or both"
     )
-    parser.add_argument("--out", default="objectives.png")
+    parser.add_argument("--out", help="a picture of the curves (default: none)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -183,7 +183,8 @@ def main() -> None:
                     f" {per_update:6.0f} ms an update",
                     flush=True,
                 )
-            draw(results, options.out)
+            if options.out:
+                draw(results, options.out)
 
 
 if __name__ == "__main__":

@@ -286,7 +286,7 @@ def draw_trees(
     temperature: float = 1.0,
     epsilon: float = 0.0,
     generator: torch.Generator | None = None,
-) -> tuple[Trees, Tensor, Tensor]:
+) -> tuple[Trees, Tensor]:
     """Draws trees top-down, without autograd.
 
     Nodes that several samples of a sentence share are weighed once.
@@ -301,10 +301,10 @@ def draw_trees(
         generator: the source of randomness, on the weights' device.
 
     Returns:
-        The trees; `(batch, samples)` their log probability at temperature 1 and epsilon 0; and
-        `(batch, samples)` their log probability under the distribution really drawn from. Nats.
+        The trees, and `(batch, samples)` their log probability, in nats, under the distribution
+        drawn from.
     """
-    plain, choices = choices, choices.tempered(temperature) if temperature != 1 else choices
+    choices = choices.tempered(temperature) if temperature != 1 else choices
     lengths, labels = choices.lengths, choices.labels
     batch, places = len(lengths), choices.max_length - 1
     root_scores = choices.root()
@@ -360,16 +360,10 @@ def draw_trees(
 
         symbols = choices.root_symbol(_draw(roots, generator))
         trees = grow_trees(lengths, places + 1, symbols, choose)
-        if temperature == 1 and epsilon == 0:
-            scores = choices.action_weights(trees)
-            scores[..., 0] -= root_scores.logsumexp(-1)[:, None]
-            scores[..., 1:] -= normalisers.view(batch, samples, places)
-            log_q = behaviour = scores.masked_fill_(_forced(trees), 0).sum(-1)
-        else:
-            log_q = _score(plain, trees).sum(-1)
-            behaviour = _score(choices, trees, epsilon).sum(-1)
+        norms = normalisers.view(batch, samples, places)
+        scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
-        return trees, log_q, behaviour.clone()
+        return trees, scores.sum(-1)
 
 
 def score_choices(
@@ -393,13 +387,12 @@ def score_choices(
 
 def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
     """As `score_choices`, of annotated trees."""
-    roots = choices.root().logsumexp(-1)[:, None].expand(-1, trees.samples)
+    roots = choices.root()
     with full_precision(roots):
-        weights = choices.action_weights(trees)
-        forced, width = _forced(trees), trees.right - trees.left
+        width = trees.right - trees.left
         slot = (width > 2).flatten().nonzero().squeeze(1)
         place = torch.zeros(width.numel(), dtype=torch.long, device=width.device)
-        norms = weights.new_zeros(1)
+        norms = roots.new_zeros(1)
         if len(slot):
             row = slot.div(width[0].numel(), rounding_mode="floor")
             parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
@@ -407,15 +400,28 @@ def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
             norms = torch.cat([norms, _options(choices, nodes).scores.logsumexp(-1)])
             place[slot] = at + 1
         norms = norms.index_select(0, place).view(width.shape)
-        scores = weights - torch.cat([roots[..., None], norms], -1)
-        if epsilon > 0:
-            labels = choices.labels
-            actions = (width - 3).clamp(min=0) * labels**2 + 2 * labels
-            actions = torch.cat([actions.new_full((*roots.shape, 1), labels), actions], -1)
-            uniform = math.log(epsilon) - actions.to(scores.dtype).log()
-            kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
-            scores = torch.logaddexp(scores + kept, uniform)
-        return scores.masked_fill(forced, 0)
+        return _log_probabilities(choices, trees, roots, norms, epsilon)
+
+
+def _log_probabilities(
+    choices: Choices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float
+) -> Tensor:
+    """`(batch, samples, 1 + nodes)` nats of the choices that build annotated trees.
+
+    Args:
+        roots: `(batch, N)` log weights of root labels.
+        norms: `(batch, samples, nodes)` log weight of all that each node may do.
+    """
+    roots = roots.logsumexp(-1)[:, None, None].expand(-1, trees.samples, 1)
+    scores = choices.action_weights(trees) - torch.cat([roots, norms], -1)
+    if epsilon > 0:
+        labels, width = choices.labels, trees.right - trees.left
+        actions = (width - 3).clamp(min=0) * labels**2 + 2 * labels
+        actions = torch.cat([actions.new_full(roots.shape, labels), actions], -1)
+        uniform = math.log(epsilon) - actions.to(scores.dtype).log()
+        kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
+        scores = torch.logaddexp(scores + kept, uniform)
+    return scores.masked_fill(_forced(trees), 0)
 
 
 def _forced(trees: Trees) -> Tensor:

@@ -82,7 +82,7 @@ class RuleChoices(Choices):
 
 def sample_trees(
     potentials: RulePotentials, values: Tensor, samples: int, *args, **kwargs
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Trees, Tensor]:
     """`draw_trees` with the arguments of `RuleChoices`."""
     return draw_trees(RuleChoices(potentials, values), samples, *args, **kwargs)
 

@@ -148,7 +148,7 @@ class TopDownPolicy(Policy):
     ) -> Trajectories:
         """Draws trees, all open spans of all trees at once, without visiting single states."""
         exploration = exploration or Exploration()
-        trees, _, log_behaviour = draw_trees(
+        trees, log_behaviour = draw_trees(
             context, samples, exploration.temperature, exploration.epsilon
         )
         return Trajectories(trees, log_behaviour=log_behaviour)

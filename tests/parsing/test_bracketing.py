@@ -27,7 +27,7 @@ def test_a_padded_batch_equals_one_by_one_and_gradients_agree():
     leaves = [table.requires_grad_() for table in tables[:3]]
     potentials = RulePotentials.from_tables(*leaves, tables[3])
     torch.manual_seed(0)
-    trees, _, _ = sample_trees(potentials, inside(potentials).detach(), 3)
+    trees, _ = sample_trees(potentials, inside(potentials).detach(), 3)
     together = bracketing_log_joint(potentials, trees)
     gradient = torch.autograd.grad(together.sum(), leaves[:2])
     apart = 0

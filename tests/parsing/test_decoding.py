@@ -48,7 +48,7 @@ def test_frequencies_of_samples_approach_exact_posteriors():
     lengths = (5, 1, 6)
     potentials = RulePotentials.from_tables(*random_tables(3, 3, lengths))
     generator = torch.Generator().manual_seed(0)
-    trees, _, _ = sample_trees(potentials, inside(potentials), 4000, generator=generator)
+    trees, _ = sample_trees(potentials, inside(potentials), 4000, generator=generator)
     exact = span_marginals(potentials).float()
     counts = span_counts(trees, labels=3)
     assert (counts - exact).abs().max() < 0.04  # four standard errors of a fair coin
