@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from gfnem.parsing.choices import Choices, Nodes, Rows, draw_trees, score_choices
+from gfnem.parsing.choices import Choices, Nodes, Rows
+from gfnem.parsing.draws import draw_trees, score_choices
 from gfnem.parsing.partial import span_values
 from gfnem.parsing.potentials import RulePotentials, at_least_float
 from gfnem.parsing.trees import Trees

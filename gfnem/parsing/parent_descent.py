@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from gfnem.parsing.choices import Choices, Nodes, Rows, draw_trees
+from gfnem.parsing.choices import Choices, Nodes, Rows
+from gfnem.parsing.draws import draw_trees
 from gfnem.parsing.parent_inside import parent_inside
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.potentials import full_precision

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.choices import Choices, Nodes, draw_trees, score_choices
+from gfnem.parsing.choices import Choices, Nodes
 from gfnem.parsing.descent import RuleChoices
+from gfnem.parsing.draws import draw_trees, score_choices
 from gfnem.parsing.encoder import SpanEncoder
 from gfnem.parsing.grammar import TreeGrammar
 from gfnem.parsing.inside import inside

@@ -13,7 +13,7 @@ from test_tree_spaces import shake
 
 from gfnem.objectives import TrajectoryBalance, VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
-from gfnem.parsing.choices import score_choices
+from gfnem.parsing.draws import score_choices
 from gfnem.parsing.inside import inside
 from gfnem.parsing.parent_descent import ParentChoices
 from gfnem.parsing.parent_inside import parent_inside
