@@ -170,13 +170,6 @@ class Table:
             }
         if cell.model in TAUGHT:
             settings["shapes"] = self.args.shapes or self.args.train
-            if cell.e_step != "exact":  # shapes come first while the sampler is young
-                weight = anneal(10.0, 1.0, max(1, updates // 2), shape="exponential")
-                side = {
-                    "class_path": "gfnem.parsing.TreebankShapes",
-                    "init_args": {"weight": weight},
-                }
-                settings = _merge(settings, {"em": {"side": side}})
         rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
         rates["temperature"] = anneal(EXPLORATION.get(cell.model, 2.0), 1.0, max(1, updates // 2))
         more = {

@@ -179,7 +179,8 @@ def _train_parser(
         metavar="TREEBANK",
         type=str | None,
         help="bracketed trees whose shapes, without words and labels, a grammar is to learn from "
-        "beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK)",
+        "beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, with a "
+        "weight that falls from 10 to 1 in the first half of the updates)",
     )
     parser.add_argument(
         "--out",

@@ -40,6 +40,8 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
         UserError: if data or settings are unusable, or the folder already holds a run.
     """
     folder, checkpoint = _folder(settings)
+    if settings.get("shapes") is not None:
+        settings = _with_shapes(settings)
     before()
     if not 0 <= settings["seed"] < 2**32:
         raise UserError(f"--seed {settings['seed']}: a number from 0 to 4294967295 is wanted")
@@ -140,8 +142,6 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     em = dict(settings["em"])
     if settings.get("e_step") is not None:
         em["e_step"] = settings["e_step"]
-    if settings.get("shapes") is not None:
-        em["side"] = _shapes(settings["shapes"], em.get("side"))
     try:
         module = GFlowNetEM(
             *components,
@@ -158,10 +158,19 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     return data, module
 
 
-def _shapes(treebank: str, side: dict[str, Any] | None) -> dict[str, Any]:
-    """`em.side` with this treebank, other settings of it kept."""
-    side = side or {"class_path": "gfnem.parsing.treebank_shapes.TreebankShapes"}
-    return {**side, "init_args": {**(side.get("init_args") or {}), "treebank": treebank}}
+def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+
+    By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+    """
+    side = settings["em"].get("side")
+    if side is None:
+        half = max(1, settings["max_updates"] // 2)
+        weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
+        weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
+        side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
+    side = {**side, "init_args": {**(side.get("init_args") or {}), "treebank": settings["shapes"]}}
+    return {**settings, "em": {**settings["em"], "side": side}}
 
 
 def build_data(settings: dict[str, Any]) -> DataModule:

@@ -35,6 +35,8 @@ def test_a_run_with_shapes(capsys, place, e_step):
     column = head.split(",").index("side_log_likelihood")
     first, last = (float(row.split(",")[column]) for row in (rows[0], rows[-1]))
     assert first < last < 0  # nats a tree
+    weight = load_run("run").side.weight  # shapes come first
+    assert [weight(update) for update in (0, 10, 20)] == pytest.approx([10, 1, 1])
     figures = json.loads(printed(capsys, "evaluate", "run", "--data=bank.mrg", "--format=json"))
     assert figures["exact"] is True and 0 <= figures["sentence_f1"] <= 100
     (place / "bank.mrg").unlink()  # parsing needs the grammar alone

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from gfnem.parsing.encoder import span_chart, span_list
+from gfnem.parsing.parent_guess import expanded
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 
@@ -67,9 +68,9 @@ class Value(nn.Module):
 class ParentValue(nn.Module):
     """A value for each span and label below each parent: a guess, and a correction, 0 at first.
 
-    The correction knows the span and which labels the guess prefers there. Span and parent meet in
-    one hidden layer, so that rows of values come one by one: of the
-    `spans * N` rows a sentence has, its samples ask for a few hundred.
+    The correction knows the span and which labels the guess prefers there, below this parent and
+    on average. Span and parent meet in one hidden layer, so that rows of values come one by one:
+    of the `spans * N` rows a sentence has, its samples ask for a few hundred.
 
     Args:
         size: of span vectors.
@@ -81,6 +82,7 @@ class ParentValue(nn.Module):
         super().__init__()
         self.labels = labels
         self.narrow = nn.Linear(size + labels, hidden)
+        self.preferred = nn.Linear(labels, hidden, bias=False)
         self.parent = nn.Embedding(labels + 1, 2 * hidden)  # scales and shifts
         self.out = nn.Linear(hidden, labels)
         nn.init.normal_(self.parent.weight, std=0.5)
@@ -92,7 +94,7 @@ class ParentValue(nn.Module):
     def rows(
         self,
         spans: Tensor,
-        guess: Tensor,
+        average: Tensor,
         level: Tensor,
         potentials: ParentPotentials,
         exact: bool,
@@ -101,18 +103,20 @@ class ParentValue(nn.Module):
 
         Args:
             spans, level: as in `Value.chart`.
-            guess: `(batch, n, n + 1, N)` in nats, what is corrected, whatever the parent.
+            average: `(batch, n, n + 1, N)` log values in nats, whatever the parent. What is
+                corrected is what follows from them (see `expanded`).
             potentials: the target's weights.
             exact: whether nothing is to be added to the values of few words.
         """
         n, parents = potentials.max_length, self.labels + 1
         count = spans.shape[1]
         starts, ends = span_list(n, spans.device)
-        shares = guess[:, starts, ends].log_softmax(2).clamp(min=-12)
+        shares = average[:, starts, ends].log_softmax(2).clamp(min=-12)
         narrow = self.narrow(torch.cat([spans, shares], 2))
         place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
         narrow = narrow.flatten(0, 1)
-        guess = (guess + level.unsqueeze(3)).flatten(0, 2)
+        guess = expanded(potentials, average).flatten(0, 3)
+        level = level.flatten().unsqueeze(1)
         known_widths = ("both_leaves", "three_words")[: n - 1]
         short = [getattr(potentials, name).flatten(0, 2) for name in known_widths]
 
@@ -121,10 +125,12 @@ class ParentValue(nn.Module):
             cell = span % (n * (n + 1))
             row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
             width = (cell % (n + 1) - left)[:, None]
+            known = embedding(rows, guess)
             vectors = embedding(row * count + place[cell], narrow)
+            vectors = vectors + self.preferred(known.log_softmax(1).clamp(min=-12))
             scale, shift = self.parent(parent).chunk(2, 1)
             values = self.out((scale * vectors + shift).relu())
-            whole = values + embedding(span, guess)
+            whole = values + known + embedding(span, level)
             for words, table in enumerate(short, 2):  # of so few words the value is known
                 at = (row * (n - words + 1) + left.clamp(max=n - words)) * parents + parent
                 known = embedding(at, table)

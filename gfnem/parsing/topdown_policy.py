@@ -33,11 +33,11 @@ class TopDownPolicy(Policy):
     rule's weight times `exp(V[i, k, B] + V[k, j, C])`. A network reads the sentence once and gives
     the whole look-ahead `V`; sampling and scoring trees are then table look-ups. With `V` the
     log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
-    weight, is exact too. Where the target's rules depend on the parent as well, so does `V`, which
-    then starts from the inside values of the rules' average over the parents: a context-free
-    grammar, whose chart is cheap. Where there is more to the target than rules, `V` starts from the
-    rules' own inside values. Only for a PCFG, whose posterior these would give away, is it learned
-    from nothing.
+    weight, is exact too. Where there is more to the target than rules, `V` starts from the rules'
+    own inside values. Where rules depend on the parent as well, so does `V`; it then starts from
+    each span expanded once by its own rules (`expanded`), its children worth the inside values of
+    the rules' average over the parents: a context-free grammar, whose chart is cheap. Only for a
+    PCFG, whose posterior such a start would give away, is `V` learned from nothing.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
     the policy follows every M-step at no cost); else the policy learns rule weights of its own.
@@ -117,9 +117,8 @@ class TopDownPolicy(Policy):
         level = level[:, None] - level[:, : x.max_length, None]
         spans = self.encoder(x, profiles)
         if self.parent_conditioned:
-            return ParentChoices(
-                potentials, self.value.rows(spans, guess, level, potentials, exact)
-            )
+            look_ahead = self.value.rows(spans, guess, level, potentials, exact)
+            return ParentChoices(potentials, look_ahead)
         known = exact and not own
         return RuleChoices(potentials, self.value.chart(spans, level, potentials, guess, known))
 

@@ -1,5 +1,6 @@
 """The top-down policy of parent-conditioned grammars, against every tree of short sentences."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -16,6 +17,7 @@ from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy
 from gfnem.parsing.draws import score_choices
 from gfnem.parsing.inside import inside
 from gfnem.parsing.parent_descent import ParentChoices
+from gfnem.parsing.parent_guess import expanded
 from gfnem.parsing.parent_inside import parent_inside
 from gfnem.parsing.parent_potentials import ParentPotentials
 from gfnem.refinement import refine
@@ -231,3 +233,35 @@ def test_policy_and_grammar_must_agree_about_parents():
         TopDownPolicy(WORDS, LABELS, dim=8).encode(x, model())
     with pytest.raises(ValueError, match="parent_conditioned"):
         policy(dim=8).encode(x, NeuralPCFG(WORDS, LABELS, 3, dim=8))
+
+
+def test_one_expansion_by_the_rules_under_each_parent():
+    """`expanded` against its sum written out, and where the average is right, `parent_inside`."""
+    x = Sentences.from_lists([[7, 3, 2, 6, 1, 2], [1, 5], [4, 3, 3, 2], [2]])
+    torch.manual_seed(0)
+    same = Indifferent(WORDS, LABELS, 3, dim=16).double()
+    with torch.no_grad():
+        potentials = same.potentials(x)
+        found = expanded(potentials, inside(potentials.context_free()))
+        assert torch.allclose(found.exp(), parent_inside(potentials).exp(), atol=1e-12)
+        potentials = model().double().potentials(x)
+        chart = inside(potentials.context_free())
+        found, exact = expanded(potentials, chart), parent_inside(potentials)
+    worth, rules = chart.exp(), potentials.rules.exp()
+    by_left, by_right = potentials.left_leaf.exp(), potentials.right_leaf.exp()
+    for row, n in enumerate(x.lengths.tolist()):
+        for i, j in itertools.combinations(range(n + 1), 2):
+            if j - i < 3:
+                continue
+            splits = range(i + 2, j - 1)
+            total = sum(
+                torch.einsum("pabc,b,c->ap", rules, worth[row, i, k], worth[row, k, j])
+                for k in splits
+            )
+            total = total + by_left[row, i] @ worth[row, i + 1, j]
+            total = total + by_right[row, j - 1] @ worth[row, i, j - 1]
+            assert torch.allclose(found[row, i, j], total.log().T)
+    possible = exact > -1e3
+    assert ((found < -1e3) == ~possible).all()
+    error = (found - exact)[possible].abs().mean()
+    assert error < (chart.unsqueeze(3) - exact)[possible].abs().mean() / 2
