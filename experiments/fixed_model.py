@@ -12,8 +12,10 @@ marginal, as grammars have), in nats a sentence, on the first sentences of `--da
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
+import warnings
 
 import pytorch_lightning as pl
 import torch
@@ -100,6 +102,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64, help="for each gap")
     parser.add_argument("--limit", type=int, default=500, help="sentences of --data")
     args = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # the model is not in training
     try:
         run, data = load_run(args.run), build_data(read_config(args.run))
         batches = read(data, args.data, args.limit)
