@@ -36,8 +36,8 @@ def expanded(potentials: ParentPotentials, chart: Tensor) -> Tensor:
         logs = torch.stack(
             [
                 _two_phrases(potentials, values, peaks, starts, ends),
-                _leaf_left(potentials.left_leaf, values, peaks)[:, starts, ends],
-                _leaf_right(potentials.right_leaf, values, peaks)[:, starts, ends],
+                _leaf_left(potentials, values, peaks)[:, starts, ends],
+                _leaf_right(potentials, values, peaks)[:, starts, ends],
             ]
         ).logsumexp(0)
         width = ends - starts
@@ -68,28 +68,39 @@ def _two_phrases(potentials, values: Tensor, peaks: Tensor, starts: Tensor, ends
     return safe_log(pairs @ rules.T) + tops + top
 
 
-def _leaf_left(table: Tensor, values: Tensor, peaks: Tensor) -> Tensor:
+def _by_word(potentials: ParentPotentials, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Rules with one word, for each word: `(batch, n, C, A * P)` in exp space, and their log scale.
+
+    Args:
+        table: `(P, A, T, C)` rules in nats; `T` is the preterminal, `C` the other child.
+    """
+    words, peaks = potentials.word_weights  # A, batch, n, T
+    table = table.permute(1, 2, 3, 0)  # A, T, C, P
+    tops = table.amax((1, 2))
+    weights = (table - tops[:, None, None]).exp().flatten(2)
+    found = (words.flatten(1, 2) @ weights).unflatten(2, (-1, table.shape[3]))
+    found = found.permute(1, 2, 0, 3).flatten(2).unflatten(0, words.shape[1:3])
+    scale = peaks.permute(1, 2, 0)[..., None] + tops
+    return found, scale.flatten(2)
+
+
+def _leaf_left(potentials: ParentPotentials, values: Tensor, peaks: Tensor) -> Tensor:
     """`(batch, n, n + 1, A * P)` nats of rules whose left child is the first word of a span.
 
     Args:
-        table: `(batch, n, A, P, C)` their weights in nats, word by word.
         values, peaks: `(batch, n, n + 1, C)` and `(batch, n, n + 1)` of the chart.
     """
-    table = table.flatten(2, 3)
-    tops = table.amax(3)
-    weights = (table - tops[..., None]).exp()
+    rules, scale = _by_word(potentials, potentials.word_first)
     # the other child begins one word later; behind the last word nothing does
     values = torch.nn.functional.pad(values[:, 1:], (0, 0, 0, 0, 0, 1))
     peaks = torch.nn.functional.pad(peaks[:, 1:], (0, 0, 0, 1), value=IMPOSSIBLE)
-    return safe_log(values @ weights.transpose(2, 3)) + tops[:, :, None] + peaks[..., None]
+    return safe_log(values @ rules) + scale[:, :, None] + peaks[..., None]
 
 
-def _leaf_right(table: Tensor, values: Tensor, peaks: Tensor) -> Tensor:
+def _leaf_right(potentials: ParentPotentials, values: Tensor, peaks: Tensor) -> Tensor:
     """The same where the right child is the last word."""
-    table = table.flatten(2, 3)
-    tops = table.amax(3)
-    weights = (table - tops[..., None]).exp()  # by word
+    rules, scale = _by_word(potentials, potentials.word_second)
     # [b, j - 1, i]: spans that end before the word `j - 1`
     values, peaks = values[:, :, :-1].transpose(1, 2), peaks[:, :, :-1].transpose(1, 2)
-    logs = safe_log(values @ weights.transpose(2, 3)) + tops[:, :, None] + peaks[..., None]
+    logs = safe_log(values @ rules) + scale[:, :, None] + peaks[..., None]
     return torch.nn.functional.pad(logs.transpose(1, 2), (0, 0, 1, 0), value=IMPOSSIBLE)
