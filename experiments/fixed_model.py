@@ -107,11 +107,11 @@ def main() -> None:
     try:
         run, data = load_run(args.run), build_data(read_config(args.run))
         batches = read(data, args.data, args.limit)
+        if run.model.log_marginal(batches[0]) is None:
+            raise UserError(f"{args.run}: {type(run.model).__name__} has no exact log marginal")
     except UserError as error:
         print(f"fixed_model: {error}", file=sys.stderr)
         sys.exit(2)
-    if run.model.log_marginal(batches[0]) is None:
-        sys.exit(f"fixed_model: {type(run.model).__name__} has no exact log marginal")
     data.interval = 10**6
     print("e_step,seed,updates,seconds,elbo_gap,ess", flush=True)
     for seed in args.seeds:

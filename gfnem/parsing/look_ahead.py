@@ -125,12 +125,12 @@ class ParentValue(nn.Module):
             cell = span % (n * (n + 1))
             row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
             width = (cell % (n + 1) - left)[:, None]
-            known = embedding(rows, guess)
+            guessed = embedding(rows, guess)
             vectors = embedding(row * count + place[cell], narrow)
-            vectors = vectors + self.preferred(known.log_softmax(1).clamp(min=-12))
+            vectors = vectors + self.preferred(guessed.log_softmax(1).clamp(min=-12))
             scale, shift = self.parent(parent).chunk(2, 1)
             values = self.out((scale * vectors + shift).relu())
-            whole = values + known + embedding(span, level)
+            whole = values + guessed + embedding(span, level)
             for words, table in enumerate(short, 2):  # of so few words the value is known
                 at = (row * (n - words + 1) + left.clamp(max=n - words)) * parents + parent
                 known = embedding(at, table)
