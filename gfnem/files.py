@@ -42,6 +42,13 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
             pass  # the folder itself is the trouble, and has been reported
 
 
+def absolute(path: str, folders: bool = False) -> str:
+    """The path in full where there is such a file (or folder), else as it is: a public name."""
+    if os.path.isfile(path) or (folders and os.path.isdir(path)):
+        return os.path.realpath(path)
+    return path
+
+
 def read_text(path: str | os.PathLike) -> str:
     r"""A UTF-8 text file as one string; a byte-order mark is dropped and `\r\n` becomes `\n`.
 

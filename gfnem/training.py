@@ -19,7 +19,7 @@ from gfnem.data import DataModule
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS
-from gfnem.files import write_atomically
+from gfnem.files import absolute, write_atomically
 from gfnem.objectives import Objective, ReverseKL, VarGrad
 from gfnem.policy import Policy
 from gfnem.progress import TrainingProgress
@@ -308,7 +308,5 @@ def _plain(value: Any, name: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     if isinstance(value, str) and name in (*_FILES, *_PLACES):
-        path = Path(value)
-        if path.is_file() or (name in _PLACES and path.is_dir()):
-            return str(path.resolve())
+        return absolute(value, folders=name in _PLACES)
     return value

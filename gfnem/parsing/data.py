@@ -6,14 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from gfnem.data import DataModule
 from gfnem.errors import UserError
-from gfnem.files import write_atomically
+from gfnem.files import absolute, write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar, load_grammar
@@ -178,9 +177,8 @@ class TextData(DataModule):
 
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
-        grammar = self.grammar if self.path is None else None
-        if grammar is not None and Path(grammar).is_file():
-            grammar = str(Path(grammar).resolve())  # the run may be used from another folder
+        # in full, since the run may be used from another folder
+        grammar = absolute(self.grammar) if self.path is None else None
         return {
             "kind": "text",
             "vocabulary": self.vocabulary.to_list(),
