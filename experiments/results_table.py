@@ -174,7 +174,7 @@ class Table:
         rates["temperature"] = anneal(EXPLORATION.get(cell.model, 2.0), 1.0, max(1, updates // 2))
         more = {
             "dataset": {"init_args": data},
-            "em": {"e_step": cell.e_step, **rates},
+            "em": {"e_step": cell.e_step, "m_step": self.args.m_step, **rates},
             "max_updates": updates,
             "seed": cell.seed,
         }
@@ -356,6 +356,12 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the table's folder")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)
+    parser.add_argument(
+        "--m-step",
+        default="weighted",
+        choices=["weighted", "plain", "best", "drawn"],
+        help="of gflownet (the other E-steps have one of their own)",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seconds", type=float, default=240, help="training time of a cell")
     parser.add_argument("--updates", type=int, help="of a cell, instead of --seconds")
