@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from gfnem.esteps import E_STEPS
+from gfnem.esteps import E_STEPS, M_STEPS
 from gfnem.files import write_atomically
 from gfnem.parsing.data import TextData
 from gfnem.parsing.language_models import NGramModel
@@ -359,7 +359,7 @@ def main() -> None:
     parser.add_argument(
         "--m-step",
         default="weighted",
-        choices=["weighted", "plain", "best", "drawn"],
+        choices=M_STEPS,
         help="of gflownet (the other E-steps have one of their own)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfnem.component import build, plain
 from gfnem.errors import UserError
-from gfnem.esteps import E_STEPS
+from gfnem.esteps import E_STEPS, M_STEPS
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.moves import metropolis
 from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
@@ -109,7 +109,7 @@ class GFlowNetEM(pl.LightningModule):
         super().__init__()
         if e_step not in E_STEPS:
             raise ValueError(f"e_step is one of {', '.join(E_STEPS)}, not {e_step!r}")
-        if m_step not in ("weighted", "plain", "best", "drawn"):
+        if m_step not in M_STEPS:
             raise ValueError(f"m_step is weighted, plain, best or drawn, not {m_step!r}")
         recipe = E_STEPS[e_step]
         self.automatic_optimization = False

@@ -30,6 +30,9 @@ class EStep:
     sleep: float = 0.0
 
 
+#: how the samples of one `x` count in the M-step (see `GFlowNetEM`)
+M_STEPS = ("weighted", "plain", "best", "drawn")
+
 E_STEPS = {
     "gflownet": EStep("a GFlowNet, trained by the objective chosen"),
     "wake-sleep": EStep(
