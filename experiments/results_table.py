@@ -175,6 +175,10 @@ class Table:
         more = {
             "dataset": {"init_args": data},
             "em": {"e_step": cell.e_step, "m_step": self.args.m_step, **rates},
+            "timing": {
+                "class_path": "gfnem.schedules.EveryUpdate",
+                "init_args": {"e_every": self.args.e_every},
+            },
             "max_updates": updates,
             "seed": cell.seed,
         }
@@ -361,6 +365,13 @@ def main() -> None:
         default="weighted",
         choices=M_STEPS,
         help="of gflownet (the other E-steps have one of their own)",
+    )
+    parser.add_argument(
+        "--e-every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train samplers only in each N-th update (of any E-step that has one)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seconds", type=float, default=240, help="training time of a cell")

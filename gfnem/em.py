@@ -235,40 +235,46 @@ class GFlowNetEM(pl.LightningModule):
                 value_at(self.temperature, m_updates), value_at(self.epsilon, m_updates)
             )
         train_policy = self.timing.e_step_due(int(self.updates))
+        # an M-step that neither follows an E-step nor weighs its samples needs no scores
+        weighs = self.m_step != "plain" and not self.refine
         with torch.set_grad_enabled(train_policy):
             context = self.policy.encode(x, self.model)
             trajectories = self.policy.sample(context, x, self.space, self.samples, exploration)
-            scores = self._score(context, trajectories)
-        with torch.no_grad():
-            log_joint = self.model.log_joint(x, trajectories.latent)
-        sleep_loss = self._sleep_loss(len(x)) if train_policy or not self.recipe.wakes else 0.0
-        if self.recipe.wakes:
-            e_loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
-            total = e_loss + sleep_loss
-        else:
-            e_loss = total = sleep_loss
-        if (extra := self.policy.auxiliary_loss(context)) is not None:
-            total = total + extra.mean()
-        average = self._follow(e_loss.detach())
-        if train_policy:
-            for group in self.optimizers()[0].param_groups:
-                if not group.get("log_z"):
-                    group["lr"] = value_at(self.policy_lr, m_updates)
-            self._descend(0, self.policy, total)
-            self.e_updates += 1
-        if self.timing.m_step_due(int(self.updates), m_updates, average):
+            scores = self._score(context, trajectories) if train_policy or weighs else None
+        z, log_joint, log_path = trajectories.latent, None, None
+        figures = {}
+        if scores is not None:
+            with torch.no_grad():
+                log_joint = self.model.log_joint(x, z)
             log_path = scores.log_pb.detach().sum(2) - trajectories.log_behaviour
-            z, weight = self._m_samples(x, context, trajectories.latent, log_joint, log_path)
+            figures["elbo"] = (log_joint - (scores.log_pf - scores.log_pb).detach().sum(2)).mean()
+        if train_policy:
+            e_loss = self._policy_step(x, context, trajectories, scores, log_joint, m_updates)
+            figures["e_loss"] = e_loss
+            self._follow(e_loss)
+            self.e_updates += 1
+        if self.timing.m_step_due(int(self.updates), m_updates, self.average_loss()):
+            z, weight = self._m_samples(x, context, z, log_joint, log_path)
             self._m_update(-(weight * self._climbed(x, z)).sum(1).mean())
-        log_weights = log_joint - (scores.log_pf - scores.log_pb).detach().sum(2)
-        figures = {
-            "e_loss": e_loss.detach(),
-            "elbo": log_weights.mean(),
-            "m_updates": self.m_updates.float(),
-        }
+        figures["m_updates"] = self.m_updates.float()
         if (threshold := self.timing.threshold(m_updates)) is not None:
             figures["threshold"] = torch.tensor(threshold)
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
+
+    def _policy_step(self, x, context, trajectories, scores, log_joint, m_updates: int) -> Tensor:
+        """Trains the sampler; returns its loss."""
+        loss = self._sleep_loss(len(x))
+        total = loss
+        if self.recipe.wakes:
+            loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
+            total = loss + total
+        if (extra := self.policy.auxiliary_loss(context)) is not None:
+            total = total + extra.mean()
+        for group in self.optimizers()[0].param_groups:
+            if not group.get("log_z"):
+                group["lr"] = value_at(self.policy_lr, m_updates)
+        self._descend(0, self.policy, total)
+        return loss.detach()
 
     def _score(self, context: Any, trajectories: Trajectories) -> Scores:
         if not (self.objective.needs_flow or self.objective.uses_flow):
@@ -276,32 +282,26 @@ class GFlowNetEM(pl.LightningModule):
         looks = {"forward_looking": True} if self.objective.forward_looking else {}
         return self.policy.score(context, self.space, trajectories, flows=True, **looks)
 
-    def _m_samples(self, x, context, z, log_joint: Tensor, log_path: Tensor) -> tuple[Any, Tensor]:
-        """The M-step's structures, and `(batch, samples)` how much each counts."""
-        if not self.refine:
-            weight = self._m_weights(log_joint, log_path)
-            if self.m_step in ("weighted", "plain"):
-                return z, weight
-            z = self.space.pick(x, z, torch.multinomial(weight, 1))
-            return z, torch.ones_like(weight[:, :1])
-        context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
-        z, log_joint, accepted = refine(
-            self.policy, context, x, self.space, self.model, z, self.refine
-        )
-        self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
-        return z, torch.full_like(log_joint, 1 / self.samples)
+    def _m_samples(self, x, context, z, log_joint, log_path) -> tuple[Any, Tensor | float]:
+        """The M-step's structures, and how much each counts, `(batch, samples)` or all alike.
 
-    def _m_weights(self, log_joint: Tensor, log_path: Tensor) -> Tensor:
-        """`(batch, samples)` how much each sample counts in the M-step; 1 in all for each `x`.
-
-        Of "best" and "drawn": how probable it is that the M-step is on this one alone.
+        The log joint and `log P_B` less the log probability of drawing are not looked at where
+        samples count equally.
         """
-        if self.m_step in ("weighted", "drawn"):
-            return (log_joint + log_path).softmax(1)
-        if self.m_step == "plain":
-            return torch.full_like(log_joint, 1 / self.samples)
-        best = log_joint.argmax(1, keepdim=True)
-        return torch.zeros_like(log_joint).scatter(1, best, 1.0)
+        if self.refine:
+            context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
+            z, _, accepted = refine(self.policy, context, x, self.space, self.model, z, self.refine)
+            self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
+        if self.refine or self.m_step == "plain":
+            return z, 1 / self.samples
+        if self.m_step == "best":
+            chosen = log_joint.argmax(1, keepdim=True)
+        else:
+            weight = (log_joint + log_path).softmax(1)
+            if self.m_step == "weighted":
+                return z, weight
+            chosen = torch.multinomial(weight, 1)
+        return self.space.pick(x, z, chosen), 1.0
 
     def _m_update(self, loss: Tensor, prog_bar: bool = False) -> None:
         m_updates = int(self.m_updates)
@@ -363,19 +363,16 @@ class GFlowNetEM(pl.LightningModule):
                 "rates (em.policy_lr, em.model_lr) or em.clip"
             )
 
-    def _follow(self, loss: Tensor) -> float:
+    def _follow(self, loss: Tensor) -> None:
         """Moves the E-loss's average; with several processes, by their mean, alike on each."""
         if self.trainer.world_size > 1:
             loss = self.all_gather(loss).mean()
         self.loss_average.lerp_(loss.to(self.loss_average), 1 - self.average_decay)
-        return self._unbiased(int(self.updates) + 1)  # this update is counted at its end
-
-    def _unbiased(self, losses: int) -> float:
-        return float(self.loss_average) / (1 - self.average_decay**losses)
 
     def average_loss(self) -> float:
-        """The E-loss's moving average, corrected for its start at zero; NaN before any update."""
-        return self._unbiased(int(self.updates)) if self.updates else float("nan")
+        """Moving average of the E-loss, corrected for its start at zero; NaN before any update."""
+        count = int(self.e_updates)
+        return float(self.loss_average) / (1 - self.average_decay**count) if count else float("nan")
 
     def on_train_epoch_end(self) -> None:
         """Ends training when the updates asked for are done."""

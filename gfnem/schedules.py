@@ -64,15 +64,26 @@ class Timing(Component, ABC):
 
 
 class EveryUpdate(Timing):
-    """Trains sampler and model in every update."""
+    """Trains sampler and model in every update, or one of them less often.
+
+    Args:
+        e_every: the sampler is trained in each `e_every`-th update only, the first one included.
+            With a plain M-step the others are cheaper: they draw, and nothing else.
+        m_every: likewise the model.
+    """
+
+    def __init__(self, e_every: int = 1, m_every: int = 1):
+        if min(e_every, m_every) < 1:
+            raise ValueError("needs e_every >= 1 and m_every >= 1")
+        self.e_every, self.m_every = e_every, m_every
 
     def e_step_due(self, updates):
-        """Always."""
-        return True
+        """In each `e_every`-th."""
+        return updates % self.e_every == 0
 
     def m_step_due(self, updates, m_updates, average):
-        """Always."""
-        return True
+        """In each `m_every`-th."""
+        return updates % self.m_every == 0
 
 
 class AdaptiveThreshold(Timing):

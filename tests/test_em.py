@@ -19,7 +19,7 @@ from gfnem.objectives import (
     VarGrad,
 )
 from gfnem.sampling import Exploration
-from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
+from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, EveryUpdate
 from gfnem.training import _check_e_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.*")
@@ -147,7 +147,7 @@ def test_best_m_step_takes_the_likeliest_sample():
     x, log_joint = torch.tensor([0, 1]), torch.tensor([[-1.0, -3.0, -2.0], [-5.0, -6.0, -4.5]])
     z = module.posterior(x).sample(3)
     picked, weight = module._m_samples(x, None, z, log_joint, torch.zeros(2, 3))
-    assert torch.equal(picked, z[[0, 1], [0, 2]][:, None]) and weight.tolist() == [[1], [1]]
+    assert torch.equal(picked, z[[0, 1], [0, 2]][:, None]) and weight == 1
 
 
 def test_drawn_m_step_draws_by_the_weights():
@@ -157,7 +157,7 @@ def test_drawn_m_step_draws_by_the_weights():
     z = torch.arange(3)[None, :, None].expand(20_000, -1, 2)
     many = (tensor.expand(20_000, -1) for tensor in (log_joint, log_path))
     picked, weight = module._m_samples(x, None, z, *many)
-    assert (weight == 1).all() and picked.shape == (20_000, 1, 2)
+    assert weight == 1 and picked.shape == (20_000, 1, 2)
     share = torch.bincount(picked[:, 0, 0], minlength=3) / 20_000
     torch.testing.assert_close(share, (log_joint + log_path).softmax(1)[0], atol=0.015, rtol=0)
 
@@ -299,8 +299,17 @@ def test_the_average_is_the_bias_corrected_one():
         assert average == pytest.approx(expected, rel=1e-6)
 
 
-def test_alternating_touches_one_network_at_a_time():
-    module = make(timing=Alternating(2, 3), max_updates=10)
+@pytest.mark.parametrize(
+    ("timing", "pattern"),
+    [
+        (Alternating(2, 3), 2 * ([(True, False)] * 2 + [(False, True)] * 3)),
+        (EveryUpdate(e_every=5), 2 * ([(True, True)] + [(False, True)] * 4)),
+        (EveryUpdate(m_every=5), 2 * ([(True, True)] + [(True, False)] * 4)),
+    ],
+    ids=["alternating", "rare-e", "rare-m"],
+)
+def test_an_update_touches_only_the_networks_whose_turn_it_is(timing, pattern):
+    module = make(timing=timing, max_updates=10)
     changes = []
 
     class Watch(pl.Callback):
@@ -316,8 +325,22 @@ def test_alternating_touches_one_network_at_a_time():
             )
 
     fit(module, BitData(interval=10), Watch())
-    assert changes == 2 * ([(True, False)] * 2 + [(False, True)] * 3)
-    assert int(module.e_updates) == 4 and int(module.m_updates) == 6
+    assert changes == pattern
+    due = [sum(turns) for turns in zip(*pattern, strict=True)]
+    assert [int(module.e_updates), int(module.m_updates)] == due
+
+
+@pytest.mark.parametrize(("m_step", "scored"), [("plain", 3), ("weighted", 9)])
+def test_samples_are_scored_where_somebody_asks(m_step, scored, monkeypatch):
+    """Between E-steps a plain M-step takes its samples as they are."""
+    module = make(timing=EveryUpdate(e_every=3), m_step=m_step, max_updates=9)
+    calls = []
+    score = module.policy.score
+    monkeypatch.setattr(
+        module.policy, "score", lambda *args, **more: (calls.append(1), score(*args, **more))[1]
+    )
+    fit(module, BitData(interval=9))
+    assert len(calls) == scored and int(module.m_updates) == 9
 
 
 @pytest.mark.parametrize("interval", [5, 50])

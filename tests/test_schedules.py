@@ -48,3 +48,11 @@ def test_threshold_moves_with_m_updates_not_updates():
 def test_every_update_does_both():
     timing = EveryUpdate()
     assert timing.e_step_due(3) and timing.m_step_due(3, 0, 1e9) and timing.threshold(0) is None
+
+
+def test_every_update_can_be_thrifty():
+    timing = EveryUpdate(e_every=2, m_every=3)
+    due = [(timing.e_step_due(t), timing.m_step_due(t, 0, 1e9)) for t in range(6)]
+    assert due == [(t % 2 == 0, t % 3 == 0) for t in range(6)]
+    with pytest.raises(ValueError):
+        EveryUpdate(e_every=0)
