@@ -27,7 +27,6 @@ from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS
 from gfnem.estimates import effective_sample_size, elbo
 from gfnem.parsing import Sentences
-from gfnem.parsing.data import TextData
 from gfnem.policy import Policy
 from gfnem.runs import load_run, read_config
 from gfnem.schedules import Anneal
@@ -83,13 +82,6 @@ def gap(module: GFlowNetEM, batches: list[Sentences], samples: int) -> tuple[flo
     return float(torch.cat(gaps).mean()), float(torch.cat(sizes).mean())
 
 
-def read(data: TextData, path: str, limit: int) -> list[Sentences]:
-    """The first sentences of a file in batches, with the run's vocabulary."""
-    corpus = data.read(path)
-    tokens = sorted(corpus.tokens[:limit], key=len)
-    return [data.encode(tokens[start : start + 32]) for start in range(0, len(tokens), 32)]
-
-
 def main() -> None:
     """Prints a line for each E-step and seed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -106,7 +98,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # the model is not in training
     try:
         run, data = load_run(args.run), build_data(read_config(args.run))
-        batches = read(data, args.data, args.limit)
+        batches = data.batches(data.read(args.data).tokens[: args.limit], 32)
         if run.model.log_marginal(batches[0]) is None:
             raise UserError(f"{args.run}: {type(run.model).__name__} has no exact log marginal")
     except UserError as error:

@@ -45,9 +45,11 @@ class GFlowNetEM(pl.LightningModule):
             "exact", "exact-sampling" and "mcmc".
         collapse: whether the M-step sums out what the model can sum out of a sample in closed form
             (`Target.collapsed_log_joint`), which makes it less noisy.
-        m_step: "weighted" weights the samples of each `x` by self-normalised `p(x,z)/q(z|x)`,
-            "plain" equally, "best" takes the one with the greatest `p(x,z)` alone, and "drawn" one
-            drawn by the weights: noisier than all of them, and `samples` times cheaper.
+        m_step: "weighted" counts the samples of each `x` by self-normalised `p(x,z)/q(z|x)`: right
+            where the sampler lags behind, if they are many for the structures there are. "plain"
+            counts them equally: less noisy where they are few, as for trees. "best" takes the one
+            with the greatest `p(x,z)` alone, and "drawn" one drawn by the weights: noisier than all
+            of them, and `samples` times cheaper.
         refine: back-and-forth Metropolis-Hastings proposals to each sample before the M-step, in
             which the samples then count equally (Hu et al. 2023 use 10).
         mcmc_steps: of "mcmc": how many changes are proposed to each sample in each update.
@@ -110,7 +112,7 @@ class GFlowNetEM(pl.LightningModule):
         if e_step not in E_STEPS:
             raise ValueError(f"e_step is one of {', '.join(E_STEPS)}, not {e_step!r}")
         if m_step not in M_STEPS:
-            raise ValueError(f"m_step is weighted, plain, best or drawn, not {m_step!r}")
+            raise ValueError(f"m_step is one of {', '.join(M_STEPS)}, not {m_step!r}")
         recipe = E_STEPS[e_step]
         self.automatic_optimization = False
         self.model: Target = build(model, Target)

@@ -149,8 +149,13 @@ class TextData(DataModule):
 
     def validation_batches(self) -> list[Sentences]:
         """Held-out sentences, similar lengths together."""
-        ordered = sorted(self._valid, key=len)
-        return [self.encode(ordered[start : start + 50]) for start in range(0, len(ordered), 50)]
+        return self.batches(self._valid)
+
+    def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
+        """Any sentences as word indices, similar lengths together."""
+        ordered = sorted(sentences, key=len)
+        starts = range(0, len(ordered), size)
+        return [self.encode(ordered[start : start + size]) for start in starts]
 
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences as `parses.png` and `parses.html`."""
