@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)
     parser.add_argument(
         "--m-step",
-        default="plain",
+        default="weighted",
         choices=M_STEPS,
         help="of gflownet (the other E-steps have one of their own)",
     )

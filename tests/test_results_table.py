@@ -23,7 +23,9 @@ def table(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_cells_are_added_refused_and_kept(tmp_path):
-    done = table(tmp_path, "--models", "PCFG", "--e-steps", "gflownet", "--e-every", "2")
+    done = table(
+        tmp_path, "--models", "PCFG", "--e-steps", "gflownet", "--e-every", "2", "--m-step", "plain"
+    )
     assert done.returncode == 0, done.stderr
     first = tmp_path / "PCFG-gflownet-0" / "figures.json"
     before = first.read_bytes(), first.stat().st_mtime_ns
