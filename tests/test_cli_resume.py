@@ -54,6 +54,8 @@ def start(run):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
+        # a suite that a script started in the background has inherited to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
