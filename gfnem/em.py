@@ -237,12 +237,12 @@ class GFlowNetEM(pl.LightningModule):
                 value_at(self.temperature, m_updates), value_at(self.epsilon, m_updates)
             )
         train_policy = self.timing.e_step_due(int(self.updates))
-        # an M-step that neither follows an E-step nor weighs its samples needs no scores
-        weighs = self.m_step != "plain" and not self.refine
         with torch.set_grad_enabled(train_policy):
             context = self.policy.encode(x, self.model)
             trajectories = self.policy.sample(context, x, self.space, self.samples, exploration)
-            scores = self._score(context, trajectories) if train_policy or weighs else None
+            scores = None
+            if train_policy or not self._alike:
+                scores = self._score(context, trajectories)
         z, log_joint, log_path = trajectories.latent, None, None
         figures = {}
         if scores is not None:
@@ -263,13 +263,19 @@ class GFlowNetEM(pl.LightningModule):
             figures["threshold"] = torch.tensor(threshold)
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
 
+    @property
+    def _alike(self) -> bool:
+        """Whether the M-step counts its samples equally, and so does not look at their scores."""
+        return self.m_step == "plain" or bool(self.refine)
+
     def _policy_step(self, x, context, trajectories, scores, log_joint, m_updates: int) -> Tensor:
         """Trains the sampler; returns its loss."""
-        loss = self._sleep_loss(len(x))
-        total = loss
+        sleep_loss = self._sleep_loss(len(x))
         if self.recipe.wakes:
             loss = self._e_loss(x, trajectories, scores, log_joint, m_updates)
-            total = loss + total
+            total = loss + sleep_loss
+        else:
+            loss = total = sleep_loss
         if (extra := self.policy.auxiliary_loss(context)) is not None:
             total = total + extra.mean()
         for group in self.optimizers()[0].param_groups:
@@ -287,14 +293,13 @@ class GFlowNetEM(pl.LightningModule):
     def _m_samples(self, x, context, z, log_joint, log_path) -> tuple[Any, Tensor | float]:
         """The M-step's structures, and how much each counts, `(batch, samples)` or all alike.
 
-        The log joint and `log P_B` less the log probability of drawing are not looked at where
-        samples count equally.
+        `log_joint`, and `log_path` (`log P_B` less that of drawing), may be None where `_alike`.
         """
         if self.refine:
             context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
             z, _, accepted = refine(self.policy, context, x, self.space, self.model, z, self.refine)
             self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
-        if self.refine or self.m_step == "plain":
+        if self._alike:
             return z, 1 / self.samples
         if self.m_step == "best":
             chosen = log_joint.argmax(1, keepdim=True)
