@@ -27,6 +27,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
         text = super()._expand_help(action)
         text = re.sub(r"default: \{'class_path': '([\w.]+)'.*?\}", _last_name, text)
         text = re.sub(r"known subclasses: ([\w., ]+)", _names, text)
+        text = re.sub(r"Annotated\[(\w+), ([^\[\]]+)\]", r"\1, \2", text)
         text = re.sub(r"type: Optional\[\w+\], ", "", text)
         text = text.replace(" | null", "").replace(", default: null", "")
         return re.sub(r"\s*\((?:type: str)?\)$", "", text)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gfnem.errors import UserError
+from gfnem.ranges import checked
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -20,6 +21,12 @@ class Component:
     """
 
     _arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        """Has the constructor's numbers checked against their ranges (see `gfnem.ranges`)."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = checked(cls.__init__)
 
     def __new__(cls, *args, **kwargs):
         """Creates the object and notes the arguments it is about to be initialised with."""

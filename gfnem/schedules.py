@@ -6,9 +6,10 @@ import math
 from abc import ABC, abstractmethod
 
 from gfnem.component import Component
+from gfnem.ranges import Scheduled
 
 
-class Anneal(Component):
+class Anneal(Component, Scheduled):
     """A number that moves from `start` to `end` over `updates`, then stays.
 
     Args:
@@ -27,6 +28,10 @@ class Anneal(Component):
         if updates < 1 or (shape == "exponential" and min(start, end) <= 0):
             raise ValueError("needs updates >= 1, and positive ends for an exponential shape")
         self.start, self.end, self.updates, self.shape = start, end, updates, shape
+
+    def extremes(self) -> tuple[float, float]:
+        """The first and the last value."""
+        return self.start, self.end
 
     def __call__(self, update: int) -> float:
         """The value at `update` (0 is the first)."""
