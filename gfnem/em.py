@@ -118,6 +118,7 @@ class GFlowNetEM(pl.LightningModule):
         self.model: Target = build(model, Target)
         self.space: LatentSpace = build(space, LatentSpace)
         self.policy: Policy = build(policy, Policy)
+        self.policy.serve(self.model)
         self.objective: Objective = build(objective, Objective) or BalancedVarGrad()
         if recipe.objective is not None:
             self.objective = recipe.objective()

@@ -60,6 +60,12 @@ class Policy(Component, nn.Module, ABC):
     #: names of submodules and parameters that only `log_z` uses; they may learn faster
     log_z_parts: tuple[str, ...] = ()
 
+    def serve(self, target: Target) -> None:
+        """Told once, before training, which target this policy is for.
+
+        A policy gives up the parameters that this target leaves without use. Nothing by default.
+        """
+
     @abstractmethod
     def encode(self, x: Any, target: Target | None = None) -> Any:
         """Reads the observations (and the target's optional hooks) once; returns a context."""

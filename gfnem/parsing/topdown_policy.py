@@ -74,13 +74,15 @@ class TopDownPolicy(Policy):
             self.value = Value(self.encoder.dim_out, nonterminals)
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
-        # own rules, with one more label that stands for any word
-        self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
-        self.leaf = nn.Linear(dim, 2 * nonterminals**2)  # which word it is, left or right
-        nn.init.zeros_(self.leaf.weight)
-        nn.init.zeros_(self.leaf.bias)
-        self.root = nn.Parameter(torch.zeros(nonterminals))
-        self.single_score = nn.Embedding(vocab_size, 1)
+        self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
+
+    def serve(self, target: Target) -> None:
+        """Gives up its own rules where the target's take their place."""
+        if self._follows(target):
+            self.own = None
+
+    def _follows(self, target: Target | None) -> bool:
+        return self.use_prior and hasattr(target, "potentials")
 
     def encode(self, x: Sentences, target: Target | None = None) -> Choices:
         """Rule weights and look-ahead values, one network call.
@@ -89,11 +91,17 @@ class TopDownPolicy(Policy):
             ValueError: if the target's rules depend on the parent and the policy does not know, or
                 the other way round.
         """
-        potentials = None
-        if self.use_prior and hasattr(target, "potentials"):
+        own = not self._follows(target)
+        if not own:
             with torch.no_grad():
                 potentials = target.potentials(x)
-        own = potentials is None
+        elif self.own is not None:
+            potentials = self.own(x, self.encoder.embedding(x.tokens))
+        else:
+            raise ValueError(
+                "this TopDownPolicy follows the rules of the target it was made for, and "
+                f"{type(target).__name__} offers no potentials"
+            )
         if isinstance(potentials, ParentPotentials) != self.parent_conditioned:
             raise ValueError(
                 f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
@@ -101,10 +109,8 @@ class TopDownPolicy(Policy):
             )
         exact = _is_grammar(target)  # if not, there is more to a tree than the rules' weights
         scores = self.word_score(x.tokens).squeeze(2)
-        profiles = guess = None
-        if own:
-            potentials = self._own_potentials(x)
-        else:
+        profiles = guess = levels = None
+        if not own:
             with torch.no_grad():
                 profiles = potentials.word_profiles()
                 if self.parent_conditioned:
@@ -112,7 +118,9 @@ class TopDownPolicy(Policy):
                 elif not exact:
                     guess = inside(potentials)
                 else:
-                    scores = scores + potentials.word_levels()
+                    levels = potentials.word_levels()
+            if levels is not None:
+                scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
         spans = self.encoder(x, profiles)
@@ -121,16 +129,6 @@ class TopDownPolicy(Policy):
             return ParentChoices(potentials, look_ahead)
         known = exact and not own
         return RuleChoices(potentials, self.value.chart(spans, level, potentials, guess, known))
-
-    def _own_potentials(self, x: Sentences) -> RulePotentials:
-        labels = self.nonterminals
-        words = self.leaf(self.encoder.embedding(x.tokens)).unflatten(2, (2, labels, labels))
-        left = self.rules[:, labels, :labels] + words[:, :, 0]
-        right = self.rules[:, :labels, labels] + words[:, :, 1]
-        both = self.rules[:, labels, labels].expand(len(x), max(x.max_length - 1, 0), -1)
-        single = self.single_score(x.tokens[:, 0]).squeeze(1)
-        inner = self.rules[:, :labels, :labels]
-        return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
 
     def log_z(self, context: Choices) -> Tensor:
         """`(batch,)` total weight of the root's labels, in nats."""
@@ -155,7 +153,7 @@ class TopDownPolicy(Policy):
 
     def retrace(self, context: Choices, x: Sentences, space: LatentSpace, latent: Any):
         """A tree is its own trajectory."""
-        zeros = self.root.new_zeros(latent.left.shape[:2])
+        zeros = context.root().new_zeros(latent.left.shape[:2])
         return Trajectories(latent, log_behaviour=zeros)
 
     def score(
@@ -221,6 +219,37 @@ class TopDownPolicy(Policy):
         flow = torch.where(chosen, context.log_joint(trees), 0.0).sum(2)
         flow = flow + (context.node_values(trees) * state.open()).sum(2)
         return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
+
+
+class OwnRules(nn.Module):
+    """Rule weights of the policy itself, for targets that offer none; all 0 at first.
+
+    Args:
+        vocab_size: words.
+        nonterminals: labels.
+        dim: size of word embeddings.
+    """
+
+    def __init__(self, vocab_size: int, nonterminals: int, dim: int):
+        super().__init__()
+        # with one more label that stands for any word
+        self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
+        self.leaf = nn.Linear(dim, 2 * nonterminals**2)  # which word it is, left or right
+        nn.init.zeros_(self.leaf.weight)
+        nn.init.zeros_(self.leaf.bias)
+        self.root = nn.Parameter(torch.zeros(nonterminals))
+        self.single_score = nn.Embedding(vocab_size, 1)
+
+    def forward(self, x: Sentences, words: Tensor) -> RulePotentials:
+        """The weights for sentences whose words have the vectors `(batch, n, dim)`."""
+        labels = len(self.root)
+        leaves = self.leaf(words).unflatten(2, (2, labels, labels))
+        left = self.rules[:, labels, :labels] + leaves[:, :, 0]
+        right = self.rules[:, :labels, labels] + leaves[:, :, 1]
+        both = self.rules[:, labels, labels].expand(len(x), max(x.max_length - 1, 0), -1)
+        single = self.single_score(x.tokens[:, 0]).squeeze(1)
+        inner = self.rules[:, :labels, :labels]
+        return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
 
 
 def _is_grammar(target: Target | None) -> bool:
