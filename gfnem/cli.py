@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +23,8 @@ from gfnem.arguments import (
     read_settings,
     values_of,
 )
-from gfnem.errors import UserError
+from gfnem.errors import Interrupted, UserError
+from gfnem.ranges import Count
 
 #: what a run is made of when nothing else is asked for
 DEFAULTS = {
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print("gfnem: interrupted", *interrupt.args, file=sys.stderr)
-        return 130
+        return interrupt.code if isinstance(interrupt, Interrupted) else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -214,7 +213,26 @@ def _train_parser(
     parser.add_argument(
         "--accelerator", metavar="NAME", default="auto", help="cpu, gpu, ... or auto (Lightning's)"
     )
-    parser.add_argument("--devices", metavar="N", type=int, default=1, help="how many of them")
+    parser.add_argument(
+        "--devices",
+        metavar="N",
+        type=Count,
+        default=1,
+        help="processes on this machine, each with a device of its own; they share every batch",
+    )
+    parser.add_argument(
+        "--num-nodes",
+        metavar="M",
+        type=Count,
+        default=1,
+        help="machines; run the same command on each, or use torchrun",
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="N",
+        type=Count | None,
+        help="stop after so many validations without a lower held-out NLL (default: go on)",
+    )
     parser.add_argument(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
@@ -390,11 +408,13 @@ def _format_argument(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def _train(settings: jsonargparse.Namespace) -> int:
-    from gfnem.training import train
+    from gfnem.output import forgiving_output
+    from gfnem.training import quietly, train
 
     if settings.max_updates < 1:
         raise UserError(f"--max-updates {settings.max_updates}: at least 1 is needed")
-    train(settings.as_dict(), _quietly)
+    with forgiving_output():
+        train(settings.as_dict(), quietly)
     return 0
 
 
@@ -448,12 +468,6 @@ def _options(settings: jsonargparse.Namespace) -> dict[str, Any]:
     options = settings.as_dict()
     torch.manual_seed(options.pop("seed"))
     return options
-
-
-def _quietly() -> None:
-    """Silences what Lightning says of itself; its warnings are about choices we made."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
 _COMMANDS: dict[str, Callable[[jsonargparse.Namespace], int]] = {

@@ -11,6 +11,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from gfnem.component import Component
+from gfnem.errors import UserError
+from gfnem.processes import own_rank, world_size
+from gfnem.ranges import Count
 
 
 class BatchOrder:
@@ -55,14 +58,16 @@ class BatchOrder:
 
 
 class _Stream(IterableDataset):
-    def __init__(self, updates: range, batch: Callable[[int], Any]):
-        self.updates, self.batch = updates, batch
+    """Batches by number; which numbers is asked each time it is gone through."""
+
+    def __init__(self, numbers: Callable[[], range], batch: Callable[[int], Any]):
+        self.numbers, self.batch = numbers, batch
 
     def __iter__(self) -> Iterator[Any]:
-        return (self.batch(update) for update in self.updates)
+        return (self.batch(number) for number in self.numbers())
 
     def __len__(self) -> int:
-        return len(self.updates)
+        return len(self.numbers())
 
 
 class DataModule(Component, pl.LightningDataModule, ABC):
@@ -72,19 +77,14 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     validated and checkpointed. The training module's count of updates says where to go on.
 
     Args:
-        batch_size: observations in a training batch.
+        batch_size: observations in a training batch, shared out among all processes.
         interval: updates between two validations (and checkpoints).
         seed: of the order of the data (not of the model). None is 0, and in a run of the command
             line the run's own seed.
-
-    Raises:
-        ValueError: if a number is below 1.
     """
 
-    def __init__(self, batch_size: int = 32, interval: int = 100, seed: int | None = None):
+    def __init__(self, batch_size: Count = 32, interval: Count = 100, seed: int | None = None):
         super().__init__()
-        if batch_size < 1 or interval < 1:
-            raise ValueError("batch_size and interval must be at least 1")
         self.batch_size, self.interval = batch_size, interval
         self.seed = 0 if seed is None else seed
         self._order: BatchOrder | None = None
@@ -109,6 +109,10 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """Plain data that a checkpoint must hold to read new input the same way."""
         return {}
 
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of what a resumed run must find again, by what they are digests of."""
+        return {}
+
     def summary(self) -> str:
         """What was read, in a line or two for a person."""
         return ""
@@ -121,28 +125,50 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """Draws what was learned into `folder`; returns the names of the files written."""
         return []
 
-    def training_batch(self, update: int) -> Any:
-        """The batch of update number `update`."""
+    def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> Any:
+        """The batch of update number `update`, or one process's share of it."""
         if self._order is None:
             self._order = BatchOrder(self.sizes(), self.batch_size, self.seed)
-        return self.batch(self._order[update])
+        if self._order.batch_size < ranks:
+            raise UserError(
+                f"batches of {self._order.batch_size} cannot be shared out among {ranks} processes"
+            )
+        return self.batch(self._order[update][rank::ranks])
 
-    def train_dataloader(self) -> DataLoader:
-        """The next `interval` updates' batches (fewer where the run's end comes first)."""
+    def _next_updates(self) -> range:
+        """The updates up to the next validation (fewer where the run's end comes first)."""
+        if self.trainer.overfit_batches:
+            return range(self.interval)  # the same few batches again and again
         module = self.trainer.lightning_module
         start = int(module.updates)
-        stop = start + self.interval
+        stop = (start // self.interval + 1) * self.interval
         if module.max_updates is not None:
             stop = max(start, min(stop, module.max_updates))
-        return _loader(range(start, stop), self.training_batch)
+        return range(start, stop)
+
+    def train_dataloader(self) -> DataLoader:
+        """The next `interval` updates' batches, from the module's count of updates on."""
+        rank, ranks = own_rank(), world_size()
+        rank = rank if ranks > 1 else 0
+        return _loader(self._next_updates, lambda update: self.training_batch(update, rank, ranks))
 
     def val_dataloader(self) -> DataLoader:
-        """The validation batches."""
+        """The validation batches; those of one process where there are several."""
         batches = self.validation_batches()
-        return _loader(range(len(batches)), batches.__getitem__)
+        if len(batches) >= (ranks := world_size()) > 1:  # fewer are seen by all: each takes part
+            batches = batches[own_rank() :: ranks]
+        return _loader(lambda: range(len(batches)), batches.__getitem__)
+
+    def test_dataloader(self) -> DataLoader:
+        """The held-out observations."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The held-out observations."""
+        return self.val_dataloader()
 
 
-def _loader(updates: range, batch: Callable[[int], Any]) -> DataLoader:
+def _loader(numbers: Callable[[], range], batch: Callable[[int], Any]) -> DataLoader:
     # a generator of its own: otherwise each pass takes a number from the global one, and whether
     # a run is validated would change what it draws next
-    return DataLoader(_Stream(updates, batch), batch_size=None, generator=torch.Generator())
+    return DataLoader(_Stream(numbers, batch), batch_size=None, generator=torch.Generator())

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from gfnem.averages import Averages
 from gfnem.component import build, plain
 from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS, M_STEPS
@@ -17,12 +21,22 @@ from gfnem.moves import metropolis
 from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
 from gfnem.policy import Policy, Scores
 from gfnem.posterior import Posterior
+from gfnem.processes import (
+    average_gradients,
+    gather,
+    mean,
+    new_stream,
+    own_rank,
+    own_stream,
+    world_size,
+)
+from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share, check_arguments
 from gfnem.refinement import refine
 from gfnem.sampling import ON_POLICY, Exploration
 from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
 from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
-from gfnem.target import Target
+from gfnem.target import EnergyModel, Target
 
 
 class GFlowNetEM(pl.LightningModule):
@@ -89,22 +103,22 @@ class GFlowNetEM(pl.LightningModule):
         e_step: str = "gflownet",
         m_step: str = "weighted",
         collapse: bool = True,
-        refine: int = 0,
-        mcmc_steps: int = 1000,
-        samples: int = 16,
-        temperature: float | Anneal = 1.0,
-        epsilon: float | Anneal = 0.0,
-        reward_temperature: float | Anneal = 1.0,
-        sleep: float = 0.0,
-        policy_lr: float | Anneal = 3e-3,
-        log_z_lr: float = 1e-2,
-        model_lr: float | Anneal = 4e-3,
-        model_betas: tuple[float, float] = (0.9, 0.999),
-        clip: float = 5.0,
-        average_decay: float = 0.99,
-        eval_samples: int = 16,
-        max_updates: int | None = None,
-        max_m_updates: int | None = None,
+        refine: Amount = 0,
+        mcmc_steps: Count = 1000,
+        samples: Count = 16,
+        temperature: Positive | Anneal = 1.0,
+        epsilon: Share | Anneal = 0.0,
+        reward_temperature: Positive | Anneal = 1.0,
+        sleep: NotNegative = 0.0,
+        policy_lr: NotNegative | Anneal = 3e-3,
+        log_z_lr: NotNegative = 1e-2,
+        model_lr: NotNegative | Anneal = 4e-3,
+        model_betas: tuple[PartialShare, PartialShare] = (0.9, 0.999),
+        clip: Positive = 5.0,
+        average_decay: PartialShare = 0.99,
+        eval_samples: Count = 16,
+        max_updates: Count | None = None,
+        max_m_updates: Count | None = None,
         metadata: dict[str, Any] | None = None,
     ):
         given = dict(locals())
@@ -135,15 +149,44 @@ class GFlowNetEM(pl.LightningModule):
         self.model_lr, self.model_betas = _schedule(model_lr), tuple(model_betas)
         self.average_decay, self.eval_samples = average_decay, eval_samples
         self.max_updates, self.max_m_updates = max_updates, max_m_updates
+        built = {name: getattr(self, name, value) for name, value in given.items()}
+        check_arguments(GFlowNetEM.__init__, {**built, "sleep": sleep})
+        self._check()
         self.metadata = metadata or {}
         # Lightning's global_step counts every optimiser step, so updates are counted here
-        for name in ("updates", "e_updates", "m_updates"):
+        for name in ("updates", "e_updates", "m_updates", "averaged"):
             self.register_buffer(name, torch.zeros((), dtype=torch.long))
         self.register_buffer("loss_average", torch.zeros((), dtype=torch.float64))
-        self._not_finite = 0
-        self._rng: dict[str, Any] | None = None
+        self._not_finite = {0: 0, 1: 0}  # in a row, of the policy's and of the model's gradients
+        self._rng: list[dict[str, Any]] | None = None
+        self._averages = Averages()
+        self._stop_asked = self._stop_agreed = False
         self._held_out: list[dict[str, Tensor]] = []
         self._save_arguments(given)
+
+    def _check(self) -> None:
+        """Refuses what contradicts itself, before any data is read."""
+        if isinstance(self.model, EnergyModel) and any(
+            parameter.requires_grad for parameter in self.model.parameters()
+        ):
+            raise ValueError(
+                f"{type(self.model).__name__} is an EnergyModel: it lacks a negative phase, "
+                "which is not there yet; freeze it to train the sampler"
+            )
+        if self.objective.on_policy and self.recipe.explores and self._strays():
+            raise ValueError(
+                f"{type(self.objective).__name__} is right on the policy's own samples alone: "
+                "leave temperature 1 and epsilon 0"
+            )
+
+    def _strays(self) -> bool:
+        """Whether training samples are ever drawn otherwise than by the policy."""
+        straight = ((self.temperature, 1.0), (self.epsilon, 0.0))
+        return any(
+            number != usual
+            for value, usual in straight
+            for number in (value.extremes() if isinstance(value, Anneal) else (value,))
+        )
 
     def _save_arguments(self, given: dict[str, Any]) -> None:
         """Keeps plain data only, so that checkpoints load with `weights_only=True`."""
@@ -193,13 +236,54 @@ class GFlowNetEM(pl.LightningModule):
             ),
         ]
 
+    def configure_callbacks(self) -> list:
+        """None; but it is the first that Lightning asks, and so the place to refuse a Trainer."""
+        if self._trainer is not None:
+            _check_trainer(self.trainer)
+        return []
+
     def on_fit_start(self) -> None:
-        """Has the side information read."""
+        """Has the side information read, and gives each process random numbers of its own."""
         if self.side is not None:
             self.side.prepare(self.model)
+        own_stream(own_rank() if world_size() > 1 else 0)
+
+    def on_train_start(self) -> None:
+        """A run that is complete is not trained further."""
+        self.trainer.should_stop = self.trainer.should_stop or self._complete()
+
+    def on_fit_end(self) -> None:
+        """Forgets that it was asked to stop: the next fit is another matter."""
+        self._stop_asked = False
+
+    def _complete(self) -> bool:
+        """Whether the updates asked for are done."""
+        return any(
+            limit is not None and done >= limit
+            for done, limit in (
+                (self.updates, self.max_updates),
+                (self.m_updates, self.max_m_updates),
+            )
+        )
+
+    def stop_soon(self) -> None:
+        """Asks training to stop after the present update, on all processes at the same one."""
+        self._stop_asked = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all processes have agreed to stop."""
+        return self._stop_agreed
 
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
+        self._observations = len(x)
+        if world_size() > 1 and self._trainer is not None:
+            # Two losses, each of one network: the gradients are averaged in `_descend`, and
+            # DistributedDataParallel, which waits for every parameter at once, must not.
+            wrapped = self.trainer.strategy.model
+            if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
+                wrapped.require_backward_grad_sync = False
         self.model.follow(int(self.m_updates))
         with self.model.unchanged():
             if self.e_step == "exact":
@@ -209,14 +293,27 @@ class GFlowNetEM(pl.LightningModule):
             else:
                 self._sampled_step(x)
         self.updates += 1
-        if (limit := self.max_m_updates) is not None and self.m_updates >= limit:
-            self.trainer.should_stop = True
+        if world_size() == 1:
+            self._stop_agreed = self._stop_asked
+        if self._trainer is not None:
+            self._end_update()
+
+    def _end_update(self) -> None:
+        """Tells the Trainer to go on, to sum up, or to stop."""
+        trainer = self.trainer
+        complete = self._complete()
+        if trainer.is_last_batch or complete:
+            self.log_dict(self._averages.take(), on_step=False, on_epoch=True, prog_bar=True)
+        elif self._stop_agreed:
+            trainer.limit_val_batches = 0  # an interval that is cut short has no figures
+        if complete or self._stop_agreed:
+            trainer.should_stop = True
 
     def _exact_step(self, x: Any) -> None:
         log_marginal = self.model.log_marginal(x)
         if log_marginal is None:
             raise ValueError(f"{type(self.model).__name__} has no exact log marginal")
-        self._m_update(-log_marginal.mean(), prog_bar=True)
+        self._m_update(-log_marginal.mean())
 
     def _drawn_step(self, x: Any) -> None:
         """An M-step on structures that no policy is needed for."""
@@ -227,8 +324,8 @@ class GFlowNetEM(pl.LightningModule):
             z = moves.initial(x, self.samples)
             log_joint = self.model.log_joint_given(x)
             z, _, accepted = metropolis(moves, log_joint, x, z, self.mcmc_steps)
-            self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
-        self._m_update(-self._climbed(x, z).mean(), prog_bar=True)
+            self._averages.add(accepted=accepted.mean())
+        self._m_update(-self._climbed(x, z).mean())
 
     def _sampled_step(self, x: Any) -> None:
         m_updates = int(self.m_updates)
@@ -261,8 +358,8 @@ class GFlowNetEM(pl.LightningModule):
             self._m_update(-(weight * self._climbed(x, z)).sum(1).mean())
         figures["m_updates"] = self.m_updates.float()
         if (threshold := self.timing.threshold(m_updates)) is not None:
-            figures["threshold"] = torch.tensor(threshold)
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x))
+            figures["threshold"] = threshold
+        self._averages.add(**figures)
 
     @property
     def _alike(self) -> bool:
@@ -299,7 +396,7 @@ class GFlowNetEM(pl.LightningModule):
         if self.refine:
             context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
             z, _, accepted = refine(self.policy, context, x, self.space, self.model, z, self.refine)
-            self.log("accepted", accepted.mean(), on_step=False, on_epoch=True)
+            self._averages.add(accepted=accepted.mean())
         if self._alike:
             return z, 1 / self.samples
         if self.m_step == "best":
@@ -311,7 +408,7 @@ class GFlowNetEM(pl.LightningModule):
             chosen = torch.multinomial(weight, 1)
         return self.space.pick(x, z, chosen), 1.0
 
-    def _m_update(self, loss: Tensor, prog_bar: bool = False) -> None:
+    def _m_update(self, loss: Tensor) -> None:
         m_updates = int(self.m_updates)
         for group in self.optimizers()[1].param_groups:
             group["lr"] = value_at(self.model_lr, m_updates)
@@ -319,10 +416,10 @@ class GFlowNetEM(pl.LightningModule):
         if self.side is not None:
             beside = self.side.log_likelihood(self.model)
             total = loss - value_at(self.side.weight, m_updates) * beside
-            self.log("side_log_likelihood", beside.detach(), on_step=False, on_epoch=True)
+            self._averages.add(side_log_likelihood=beside)
         self._descend(1, self.model, total)
         self.m_updates += 1
-        self.log("m_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=prog_bar)
+        self._averages.add(m_loss=loss)
 
     def _climbed(self, x: Any, z: Any) -> Tensor:
         """`(batch, samples)` what the M-step raises: the log joint, collapsed where it can be."""
@@ -352,7 +449,7 @@ class GFlowNetEM(pl.LightningModule):
         trajectories = self.policy.retrace(context, x, self.space, z)
         log_pf = self.policy.score(context, self.space, trajectories).log_pf
         loss = forward_kl(log_pf, torch.zeros_like(log_pf[:, :, 0])).mean()
-        self.log("sleep_loss", loss.detach(), on_step=False, on_epoch=True)
+        self._averages.add(sleep_loss=loss)
         return self.sleep * loss
 
     def _descend(self, which: int, module: torch.nn.Module, loss: Tensor) -> None:
@@ -361,31 +458,41 @@ class GFlowNetEM(pl.LightningModule):
         if not loss.requires_grad:
             return
         self.manual_backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
-        self._not_finite = 0 if torch.isfinite(norm) else self._not_finite + 1
-        if not self._not_finite:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._stop_agreed = average_gradients(parameters, self._observations, self._stop_asked)
+        scaler = self._scaler()
+        # gradients of 16-mixed are larger by the scale, and so is the limit
+        clip = self.clip if scaler is None else self.clip * scaler.get_scale()
+        finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, clip)))
+        self._not_finite[which] = 0 if finite else self._not_finite[which] + 1
+        if finite or scaler is not None:  # a scaler leaves such a step out by itself
             optimizer.step()
-        elif self._not_finite >= 20:  # one batch may overflow; this many in a row will not mend
+        if self._not_finite[which] >= 20:  # one batch may overflow; this many will not mend
+            part, rate = (("policy", "em.policy_lr"), ("model", "em.model_lr"))[which]
             raise UserError(
-                f"update {int(self.updates)}: no finite gradient for 20 steps; lower the learning "
-                "rates (em.policy_lr, em.model_lr) or em.clip"
+                f"update {int(self.updates)}: no finite gradient of the {part} for 20 steps; lower "
+                f"its learning rate ({rate}) or em.clip"
             )
+
+    def _scaler(self) -> Any | None:
+        """What scales the loss of 16-bit training, if anything does."""
+        if self._trainer is None:
+            return None
+        plugin = self.trainer.precision_plugin
+        return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
     def _follow(self, loss: Tensor) -> None:
         """Moves the E-loss's average; with several processes, by their mean, alike on each."""
-        if self.trainer.world_size > 1:
-            loss = self.all_gather(loss).mean()
+        loss = mean(loss)
+        if not torch.isfinite(loss):
+            return
         self.loss_average.lerp_(loss.to(self.loss_average), 1 - self.average_decay)
+        self.averaged += 1
 
     def average_loss(self) -> float:
         """Moving average of the E-loss, corrected for its start at zero; NaN before any update."""
-        count = int(self.e_updates)
+        count = int(self.averaged)
         return float(self.loss_average) / (1 - self.average_decay**count) if count else float("nan")
-
-    def on_train_epoch_end(self) -> None:
-        """Ends training when the updates asked for are done."""
-        if self.max_updates is not None and self.updates >= self.max_updates:
-            self.trainer.should_stop = True
 
     # ---------------------------------------------------------------- validation
 
@@ -393,12 +500,13 @@ class GFlowNetEM(pl.LightningModule):
         """Gives validation a random stream of its own, so that it does not disturb training."""
         self._held_out = []
         self._training_rng = _random_state()
-        torch.manual_seed(0)
 
     def validation_step(self, x: Any, batch_idx: int) -> None:
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
+        # the same draws for a batch, whichever process it comes to
+        torch.manual_seed(batch_idx * world_size() + own_rank())
         self.model.follow(int(self.m_updates))
-        figures = {"units": self.model.units(x).to(self.device)}
+        figures = {"units": self.model.units(x)}
         exact, likely = self.model.log_marginal(x), self.model.normalised()
         log_p = exact if likely is self.model else likely.log_marginal(x)
         if self.has_policy:
@@ -410,39 +518,87 @@ class GFlowNetEM(pl.LightningModule):
             log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
         if log_p is not None:  # exact inference, or a sampler to bound it with
             figures["log_p"] = log_p
-        self._held_out.append(figures)
+        self._held_out.append({name: value.double().cpu() for name, value in figures.items()})
 
     def on_validation_epoch_end(self) -> None:
         """Logs `nll` a unit, `elbo_gap` an observation and the relative `ess`."""
+        self._log_held_out("val")
         _set_random_state(self._training_rng)
-        if not self._held_out:
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def test_step(self, x: Any, batch_idx: int) -> None:
+        """As `validation_step`; the figures are named `test_...`."""
+        self.validation_step(x, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs what `on_validation_epoch_end` logs."""
+        self._log_held_out("test")
+        _set_random_state(self._training_rng)
+
+    def _log_held_out(self, prefix: str) -> None:
+        parts = [part for parts in gather(self._held_out) for part in parts]
+        if not parts:
             return
-        total = {
-            name: torch.cat([figures[name] for figures in self._held_out]).double()
-            for name in self._held_out[0]
-        }
+        total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         report = {name: total[name].mean() for name in ("elbo_gap", "ess") if name in total}
         if "log_p" in total:
             report["nll"] = -total["log_p"].sum() / total["units"].sum()
-        self.log_dict(
-            {f"val_{name}": value.float() for name, value in report.items()}, prog_bar=True
-        )
+        # alike on all processes
+        self.log_dict({f"{prefix}_{name}": v.float() for name, v in report.items()}, prog_bar=True)
+
+    def forward(self, x: Any, samples: int = 1) -> Any:
+        """Latents drawn by the sampler for a batch of observations, `(batch, samples)` each."""
+        return self.posterior(x).sample(samples)
+
+    def predict_step(self, x: Any, batch_idx: int) -> Any:
+        """One latent for each observation."""
+        return self(x)
 
     # ---------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the random generators' states: a resumed run draws what it would have drawn."""
-        checkpoint["rng"] = _random_state()
+        checkpoint["rng"] = gather(_random_state())
+        checkpoint["averages"] = gather(self._averages.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random generators' states until training starts."""
         self._rng = checkpoint.get("rng")
+        states = checkpoint.get("averages", [])
+        self._averages = Averages()
+        if own_rank() < len(states):
+            self._averages.load_state_dict(states[own_rank()])
 
     def on_train_epoch_start(self) -> None:
         """Restores the random generators of a resumed run."""
-        if self._rng is not None:
-            _set_random_state(self._rng)
-            self._rng = None
+        if self._rng is None:
+            return
+        if len(self._rng) == world_size():
+            _set_random_state(self._rng[own_rank() if world_size() > 1 else 0])
+        else:
+            new_stream(self._rng[0]["cpu"], own_rank())
+        self._rng = None
+
+
+def _check_trainer(trainer: pl.Trainer) -> None:
+    """Refuses Trainer settings that cannot mean here what they say.
+
+    Raises:
+        MisconfigurationException: naming what to use in their place.
+    """
+    precision, strategy = str(trainer.precision), type(trainer.strategy).__name__
+    mixed = precision.replace("true", "mixed")
+    alone = trainer.world_size == 1 or isinstance(trainer.strategy, DDPStrategy)
+    for wrong, what in (
+        (trainer.gradient_clip_val, "gradient_clip_val: use GFlowNetEM(clip=...)"),
+        (trainer.max_steps != -1, "max_steps counts each network's steps: use max_updates"),
+        (trainer.accumulate_grad_batches != 1, "accumulate_grad_batches: use larger batches"),
+        (precision in ("16-true", "bf16-true"), f"precision {precision}: use {mixed}"),
+        (not alone, f"strategy {strategy}: several processes train with ddp"),
+    ):
+        if wrong:
+            raise MisconfigurationException(f"GFlowNetEM: {what}")
 
 
 def _random_state() -> dict[str, Any]:

@@ -127,6 +127,8 @@ class Objective(Component, ABC):
     needs_flow: bool = False
     #: whether it is used where the policy offers it
     uses_flow: bool = False
+    #: whether samples must be the policy's own: others bias it
+    on_policy: bool = False
     #: whether `Scores.log_z` is needed
     needs_log_z: bool = False
     #: whether the target's partial log joint is used
@@ -247,6 +249,8 @@ class SubTrajectoryBalance(Objective):
 class ReverseKL(Objective):
     """Score-function gradient of the ELBO: hierarchical variational inference, no GFlowNet loss."""
 
+    on_policy = True
+
     def __call__(self, scores, log_reward, log_partial=None):
         """See `reverse_kl`."""
         return reverse_kl(scores.log_pf, scores.log_pb, log_reward)
@@ -257,6 +261,8 @@ class ForwardKL(Objective):
 
     The policy's likelihood of its own samples, weighted by self-normalised `R P_B / P_F`.
     """
+
+    on_policy = True
 
     def __call__(self, scores, log_reward, log_partial=None):
         """See `forward_kl`; `log_pf` here and in the weights is on-policy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,9 +39,11 @@ class TrainingProgress(pl.Callback):
         self.console = Console(highlight=False, width=width)
         self._bar: Progress | None = None
         self._task: Any = None
+        self._started, self._first = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Shows the bar."""
+        self._started, self._first = time.monotonic(), int(pl_module.updates)
         if trainer.is_global_zero and self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("training"),
@@ -76,7 +79,16 @@ class TrainingProgress(pl.Callback):
                 parts.append(form.format(int(pl_module.m_updates)))
             elif name in metrics and not (name == "m_loss" and "elbo" in metrics):
                 parts.append(form.format(float(metrics[name]), unit=pl_module.model.unit))
+        parts.append(self._time(int(pl_module.updates), pl_module.max_updates))
         self.console.print("  ".join(parts), soft_wrap=True)
+
+    def _time(self, updates: int, whole: int | None) -> str:
+        """How long it has taken, and how long it still may."""
+        spent = time.monotonic() - self._started
+        text = f"{_clock(spent)} gone"
+        if whole is not None and whole > updates > self._first:
+            text += f", {_clock(spent / (updates - self._first) * (whole - updates))} to go"
+        return text
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Takes the bar away."""
@@ -87,3 +99,9 @@ class TrainingProgress(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Takes the bar away."""
         self.on_train_end(trainer, pl_module)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,104 +1,42 @@
 """Run folders: what a training run writes, and how it is found again.
 
 A run folder holds `config.yaml` (the resolved configuration), `last.ckpt` (the whole state of the
-run), `metrics.csv` (a row for each validation), `curves.png`, and the pictures that the data's
-`draw` makes. Every file is written under another name first and then renamed.
+run), `best.ckpt` (likewise, from when the held-out NLL was lowest), `metrics.csv` (a row for each
+validation), `curves.png`, and the pictures that the data's `draw` makes. Every file is written
+under another name first and then renamed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from gfnem.arguments import read_settings
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
-from gfnem.files import write_atomically
 
 CHECKPOINT = "last.ckpt"
+BEST = "best.ckpt"
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 CURVES = "curves.png"
-
-
-class RunFolder(pl.Callback):
-    """After every interval: metrics to CSV, and a checkpoint that holds the same rows.
-
-    A resumed run takes the rows from its checkpoint, so its file ends as if it had never stopped.
-
-    Args:
-        folder: the run folder.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
-        self.rows: list[dict[str, float]] = []
-        self._started = time.monotonic()
-        self._seconds = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Rows so far and the training time they took."""
-        return {"rows": self.rows, "seconds": self._clock()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up again."""
-        self.rows = [dict(row) for row in state_dict["rows"]]
-        self._seconds = state_dict["seconds"]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: GFlowNetEM) -> None:
-        """Starts the clock."""
-        self._started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: GFlowNetEM) -> None:
-        """Writes metrics and checkpoint."""
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        figures["m_updates"] = int(pl_module.m_updates)
-        row = {"update": int(pl_module.updates), "seconds": round(self._clock(), 2), **figures}
-        self.rows.append(row)
-        if trainer.is_global_zero:
-            write_atomically(self.folder / METRICS, _csv(self.rows))
-        temporary = self.folder / f".{CHECKPOINT}.tmp"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.folder / CHECKPOINT)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: GFlowNetEM) -> None:
-        """Draws the training curves."""
-        if trainer.is_global_zero and self.rows:
-            from gfnem.curves import draw_curves
-
-            draw_curves(self.rows, self.folder / CURVES)
-
-    def _clock(self) -> float:
-        return self._seconds + time.monotonic() - self._started
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+#: held by the process that trains in the folder
+LOCK = ".lock"
 
 
 def checkpoint_path(run: str | os.PathLike) -> Path:
-    """The checkpoint meant by a run folder or by a checkpoint's own path.
+    """The checkpoint meant by a run folder, its best if it has one, or by a checkpoint's own path.
 
     Raises:
         UserError: if there is none.
     """
     path = Path(run)
     if path.is_dir():
-        path = path / CHECKPOINT
+        path = path / (BEST if (path / BEST).exists() else CHECKPOINT)
         if not path.exists():
             raise UserError(f"{run}: no {CHECKPOINT} in this folder; is it a finished run?")
     if not path.exists():

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
+import os
+import re
 import signal
+import sys
 import threading
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gfnem.component import build
 from gfnem.data import DataModule
 from gfnem.em import GFlowNetEM
-from gfnem.errors import UserError
+from gfnem.errors import Interrupted, UserError
 from gfnem.esteps import E_STEPS
 from gfnem.files import absolute, write_atomically
 from gfnem.objectives import Objective, ReverseKL, VarGrad
 from gfnem.policy import Policy
+from gfnem.processes import (
+    Helpers,
+    own_rank,
+    shape_of_world,
+    started_elsewhere,
+    watch_parent,
+    world_size,
+)
 from gfnem.progress import TrainingProgress
-from gfnem.runs import CHECKPOINT, CONFIG, CURVES, METRICS, RunFolder, read_checkpoint
+from gfnem.run_folder import RunFolder
+from gfnem.runs import BEST, CHECKPOINT, CONFIG, CURVES, LOCK, METRICS, read_checkpoint
 from gfnem.schedules import Timing
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel, Target
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two runs in one folder are not noticed
+    fcntl = None
 
 
 def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
@@ -38,8 +61,12 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
 
     Raises:
         UserError: if data or settings are unusable, or the folder already holds a run.
+        Interrupted: if a signal ended it; what was done is saved.
     """
-    folder, checkpoint = _folder(settings)
+    devices, nodes = shape_of_world(settings["devices"], settings["num_nodes"])
+    leads = own_rank() == 0  # the others neither write nor speak
+    folder, checkpoint = _folder(settings, leads)
+    wanted = settings  # as other processes are told
     if settings.get("shapes") is not None:
         settings = _with_shapes(settings)
     before()
@@ -48,34 +75,87 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     pl.seed_everything(settings["seed"], verbose=False)
     data, module = assemble(settings)
     already = _updates_done(checkpoint, module) if checkpoint else 0
-    trainer = _trainer(settings, folder)
+    record = RunFolder(folder, settings["patience"])
+    trainer = _trainer(settings, record, devices, nodes)
+    if not leads:
+        _fit(trainer, module, data, checkpoint, folder)
+        return folder
     if summary := data.summary():
         print(summary, flush=True)
     if module.side is not None:
         print(module.side.prepare(module.model), flush=True)
     print(_describe(module), flush=True)
     # only now, so that unusable data or settings leave no folder behind
-    _make(folder, fresh=not (settings.get("resume") or settings.get("out")))
-    kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
-    write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
-    if settings.get("resume"):
-        print(f"going on after update {already}" if already else "starting again at update 0")
-    if already and already >= module.max_updates:
-        print(f"{folder} has had its {already} updates already; ask for more with --max-updates")
-    else:
-        _fit(trainer, module, data, checkpoint, folder)
-    files = data.draw(module.eval(), folder)
-    written = [name for name in (CHECKPOINT, CONFIG, METRICS, CURVES) if (folder / name).exists()]
-    print(f"done: {folder} holds {', '.join([*written, *files])}")
+    with _held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
+        if not settings.get("resume") and (folder / CONFIG).exists():
+            raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
+        kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
+        write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
+        if settings.get("resume"):
+            print(f"going on after update {already}" if already else "starting again at update 0")
+        if already and already >= module.max_updates:
+            print(f"{folder} has had its {already} updates already; ask for more: --max-updates")
+        else:
+            beside: Any = nullcontext()
+            if devices > 1 and not started_elsewhere():
+                place = {} if settings.get("resume") else {"out": str(folder)}
+                beside = Helpers({**wanted, **place, "config": None}, devices, nodes)
+            with beside:
+                _fit(trainer, module, data, checkpoint, folder)
+        _sum_up(module, data, folder, record)
     return folder
 
 
-def _trainer(settings: dict[str, Any], folder: Path) -> pl.Trainer:
+def quietly() -> None:
+    """Silences what Lightning says of itself; its warnings are about choices we made."""
+    for name in ("pytorch_lightning", "lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+
+
+def train_beside() -> None:
+    """What the processes do that `Helpers` starts: the same run, without a word."""
+    settings = json.loads(sys.stdin.read())
+    watch_parent()
+    warnings.filterwarnings("ignore")  # the first process warns
+    code = 0
+    try:
+        train(settings, quietly)
+    except Interrupted as interrupt:
+        code = interrupt.code
+    except UserError as error:
+        code = 2
+        if world_size() == 1:  # else it has happened to all, and the first process says so
+            print(f"gfnem: error: process {own_rank()}: {error}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def _sum_up(module: GFlowNetEM, data: DataModule, folder: Path, record: RunFolder) -> None:
+    """Draws what was learned, and says what is in the folder."""
+    if record.out_of_patience:
+        print(f"stopped: no lower held-out NLL in {record.patience} validations")
+    best = record.best
+    if best is not None and best["update"] < int(module.updates):
+        module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
+        print(
+            f"{BEST} is from update {best['update']:.0f} (held-out NLL {best['nll']:.3f}); parse, "
+            "evaluate and generate use it"
+        )
+    files = data.draw(module.eval(), folder)
+    names = (BEST, CHECKPOINT, CONFIG, METRICS, CURVES)
+    written = [name for name in names if (folder / name).exists()]
+    print(f"done: {folder} holds {', '.join([*written, *files])}")
+
+
+def _trainer(settings: dict[str, Any], record: RunFolder, devices: int, nodes: int) -> pl.Trainer:
     on_cpu = settings["accelerator"] == "cpu" or not torch.cuda.is_available()
+    several = devices * nodes > 1
     try:
         return pl.Trainer(
             accelerator=settings["accelerator"],
-            devices=settings["devices"],
+            devices=devices,
+            num_nodes=nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
             precision=settings["precision"],
             max_epochs=-1,
             reload_dataloaders_every_n_epochs=1,
@@ -83,13 +163,12 @@ def _trainer(settings: dict[str, Any], folder: Path) -> pl.Trainer:
             use_distributed_sampler=False,
             # a resumed run must repeat what it would have done
             deterministic=True if on_cpu else None,
-            logger=_logger(folder),
-            callbacks=[RunFolder(folder), TrainingProgress()],
-            enable_checkpointing=False,
+            logger=_logger(record.folder),
+            callbacks=[record, TrainingProgress()],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, TypeError, ImportError, MisconfigurationException) as error:
         raise UserError(f"accelerator, devices or precision: {error}") from error
 
 
@@ -100,29 +179,90 @@ def _fit(
     checkpoint: Path | None,
     folder: Path,
 ) -> None:
-    """Trains; an interruption comes out as `KeyboardInterrupt` that says how to go on."""
-    on_interrupt = signal.getsignal(signal.SIGINT)
+    """Trains; a signal to stop saves after the update it comes in, and raises `Interrupted`."""
+    how = f"(go on with: gfnem train --resume {folder})"
+    with _heeding(module) as heard:
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as end:  # how Lightning ends on a second signal
+            raise Interrupted(how) from end
+        except MisconfigurationException as error:
+            raise UserError(str(error)) from error
+        except RuntimeError as error:
+            if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
+                raise
+            time.sleep(3)  # whoever watches the processes knows which one it was
+            raise UserError("another process of this run has ended; go on with --resume") from error
+    if heard and module.stopping:
+        raise Interrupted(how, 128 + heard[0])
+    if module.stopping:
+        raise Interrupted(how)
+
+
+@contextmanager
+def _heeding(module: GFlowNetEM) -> Iterator[list[int]]:
+    """Has the first signal to end stop training in good order; a second one ends it at once."""
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+
+    def listen(number: int, frame: Any) -> None:
+        heard.append(number)
+        module.stop_soon()
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, listen)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        interrupted = trainer.interrupted
-    except SystemExit:  # how Lightning ends on a signal
-        interrupted = True
+        yield heard
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
-    if interrupted:
-        raise KeyboardInterrupt(f"(go on with: gfnem train --resume {folder})")
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _held(folder: Path, fresh: bool) -> Iterator[None]:
+    """Makes the run folder and keeps other processes from training in it.
+
+    A `fresh` folder must not have been there. What a killed run left half-written is swept away.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not fresh)
+        lock = open(folder / LOCK, "a")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+            except OSError as error:
+                raise UserError(f"{folder}: another process is training in this folder") from error
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        yield
 
 
 def _updates_done(checkpoint: Path, module: GFlowNetEM) -> int:
     """How far a run is; its weights are tried on, for an error in words if they do not fit."""
-    state = read_checkpoint(checkpoint)["state_dict"]
+    content = read_checkpoint(checkpoint)
+    then = (content["hyper_parameters"].get("metadata") or {}).get("data", {})
+    for name, digest in module.metadata["data"].items():
+        if name in then and then[name] != digest:
+            raise UserError(
+                f"{checkpoint}: the {name.replace('_', ' ')} is not what this run was trained with "
+                "(other data, another --seed, or other dataset settings); a resumed run needs the "
+                "same, or start a new run"
+            )
     try:
-        module.load_state_dict(state)
-        return int(state["updates"])
+        module.load_state_dict(content["state_dict"])
+        return int(content["state_dict"]["updates"])
     except (RuntimeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{checkpoint}: its weights do not fit; have data or settings changed since?"
+            f"{checkpoint}: its weights do not fit; have data or settings changed since, or is it "
+            "from an older version?"
         ) from error
 
 
@@ -148,7 +288,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
             **{name: value for name, value in em.items() if value is not None},
             max_updates=settings["max_updates"],
             max_m_updates=settings["max_m_updates"],
-            metadata=data.metadata(),
+            metadata={**data.metadata(), "data": data.fingerprint()},
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"em: {error}") from error
@@ -190,10 +330,6 @@ def build_data(settings: dict[str, Any]) -> DataModule:
 def _check(module: GFlowNetEM) -> None:
     """Finds settings that contradict each other now rather than in the first update."""
     model, name = type(module.model), type(module.model).__name__
-    if module.samples < 1 or module.eval_samples < 1:
-        raise UserError("em: samples and eval_samples must be at least 1")
-    if module.max_m_updates is not None and module.max_m_updates < 1:
-        raise UserError(f"--max-m-updates {module.max_m_updates}: at least 1 is needed")
     _check_e_step(module)
     if not module.has_policy:
         return
@@ -250,32 +386,22 @@ def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
             raise UserError(f"objective: {names} does not offer")
 
 
-def _folder(settings: dict[str, Any]) -> tuple[Path, Path | None]:
+def _folder(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
     """The run folder, and the checkpoint to start from if it is resumed and has one."""
     if settings.get("resume"):
-        if settings.get("out"):
+        if settings.get("out") and leads:
             raise UserError("--out makes a new run and --resume goes on with one: give either")
         folder = Path(settings["resume"])
         checkpoint = folder / CHECKPOINT
         return folder, checkpoint if checkpoint.exists() else None
     if settings.get("out"):
         folder = Path(settings["out"])
-        if (folder / CONFIG).exists():
+        if leads and (folder / CONFIG).exists():
             raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
     else:
         numbers = (Path("runs") / str(number) for number in range(1, 10**6))
         folder = next(path for path in numbers if not path.exists())
     return folder, None
-
-
-def _make(folder: Path, fresh: bool) -> None:
-    """Makes the folder; a `fresh` one must not have been there. Sweeps what a killed run left."""
-    try:
-        folder.mkdir(parents=True, exist_ok=not fresh)
-        for path in folder.glob(".*.tmp"):
-            path.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
 
 
 def _logger(folder: Path) -> Any:
