@@ -238,13 +238,13 @@ class Helpers:
 
 def watch_parent() -> None:
     """Ends this process soon after the one that started it: it would wait for it for ever."""
-    parent = os.getppid()
+    parent, world = os.getppid(), os.environ.get("WORLD_SIZE")
 
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK)
         print(
-            f"gfnem: error: process 0 of {os.environ.get('WORLD_SIZE')} ended; go on with --resume",
+            f"gfnem: error: process 0 of {world} ended; go on with --resume",
             file=sys.stderr,
             flush=True,
         )

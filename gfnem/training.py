@@ -293,8 +293,13 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     except (TypeError, ValueError) as error:
         raise UserError(f"em: {error}") from error
     _check(module)
-    if module.has_policy:
-        _check_policy(module, data)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if module.has_policy:
+            _check_policy(module, data)
+        elif module.e_step == "exact" and module.model.log_marginal(data.batch([0])) is None:
+            raise UserError(
+                f"em: e_step exact: {type(module.model).__name__} gives no exact log marginal here"
+            )
     return data, module
 
 
@@ -372,11 +377,10 @@ def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
     objective, policy = module.objective, module.policy
     if not (objective.needs_flow or objective.needs_log_z):
         return
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        x = data.batch([0])
-        context = policy.encode(x, module.model)
-        trajectories = policy.sample(context, x, module.space, 1)
-        scores = policy.score(context, module.space, trajectories, flows=objective.needs_flow)
+    x = data.batch([0])
+    context = policy.encode(x, module.model)
+    trajectories = policy.sample(context, x, module.space, 1)
+    scores = policy.score(context, module.space, trajectories, flows=objective.needs_flow)
     for needed, value, what in (
         (objective.needs_flow, scores.log_flow, "flows of states"),
         (objective.needs_log_z, scores.log_z, "log Z(x)"),
