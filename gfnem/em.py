@@ -7,9 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins import MixedPrecision
-from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from gfnem.averages import Averages
@@ -21,15 +18,8 @@ from gfnem.moves import metropolis
 from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
 from gfnem.policy import Policy, Scores
 from gfnem.posterior import Posterior
-from gfnem.processes import (
-    average_gradients,
-    gather,
-    mean,
-    new_stream,
-    own_rank,
-    own_stream,
-    world_size,
-)
+from gfnem.processes import average_gradients, gather, mean, own_rank, world_size
+from gfnem.random_streams import new_stream, own_stream, random_state, set_random_state
 from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share, check_arguments
 from gfnem.refinement import refine
 from gfnem.sampling import ON_POLICY, Exploration
@@ -37,6 +27,7 @@ from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
 from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import EnergyModel, Target
+from gfnem.trainers import check_trainer, leave_gradients_alone, loss_scaler
 
 
 class GFlowNetEM(pl.LightningModule):
@@ -239,7 +230,7 @@ class GFlowNetEM(pl.LightningModule):
     def configure_callbacks(self) -> list:
         """None; but it is the first that Lightning asks, and so the place to refuse a Trainer."""
         if self._trainer is not None:
-            _check_trainer(self.trainer)
+            check_trainer(self.trainer)
         return []
 
     def on_fit_start(self) -> None:
@@ -278,12 +269,8 @@ class GFlowNetEM(pl.LightningModule):
     def training_step(self, x: Any, batch_idx: int) -> None:
         """One update: an E-step, an M-step, or both, as `timing` says."""
         self._observations = len(x)
-        if world_size() > 1 and self._trainer is not None:
-            # Two losses, each of one network: the gradients are averaged in `_descend`, and
-            # DistributedDataParallel, which waits for every parameter at once, must not.
-            wrapped = self.trainer.strategy.model
-            if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
-                wrapped.require_backward_grad_sync = False
+        if self._trainer is not None:
+            leave_gradients_alone(self.trainer)
         self.model.follow(int(self.m_updates))
         with self.model.unchanged():
             if self.e_step == "exact":
@@ -460,7 +447,7 @@ class GFlowNetEM(pl.LightningModule):
         self.manual_backward(loss)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._stop_agreed = average_gradients(parameters, self._observations, self._stop_asked)
-        scaler = self._scaler()
+        scaler = None if self._trainer is None else loss_scaler(self.trainer)
         # gradients of 16-mixed are larger by the scale, and so is the limit
         clip = self.clip if scaler is None else self.clip * scaler.get_scale()
         finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, clip)))
@@ -473,13 +460,6 @@ class GFlowNetEM(pl.LightningModule):
                 f"update {int(self.updates)}: no finite gradient of the {part} for 20 steps; lower "
                 f"its learning rate ({rate}) or em.clip"
             )
-
-    def _scaler(self) -> Any | None:
-        """What scales the loss of 16-bit training, if anything does."""
-        if self._trainer is None:
-            return None
-        plugin = self.trainer.precision_plugin
-        return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
     def _follow(self, loss: Tensor) -> None:
         """Moves the E-loss's average; with several processes, by their mean, alike on each."""
@@ -499,7 +479,7 @@ class GFlowNetEM(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Gives validation a random stream of its own, so that it does not disturb training."""
         self._held_out = []
-        self._training_rng = _random_state()
+        self._training_rng = random_state()
 
     def validation_step(self, x: Any, batch_idx: int) -> None:
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
@@ -523,7 +503,7 @@ class GFlowNetEM(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs `nll` a unit, `elbo_gap` an observation and the relative `ess`."""
         self._log_held_out("val")
-        _set_random_state(self._training_rng)
+        set_random_state(self._training_rng)
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -534,7 +514,7 @@ class GFlowNetEM(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs what `on_validation_epoch_end` logs."""
         self._log_held_out("test")
-        _set_random_state(self._training_rng)
+        set_random_state(self._training_rng)
 
     def _log_held_out(self, prefix: str) -> None:
         parts = [part for parts in gather(self._held_out) for part in parts]
@@ -559,7 +539,7 @@ class GFlowNetEM(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the random generators' states: a resumed run draws what it would have drawn."""
-        checkpoint["rng"] = gather(_random_state())
+        checkpoint["rng"] = gather(random_state())
         checkpoint["averages"] = gather(self._averages.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -575,43 +555,10 @@ class GFlowNetEM(pl.LightningModule):
         if self._rng is None:
             return
         if len(self._rng) == world_size():
-            _set_random_state(self._rng[own_rank() if world_size() > 1 else 0])
+            set_random_state(self._rng[own_rank() if world_size() > 1 else 0])
         else:
             new_stream(self._rng[0]["cpu"], own_rank())
         self._rng = None
-
-
-def _check_trainer(trainer: pl.Trainer) -> None:
-    """Refuses Trainer settings that cannot mean here what they say.
-
-    Raises:
-        MisconfigurationException: naming what to use in their place.
-    """
-    precision, strategy = str(trainer.precision), type(trainer.strategy).__name__
-    mixed = precision.replace("true", "mixed")
-    alone = trainer.world_size == 1 or isinstance(trainer.strategy, DDPStrategy)
-    for wrong, what in (
-        (trainer.gradient_clip_val, "gradient_clip_val: use GFlowNetEM(clip=...)"),
-        (trainer.max_steps != -1, "max_steps counts each network's steps: use max_updates"),
-        (trainer.accumulate_grad_batches != 1, "accumulate_grad_batches: use larger batches"),
-        (precision in ("16-true", "bf16-true"), f"precision {precision}: use {mixed}"),
-        (not alone, f"strategy {strategy}: several processes train with ddp"),
-    ):
-        if wrong:
-            raise MisconfigurationException(f"GFlowNetEM: {what}")
-
-
-def _random_state() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
 
 
 def _schedule(value: Any) -> float | Anneal:

@@ -7,10 +7,8 @@ is trained, is decided from the same numbers everywhere.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -104,24 +102,6 @@ def average_gradients(parameters: Sequence[Tensor], weight: float, vote: bool = 
     return voted > 0
 
 
-def own_stream(rank: int) -> None:
-    """Gives this process random numbers of its own; those of rank 0 stay as they are."""
-    if rank:
-        torch.manual_seed((torch.initial_seed() * 1_000_003 + rank) % 2**63)
-        random.seed(torch.initial_seed())
-
-
-def new_stream(state: Tensor, rank: int) -> None:
-    """Random numbers for a process that goes on with the run of another number of processes.
-
-    Args:
-        state: a generator's state in the checkpoint.
-        rank: of this process.
-    """
-    digest = hashlib.sha256(state.cpu().numpy().tobytes() + str(rank).encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
-
-
 # ------------------------------------------------------------------ starting and watching them
 
 
@@ -180,6 +160,7 @@ class Helpers:
         for local in range(1, devices):
             environment = {
                 **os.environ,
+                "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
                 "LOCAL_RANK": str(local),
                 "RANK": str(node * devices + local),
             }

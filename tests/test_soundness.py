@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_stays_out_of_the_average():
 
 def test_a_policy_that_never_has_a_finite_gradient_is_reported():
     module = make(objective=Explodes(range(100)), max_updates=60)
-    with pytest.raises(UserError, match=r"no finite gradient of the policy .* em\.policy_lr"):
+    with pytest.raises(UserError, match=r"no finite gradient of the policy .*em\.policy_lr"):
         fit(module, BitData(interval=60))
     assert int(module.updates) < 25
 
