@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.images.drawing import draw_all
 from gfnem.images.evaluation import likelihoods, summary
+from gfnem.ranges import Amount, Count, PartialShare, Range, Seed
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -42,17 +43,17 @@ class Images(DataModule):
     def __init__(
         self,
         source: str = "digits",
-        rows: int = 2,
-        columns: int = 2,
-        codes: int = 16,
-        threshold: float = 0.5,
-        validation: int = 200,
-        test_images: int | None = 1000,
-        test_samples: int = 5000,
-        chunk: int = 20_000,
-        batch_size: int = 32,
-        interval: int = 500,
-        seed: int | None = None,
+        rows: Count = 2,
+        columns: Count = 2,
+        codes: Annotated[int, Range(2)] = 16,
+        threshold: PartialShare = 0.5,
+        validation: Amount = 200,
+        test_images: Count | None = 1000,
+        test_samples: Count = 5000,
+        chunk: Count = 20_000,
+        batch_size: Count = 32,
+        interval: Count = 500,
+        seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.source, self.threshold = source, threshold

@@ -16,6 +16,7 @@ from gfnem.errors import UserError
 from gfnem.files import read_lines
 from gfnem.mixtures.model import petal_offsets
 from gfnem.mixtures.policy import learned_posterior
+from gfnem.ranges import Count, Finite, Positive, Seed
 
 #: centres that neighbours can be mistaken for: petals of adjacent super-clusters coincide
 CENTRES = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
@@ -44,15 +45,15 @@ class Petals(DataModule):
     def __init__(
         self,
         path: str | None = None,
-        points: int = 800,
-        centres: Sequence[Sequence[float]] = CENTRES,
-        clusters: int = 4,
-        petals: int = 4,
-        distance: float = 1.0,
-        sd: float = 0.25,
-        batch_size: int = 200,
-        interval: int = 50,
-        seed: int | None = None,
+        points: Count = 800,
+        centres: Sequence[Sequence[Finite]] = CENTRES,
+        clusters: Count = 4,
+        petals: Count = 4,
+        distance: Positive = 1.0,
+        sd: Positive = 0.25,
+        batch_size: Count = 200,
+        interval: Count = 50,
+        seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.petals, self.distance, self.sd = petals, distance, sd
@@ -60,8 +61,8 @@ class Petals(DataModule):
         self.centres: Tensor | None = None
         if path is None:
             self.centres = torch.tensor(centres, dtype=torch.float)
-            if self.centres.dim() != 2 or self.centres.shape[1] != 2 or points < 1:
-                raise ValueError("needs points >= 1 and centres as [x, y] pairs")
+            if self.centres.dim() != 2 or self.centres.shape[1] != 2:
+                raise ValueError("centres must be [x, y] pairs")
             offsets = petal_offsets(petals, distance)
             self.points = generate(self.centres, offsets, sd, points, generator)
             clusters = len(self.centres)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gfnem.mixtures.space import PetalSpace, PetalState
 from gfnem.policy import Policy, Step
+from gfnem.ranges import Amount, Count, Positive
 from gfnem.target import Target
 
 
@@ -29,11 +30,11 @@ class PetalPolicy(Policy):
 
     def __init__(
         self,
-        clusters: int = 4,
-        petals: int = 4,
-        hidden: int = 64,
-        layers: int = 2,
-        scale: float = 1.0,
+        clusters: Count = 4,
+        petals: Count = 4,
+        hidden: Count = 64,
+        layers: Amount = 2,
+        scale: Positive = 1.0,
     ):
         super().__init__()
         self.clusters, self.petals, self.scale = clusters, petals, scale

@@ -14,6 +14,7 @@ from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
@@ -49,13 +50,11 @@ class ForestPolicy(Policy):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int | None = None,
-        dim: int = 64,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 64,
         use_prior: bool = True,
     ):
-        if vocab_size is None or nonterminals is None:
-            raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         self.encoder = SpanEncoder(vocab_size, dim, PROFILE * nonterminals if use_prior else 0)

@@ -155,9 +155,6 @@ def train_prior(
     Raises:
         UserError: if the treebank or the file's place is unusable.
     """
-    for name, number in (("updates", updates), ("dim", dim), ("chains", chains), ("moves", moves)):
-        if number < 1:
-            raise UserError(f"--{name} {number}: at least 1 is needed")
     if Path(out).exists():
         raise UserError(f"{out} exists already; choose another --out")
     train, summary = read_brackets(data, max_length)

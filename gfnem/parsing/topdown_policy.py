@@ -21,6 +21,7 @@ from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact, PartialShare
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
@@ -54,15 +55,13 @@ class TopDownPolicy(Policy):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int | None = None,
-        dim: int = 128,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 128,
         use_prior: bool = True,
         parent_conditioned: bool | None = None,
-        dropout: float = 0.2,
+        dropout: PartialShare = 0.2,
     ):
-        if vocab_size is None or nonterminals is None:
-            raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         features = PROFILE * nonterminals if use_prior else 0
