@@ -263,7 +263,7 @@ def test_a_module_of_a_package_is_named_with_dots(monkeypatch, tmp_path):
     shutil.copy(MY_GRAMMAR, package / "models.py")
     monkeypatch.syspath_prepend(str(package.parent))
     spec = {"class_path": "lab.models.MyGrammar", "init_args": {"vocab_size": 3}}
-    with pytest.raises(UserError, match="--code lab.models"), trust.opening(spec):
+    with pytest.raises(UserError, match=r"--code lab\.models"), trust.opening(spec):
         build(spec, Target)
     trust.use_code(["lab.models"])
     with trust.opening(spec):
