@@ -187,6 +187,8 @@ class BitModel(GenerativeModel):
 class BitPolicy(Policy):
     """A small network with learned forward and backward policies, flows and log Z."""
 
+    log_z_parts = ("normaliser",)
+
     def __init__(self, sizes=SIZES, hidden: int = 32, uniform_backward=False, scale=1.0):
         super().__init__()
         self.kinds, self.places = len(sizes), max(sizes)

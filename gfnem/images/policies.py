@@ -146,6 +146,8 @@ class RasterPolicy(CodePolicy):
         flow: whether `log F(s|x)` is learned (for objectives that need it).
     """
 
+    log_z_parts = ("log_z_head",)
+
     def __init__(
         self,
         height: Fact = None,
@@ -204,6 +206,8 @@ class AnyOrderPolicy(Policy):
         flow: whether `log F(s|x)` is learned.
         backward: whether the backward policy is learned; uniform if not.
     """
+
+    log_z_parts = ("log_z_head",)
 
     def __init__(
         self,

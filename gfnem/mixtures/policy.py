@@ -28,6 +28,8 @@ class PetalPolicy(Policy):
             from one choice to another.
     """
 
+    log_z_parts = ("normaliser",)
+
     def __init__(
         self,
         clusters: Count = 4,

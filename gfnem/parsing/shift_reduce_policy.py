@@ -71,6 +71,11 @@ class ShiftReducePolicy(Policy):
         for parameter in self.value.parameters():
             nn.init.zeros_(parameter)
 
+    def serve(self, target: Target) -> None:
+        """Gives up what reads the generator's states where the target is none."""
+        if not isinstance(target, RNNG):
+            self.use_prior, self.memory = False, None
+
     def encode(self, x: Sentences, target: Target | None = None) -> Reading:
         """Reads the sentences, one network call."""
         places = self.ends(self.encoder.fences(x)).flatten(0, 1).chunk(3, 1)

@@ -53,6 +53,8 @@ class TopDownPolicy(Policy):
         dropout: of the network, in training.
     """
 
+    log_z_parts = ("own.single_score",)
+
     def __init__(
         self,
         vocab_size: Fact = None,
@@ -76,9 +78,12 @@ class TopDownPolicy(Policy):
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
 
     def serve(self, target: Target) -> None:
-        """Gives up its own rules where the target's take their place."""
+        """Keeps either its own rules or what it needs to follow the target's."""
         if self._follows(target):
             self.own = None
+        else:
+            self.use_prior = False
+            self.encoder.without_features()
 
     def _follows(self, target: Target | None) -> bool:
         return self.use_prior and hasattr(target, "potentials")

@@ -11,6 +11,7 @@ with exhaustive search:
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.testing.latent_space import LatentSpaceTestCase
+from gfnem.testing.policy import PolicyTestCase
 from gfnem.testing.target import TargetTestCase
 
-__all__ = ["LatentSpaceTestCase", "TargetTestCase", "enumerate_trajectories"]
+__all__ = ["LatentSpaceTestCase", "PolicyTestCase", "TargetTestCase", "enumerate_trajectories"]
