@@ -124,7 +124,7 @@ def train_vqvae(
     decoder = [model.dictionary, *model.decoder.parameters()]
     optimizer = torch.optim.Adam([*decoder, *encoder.parameters()])
     used = torch.zeros(model.codes, dtype=torch.bool, device=model.dictionary.device)
-    loss = torch.tensor(torch.nan)
+    loss = torch.tensor(torch.nan, device=model.dictionary.device)
     for update in range(updates):
         x = batch(update)
         optimizer.param_groups[0]["lr"] = value_at(lr, update)
@@ -168,7 +168,7 @@ def fit_prior(
     if model.prior is None:
         raise ValueError("a uniform prior has nothing to fit")
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=lr)
-    loss = torch.tensor(torch.nan)
+    loss = torch.tensor(torch.nan, device=model.dictionary.device)
     for update in range(updates):
         loss = -model.log_prior_probability(codes(update)).mean()
         optimizer.zero_grad()

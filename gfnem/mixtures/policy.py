@@ -96,9 +96,11 @@ def learned_posterior(policy: Policy, space: PetalSpace, x: Tensor, target: Targ
     passed on from state to child.
     """
     cluster, petal = torch.meshgrid(
-        torch.arange(-1, space.clusters), torch.arange(-1, space.petals), indexing="ij"
+        torch.arange(-1, space.clusters, device=x.device),
+        torch.arange(-1, space.petals, device=x.device),
+        indexing="ij",
     )
-    cluster, petal = cluster.reshape(1, -1).to(x.device), petal.reshape(1, -1).to(x.device)
+    cluster, petal = cluster.reshape(1, -1), petal.reshape(1, -1)
     state = PetalState(cluster.expand(len(x), -1), petal.expand(len(x), -1))
     output = policy(policy.encode(x, target), state)
     allowed = space.forward_mask(state)

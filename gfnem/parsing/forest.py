@@ -93,7 +93,8 @@ class ForestSpace(LatentSpace):
         state = self.initial_state(x, z.samples)
         if z.left.shape[2] == 0:
             return state
-        order = torch.where(z.mask(), z.split - 1, torch.arange(z.left.shape[2]).to(z.split))
+        place = torch.arange(z.left.shape[2], device=z.split.device)
+        order = torch.where(z.mask(), z.split - 1, place)
         left, right, label = (
             torch.zeros_like(part).scatter(2, order, part) for part in (z.left, z.right, z.label)
         )

@@ -64,7 +64,8 @@ class TreebankShapes(SideInformation):
         """`()` mean `log p(brackets)`, nats a tree, of a batch of trees of like length."""
         brackets = self._read[0]
         size = min(self.batch_size, len(brackets))
-        order = (brackets.lengths + torch.rand(len(brackets))).argsort()
+        shuffle = torch.rand(len(brackets), device=brackets.lengths.device)
+        order = (brackets.lengths + shuffle).argsort()
         start = int(torch.randint(-(-len(order) // size), ())) * size
         rows = order[start : start + size]
         device = next(model.parameters()).device

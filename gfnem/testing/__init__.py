@@ -10,8 +10,16 @@ with exhaustive search:
 """
 
 from gfnem.enumeration import enumerate_trajectories
+from gfnem.testing.common import DevicesNamed, devices
 from gfnem.testing.latent_space import LatentSpaceTestCase
 from gfnem.testing.policy import PolicyTestCase
 from gfnem.testing.target import TargetTestCase
 
-__all__ = ["LatentSpaceTestCase", "PolicyTestCase", "TargetTestCase", "enumerate_trajectories"]
+__all__ = [
+    "DevicesNamed",
+    "LatentSpaceTestCase",
+    "PolicyTestCase",
+    "TargetTestCase",
+    "devices",
+    "enumerate_trajectories",
+]

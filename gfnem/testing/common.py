@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import sys
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gfnem.component import build
 
@@ -36,6 +39,49 @@ class Rows:
         if hasattr(z, "select"):
             return z.select(torch.tensor([row]))
         return type(z)(*(getattr(z, f.name)[row : row + 1] for f in fields(z)))
+
+
+#: functions of torch that make a tensor where no other says on which device
+_FACTORIES = frozenset(
+    getattr(torch, name)
+    for name in (
+        "arange empty eye full linspace logspace ones rand randint randn randperm tensor "
+        "tril_indices triu_indices zeros"
+    ).split()
+)
+_TORCH = Path(torch.__file__).parent
+
+
+class DevicesNamed(TorchFunctionMode):
+    """Fails where a tensor is made on the default device: it would be wrong on any other.
+
+    So a machine without a GPU finds what would fail on one. What torch does inside is its own.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Looks at each call of torch, then makes it."""
+        kwargs = kwargs or {}
+        if func in _FACTORIES and kwargs.get("device") is None:
+            caller = sys._getframe(1)
+            if _TORCH not in Path(caller.f_code.co_filename).parents:
+                place = f"{Path(caller.f_code.co_filename).name}, line {caller.f_lineno}"
+                raise AssertionError(f"{place}: torch.{func.__name__} without a device")
+        return func(*args, **kwargs)
+
+
+def devices() -> list[str]:
+    """The devices that are there."""
+    return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def moved(value: Any, device: str) -> Any:
+    """An observation, a latent or a dataclass of tensors on another device."""
+    if hasattr(value, "to"):
+        return value.to(device)
+    if is_dataclass(value):
+        parts = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
+        return replace(value, **parts)
+    return value
 
 
 def rebuild(component: Any, base: type) -> Any:

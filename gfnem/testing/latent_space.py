@@ -15,7 +15,7 @@ from gfnem.enumeration import Enumeration, enumerate_trajectories, keys_of, tens
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories, concatenate, map_states
-from gfnem.testing.common import Rows, close, rebuild
+from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
 
 
 class LatentSpaceTestCase(Rows):
@@ -81,7 +81,7 @@ class LatentSpaceTestCase(Rows):
         allowed = space.forward_mask(state)
         for index in range(allowed.shape[-1]):
             taken = allowed[..., index]
-            action = torch.full(taken.shape, index)
+            action = torch.full(taken.shape, index, device=taken.device)
             child = space.step(state, action)
             undo = space.undo_of(state, action)
             permitted = space.backward_mask(child)
@@ -111,7 +111,7 @@ class LatentSpaceTestCase(Rows):
         assert self.same_state(state, start)[initial].all(), "there are two initial states"
         for index in range(allowed.shape[-1]):
             taken = allowed[..., index]
-            undo = torch.full(taken.shape, index)
+            undo = torch.full(taken.shape, index, device=taken.device)
             parent = space.unstep(state, undo)
             action = space.redo_of(state, undo)
             permitted = space.forward_mask(parent)
@@ -164,6 +164,25 @@ class LatentSpaceTestCase(Rows):
                 "padding changes the number of trajectories"
             )
 
+    def test_on_every_device(self):
+        """Walking there and back works on the devices that are there, and would on another."""
+        for device in devices():
+            space, x = self.make_space(), moved(self.make_x(), device)
+            with DevicesNamed():
+                found = enumerate_trajectories(space, x)
+                z, states = found.trajectories.latent, found.trajectories.states
+                state = concatenate(states)
+                for mask, step, back in (
+                    (space.forward_mask(state), space.step, space.undo_of),
+                    (space.backward_mask(state), space.unstep, space.redo_of),
+                ):
+                    action = mask.int().argmax(-1)
+                    step(state, action), back(state, action)
+                space.pick(x, z, torch.zeros_like(found.valid[:, :1], dtype=torch.long))
+                moves = space.moves()
+                if moves is not None:
+                    moves.propose(x, moves.initial(x, 2))
+
     # ------------------------------------------------------------------ a policy on it
 
     def _policy(self) -> tuple[LatentSpace, Any, Enumeration, Policy, Any]:
@@ -205,7 +224,7 @@ class LatentSpaceTestCase(Rows):
         """One-call scores, the policy's own and the generic ones, equal one state at a time."""
         space, _, found, policy, context = self._policy()
         paths = found.trajectories
-        log_pf = log_pb = torch.zeros(found.valid.shape)
+        log_pf = log_pb = torch.zeros(found.valid.shape, device=found.valid.device)
         for t in range(paths.actions.shape[2]):
             try:
                 before = policy(context, paths.states[t])
@@ -213,7 +232,7 @@ class LatentSpaceTestCase(Rows):
             except NotImplementedError:
                 raise SkipTest("the policy scores whole structures only") from None
             allowed = space.backward_mask(paths.states[t + 1])
-            backward = torch.zeros(allowed.shape) if after.backward is None else after.backward
+            backward = allowed * 0.0 if after.backward is None else after.backward
             forward = log_probability(before.forward, space.forward_mask(paths.states[t]))
             forward = forward.gather(2, paths.actions[:, :, t, None])[..., 0]
             backward = log_probability(backward, allowed)

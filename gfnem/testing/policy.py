@@ -9,9 +9,11 @@ import torch
 
 from gfnem.objectives import BalancedVarGrad, Objective, TrajectoryBalance
 from gfnem.policy import Policy
+from gfnem.refinement import refine
+from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, concatenate
 from gfnem.target import Target
-from gfnem.testing.common import rebuild
+from gfnem.testing.common import DevicesNamed, devices, moved, rebuild
 
 
 class PolicyTestCase:
@@ -119,6 +121,34 @@ class PolicyTestCase:
                 f"{', '.join(sorted(missed))} are reached only where log Z is learned, and are not "
                 "among log_z_parts"
             )
+
+    def test_on_every_device(self):
+        """A training step works on the devices that are there, and would on another.
+
+        Only the objectives that the policy serves are tried.
+        """
+        for device in devices():
+            for objective in self.make_objectives():
+                policy, target = self._served()
+                policy, target = policy.to(device), target.to(device)
+                space, x = self.make_space(), moved(self.make_x(), device)
+                with DevicesNamed():
+                    loss = self._loss(objective, policy, target, space, x)
+                    if loss is not None:
+                        loss.backward()
+                        self._draw(policy, target, space, x)
+
+    @torch.no_grad()
+    def _draw(self, policy, target, space, x) -> None:
+        """What is done with a policy beside training it: explored samples, and their refinement."""
+        policy.eval()
+        context = policy.encode(x, target)
+        z = policy.sample(context, x, space, 2, Exploration(1.5, 0.1)).latent
+        policy.score(context, space, policy.retrace(context, x, space, z))
+        try:
+            refine(policy, context, x, space, target, z, 1)
+        except NotImplementedError:  # a policy that scores whole structures only
+            pass
 
     def test_a_policy_that_serves_rebuilds(self):
         """Made again from plain data and told its target, it takes the weights of the first."""

@@ -13,7 +13,7 @@ import torch
 from gfnem.enumeration import tensors_of
 from gfnem.space import LatentSpace
 from gfnem.target import Target
-from gfnem.testing.common import Rows, close, rebuild
+from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
 
 
 class TargetTestCase(Rows):
@@ -144,6 +144,29 @@ class TargetTestCase(Rows):
         if partial is None:
             raise SkipTest("the target offers no partial_log_joint")
         close(partial, target.log_joint(x, z), self.tolerance, "partial_log_joint at the end")
+
+    @torch.no_grad()
+    def test_on_every_device(self):
+        """All that the target offers works on the devices that are there, and would on another."""
+        target, x, z = self._target()
+        values = target.log_joint(x, z)
+        for device in devices():
+            target, x, z = target.to(device), moved(x, device), moved(z, device)
+            with DevicesNamed():
+                close(target.log_joint(x, z).cpu(), values.cpu(), 1e-3, f"log_joint on {device}")
+                for given in (
+                    target.units(x),
+                    target.collapsed_log_joint(x, z),
+                    target.log_marginal(x),
+                    target.log_joint_given(x)(z),
+                ):
+                    assert given is None or given.device == target.log_joint(x, z).device
+                target.sample_posterior(x, 2)
+                try:
+                    if hasattr(target, "sample"):
+                        target.log_joint(*target.sample(3))
+                except NotImplementedError:
+                    pass
 
     @torch.no_grad()
     def test_spec_rebuilds(self):
