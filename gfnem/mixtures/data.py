@@ -21,6 +21,9 @@ from gfnem.ranges import Count, Finite, Positive, Seed
 #: centres that neighbours can be mistaken for: petals of adjacent super-clusters coincide
 CENTRES = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
 
+#: of a coordinate: squared distances must fit into single precision
+LARGEST = 1e15
+
 
 class Petals(DataModule):
     """The hierarchical mixture's data: super-clusters of petals, or points read from a file.
@@ -70,8 +73,9 @@ class Petals(DataModule):
             self.points = read_points(path)
         self.source = path or f"generated, seed {self.seed}"
         self.clusters = clusters
-        if len(self.points) < clusters:
-            raise UserError(f"{self.source}: {len(self.points)} points for {clusters} clusters")
+        different = len(self.points.unique(dim=0))
+        if different < clusters:
+            raise UserError(f"{self.source}: {different} different points for {clusters} clusters")
         chosen = torch.randperm(len(self.points), generator=generator)[:clusters]
         self.initial_means = self.points[chosen]
 
@@ -164,7 +168,7 @@ def read_points(path: str | os.PathLike) -> Tensor:
 
     Raises:
         UserError: naming file and line, if the file cannot be read, a line does not hold exactly
-            two finite numbers, or there is no point at all.
+            two numbers of a size to reckon with, or there is no point at all.
     """
     points = []
     for number, line in enumerate(read_lines(path), 1):
@@ -178,6 +182,8 @@ def read_points(path: str | os.PathLike) -> Tensor:
         if len(pair) != 2 or not all(map(math.isfinite, pair)):
             shown = line if len(line) <= 40 else line[:40] + "..."
             raise UserError(f"{path}, line {number}: expected two numbers, found {shown!r}")
+        if max(map(abs, pair)) > LARGEST:
+            raise UserError(f"{path}, line {number}: {max(pair, key=abs):g} is beyond {LARGEST:g}")
         points.append(pair)
     if not points:
         raise UserError(f"{path}: no points in it")
