@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -95,6 +96,9 @@ def in_one_line(message: str) -> str:
     keys = re.findall(r'Parser key "([^"]+)":', message)
     if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
         message = f'Parser key "{".".join(keys)}":' + message.split(f'Parser key "{keys[-1]}":')[-1]
+    if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
+        named = abstract[1] or message.split("Given value: ")[-1].split()[0]
+        return f"{'.'.join(keys)}: {_lacking(named)}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
     if key:
@@ -123,6 +127,15 @@ def in_one_line(message: str) -> str:
     ):
         text = re.sub(pattern, plainly, text)
     return f"{key[1]}: {text}" if key else text
+
+
+def _lacking(path: str) -> str:
+    """What is wrong with an abstract class that has just been imported."""
+    module, _, name = path.rpartition(".")
+    methods = getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())
+    if not methods:
+        return f"{path} is abstract; name a class that defines all its methods"
+    return f"{path} lacks methods that it must define: {', '.join(sorted(methods))}"
 
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:

@@ -105,7 +105,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UserError(f"{path} is not a {base.__name__}")
     if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
-        raise UserError(f"{path} lacks what a {base.__name__} must define: {lacking}")
+        raise UserError(f"{path} lacks methods that it must define: {lacking}")
     arguments = {
         name: build(value, Component, **facts) if _is_spec(value) else value
         for name, value in (spec.get("init_args") or {}).items()
@@ -117,6 +117,9 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
+        told = f"the data and the model tell: {', '.join(sorted(facts)) or 'nothing'}"
+        if isinstance(error, Missing):
+            raise UserError(f"{path}: {error} ({told})") from error
         unset = [
             name
             for name, parameter in list(parameters.items())[1:]
@@ -124,15 +127,9 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             and arguments.get(name) is None
         ]
-        # None where a number was wanted shows itself as a TypeError, wherever it is first used
-        untold = isinstance(error, Missing) or (isinstance(error, TypeError) and unset)
-        why = _untold(unset, facts) if untold else ""
-        raise UserError(f"{path}: {error}{why}") from error
-
-
-def _untold(unset: list[str], facts: Mapping[str, Any]) -> str:
-    told = ", ".join(sorted(facts)) or "nothing"
-    return f" (not set: {', '.join(unset)}; what the data and the model tell: {told})"
+        if isinstance(error, TypeError) and unset:  # None where a number was wanted, it may be
+            raise UserError(f"{path}: {error} (not set: {', '.join(unset)}; {told})") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def _is_spec(value: Any) -> bool:

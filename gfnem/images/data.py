@@ -25,8 +25,8 @@ class Images(DataModule):
 
     Args:
         source: `digits` (8x8, bundled with scikit-learn, no download), the path of an `.npz` file
-            with arrays `x_train` and `x_test` of uint8 or bool `(images, height, width)` (and
-            labels, which are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
+            with arrays `x_train` and `x_test` of uint8 or bool `(images, height, width)` (labels in
+            it are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
         rows: of the grid of codes.
         columns: of the grid of codes.
         codes: entries of the dictionary.
