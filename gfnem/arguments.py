@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from gfnem.errors import UserError
 from gfnem.files import read_text
+from gfnem.ranges import check_range, ranges_of
 
 
 class SettingsError(UserError):
@@ -27,8 +29,11 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
         text = super()._expand_help(action)
         text = re.sub(r"default: \{'class_path': '([\w.]+)'.*?\}", _last_name, text)
         text = re.sub(r"known subclasses: ([\w., ]+)", _names, text)
-        text = re.sub(r"Annotated\[(\w+), ([^\[\]]+)\]", r"\1, \2", text)
+        text = text.replace(", a finite number]", "]")  # any, that is
+        text = re.sub(r"Annotated\[(\w+)(, [^\[\]]+)?\]", r"\1\2", text)
         text = re.sub(r"type: Optional\[\w+\], ", "", text)
+        text = re.sub(r"Optional\[([^\[\]]+)\]", r"\1", text)
+        text = re.sub(r"Union\[([^\[\]]+)\]", _alternatives, text)
         text = text.replace(" | null", "").replace(", default: null", "")
         return re.sub(r"\s*\((?:type: str)?\)$", "", text)
 
@@ -40,6 +45,10 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
 
 def _last_name(match: re.Match) -> str:
     return f"default: {match[1].rpartition('.')[2]}"
+
+
+def _alternatives(match: re.Match) -> str:
+    return re.sub(r", (?=[A-Z])", " | ", match[1])  # classes; the rest are ranges of numbers
 
 
 def _names(match: re.Match) -> str:
@@ -65,8 +74,31 @@ class CommandParser(jsonargparse.ArgumentParser):
         raise SettingsError(f"{in_one_line(message)} (see {command} --help)") from ex
 
 
+def check_ranges(parser: jsonargparse.ArgumentParser, settings: jsonargparse.Namespace) -> None:
+    """Checks the numbers of a command against the ranges in the types of its flags.
+
+    (The settings of components are checked by these, when they are made.)
+
+    Raises:
+        UserError: naming the flag, its value and what is allowed.
+    """
+    for action in parser._subcommands_action.choices[settings.command]._actions:
+        for allowed in ranges_of(getattr(action, "_typehint", None)):
+            flag = max(action.option_strings, key=len)
+            try:
+                check_range(flag, settings[settings.command].get(action.dest), allowed)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+
 def in_one_line(message: str) -> str:
     """The library's account of what is wrong with a setting, shortened to what a person needs."""
+    keys = re.findall(r'Parser key "([^"]+)":', message)
+    if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
+        message = f'Parser key "{".".join(keys)}":' + message.split(f'Parser key "{keys[-1]}":')[-1]
+    if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
+        named = abstract[1] or message.split("Given value: ")[-1].split()[0]
+        return f"{'.'.join(keys)}: {_lacking(named)}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
     if key:
@@ -95,6 +127,15 @@ def in_one_line(message: str) -> str:
     ):
         text = re.sub(pattern, plainly, text)
     return f"{key[1]}: {text}" if key else text
+
+
+def _lacking(path: str) -> str:
+    """What is wrong with an abstract class that has just been imported."""
+    module, _, name = path.rpartition(".")
+    methods = getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())
+    if not methods:
+        return f"{path} is abstract; name a class that defines all its methods"
+    return f"{path} lacks methods that it must define: {', '.join(sorted(methods))}"
 
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:

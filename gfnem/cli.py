@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import sys
@@ -16,6 +18,7 @@ import jsonargparse
 from gfnem.arguments import (
     CommandParser,
     SettingsError,
+    check_ranges,
     classes_first,
     file_beside_run,
     help_on_chosen,
@@ -24,7 +27,8 @@ from gfnem.arguments import (
     values_of,
 )
 from gfnem.errors import Interrupted, UserError
-from gfnem.ranges import Count
+from gfnem.ranges import Count, NotNegative, Positive, Seed
+from gfnem.trust import opening, opening_run, signature_of, use_code
 
 #: what a run is made of when nothing else is asked for
 DEFAULTS = {
@@ -35,6 +39,8 @@ DEFAULTS = {
     "objective": "gfnem.objectives.BalancedVarGrad",
     "timing": "gfnem.schedules.EveryUpdate",
 }
+#: in a run folder (`gfnem.runs` says so too, but takes seconds to import)
+CONFIG = "config.yaml"
 #: constructor arguments that come from the data or the model, never from the user
 FACTS = {"vocab_size", "vocabulary"}
 
@@ -42,9 +48,6 @@ FACTS = {"vocab_size", "vocabulary"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, 130 when interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # a user's own model file is found as Python itself would find it
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         if not arguments:
             _parser(arguments).print_help(sys.stderr)
@@ -62,12 +65,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    arguments = _resumed(file_beside_run(arguments))
+    arguments = file_beside_run(arguments)
+    use_code(values_of("--code", arguments))
     files = values_of("--config", arguments)
+    if arguments[0] == "train":
+        # a user's own file is found where the user is, and beside the settings that name it
+        _search([os.getcwd(), *(os.path.dirname(os.path.abspath(file)) for file in files)])
+        if runs := values_of("--resume", arguments):
+            return _resume(runs[-1], arguments, files)
+    name, settings = _settings(arguments, files)
+    return _COMMANDS[name](settings)
+
+
+def _resume(run: str, arguments: list[str], files: list[str]) -> int:
+    """Goes on with a run: its own settings stand before the flags, which may change them."""
+    config = Path(run) / CONFIG
+    if not config.is_file():
+        raise UserError(f"{run}: no {CONFIG} in it, so there is no run to resume")
+    for value in (value for part in DEFAULTS for value in values_of(f"--{part}", arguments)):
+        with contextlib.suppress(ImportError, ValueError):  # the parser reports it
+            importlib.import_module(value.rpartition(".")[0])  # named by the user, not by the run
+    signed = signature_of(run)
+    arguments = [arguments[0], "--config", str(config), *arguments[1:]]
+    with opening(read_settings(config), signed, suspicious=True):
+        name, settings = _settings(arguments, [str(config), *files])
+    with opening(settings.as_dict(), signed):
+        return _COMMANDS[name](settings)
+
+
+def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse.Namespace]:
+    """The command and its settings, from flags and settings files."""
     contents = [read_settings(file) for file in files]
     arguments = classes_first(help_on_chosen(arguments, contents, DEFAULTS), DEFAULTS)
+    parser = _parser(arguments, contents)
     try:
-        settings = _parser(arguments, contents).parse_args(arguments)
+        settings = parser.parse_args(arguments)
     except SettingsError as error:
         # a setting that no flag speaks of can only come from a file
         name = str(error).split(":")[0].split()[-1].split(".")[-1].replace("_", "-")
@@ -75,17 +107,15 @@ def _run(arguments: list[str]) -> int:
         if files and name not in flags and "argument" not in str(error):
             raise UserError(f"{', '.join(files)}: {error}") from error
         raise
-    return _COMMANDS[settings.command](settings[settings.command])
+    check_ranges(parser, settings)
+    chosen = settings[settings.command]
+    chosen.pop("code", None)  # it is there already
+    return settings.command, chosen
 
 
-def _resumed(arguments: list[str]) -> list[str]:
-    """Puts the interrupted run's own settings before the flags, which may change them."""
-    if not (arguments[0] == "train" and (runs := values_of("--resume", arguments))):
-        return arguments
-    config = Path(runs[-1]) / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"{runs[-1]}: no config.yaml in it, so there is no run to resume")
-    return [arguments[0], "--config", str(config), *arguments[1:]]
+def _search(folders: list[str]) -> None:
+    """Has modules looked for in these folders too, after all other places."""
+    sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
 
 
 def _parser(
@@ -194,19 +224,20 @@ def _train_parser(
         help="run folder of an interrupted run to go on with, with its own settings; flags given "
         "beside it change them (a finished run goes on with a larger --max-updates)",
     )
+    _code_argument(parser)
     parser.add_argument(
-        "--max-updates", metavar="N", type=int, default=1000, help="updates to train for"
+        "--max-updates", metavar="N", type=Count, default=1000, help="updates to train for"
     )
     parser.add_argument(
         "--max-m-updates",
         metavar="N",
-        type=int | None,
+        type=Count | None,
         help="stop after so many M-updates",
     )
     parser.add_argument(
         "--seed",
         metavar="N",
-        type=int,
+        type=Seed,
         default=0,
         help="of weights and sampling, and of the data unless --dataset.seed is given",
     )
@@ -294,15 +325,16 @@ def _parse_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--samples",
         metavar="N",
-        type=int | None,
+        type=Count | None,
         help="trees to print with --decode sample (default 1); otherwise importance samples "
         "instead of exact inference",
     )
     _format_argument(parser)
+    _code_argument(parser)
     parser.add_argument(
-        "--max-length", metavar="N", type=int, default=150, help="longer lines are left out"
+        "--max-length", metavar="N", type=Count, default=150, help="longer lines are left out"
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
     return parser
 
 
@@ -323,22 +355,23 @@ def _evaluate_parser() -> jsonargparse.ArgumentParser:
         "--decode", choices=("map", "mbr"), default="mbr", help="how trees are chosen, as for parse"
     )
     parser.add_argument(
-        "--samples", metavar="N", type=int, default=64, help="importance samples a sentence"
+        "--samples", metavar="N", type=Count, default=64, help="importance samples a sentence"
     )
     parser.add_argument(
-        "--limit", metavar="N", type=int | None, help="evaluate only the first so many"
+        "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
     )
     parser.add_argument(
         "--max-length",
         metavar="N",
-        type=int,
+        type=Count,
         default=150,
         help="longer sentences are left out and counted",
     )
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="tables, or one JSON object"
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
+    _code_argument(parser)
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
     return parser
 
 
@@ -348,9 +381,10 @@ def _generate_parser() -> jsonargparse.ArgumentParser:
         description="Draw sentences of a trained model, with their trees.",
     )
     parser.add_argument("run", help="run folder or checkpoint")
-    parser.add_argument("-n", "--count", metavar="N", type=int, default=10, help="how many")
+    parser.add_argument("-n", "--count", metavar="N", type=Count, default=10, help="how many")
     _format_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
+    _code_argument(parser)
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
     return parser
 
 
@@ -376,25 +410,40 @@ def _prior_parser() -> jsonargparse.ArgumentParser:
         type=str | None,
         help="held-out trees (default: a tenth of the data)",
     )
-    parser.add_argument("--updates", metavar="N", type=int, default=1000, help="to train for")
+    parser.add_argument("--updates", metavar="N", type=Count, default=1000, help="to train for")
     parser.add_argument(
-        "--max-length", metavar="N", type=int, default=20, help="longer sentences are left out"
+        "--max-length", metavar="N", type=Count, default=20, help="longer sentences are left out"
     )
-    parser.add_argument("--dim", metavar="N", type=int, default=32, help="size of the network")
+    parser.add_argument("--dim", metavar="N", type=Count, default=32, help="size of the network")
     parser.add_argument(
-        "--chains", metavar="N", type=int, default=256, help="Markov chains that draw from it"
-    )
-    parser.add_argument(
-        "--moves", metavar="N", type=int, default=10, help="rotations tried by each in an update"
+        "--chains", metavar="N", type=Count, default=256, help="Markov chains that draw from it"
     )
     parser.add_argument(
-        "--penalty", metavar="W", type=float, default=1e-3, help="weight of the squared energies"
+        "--moves", metavar="N", type=Count, default=10, help="rotations tried by each in an update"
     )
     parser.add_argument(
-        "--rate", metavar="R", type=float, default=3e-3, help="learning rate at the start"
+        "--penalty",
+        metavar="W",
+        type=NotNegative,
+        default=1e-3,
+        help="weight of the squared energies",
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights and sampling")
+    parser.add_argument(
+        "--rate", metavar="R", type=Positive, default=3e-3, help="learning rate at the start"
+    )
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of weights and sampling")
     return parser
+
+
+def _code_argument(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--code",
+        metavar="FILE",
+        action="append",
+        type=str,
+        help="a Python file of yours, or a module, that holds classes which the run names; may be "
+        "repeated. Without it only gfnem's own classes are used, and yours in runs of your own",
+    )
 
 
 def _format_argument(parser: jsonargparse.ArgumentParser) -> None:
@@ -411,8 +460,6 @@ def _train(settings: jsonargparse.Namespace) -> int:
     from gfnem.output import forgiving_output
     from gfnem.training import quietly, train
 
-    if settings.max_updates < 1:
-        raise UserError(f"--max-updates {settings.max_updates}: at least 1 is needed")
     with forgiving_output():
         train(settings.as_dict(), quietly)
     return 0
@@ -437,7 +484,8 @@ def _evaluate(settings: jsonargparse.Namespace) -> int:
 
     options = _options(settings)
     run = options.pop("run")
-    module = load_run(run)
+    with opening_run(run):
+        module = load_run(run)
     if module.metadata.get("kind") == "text":
         from gfnem.parsing.commands import evaluate
 
@@ -445,7 +493,9 @@ def _evaluate(settings: jsonargparse.Namespace) -> int:
         return 0
     from gfnem.training import build_data
 
-    data = build_data(read_config(run))
+    config = read_config(run)
+    with opening(config, signature_of(run)):
+        data = build_data(config)
     figures = data.evaluate(module, options["data"])
     if options["format"] == "json":
         print(json.dumps(figures))

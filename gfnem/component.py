@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gfnem.errors import UserError
-from gfnem.ranges import checked
+from gfnem.ranges import Missing, checked
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -91,18 +91,21 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     """
     if spec is None or isinstance(spec, base):
         return spec
-    if not isinstance(spec, Mapping) or "class_path" not in spec:
+    if not _is_spec(spec):
         raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {spec!r}")
-    module_name, _, class_name = spec["class_path"].rpartition(".")
+    path = spec["class_path"]
+    module_name, _, class_name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
-            f"cannot import {spec['class_path']} ({error}); if it is your own file, run from its "
-            "folder or add that folder to PYTHONPATH"
+            f"cannot import {path} ({error}); if it is your own file, name it with --code FILE, or "
+            "run from its folder"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{spec['class_path']} is not a {base.__name__}")
+        raise UserError(f"{path} is not a {base.__name__}")
+    if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
+        raise UserError(f"{path} lacks methods that it must define: {lacking}")
     arguments = {
         name: build(value, Component, **facts) if _is_spec(value) else value
         for name, value in (spec.get("init_args") or {}).items()
@@ -114,8 +117,20 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{spec['class_path']}: {error}") from error
+        told = f"the data and the model tell: {', '.join(sorted(facts)) or 'nothing'}"
+        if isinstance(error, Missing):
+            raise UserError(f"{path}: {error} ({told})") from error
+        unset = [
+            name
+            for name, parameter in list(parameters.items())[1:]
+            if parameter.default in (None, parameter.empty)
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and arguments.get(name) is None
+        ]
+        if isinstance(error, TypeError) and unset:  # None where a number was wanted, it may be
+            raise UserError(f"{path}: {error} (not set: {', '.join(unset)}; {told})") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def _is_spec(value: Any) -> bool:
-    return isinstance(value, Mapping) and "class_path" in value
+    return isinstance(value, Mapping) and isinstance(value.get("class_path"), str)

@@ -28,6 +28,7 @@ from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import EnergyModel, Target
 from gfnem.trainers import check_trainer, leave_gradients_alone, loss_scaler
+from gfnem.trust import sign
 
 
 class GFlowNetEM(pl.LightningModule):
@@ -541,6 +542,7 @@ class GFlowNetEM(pl.LightningModule):
         """Adds the random generators' states: a resumed run draws what it would have drawn."""
         checkpoint["rng"] = gather(random_state())
         checkpoint["averages"] = gather(self._averages.state_dict())
+        checkpoint.setdefault("trust", sign(dict(self.hparams)))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random generators' states until training starts."""

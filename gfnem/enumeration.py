@@ -71,7 +71,7 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
         states.append(where(final, states[-1], space.step(states[-1], action)))
 
     def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
-        return torch.stack(tensors, 2) if tensors else torch.zeros(*final.shape, 0, dtype=dtype)
+        return torch.stack(tensors, 2) if tensors else final.new_zeros(*final.shape, 0, dtype=dtype)
 
     return Enumeration(
         Trajectories(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gfnem.component import Component
 from gfnem.policy import Scores
+from gfnem.ranges import NotNegative, Positive
 
 
 def log_ratio(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
@@ -182,9 +183,7 @@ class BalancedVarGrad(VarGrad):
 
     uses_flow = True
 
-    def __init__(self, local: float = 3.0):
-        if local < 0:
-            raise ValueError(f"local must not be negative, got {local}")
+    def __init__(self, local: NotNegative = 3.0):
         super().__init__()
         self.local = local
 
@@ -227,9 +226,7 @@ class SubTrajectoryBalance(Objective):
 
     needs_flow = True
 
-    def __init__(self, decay: float = 0.9, forward_looking: bool = False):
-        if decay <= 0:
-            raise ValueError(f"decay must be positive, got {decay}")
+    def __init__(self, decay: Positive = 0.9, forward_looking: bool = False):
         self.decay = decay
         self.forward_looking = forward_looking
 

@@ -57,8 +57,13 @@ class Policy(Component, nn.Module, ABC):
     override `sample` and `score` when it knows a faster way than one state after the other.
     """
 
-    #: names of submodules and parameters that only `log_z` uses; they may learn faster
+    #: names of submodules and parameters (`"head"`, `"rules.single"`) that only `log_z` uses, or
+    #: what follows from it; they may learn faster
     log_z_parts: tuple[str, ...] = ()
+
+    def is_for_log_z(self, name: str) -> bool:
+        """Whether a parameter, by its full name, belongs to `log_z_parts`."""
+        return any(f"{name}.".startswith(f"{part}.") for part in self.log_z_parts)
 
     def serve(self, target: Target) -> None:
         """Told once, before training, which target this policy is for.

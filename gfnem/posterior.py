@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class Posterior:
             scores = self.policy.score(self.context, self.space, trajectories)
             estimates.append(scores.log_pf.sum(2) - scores.log_pb.sum(2))
         stacked = torch.stack(estimates)
-        return stacked.logsumexp(0) - torch.tensor(float(rounds)).log()
+        return stacked.logsumexp(0) - math.log(rounds)
 
     @torch.no_grad()
     def log_weights(self, samples: int) -> tuple[Any, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
 from gfnem.moves import LocalMoves, metropolis
+from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
 from gfnem.space import LatentSpace, where
 from gfnem.target import Target
@@ -28,7 +29,12 @@ class BackAndForth(LocalMoves):
     """
 
     def __init__(
-        self, policy: Policy, context: Any, x: Any, space: LatentSpace, back: int | float = 0.5
+        self,
+        policy: Policy,
+        context: Any,
+        x: Any,
+        space: LatentSpace,
+        back: Annotated[int | float, Range(above=0)] = 0.5,
     ):
         self.policy, self.context, self.x, self.space = policy, context, x, space
         self.back = back

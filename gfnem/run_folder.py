@@ -16,6 +16,7 @@ from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.runs import BEST, CHECKPOINT, CURVES, METRICS
+from gfnem.trust import sign
 
 
 class RunFolder(pl.callbacks.Checkpoint):
@@ -28,10 +29,16 @@ class RunFolder(pl.callbacks.Checkpoint):
     Args:
         folder: the run folder.
         patience: validations without a lower held-out NLL after which training stops; None goes on.
+        settings: what the run is made of, for the signature that lets its user open it again.
     """
 
-    def __init__(self, folder: str | os.PathLike, patience: int | None = None):
-        self.folder, self.patience = Path(folder), patience
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        patience: int | None = None,
+        settings: dict[str, Any] | None = None,
+    ):
+        self.folder, self.patience, self.settings = Path(folder), patience, settings
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
         self._waited = 0
@@ -52,6 +59,12 @@ class RunFolder(pl.callbacks.Checkpoint):
         self.rows = [dict(row) for row in state_dict["rows"]]
         self._seconds = state_dict["seconds"]
         self.best, self._waited = state_dict.get("best"), state_dict.get("waited", 0)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: GFlowNetEM, checkpoint: dict[str, Any]
+    ) -> None:
+        """Signs the checkpoint as this user's own (see `gfnem.trust`)."""
+        checkpoint["trust"] = sign([self.settings, dict(pl_module.hparams)])
 
     @property
     def out_of_patience(self) -> bool:

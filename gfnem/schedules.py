@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 
 from gfnem.component import Component
-from gfnem.ranges import Scheduled
+from gfnem.ranges import Count, Finite, Scheduled
 
 
 class Anneal(Component, Scheduled):
@@ -22,11 +22,11 @@ class Anneal(Component, Scheduled):
         ValueError: if the arguments contradict each other.
     """
 
-    def __init__(self, start: float, end: float, updates: int, shape: str = "linear"):
+    def __init__(self, start: Finite, end: Finite, updates: Count, shape: str = "linear"):
         if shape not in ("linear", "exponential"):
             raise ValueError(f"shape is linear or exponential, not {shape!r}")
-        if updates < 1 or (shape == "exponential" and min(start, end) <= 0):
-            raise ValueError("needs updates >= 1, and positive ends for an exponential shape")
+        if shape == "exponential" and min(start, end) <= 0:
+            raise ValueError(f"start {start}, end {end}: an exponential shape needs positive ends")
         self.start, self.end, self.updates, self.shape = start, end, updates, shape
 
     def extremes(self) -> tuple[float, float]:
@@ -77,9 +77,7 @@ class EveryUpdate(Timing):
         m_every: likewise the model.
     """
 
-    def __init__(self, e_every: int = 1, m_every: int = 1):
-        if min(e_every, m_every) < 1:
-            raise ValueError("needs e_every >= 1 and m_every >= 1")
+    def __init__(self, e_every: Count = 1, m_every: Count = 1):
         self.e_every, self.m_every = e_every, m_every
 
     def e_step_due(self, updates):
@@ -100,7 +98,7 @@ class AdaptiveThreshold(Timing):
         level: the threshold, in the E-loss's own units; a number or an `Anneal` over M-updates.
     """
 
-    def __init__(self, level: float | Anneal):
+    def __init__(self, level: Finite | Anneal):
         self.level = level
 
     def e_step_due(self, updates):
@@ -124,9 +122,7 @@ class Alternating(Timing):
         m_updates: updates of the model in a row.
     """
 
-    def __init__(self, e_updates: int = 400, m_updates: int = 400):
-        if e_updates < 1 or m_updates < 1:
-            raise ValueError("both phases need at least one update")
+    def __init__(self, e_updates: Count = 400, m_updates: Count = 400):
         self.e_updates, self.m_updates = e_updates, m_updates
 
     def e_step_due(self, updates):

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from gfnem.component import Component
+from gfnem.ranges import NotNegative
 from gfnem.schedules import Anneal
 from gfnem.target import Target
 
@@ -22,7 +23,7 @@ class SideInformation(Component, ABC):
             an `Anneal` over M-updates.
     """
 
-    def __init__(self, weight: float | Anneal = 1.0):
+    def __init__(self, weight: NotNegative | Anneal = 1.0):
         self.weight = weight
 
     @abstractmethod

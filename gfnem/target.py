@@ -101,7 +101,8 @@ class Target(Component, nn.Module, ABC):
 
     def units(self, x: Any) -> Tensor:
         """`(batch,)` how many `unit`s each observation has (tokens of a sentence, say)."""
-        return torch.ones(len(x))
+        like = x if isinstance(x, Tensor) else next(self.parameters(), None)
+        return torch.ones(len(x), device=None if like is None else like.device)
 
 
 class GenerativeModel(Target):

@@ -25,6 +25,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gfnem.component import build
 from gfnem.data import DataModule
+from gfnem.devices import check as check_device
 from gfnem.em import GFlowNetEM
 from gfnem.errors import Interrupted, UserError
 from gfnem.esteps import E_STEPS
@@ -70,12 +71,11 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     if settings.get("shapes") is not None:
         settings = _with_shapes(settings)
     before()
-    if not 0 <= settings["seed"] < 2**32:
-        raise UserError(f"--seed {settings['seed']}: a number from 0 to 4294967295 is wanted")
+    check_device(settings["accelerator"], devices, settings["precision"])
     pl.seed_everything(settings["seed"], verbose=False)
     data, module = assemble(settings)
     already = _updates_done(checkpoint, module) if checkpoint else 0
-    record = RunFolder(folder, settings["patience"])
+    record = RunFolder(folder, settings["patience"], settings)
     trainer = _trainer(settings, record, devices, nodes)
     if not leads:
         _fit(trainer, module, data, checkpoint, folder)

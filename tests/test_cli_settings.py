@@ -90,7 +90,7 @@ def test_help_of_a_part_is_that_of_the_class_chosen(capsys, arguments, expected)
         (["train", "--devices", "0"], "devices"),
         (["train", "--dataset.grammar", "klingon"], "klingon"),
         (["train", "--dataset.interval", "0"], "at least 1"),
-        (["train", "--dataset.sentences", "0"], "sentences >= 1"),
+        (["train", "--dataset.sentences", "0"], "sentences 0: at least 1"),
         (["parse"], "missing: run"),
         (["parse", "x", "--decode", "best"], "'best'"),
         (["parse", "x", "--samples", "0"], "--samples 0"),

@@ -68,7 +68,7 @@ def test_what_is_not_plain_is_refused_by_name():
         ({"class_path": "toy.BitSpace"}, "not a Objective"),
         (
             {"class_path": "gfnem.objectives.SubTrajectoryBalance", "init_args": {"decay": -1}},
-            "decay must be positive",
+            "decay -1: more than 0 is needed",
         ),
         (
             {"class_path": "gfnem.objectives.SubTrajectoryBalance", "init_args": {"speed": 1}},

@@ -27,7 +27,7 @@ class Places:
     size: Tensor  # (batch, samples)
 
     def exists(self) -> Tensor:
-        return torch.arange(self.value.shape[2]) < self.size[..., None]
+        return torch.arange(self.value.shape[2], device=self.size.device) < self.size[..., None]
 
     def free(self) -> Tensor:
         return self.exists() & (self.value < 0)
@@ -44,8 +44,10 @@ class BitSpace(LatentSpace):
         self.ordered = self.one_path = ordered  # ordered: from left to right only
 
     def initial_state(self, x, samples):
-        size = self.sizes[x][:, None].expand(-1, samples)
-        return Places(torch.full((*size.shape, int(size.max())), -1), size.contiguous())
+        size = self.sizes.to(x.device)[x][:, None].expand(-1, samples)
+        return Places(
+            torch.full((*size.shape, int(size.max())), -1, device=x.device), size.contiguous()
+        )
 
     def final_state(self, x, z):
         state = self.initial_state(x, z.shape[1])
@@ -97,18 +99,22 @@ class BitFlips(LocalMoves):
         self.sizes, self.bias = torch.as_tensor(sizes), bias
 
     def initial(self, x, samples):
-        return torch.zeros(len(x), samples, int(self.sizes[x].max()), dtype=torch.long)
+        return x.new_zeros(len(x), samples, int(self.sizes[x].max()))
 
     def propose(self, x, z):
-        size = self.sizes[x][:, None].expand(z.shape[:2])
-        place = (torch.rand(z.shape[:2]) * size).long().clamp(max=max(z.shape[2] - 1, 0))
+        size = self.sizes.to(x.device)[x][:, None].expand(z.shape[:2])
+        place = (
+            (torch.rand(z.shape[:2], device=z.device) * size)
+            .long()
+            .clamp(max=max(z.shape[2] - 1, 0))
+        )
         if not z.shape[2]:
-            return z, torch.full(z.shape[:2], -torch.inf)
+            return z, torch.full(z.shape[:2], -torch.inf, device=z.device)
         bit = z.gather(2, place[..., None])[..., 0]
-        goes = torch.rand(bit.shape) < torch.where(bit == 1, 1 - self.bias, 1.0)
+        goes = torch.rand(bit.shape, device=bit.device) < torch.where(bit == 1, 1 - self.bias, 1.0)
         flipped = z.scatter(2, place[..., None], (1 - bit)[..., None])
         moved = goes & (size > 0)
-        log_stay = torch.tensor(1 - self.bias).log()
+        log_stay = torch.tensor(1 - self.bias, device=z.device).log()
         log_ratio = torch.where(bit == 1, -log_stay, log_stay)
         return torch.where(moved[..., None], flipped, z), torch.where(moved, log_ratio, -torch.inf)
 
@@ -130,14 +136,15 @@ class BitModel(GenerativeModel):
         width = bits.shape[2]
         one_hot = torch.stack([1 - bits, bits], 3) * written[..., None]
         unary = (one_hot * self.unary[x][:, None, :width]).sum((2, 3))
-        code = (bits * written * 2 ** torch.arange(width)).sum(2)
+        code = (bits * written * 2 ** torch.arange(width, device=bits.device)).sum(2)
         return unary, self.string[x].gather(1, code)
 
     def _table(self) -> list[Tensor]:
         """Unnormalised log weights of every string of each kind."""
         rows = []
         for kind, size in enumerate(self.sizes):
-            x, z = torch.tensor([kind]), strings(size)
+            x = torch.tensor([kind], device=self.unary.device)
+            z = strings(size).to(x.device)
             rows.append(sum(self._parts(x, z, torch.ones_like(z)))[0])
         return rows
 
@@ -145,7 +152,8 @@ class BitModel(GenerativeModel):
         return torch.cat(self._table()).logsumexp(0)
 
     def log_joint(self, x, z):
-        exists = torch.arange(z.shape[2]) < torch.tensor(self.sizes)[x][:, None, None]
+        sizes = torch.tensor(self.sizes, device=x.device)[x]
+        exists = torch.arange(z.shape[2], device=x.device) < sizes[:, None, None]
         unary, string = self._parts(x, z, exists.expand(z.shape).long())
         return unary + string - self._log_total()
 
@@ -159,12 +167,12 @@ class BitModel(GenerativeModel):
 
     @torch.no_grad()
     def sample_posterior(self, x, samples):
-        width = int(torch.tensor(self.sizes)[x].max())
-        z = torch.zeros(len(x), samples, width, dtype=torch.long)
+        width = int(torch.tensor(self.sizes, device=x.device)[x].max())
+        z = x.new_zeros(len(x), samples, width)
         for row, kind in enumerate(x.tolist()):
             size = self.sizes[kind]
             drawn = self.posterior(kind).multinomial(samples, replacement=True)
-            z[row, :, :size] = strings(size)[0][drawn]
+            z[row, :, :size] = strings(size)[0].to(x.device)[drawn]
         return z
 
     def posterior(self, kind: int) -> Tensor:
@@ -175,17 +183,21 @@ class BitModel(GenerativeModel):
     def sample(self, count):
         table = self._table()
         index = torch.cat(table).softmax(0).multinomial(count, replacement=True)
-        kinds = torch.cat([torch.full((len(row),), k) for k, row in enumerate(table)])
-        every = torch.zeros(len(kinds), self.places, dtype=torch.long)
+        kinds = torch.cat(
+            [torch.full((len(row),), k, device=row.device) for k, row in enumerate(table)]
+        )
+        every = kinds.new_zeros(len(kinds), self.places)
         for kind, size in enumerate(self.sizes):
-            every[kinds == kind, :size] = strings(size)[0]
+            every[kinds == kind, :size] = strings(size)[0].to(kinds.device)
         x = kinds[index]
-        width = int(torch.tensor(self.sizes)[x].max())
+        width = int(torch.tensor(self.sizes, device=x.device)[x].max())
         return x, every[index][:, None, :width]
 
 
 class BitPolicy(Policy):
     """A small network with learned forward and backward policies, flows and log Z."""
+
+    log_z_parts = ("normaliser",)
 
     def __init__(self, sizes=SIZES, hidden: int = 32, uniform_backward=False, scale=1.0):
         super().__init__()
@@ -207,7 +219,7 @@ class BitPolicy(Policy):
 
     def forward(self, context, state):
         value, width = state.value, state.value.shape[2]
-        shown = torch.full((*value.shape[:2], self.places), -1)
+        shown = value.new_full((*value.shape[:2], self.places), -1)
         shown[..., :width] = value
         features = nn.functional.one_hot(shown + 1, 3).flatten(2).to(self.normaliser)
         kind = nn.functional.one_hot(context, self.kinds).to(self.normaliser)[:, None]
@@ -245,4 +257,6 @@ class BitData(DataModule):
 
 def strings(size: int) -> Tensor:
     """`(1, 2 ** size, size)` all bit strings."""
-    return torch.tensor(list(itertools.product((0, 1), repeat=size)), dtype=torch.long)[None]
+    return torch.tensor(
+        list(itertools.product((0, 1), repeat=size)), dtype=torch.long, device="cpu"
+    )[None]

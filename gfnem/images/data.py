@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.images.drawing import draw_all
 from gfnem.images.evaluation import likelihoods, summary
+from gfnem.ranges import Amount, Count, PartialShare, Range, Seed
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,12 +25,12 @@ class Images(DataModule):
 
     Args:
         source: `digits` (8x8, bundled with scikit-learn, no download), the path of an `.npz` file
-            with arrays `x_train` and `x_test` of uint8 `(images, height, width)` (and labels, which
-            are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
+            with arrays `x_train` and `x_test` of uint8 or bool `(images, height, width)` (labels in
+            it are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
         rows: of the grid of codes.
         columns: of the grid of codes.
         codes: entries of the dictionary.
-        threshold: a pixel is white above this share of the brightest value there is.
+        threshold: a pixel is white above this share of the brightest value of the training images.
         validation: training images set aside for validation, the last ones.
         test_images: `evaluate` looks at the first so many test images; None for all.
         test_samples: importance samples for each test image.
@@ -42,17 +43,17 @@ class Images(DataModule):
     def __init__(
         self,
         source: str = "digits",
-        rows: int = 2,
-        columns: int = 2,
-        codes: int = 16,
-        threshold: float = 0.5,
-        validation: int = 200,
-        test_images: int | None = 1000,
-        test_samples: int = 5000,
-        chunk: int = 20_000,
-        batch_size: int = 32,
-        interval: int = 500,
-        seed: int | None = None,
+        rows: Count = 2,
+        columns: Count = 2,
+        codes: Annotated[int, Range(2)] = 16,
+        threshold: PartialShare = 0.5,
+        validation: Amount = 200,
+        test_images: Count | None = 1000,
+        test_samples: Count = 5000,
+        chunk: Count = 20_000,
+        batch_size: Count = 32,
+        interval: Count = 500,
+        seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.source, self.threshold = source, threshold
@@ -128,6 +129,10 @@ class Images(DataModule):
             the rest of `evaluation.summary`; `test_nll_exact` where all grids can be summed over.
         """
         images = self.images("test") if path is None else read(path, self.threshold)[1]
+        known = self.images("train").shape[1:]
+        if images.shape[1:] != known:
+            sizes = [f"{height}x{width}" for height, width in (images.shape[1:], known)]
+            raise UserError(f"{path}: images of {sizes[0]}, where the run knows {sizes[1]}")
         images = images[: self.test_images].to(module.device)
         figures = likelihoods(
             module.model, module.space, module.policy, images, self.test_samples, self.chunk
@@ -151,11 +156,11 @@ def read(source: str, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
         UserError: if the source cannot be read or does not hold images.
     """
     if source == "digits":
-        train, test, brightest = _digits()
+        train, test = _digits()
     elif source.startswith("hf:"):
-        train, test, brightest = _hub(source)
+        train, test = _hub(source)
     else:
-        train, test, brightest = _npz(source)
+        train, test = _npz(source)
     for name, images in (("training", train), ("test", test)):
         if images.ndim != 3 or not images.size:
             raise UserError(
@@ -166,21 +171,34 @@ def read(source: str, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
             f"{source}: training images are {train.shape[1]}x{train.shape[2]}, "
             f"test images {test.shape[1]}x{test.shape[2]}"
         )
-    white = threshold * brightest
-    return torch.from_numpy(train > white).float(), torch.from_numpy(test > white).float()
+    brightest = int(train.max())
+    if not brightest / 2 <= test.max() <= brightest * 2:
+        raise UserError(
+            f"{source}: pixels of training images go up to {brightest}, of test images to "
+            f"{test.max()}; both must be of one range"
+        )
+    binary = [torch.from_numpy(images > threshold * brightest).float() for images in (train, test)]
+    for name, images in zip(("training", "test"), binary, strict=True):
+        if images.min() == images.max():
+            colour = "white" if images.max() else "black"
+            raise UserError(
+                f"{source}: every pixel of the {name} images is {colour}: nothing is brighter "
+                f"or darker than {threshold:g} of {brightest}, the brightest value there is"
+            )
+    return binary[0], binary[1]
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray, int]:
+def _digits() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError("the digits come with scikit-learn: pip install gfnem[images]") from error
     images = load_digits().images
     order = np.random.default_rng(0).permutation(len(images))
-    return images[order[:1500]], images[order[1500:]], 16
+    return images[order[:1500]], images[order[1500:]]
 
 
-def _npz(path: str) -> tuple[np.ndarray, np.ndarray, int]:
+def _npz(path: str) -> tuple[np.ndarray, np.ndarray]:
     arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -197,12 +215,15 @@ def _npz(path: str) -> tuple[np.ndarray, np.ndarray, int]:
         # np.load gives a bare array for an .npy file, which is no context manager
         raise UserError(f"{path}: not an .npz file of plain arrays ({error})") from error
     for name, array in arrays.items():
-        if array.dtype != np.uint8:
-            raise UserError(f"{path}: {name} holds {array.dtype}, not uint8")
-    return arrays["x_train"], arrays["x_test"], 255
+        if array.dtype not in (np.uint8, np.bool_):
+            raise UserError(
+                f"{path}: {name} holds {array.dtype}, not uint8 or bool; numbers from 0 to 1 "
+                "are made such by (255 * x).astype('uint8')"
+            )
+    return arrays["x_train"].astype(np.uint8), arrays["x_test"].astype(np.uint8)
 
 
-def _hub(source: str) -> tuple[np.ndarray, np.ndarray, int]:
+def _hub(source: str) -> tuple[np.ndarray, np.ndarray]:
     name = source.removeprefix("hf:")
     try:
         import datasets
@@ -222,4 +243,4 @@ def _hub(source: str) -> tuple[np.ndarray, np.ndarray, int]:
         if len({picture.shape for picture in pictures}) != 1:
             raise UserError(f"{source}: the images of {part!r} are not of one size")
         parts.append(np.stack(pictures))
-    return parts[0], parts[1], 255
+    return parts[0], parts[1]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from gfnem.ranges import Fact, Range
 from gfnem.space import LatentSpace
 
 EMPTY = -1
@@ -23,14 +25,12 @@ class GridState:
     codes: Tensor
 
 
+#: how many codes a dictionary has, which the data tell
+Codes = Annotated[int, Range(2, needed=True)] | None
+
+
 class _Grid(LatentSpace):
-    def __init__(
-        self, rows: int | None = None, columns: int | None = None, codes: int | None = None
-    ):
-        if None in (rows, columns, codes):
-            raise ValueError("rows, columns and codes are needed; `Images` tells them")
-        if min(rows, columns) < 1 or codes < 2:
-            raise ValueError(f"needs a cell and two codes, got {rows}x{columns} of {codes}")
+    def __init__(self, rows: Fact = None, columns: Fact = None, codes: Codes = None):
         self.rows, self.columns, self.codes = rows, columns, codes
         self.cells = rows * columns
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gfnem.images.grids import Codes
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import CausalNet, Filling
 from gfnem.images.policies import ImageContext, RasterPolicy
+from gfnem.ranges import Amount, Count, Fact, NotNegative, Positive
 from gfnem.target import Target
 
 
@@ -63,18 +65,18 @@ class GuidedPolicy(RasterPolicy):
 
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
-        hidden: int = 128,
-        units: int = 16,
-        layers: int = 1,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
+        hidden: Count = 128,
+        units: Count = 16,
+        layers: Amount = 1,
         flow: bool = False,
-        trust: float = 0.05,
-        guess_weight: float = 3.0,
+        trust: Positive = 0.05,
+        guess_weight: NotNegative = 3.0,
     ):
         super().__init__(height, width, rows, columns, codes, channels, hidden, units, layers, flow)
         cells = rows * columns

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gfnem.images.grids import Codes
 from gfnem.images.networks import CausalNet, Decoder, pyramid
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.target import GenerativeModel
 
 
@@ -38,22 +40,20 @@ class DiscreteVAE(GenerativeModel):
 
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
         prior: str = "uniform",
-        prior_width: int = 16,
-        exact_limit: int = 65_536,
+        prior_width: Count = 16,
+        exact_limit: Amount = 65_536,
     ):
         super().__init__()
         if prior not in ("uniform", "autoregressive"):
             raise ValueError(f"prior is uniform or autoregressive, not {prior!r}")
         sizes = pyramid(height, width, rows, columns)
-        if codes is None:
-            raise ValueError("codes is needed; `Images` tells it")
         self.height, self.width, self.rows, self.columns = height, width, rows, columns
         self.codes, self.cells = codes, rows * columns
         self.exact_limit = exact_limit

@@ -10,10 +10,8 @@ def pyramid(height: int, width: int, rows: int, columns: int) -> list[tuple[int,
     """The sizes met on the way from the image to the grid, each half the last (rounded up).
 
     Raises:
-        ValueError: if halving never meets `rows` x `columns`, or a size is None.
+        ValueError: if halving never meets `rows` x `columns`.
     """
-    if None in (height, width, rows, columns):
-        raise ValueError("height, width, rows and columns are needed; `Images` tells them")
     sizes = [(height, width)]
     while sizes[-1] != (rows, columns):
         if sizes[-1] == (1, 1):

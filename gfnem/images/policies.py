@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from gfnem import sampling
-from gfnem.images.grids import EMPTY, GridState
+from gfnem.images.grids import EMPTY, Codes, GridState
 from gfnem.images.networks import CausalNet, Encoder, Residual, pyramid
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
@@ -145,17 +146,19 @@ class RasterPolicy(CodePolicy):
         flow: whether `log F(s|x)` is learned (for objectives that need it).
     """
 
+    log_z_parts = ("log_z_head",)
+
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
-        hidden: int = 128,
-        units: int = 32,
-        layers: int = 2,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
+        hidden: Count = 128,
+        units: Count = 32,
+        layers: Amount = 2,
         flow: bool = False,
     ):
         super().__init__()
@@ -204,17 +207,19 @@ class AnyOrderPolicy(Policy):
         backward: whether the backward policy is learned; uniform if not.
     """
 
+    log_z_parts = ("log_z_head",)
+
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
-        hidden: int = 128,
-        units: int = 16,
-        layers: int = 2,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
+        hidden: Count = 128,
+        units: Count = 16,
+        layers: Amount = 2,
         flow: bool = False,
         backward: bool = True,
     ):
@@ -275,14 +280,14 @@ class MeanFieldPolicy(CodePolicy):
 
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
-        hidden: int = 128,
-        units: int = 32,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
+        hidden: Count = 128,
+        units: Count = 32,
     ):
         super().__init__()
         self.encoder = Encoder(pyramid(height, width, rows, columns), channels, units, hidden)

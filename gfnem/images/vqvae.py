@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from gfnem.images.grids import Codes
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import Encoder, Residual, pyramid
 from gfnem.images.policies import CodePolicy
+from gfnem.ranges import Count, Fact
 from gfnem.schedules import Anneal, value_at
 from gfnem.target import Target
 
@@ -30,14 +32,14 @@ class NearestCode(CodePolicy):
 
     def __init__(
         self,
-        height: int | None = None,
-        width: int | None = None,
-        rows: int | None = None,
-        columns: int | None = None,
-        codes: int | None = None,
-        channels: int = 32,
-        hidden: int = 128,
-        units: int = 32,
+        height: Fact = None,
+        width: Fact = None,
+        rows: Fact = None,
+        columns: Fact = None,
+        codes: Codes = None,
+        channels: Count = 32,
+        hidden: Count = 128,
+        units: Count = 32,
     ):
         super().__init__()
         self.encoder = Encoder(pyramid(height, width, rows, columns), channels, units, hidden)
@@ -122,7 +124,7 @@ def train_vqvae(
     decoder = [model.dictionary, *model.decoder.parameters()]
     optimizer = torch.optim.Adam([*decoder, *encoder.parameters()])
     used = torch.zeros(model.codes, dtype=torch.bool, device=model.dictionary.device)
-    loss = torch.tensor(torch.nan)
+    loss = torch.tensor(torch.nan, device=model.dictionary.device)
     for update in range(updates):
         x = batch(update)
         optimizer.param_groups[0]["lr"] = value_at(lr, update)
@@ -166,7 +168,7 @@ def fit_prior(
     if model.prior is None:
         raise ValueError("a uniform prior has nothing to fit")
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=lr)
-    loss = torch.tensor(torch.nan)
+    loss = torch.tensor(torch.nan, device=model.dictionary.device)
     for update in range(updates):
         loss = -model.log_prior_probability(codes(update)).mean()
         optimizer.zero_grad()

@@ -16,9 +16,13 @@ from gfnem.errors import UserError
 from gfnem.files import read_lines
 from gfnem.mixtures.model import petal_offsets
 from gfnem.mixtures.policy import learned_posterior
+from gfnem.ranges import Count, Finite, Positive, Seed
 
 #: centres that neighbours can be mistaken for: petals of adjacent super-clusters coincide
 CENTRES = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
+
+#: of a coordinate: squared distances must fit into single precision
+LARGEST = 1e15
 
 
 class Petals(DataModule):
@@ -44,15 +48,15 @@ class Petals(DataModule):
     def __init__(
         self,
         path: str | None = None,
-        points: int = 800,
-        centres: Sequence[Sequence[float]] = CENTRES,
-        clusters: int = 4,
-        petals: int = 4,
-        distance: float = 1.0,
-        sd: float = 0.25,
-        batch_size: int = 200,
-        interval: int = 50,
-        seed: int | None = None,
+        points: Count = 800,
+        centres: Sequence[Sequence[Finite]] = CENTRES,
+        clusters: Count = 4,
+        petals: Count = 4,
+        distance: Positive = 1.0,
+        sd: Positive = 0.25,
+        batch_size: Count = 200,
+        interval: Count = 50,
+        seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
         self.petals, self.distance, self.sd = petals, distance, sd
@@ -60,8 +64,8 @@ class Petals(DataModule):
         self.centres: Tensor | None = None
         if path is None:
             self.centres = torch.tensor(centres, dtype=torch.float)
-            if self.centres.dim() != 2 or self.centres.shape[1] != 2 or points < 1:
-                raise ValueError("needs points >= 1 and centres as [x, y] pairs")
+            if self.centres.dim() != 2 or self.centres.shape[1] != 2:
+                raise ValueError("centres must be [x, y] pairs")
             offsets = petal_offsets(petals, distance)
             self.points = generate(self.centres, offsets, sd, points, generator)
             clusters = len(self.centres)
@@ -69,8 +73,9 @@ class Petals(DataModule):
             self.points = read_points(path)
         self.source = path or f"generated, seed {self.seed}"
         self.clusters = clusters
-        if len(self.points) < clusters:
-            raise UserError(f"{self.source}: {len(self.points)} points for {clusters} clusters")
+        different = len(self.points.unique(dim=0))
+        if different < clusters:
+            raise UserError(f"{self.source}: {different} different points for {clusters} clusters")
         chosen = torch.randperm(len(self.points), generator=generator)[:clusters]
         self.initial_means = self.points[chosen]
 
@@ -163,7 +168,7 @@ def read_points(path: str | os.PathLike) -> Tensor:
 
     Raises:
         UserError: naming file and line, if the file cannot be read, a line does not hold exactly
-            two finite numbers, or there is no point at all.
+            two numbers of a size to reckon with, or there is no point at all.
     """
     points = []
     for number, line in enumerate(read_lines(path), 1):
@@ -177,6 +182,8 @@ def read_points(path: str | os.PathLike) -> Tensor:
         if len(pair) != 2 or not all(map(math.isfinite, pair)):
             shown = line if len(line) <= 40 else line[:40] + "..."
             raise UserError(f"{path}, line {number}: expected two numbers, found {shown!r}")
+        if max(map(abs, pair)) > LARGEST:
+            raise UserError(f"{path}, line {number}: {max(pair, key=abs):g} is beyond {LARGEST:g}")
         points.append(pair)
     if not points:
         raise UserError(f"{path}: no points in it")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gfnem.mixtures.exact import log_joint_table, normalise, updated_means
 from gfnem.mixtures.space import PetalState
+from gfnem.ranges import Count, Finite, Positive
 from gfnem.target import GenerativeModel
 
 
@@ -41,17 +42,15 @@ class PetalMixture(GenerativeModel):
 
     def __init__(
         self,
-        initial_means: Sequence[Sequence[float]] | None = None,
-        petals: int = 4,
-        distance: float = 1.0,
-        sd: float = 0.25,
+        initial_means: Sequence[Sequence[Finite]] | None = None,
+        petals: Count = 4,
+        distance: Positive = 1.0,
+        sd: Positive = 0.25,
     ):
         super().__init__()
         means = torch.tensor([] if initial_means is None else initial_means, dtype=torch.float)
         if means.dim() != 2 or means.shape[1] != 2:
             raise ValueError("initial_means must be one [x, y] pair for each super-cluster")
-        if petals < 1 or distance <= 0 or sd <= 0:
-            raise ValueError("needs petals >= 1, distance > 0 and sd > 0")
         self.clusters, self.petals, self.sd = len(means), petals, float(sd)
         self.means = nn.Parameter(means)
         self.register_buffer("offsets", petal_offsets(petals, distance))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gfnem.mixtures.space import PetalSpace, PetalState
 from gfnem.policy import Policy, Step
+from gfnem.ranges import Amount, Count, Positive
 from gfnem.target import Target
 
 
@@ -27,13 +28,15 @@ class PetalPolicy(Policy):
             from one choice to another.
     """
 
+    log_z_parts = ("normaliser",)
+
     def __init__(
         self,
-        clusters: int = 4,
-        petals: int = 4,
-        hidden: int = 64,
-        layers: int = 2,
-        scale: float = 1.0,
+        clusters: Count = 4,
+        petals: Count = 4,
+        hidden: Count = 64,
+        layers: Amount = 2,
+        scale: Positive = 1.0,
     ):
         super().__init__()
         self.clusters, self.petals, self.scale = clusters, petals, scale
@@ -93,9 +96,11 @@ def learned_posterior(policy: Policy, space: PetalSpace, x: Tensor, target: Targ
     passed on from state to child.
     """
     cluster, petal = torch.meshgrid(
-        torch.arange(-1, space.clusters), torch.arange(-1, space.petals), indexing="ij"
+        torch.arange(-1, space.clusters, device=x.device),
+        torch.arange(-1, space.petals, device=x.device),
+        indexing="ij",
     )
-    cluster, petal = cluster.reshape(1, -1).to(x.device), petal.reshape(1, -1).to(x.device)
+    cluster, petal = cluster.reshape(1, -1), petal.reshape(1, -1)
     state = PetalState(cluster.expand(len(x), -1), petal.expand(len(x), -1))
     output = policy(policy.encode(x, target), state)
     allowed = space.forward_mask(state)

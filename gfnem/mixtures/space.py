@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.ranges import Count
 from gfnem.space import LatentSpace
 
 
@@ -39,11 +40,9 @@ class PetalSpace(LatentSpace):
         ValueError: if `order` is neither, or a number is below 1.
     """
 
-    def __init__(self, clusters: int = 4, petals: int = 4, order: str = "cluster_first"):
+    def __init__(self, clusters: Count = 4, petals: Count = 4, order: str = "cluster_first"):
         if order not in ("cluster_first", "either"):
             raise ValueError(f"order is cluster_first or either, not {order!r}")
-        if clusters < 1 or petals < 1:
-            raise ValueError("needs at least one super-cluster and one petal")
         self.clusters, self.petals, self.order = clusters, petals, order
         self.one_path = order == "cluster_first"
 

@@ -67,9 +67,7 @@ def grow_trees(
     """
     batch, samples = roots.shape
     places = max_length - 1
-    left, right, split, label = torch.zeros(4, batch * samples * places, dtype=torch.long).to(
-        roots.device
-    )
+    left, right, split, label = roots.new_zeros(4, batch * samples * places)
     trees = torch.arange(batch * samples, device=roots.device)
     trees = trees[lengths.repeat_interleave(samples) > 1]
     slot, row = trees * places, trees.div(samples, rounding_mode="floor")

@@ -32,6 +32,7 @@ from gfnem.parsing.treebank import CONVENTION
 from gfnem.parsing.vocabulary import Vocabulary
 from gfnem.runs import load_run
 from gfnem.target import Target
+from gfnem.trust import opening_run
 
 #: lines parsed together; fewer than a training batch, so that a pipe is answered soon
 BATCH = 16
@@ -50,7 +51,6 @@ def parse(
     Raises:
         UserError: if the run or the file is unusable.
     """
-    _at_least_one(samples=samples, max_length=max_length)
     module = _load_text_run(run)
     reader = _Reader(module)
     source = sys.stdin.buffer if file == "-" else file
@@ -82,7 +82,6 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
     Raises:
         UserError: if the run is unusable or its model cannot sample.
     """
-    _at_least_one(count=count)
     module = _load_text_run(run)
     reader = _Reader(module)
     try:
@@ -123,7 +122,6 @@ def evaluate(
     Raises:
         UserError: if the data is unusable, or none is given and the run has no embedded grammar.
     """
-    _at_least_one(samples=samples, limit=limit, max_length=max_length)
     reader = _Reader(module)
     truth = None
     if data is None:
@@ -152,16 +150,11 @@ class _Reader:
 
 
 def _load_text_run(run: str) -> GFlowNetEM:
-    module = load_run(run)
+    with opening_run(run):
+        module = load_run(run)
     if module.metadata.get("kind") != "text":
         raise UserError(f"{run}: this run was not trained on text")
     return module
-
-
-def _at_least_one(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
 
 
 def _batches(lines: Iterator[Line], max_length: int, size: int) -> Iterator[list[Line]]:

@@ -76,7 +76,9 @@ def expected_uses(grammar: ParentGrammar) -> Tensor:
         raise ValueError("sentences of this grammar are infinitely long on the mean")
     start = rules.new_zeros(labels + 1, labels)
     start[labels] = root[:labels]
-    inner = torch.linalg.solve(torch.eye(len(step)).to(step) - step.T, start.flatten())
+    inner = torch.linalg.solve(
+        torch.eye(len(step), dtype=step.dtype, device=step.device) - step.T, start.flatten()
+    )
     uses = torch.einsum("pa,pac->ac", inner.view(labels + 1, labels), children)
     return torch.cat([uses, root[None]])
 

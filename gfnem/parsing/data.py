@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -18,6 +18,7 @@ from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar, load_grammar
 from gfnem.parsing.tabular_pcfg import TabularPCFG
 from gfnem.parsing.vocabulary import Vocabulary
+from gfnem.ranges import Amount, Count, Range, Seed
 
 
 class TextData(DataModule):
@@ -53,23 +54,21 @@ class TextData(DataModule):
         path: str | None = None,
         valid: str | None = None,
         grammar: str = "english",
-        sentences: int = 10_000,
+        sentences: Count = 10_000,
         tokenizer: str = "word",
         lower: bool = True,
         digits: bool = True,
         punctuation: bool = False,
-        min_length: int = 2,
-        max_length: int = 20,
-        min_count: int = 2,
-        max_vocabulary: int = 10_000,
-        valid_sentences: int = 500,
-        batch_size: int = 32,
-        interval: int = 100,
-        seed: int | None = None,
+        min_length: Count = 2,
+        max_length: Count = 20,
+        min_count: Count = 2,
+        max_vocabulary: Annotated[int, Range(2)] = 10_000,
+        valid_sentences: Amount = 500,
+        batch_size: Count = 32,
+        interval: Count = 100,
+        seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
-        if sentences < 1 or valid_sentences < 0 or min_count < 1:
-            raise ValueError("needs sentences >= 1, valid_sentences >= 0 and min_count >= 1")
         self.path, self.grammar, self.sentences = path, grammar, sentences
         self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
         self.lengths = {"min_length": min_length, "max_length": max_length}

@@ -31,6 +31,10 @@ class FenceEncoder(nn.Module):
             nn.init.zeros_(self.embedding.weight)
         self.lstm = nn.LSTM(dim, dim, batch_first=True, bidirectional=True)
 
+    def without_features(self) -> None:
+        """Gives up the layer for what else is known of each word: nothing ever will be."""
+        self.features = None
+
     def fences(self, x: Sentences, features: Tensor | None = None) -> Tensor:
         """`(batch, n + 1, 2 * dim)` states between words: before the first, ..., after the last.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gfnem.parsing.moves import TreeMoves
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Fact
 from gfnem.space import LatentSpace
 
 
@@ -78,9 +79,7 @@ class ForestSpace(LatentSpace):
 
     one_path = False
 
-    def __init__(self, nonterminals: int | None = None):
-        if nonterminals is None or nonterminals < 1:
-            raise ValueError("nonterminals must be at least 1")
+    def __init__(self, nonterminals: Fact = None):
         self.nonterminals = nonterminals
 
     def initial_state(self, x: Sentences, samples: int) -> ForestState:
@@ -94,7 +93,8 @@ class ForestSpace(LatentSpace):
         state = self.initial_state(x, z.samples)
         if z.left.shape[2] == 0:
             return state
-        order = torch.where(z.mask(), z.split - 1, torch.arange(z.left.shape[2]).to(z.split))
+        place = torch.arange(z.left.shape[2], device=z.split.device)
+        order = torch.where(z.mask(), z.split - 1, place)
         left, right, label = (
             torch.zeros_like(part).scatter(2, order, part) for part in (z.left, z.right, z.label)
         )

@@ -14,6 +14,7 @@ from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
@@ -49,13 +50,11 @@ class ForestPolicy(Policy):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int | None = None,
-        dim: int = 64,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 64,
         use_prior: bool = True,
     ):
-        if vocab_size is None or nonterminals is None:
-            raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         self.encoder = SpanEncoder(vocab_size, dim, PROFILE * nonterminals if use_prior else 0)
@@ -72,16 +71,26 @@ class ForestPolicy(Policy):
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)
 
+    def serve(self, target: Target) -> None:
+        """Gives up what only a target's rules would use, where it offers none that it can use."""
+        if not self._follows(target):
+            self.use_prior = False
+            self.encoder.without_features()
+
+    def _follows(self, target: Target | None) -> bool:
+        # bottom-up, what depends on the parent is not known yet
+        return (
+            self.use_prior
+            and hasattr(target, "potentials")
+            and not target.facts().get("parent_conditioned")
+        )
+
     def encode(self, x: Sentences, target: Target | None = None) -> ForestContext:
         """Span vectors, one network call."""
         potentials = profiles = None
-        if self.use_prior and hasattr(target, "potentials"):
+        if self._follows(target):
             with torch.no_grad():
                 potentials = target.potentials(x)
-            if not isinstance(potentials, RulePotentials):
-                potentials = None  # bottom-up, what depends on the parent is not known yet
-        if potentials is not None:
-            with torch.no_grad():
                 profiles = potentials.word_profiles()
         spans = span_chart(self.encoder(x, profiles), x.max_length)
         rows = torch.arange(len(x), device=spans.device)

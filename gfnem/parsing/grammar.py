@@ -18,6 +18,7 @@ from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count
 from gfnem.target import GenerativeModel
 
 
@@ -36,10 +37,8 @@ class TreeGrammar(GenerativeModel):
 
     unit = "token"
 
-    def __init__(self, nonterminals: int, preterminals: int, vocab_size: int):
+    def __init__(self, nonterminals: Count, preterminals: Count, vocab_size: Count):
         super().__init__()
-        if min(nonterminals, preterminals, vocab_size) < 1:
-            raise ValueError("a grammar needs at least one nonterminal, preterminal and word")
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
         self._kept: tuple | None = None  # see `unchanged`

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from gfnem.moves import LocalMoves
 from gfnem.parsing.choices import Nodes, grow_trees
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count, Range
 
 
 class TreeMoves(LocalMoves):
@@ -24,9 +27,9 @@ class TreeMoves(LocalMoves):
         rotations: share of proposals that are rotations.
     """
 
-    def __init__(self, nonterminals: int, rotations: float = 0.5):
-        if nonterminals < 1 or not 0 < rotations <= 1:
-            raise ValueError("needs nonterminals >= 1 and 0 < rotations <= 1")
+    def __init__(
+        self, nonterminals: Count, rotations: Annotated[float, Range(above=0, high=1)] = 0.5
+    ):
         self.nonterminals, self.rotations = nonterminals, rotations
 
     def initial(self, x: Sentences, samples: int) -> Trees:

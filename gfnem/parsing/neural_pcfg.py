@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammar import Grammar
+from gfnem.ranges import Count, Fact
 
 
 class _Residual(nn.Module):
@@ -29,13 +30,11 @@ class NeuralPCFG(Grammar):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int = 30,
-        preterminals: int = 60,
-        dim: int = 256,
+        vocab_size: Fact = None,
+        nonterminals: Count = 30,
+        preterminals: Count = 60,
+        dim: Count = 256,
     ):
-        if vocab_size is None:
-            raise ValueError("vocab_size is needed")
         super().__init__(nonterminals, preterminals, vocab_size)
         symbols = nonterminals + preterminals
         self.start = nn.Parameter(torch.empty(1, dim))

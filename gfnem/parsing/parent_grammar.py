@@ -22,6 +22,7 @@ from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count, Fact
 
 
 class ParentGrammar(TreeGrammar):
@@ -127,13 +128,11 @@ class NeuralParentPCFG(ParentGrammar):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int = 30,
-        preterminals: int = 60,
-        dim: int = 128,
+        vocab_size: Fact = None,
+        nonterminals: Count = 30,
+        preterminals: Count = 60,
+        dim: Count = 128,
     ):
-        if vocab_size is None:
-            raise ValueError("vocab_size is needed")
         super().__init__(nonterminals, preterminals, vocab_size)
         symbols = nonterminals + preterminals
         self.root = nn.Parameter(torch.zeros(symbols))

@@ -12,6 +12,7 @@ from torch.nn.functional import dropout, logsigmoid
 from gfnem.parsing.derivations import Derivations, preorder
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count, Fact, PartialShare
 from gfnem.target import GenerativeModel
 
 #: stacks whose next words' probabilities are held in memory at a time
@@ -43,11 +44,7 @@ class RNNG(GenerativeModel):
 
     unit = "token"
 
-    def __init__(self, vocab_size: int | None = None, dim: int = 128, dropout: float = 0.3):
-        if vocab_size is None or vocab_size < 1 or dim < 1:
-            raise ValueError("vocab_size and dim are needed, each at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"needs 0 <= dropout < 1, not {dropout}")
+    def __init__(self, vocab_size: Fact = None, dim: Count = 128, dropout: PartialShare = 0.3):
         super().__init__()
         self.vocab_size, self.dim, self.dropout = vocab_size, dim, dropout
         self.word = nn.Embedding(vocab_size, dim)

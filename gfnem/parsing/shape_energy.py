@@ -14,6 +14,7 @@ from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.parsing.heights import by_height
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count
 
 _KIND = "gfnem prior over tree shapes"
 
@@ -30,10 +31,8 @@ class ShapeEnergy(Component, nn.Module):
         dim: size of the vectors.
     """
 
-    def __init__(self, dim: int = 32):
+    def __init__(self, dim: Count = 32):
         super().__init__()
-        if dim < 1:
-            raise ValueError("dim must be at least 1")
         self.word = nn.Parameter(torch.empty(1, dim).uniform_(-1, 1))
         self.join = nn.Linear(2 * dim, 4 * dim)
         self.score = nn.Linear(dim, 1)

@@ -57,11 +57,12 @@ class Contrast:
         self.energy, self.data, self.moves, self.penalty = energy, data, moves, penalty
         self.by_length = data.lengths.argsort(stable=True)
         ordered = data.lengths[self.by_length]
-        middles = (torch.arange(chains) + 0.5) / chains * len(data)
+        device = ordered.device
+        middles = (torch.arange(chains, device=device) + 0.5) / chains * len(data)
         self.lengths = ordered[middles.long()]
         self.first = torch.searchsorted(ordered, self.lengths)
         self.count = torch.searchsorted(ordered, self.lengths, right=True) - self.first
-        words = torch.zeros(chains, int(self.lengths.max()), dtype=torch.long)
+        words = self.lengths.new_zeros(chains, int(self.lengths.max()))
         self.x = Sentences(words, self.lengths)
         self.chains = self.draw()
         self.accepted = float("nan")
@@ -70,7 +71,9 @@ class Contrast:
 
     def draw(self) -> Trees:
         """A random tree of the treebank for each chain, of the chain's length, made binary."""
-        place = self.first + (torch.rand(len(self.first)) * self.count).long()
+        place = (
+            self.first + (torch.rand(len(self.first), device=self.first.device) * self.count).long()
+        )
         place = torch.minimum(place, self.first + self.count - 1)
         return self.data.binarised(self.by_length[place])
 
@@ -106,10 +109,10 @@ def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tens
     Returns:
         `(count,)`, in the order of the trees.
     """
-    value = torch.zeros(len(brackets))
+    value = torch.zeros(len(brackets), device=brackets.lengths.device)
     for n in brackets.lengths.unique().tolist():
         rows = (brackets.lengths == n).nonzero().squeeze(1)
-        log_p = score(all_shapes(n)).log_softmax(1)
+        log_p = score(all_shapes(n).to(value.device)).log_softmax(1)
         inside = agreeing(brackets.select(rows))
         value[rows] = log_p.masked_fill(~inside, -torch.inf).logsumexp(1)
     return value
@@ -117,7 +120,7 @@ def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tens
 
 def uniform(trees: Trees) -> Tensor:
     """The score under which all shapes are equal."""
-    return torch.zeros(trees.left.shape[:2])
+    return torch.zeros(trees.left.shape[:2], device=trees.left.device)
 
 
 def right_branching(brackets: Brackets) -> Callable[[Trees], Tensor]:
@@ -155,9 +158,6 @@ def train_prior(
     Raises:
         UserError: if the treebank or the file's place is unusable.
     """
-    for name, number in (("updates", updates), ("dim", dim), ("chains", chains), ("moves", moves)):
-        if number < 1:
-            raise UserError(f"--{name} {number}: at least 1 is needed")
     if Path(out).exists():
         raise UserError(f"{out} exists already; choose another --out")
     train, summary = read_brackets(data, max_length)

@@ -14,6 +14,7 @@ from gfnem.parsing.potentials import full_precision
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shape_energy import ShapeEnergy
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count, Positive
 from gfnem.schedules import Anneal, value_at
 from gfnem.target import Target
 
@@ -50,12 +51,10 @@ class ShapedGrammar(Target):
         self,
         prior: str,  # a hint for the command line: a union would have it open the file as YAML
         grammar: Target | None = None,
-        temperature: float | Anneal = 1.0,
-        vocab_size: int | None = None,
+        temperature: Positive | Anneal = 1.0,
+        vocab_size: Count | None = None,
     ):
         super().__init__()
-        if not isinstance(temperature, Anneal) and temperature <= 0:
-            raise ValueError("temperature must be positive")
         self.grammar = NeuralPCFG(vocab_size) if grammar is None else grammar
         if not isinstance(self.grammar, Target):
             raise ValueError(f"grammar must be a model, not {type(grammar).__name__}")

@@ -127,8 +127,9 @@ def all_shapes(n: int) -> Trees:
 
     Catalan numbers: 1, 2, 5, 14, 42, 132, 429, 1430 for 2 to 9 words.
     """
-    left, right, split = torch.tensor(_splits(0, n)).unsqueeze(0).unbind(-1)
-    return Trees(left, right, split, torch.zeros_like(left), torch.tensor([n]))
+    table = torch.tensor(_splits(0, n), device="cpu")
+    left, right, split = table.unsqueeze(0).unbind(-1)
+    return Trees(left, right, split, torch.zeros_like(left), left.new_tensor([n]))
 
 
 def agreeing(brackets: Brackets) -> Tensor:
@@ -138,10 +139,11 @@ def agreeing(brackets: Brackets) -> Tensor:
         brackets: trees of one length `n`.
     """
     count, n, ends = brackets.spans.shape
-    shapes = all_shapes(n)
+    device = brackets.spans.device
+    shapes = all_shapes(n).to(device)
     place = shapes.left[0] * ends + shapes.right[0]
-    held = torch.zeros(len(place), n * ends).scatter_(1, place, 1.0)
-    wide = torch.arange(ends) - torch.arange(n)[:, None] > 1
+    held = torch.zeros(len(place), n * ends, device=device).scatter_(1, place, 1.0)
+    wide = torch.arange(ends, device=device) - torch.arange(n, device=device)[:, None] > 1
     wanted = (brackets.spans & wide).view(count, -1).float()
     return wanted @ held.T > wanted.sum(1, keepdim=True) - 0.5
 
@@ -151,11 +153,12 @@ def _log_counts(spans: Tensor) -> Tensor:
     count, n, _ = spans.shape
     apart = ~_crossing(spans)
     # by start and width, and by end and (falling) width: splits are plain slices
-    starts = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
+    device = spans.device
+    starts = torch.full((count, n + 1, n + 1), IMPOSSIBLE, device=device)
     starts[:, :, 1] = 0.0
-    ends = torch.full((count, n + 1, n + 1), IMPOSSIBLE)
+    ends = torch.full((count, n + 1, n + 1), IMPOSSIBLE, device=device)
     ends[:, :, n - 1] = 0.0
-    table = torch.full((count, n, n + 1), IMPOSSIBLE)
+    table = torch.full((count, n, n + 1), IMPOSSIBLE, device=device)
     table.diagonal(1, 1, 2).zero_()
     for width in range(2, n + 1):
         places = n - width + 1

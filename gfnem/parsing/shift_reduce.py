@@ -11,6 +11,7 @@ from gfnem.parsing.derivations import preorder
 from gfnem.parsing.moves import TreeMoves
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count
 from gfnem.space import LatentSpace
 
 SHIFT, REDUCE = 0, 1
@@ -68,7 +69,7 @@ class ShiftReduceSpace(LatentSpace):
 
     one_path = True
 
-    def __init__(self, nonterminals: int | None = None):
+    def __init__(self, nonterminals: Count | None = None):
         if nonterminals not in (None, 1):
             raise ValueError(f"it builds trees without labels, and the model has {nonterminals}")
         self.nonterminals = 1

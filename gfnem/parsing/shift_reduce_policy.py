@@ -15,6 +15,7 @@ from gfnem.parsing.rnng import RNNG, Stack, Stacks, pick
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shift_reduce import REDUCE, SHIFT, ShiftReduceState
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact
 from gfnem.sampling import ON_POLICY, Exploration, draw
 from gfnem.space import LatentSpace, Trajectories, where
 from gfnem.target import Target
@@ -54,13 +55,11 @@ class ShiftReducePolicy(Policy):
 
     def __init__(
         self,
-        vocab_size: int | None = None,
-        stack_size: int | None = None,
-        dim: int = 128,
+        vocab_size: Fact = None,
+        stack_size: Count | None = None,
+        dim: Count = 128,
         use_prior: bool = True,
     ):
-        if vocab_size is None:
-            raise ValueError("vocab_size is needed")
         super().__init__()
         self.use_prior = use_prior and stack_size is not None
         self.encoder = FenceEncoder(vocab_size, dim)
@@ -71,6 +70,11 @@ class ShiftReducePolicy(Policy):
         self.value = nn.Linear(hidden, 1)
         for parameter in self.value.parameters():
             nn.init.zeros_(parameter)
+
+    def serve(self, target: Target) -> None:
+        """Gives up what reads the generator's states where the target is none."""
+        if not isinstance(target, RNNG):
+            self.use_prior, self.memory = False, None
 
     def encode(self, x: Sentences, target: Target | None = None) -> Reading:
         """Reads the sentences, one network call."""

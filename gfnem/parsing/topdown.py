@@ -10,6 +10,7 @@ from torch import Tensor
 from gfnem.parsing.moves import TreeMoves
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Fact
 from gfnem.space import LatentSpace
 
 
@@ -50,9 +51,7 @@ class TopDownSpace(LatentSpace):
 
     one_path = True
 
-    def __init__(self, nonterminals: int | None = None):
-        if nonterminals is None or nonterminals < 1:
-            raise ValueError("nonterminals must be at least 1")
+    def __init__(self, nonterminals: Fact = None):
         self.nonterminals = nonterminals
 
     def initial_state(self, x: Sentences, samples: int) -> TopDownState:

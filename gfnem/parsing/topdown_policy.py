@@ -21,6 +21,7 @@ from gfnem.parsing.potentials import PROFILE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.topdown import TopDownState
 from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact, PartialShare
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
@@ -52,17 +53,17 @@ class TopDownPolicy(Policy):
         dropout: of the network, in training.
     """
 
+    log_z_parts = ("own.single_score",)
+
     def __init__(
         self,
-        vocab_size: int | None = None,
-        nonterminals: int | None = None,
-        dim: int = 128,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 128,
         use_prior: bool = True,
         parent_conditioned: bool | None = None,
-        dropout: float = 0.2,
+        dropout: PartialShare = 0.2,
     ):
-        if vocab_size is None or nonterminals is None:
-            raise ValueError("vocab_size and nonterminals are needed")
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         features = PROFILE * nonterminals if use_prior else 0
@@ -77,9 +78,12 @@ class TopDownPolicy(Policy):
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
 
     def serve(self, target: Target) -> None:
-        """Gives up its own rules where the target's take their place."""
+        """Keeps either its own rules or what it needs to follow the target's."""
         if self._follows(target):
             self.own = None
+        else:
+            self.use_prior = False
+            self.encoder.without_features()
 
     def _follows(self, target: Target | None) -> bool:
         return self.use_prior and hasattr(target, "potentials")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.parsing.shapes import Brackets, read_brackets
+from gfnem.ranges import Count, NotNegative
 from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
 from gfnem.target import Target
@@ -33,15 +34,13 @@ class TreebankShapes(SideInformation):
     def __init__(
         self,
         treebank: str | None = None,
-        weight: float | Anneal = 1.0,
-        batch_size: int = 32,
-        max_length: int = 20,
+        weight: NotNegative | Anneal = 1.0,
+        batch_size: Count = 32,
+        max_length: Count = 20,
     ):
         super().__init__(weight)
         if treebank is None:
             raise ValueError("treebank is needed (or --shapes TREEBANK)")
-        if batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
         self.treebank, self.batch_size, self.max_length = treebank, batch_size, max_length
 
     @cached_property
@@ -65,7 +64,8 @@ class TreebankShapes(SideInformation):
         """`()` mean `log p(brackets)`, nats a tree, of a batch of trees of like length."""
         brackets = self._read[0]
         size = min(self.batch_size, len(brackets))
-        order = (brackets.lengths + torch.rand(len(brackets))).argsort()
+        shuffle = torch.rand(len(brackets), device=brackets.lengths.device)
+        order = (brackets.lengths + shuffle).argsort()
         start = int(torch.randint(-(-len(order) // size), ())) * size
         rows = order[start : start + size]
         device = next(model.parameters()).device

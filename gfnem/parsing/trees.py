@@ -114,7 +114,7 @@ class Trees:
         """
         lengths = torch.as_tensor(lengths)
         nodes = max(int(lengths.max()) - 1, 0)
-        table = torch.zeros(4, len(trees), len(trees[0]), nodes, dtype=torch.long)
+        table = torch.zeros(4, len(trees), len(trees[0]), nodes, dtype=torch.long, device="cpu")
         for row, samples in enumerate(trees):
             for sample, tree in enumerate(samples):
                 if len(tree) != int(lengths[row]) - 1:
@@ -123,5 +123,5 @@ class Trees:
                     )
                 ordered = sorted(tree, key=lambda node: (node[0], -node[1]))
                 if ordered:
-                    table[:, row, sample, : len(ordered)] = torch.tensor(ordered).T
-        return cls(*table, lengths)
+                    table[:, row, sample, : len(ordered)] = torch.tensor(ordered, device="cpu").T
+        return cls(*table.to(lengths.device), lengths)

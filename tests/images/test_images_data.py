@@ -40,7 +40,8 @@ def test_npz_is_binarised_and_split(tmp_path):
     path = save(tmp_path / "a.npz")
     data = Images(path, rows=2, columns=2, codes=3, validation=2)
     with np.load(path) as file:
-        wanted = (file["x_train"] >= 128).astype(np.float32)  # above half of 255
+        grey = file["x_train"]
+    wanted = (grey > grey.max() / 2).astype(np.float32)
     assert np.array_equal(data.images("train").numpy(), wanted[:4])
     assert np.array_equal(data.images("validation").numpy(), wanted[4:])
     assert data.facts() == {"height": 4, "width": 4, "rows": 2, "columns": 2, "codes": 3}
@@ -53,10 +54,14 @@ def test_npz_is_binarised_and_split(tmp_path):
     "changes, message",
     [
         ({"x_test": None}, "no array 'x_test'"),
-        ({"x_train": np.zeros((6, 4, 4), np.float32)}, "x_train holds float32, not uint8"),
+        ({"x_train": np.zeros((6, 4, 4), np.float32)}, "x_train holds float32, not uint8 or bool"),
         ({"x_train": np.zeros((6, 16), np.uint8)}, r"shape \(6, 16\)"),
         ({"x_test": np.zeros((0, 4, 4), np.uint8)}, "test images have shape"),
         ({"x_test": np.zeros((2, 3, 4), np.uint8)}, "training images are 4x4, test images 3x4"),
+        ({"x_train": np.full((6, 4, 4), 7, np.uint8)}, "pixels of training images go up to 7"),
+        ({"x_test": np.zeros((2, 4, 4), np.uint8)}, "of test images to 0"),
+        ({"x_test": np.ones((2, 4, 4), np.bool_)}, "of test images to 1"),
+        ({"x_test": np.full((2, 4, 4), 200, np.uint8)}, "every pixel of the test images is white"),
         ({"x_train": np.array([{}], dtype=object)}, "not an .npz file of plain arrays"),
     ],
 )
@@ -65,6 +70,30 @@ def test_bad_files_are_named(tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         read(path)
     assert path in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 1, 9])
+def test_images_whose_pixels_are_all_alike(tmp_path, value):
+    flat = np.full((6, 4, 4), value, np.uint8)
+    colour = "white" if value else "black"
+    with pytest.raises(UserError, match=f"every pixel of the training images is {colour}"):
+        read(save(tmp_path / "flat.npz", x_train=flat, x_test=flat[:2]))
+
+
+@pytest.mark.parametrize("scale", [1, 3, 255, True])
+def test_the_range_is_that_of_the_data(tmp_path, scale):
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 2, (8, 4, 4))
+    arrays = bits.astype(bool) if scale is True else (bits * scale).astype(np.uint8)
+    train, test = read(save(tmp_path / "bits.npz", x_train=arrays[:6], x_test=arrays[6:]))
+    assert np.array_equal(train.numpy(), bits[:6]) and np.array_equal(test.numpy(), bits[6:])
+
+
+def test_other_images_to_evaluate_are_of_the_same_size(tmp_path):
+    data = Images(save(tmp_path / "a.npz"), validation=2)
+    other = save(tmp_path / "b.npz", size=(4, 6))
+    with pytest.raises(UserError, match=r"b\.npz: images of 4x6, where the run knows 4x4"):
+        data.evaluate(None, other)
 
 
 def test_what_is_no_npz_is_refused(tmp_path):

@@ -301,6 +301,7 @@ def test_points_from_a_file(tmp_path):
         ("1 2\n1 2 3\n", "line 2: expected two numbers"),
         ("1 2\n\nx y\n", "line 3: expected two numbers"),
         ("1 nan\n", "line 1: expected two numbers"),
+        ("1 2\n3 -1e30\n", r"line 2: -1e\+30 is beyond 1e\+15"),
         ("# nothing\n", "no points"),
     ],
 )
@@ -315,7 +316,10 @@ def test_bad_files_are_the_users_mistake(tmp_path, text, message):
 def test_too_few_points_for_the_clusters(tmp_path):
     path = tmp_path / "points.txt"
     path.write_text("1 2\n3 4\n")
-    with pytest.raises(UserError, match="2 points for 4 clusters"):
+    with pytest.raises(UserError, match="2 different points for 4 clusters"):
+        Petals(path=str(path))
+    path.write_text("1 2\n" * 9 + "3 4\n")
+    with pytest.raises(UserError, match="2 different points for 4 clusters"):
         Petals(path=str(path))
 
 

@@ -1,61 +1,24 @@
-"""Test cases that a plug-in inherits: the proof of a new latent space, policy or target.
-
-They are plain classes for pytest. A test class inherits one and supplies two or three methods;
-instances are to be small enough that every structure can be listed, because most checks compare
-with exhaustive search:
-
-    class TestMySpace(LatentSpaceTestCase):
-        def make_space(self): ...
-        def make_x(self): ...
-"""
+"""The proof of a latent space, and of a policy on it, against exhaustive search."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import fields
 from typing import Any
 from unittest import SkipTest
 
 import torch
 from torch import Tensor
 
-from gfnem.component import build
 from gfnem.enumeration import Enumeration, enumerate_trajectories, keys_of, tensors_of
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories, concatenate, map_states
-from gfnem.target import Target
+from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
 
 
-class _Rows:
-    """How to take one observation out of a batch."""
-
-    def take(self, x: Any, row: int) -> Any:
-        """Observation `row` as a batch of one, without the others' padding.
-
-        Handles tensors, and whatever has `select(index)`; else override it.
-        """
-        if isinstance(x, Tensor):
-            return x[row : row + 1]
-        return x.select(torch.tensor([row]))
-
-    def take_latent(self, z: Any, row: int) -> Any:
-        """The latents of observation `row`, leading axes `(1, samples)`.
-
-        Handles tensors, whatever has `select(index)`, and dataclasses of tensors that lead with
-        `(batch,)`. Override it where padding must be cut off for `take(x, row)` to accept them.
-        """
-        if isinstance(z, Tensor):
-            return z[row : row + 1]
-        if hasattr(z, "select"):
-            return z.select(torch.tensor([row]))
-        return type(z)(*(getattr(z, f.name)[row : row + 1] for f in fields(z)))
-
-
-class LatentSpaceTestCase(_Rows):
+class LatentSpaceTestCase(Rows):
     """Proves a latent space, and a policy on it, against exhaustive search.
 
     Supply `make_space` and `make_x`; `count_objects`, `count_trajectories` and `make_policy` where
@@ -118,7 +81,7 @@ class LatentSpaceTestCase(_Rows):
         allowed = space.forward_mask(state)
         for index in range(allowed.shape[-1]):
             taken = allowed[..., index]
-            action = torch.full(taken.shape, index)
+            action = torch.full(taken.shape, index, device=taken.device)
             child = space.step(state, action)
             undo = space.undo_of(state, action)
             permitted = space.backward_mask(child)
@@ -148,7 +111,7 @@ class LatentSpaceTestCase(_Rows):
         assert self.same_state(state, start)[initial].all(), "there are two initial states"
         for index in range(allowed.shape[-1]):
             taken = allowed[..., index]
-            undo = torch.full(taken.shape, index)
+            undo = torch.full(taken.shape, index, device=taken.device)
             parent = space.unstep(state, undo)
             action = space.redo_of(state, undo)
             permitted = space.forward_mask(parent)
@@ -201,6 +164,25 @@ class LatentSpaceTestCase(_Rows):
                 "padding changes the number of trajectories"
             )
 
+    def test_on_every_device(self):
+        """Walking there and back works on the devices that are there, and would on another."""
+        for device in devices():
+            space, x = self.make_space(), moved(self.make_x(), device)
+            with DevicesNamed():
+                found = enumerate_trajectories(space, x)
+                z, states = found.trajectories.latent, found.trajectories.states
+                state = concatenate(states)
+                for mask, step, back in (
+                    (space.forward_mask(state), space.step, space.undo_of),
+                    (space.backward_mask(state), space.unstep, space.redo_of),
+                ):
+                    action = mask.int().argmax(-1)
+                    step(state, action), back(state, action)
+                space.pick(x, z, torch.zeros_like(found.valid[:, :1], dtype=torch.long))
+                moves = space.moves()
+                if moves is not None:
+                    moves.propose(x, moves.initial(x, 2))
+
     # ------------------------------------------------------------------ a policy on it
 
     def _policy(self) -> tuple[LatentSpace, Any, Enumeration, Policy, Any]:
@@ -222,7 +204,7 @@ class LatentSpaceTestCase(_Rows):
         space, _, found, policy, context = self._policy()
         log_pf, _ = self._score(policy, context, space, found.trajectories)
         total = (log_pf.exp() * found.valid).sum(1)
-        _close(total, torch.ones_like(total), self.tolerance, "sum of P_F")
+        close(total, torch.ones_like(total), self.tolerance, "sum of P_F")
 
     def test_backward_probabilities_sum_to_one(self):
         """`P_B` sums to 1 over the trajectories into each structure."""
@@ -235,14 +217,14 @@ class LatentSpaceTestCase(_Rows):
                 key = keys[row][sample]
                 total[key] = total.get(key, 0.0) + float(log_pb[row, sample].exp())
             sums = torch.tensor(list(total.values()))
-            _close(sums, torch.ones_like(sums), self.tolerance, "sum of P_B")
+            close(sums, torch.ones_like(sums), self.tolerance, "sum of P_B")
 
     @torch.no_grad()
     def test_score_equals_step_by_step(self):
         """One-call scores, the policy's own and the generic ones, equal one state at a time."""
         space, _, found, policy, context = self._policy()
         paths = found.trajectories
-        log_pf = log_pb = torch.zeros(found.valid.shape)
+        log_pf = log_pb = torch.zeros(found.valid.shape, device=found.valid.device)
         for t in range(paths.actions.shape[2]):
             try:
                 before = policy(context, paths.states[t])
@@ -250,7 +232,7 @@ class LatentSpaceTestCase(_Rows):
             except NotImplementedError:
                 raise SkipTest("the policy scores whole structures only") from None
             allowed = space.backward_mask(paths.states[t + 1])
-            backward = torch.zeros(allowed.shape) if after.backward is None else after.backward
+            backward = allowed * 0.0 if after.backward is None else after.backward
             forward = log_probability(before.forward, space.forward_mask(paths.states[t]))
             forward = forward.gather(2, paths.actions[:, :, t, None])[..., 0]
             backward = log_probability(backward, allowed)
@@ -260,8 +242,8 @@ class LatentSpaceTestCase(_Rows):
             log_pb = log_pb + backward.masked_fill(ended, 0.0)
         generic = Policy.score(policy, context, space, paths)
         for name, scores in (("generic", generic), ("own", policy.score(context, space, paths))):
-            _close(scores.log_pf.sum(2), log_pf, self.tolerance, f"{name} log_pf")
-            _close(scores.log_pb.sum(2), log_pb, self.tolerance, f"{name} log_pb")
+            close(scores.log_pf.sum(2), log_pf, self.tolerance, f"{name} log_pf")
+            close(scores.log_pb.sum(2), log_pb, self.tolerance, f"{name} log_pb")
 
     def test_padding_does_not_change_probabilities(self):
         """Trajectory probabilities in a padded batch are those of each `x` on its own."""
@@ -276,7 +258,7 @@ class LatentSpaceTestCase(_Rows):
             for name, joint, own in zip(("log_pf", "log_pb"), together, apart, strict=True):
                 # trajectories may be numbered otherwise under other padding: compare them sorted
                 joint, own = joint[row][found.valid[row]].sort().values, own[0].sort().values
-                _close(joint, own, self.tolerance, f"{name} of row {row} in a batch and alone")
+                close(joint, own, self.tolerance, f"{name} of row {row} in a batch and alone")
 
     def _probabilities(self, space, found, policy, context) -> list[dict[Hashable, float]]:
         log_pf, _ = self._score(policy, context, space, found.trajectories)
@@ -303,7 +285,7 @@ class LatentSpaceTestCase(_Rows):
                 assert error <= bound, f"drawn {seen[key]} of {count} times, probability {p:.4f}"
         if drawn.log_behaviour is not None:
             log_pf, _ = self._score(policy, context, space, drawn)
-            _close(drawn.log_behaviour, log_pf, self.tolerance, "log_behaviour on policy")
+            close(drawn.log_behaviour, log_pf, self.tolerance, "log_behaviour on policy")
 
     def test_explored_samples_know_their_probability(self):
         """Weighting explored samples by `P_F / behaviour` gives back the policy's probabilities."""
@@ -333,13 +315,13 @@ class LatentSpaceTestCase(_Rows):
         assert keys_of(traced.latent, shape) == keys_of(paths.latent, shape)
         log_pf, log_pb = self._score(policy, context, space, traced)
         if traced.log_behaviour is not None:
-            _close(traced.log_behaviour, log_pb, self.tolerance, "log_behaviour of retrace")
+            close(traced.log_behaviour, log_pb, self.tolerance, "log_behaviour of retrace")
         if space.one_path:
-            _close(log_pb, torch.zeros_like(log_pb), self.tolerance, "log_pb of the only path")
+            close(log_pb, torch.zeros_like(log_pb), self.tolerance, "log_pb of the only path")
         if traced.actions is None or paths.actions.shape[2] == 0:
             if space.one_path:
                 known, _ = self._score(policy, context, space, paths)
-                _close(log_pf, known, self.tolerance, "log_pf of retraced trajectories")
+                close(log_pf, known, self.tolerance, "log_pf of retraced trajectories")
             return
         assert space.is_initial(traced.states[0]).all(), "retrace stops before the initial state"
         listed = self._score(policy, context, space, paths)
@@ -355,152 +337,14 @@ class LatentSpaceTestCase(_Rows):
                 for a, b in zip(own, known[name], strict=True):
                     assert abs(a - b) <= self.tolerance, "retraced trajectories score otherwise"
 
-    def test_specs_rebuild(self):
+    def test_specsrebuild(self):
         """Space and policy can be made again from plain data, as a checkpoint does."""
         torch.manual_seed(0)
-        _rebuild(self.make_space(), LatentSpace)
+        rebuild(self.make_space(), LatentSpace)
         policy = self.make_policy()
         if policy is not None:
-            twin = _rebuild(policy, Policy)
+            twin = rebuild(policy, Policy)
             twin.load_state_dict(policy.state_dict())
-
-
-class TargetTestCase(_Rows):
-    """Proves a target: gradients, padding, normalisation, sampling.
-
-    Supply `make_target`, `make_x` and `make_latents`; the other hooks where you can.
-    """
-
-    #: largest difference, in nats, between two computations of one log density
-    tolerance: float = 1e-4
-    #: draws of `sample` to compare with `log_joint` where both `x` and `z` are discrete; 0: none
-    frequency_samples: int = 0
-
-    def make_target(self) -> Target:
-        """The target, with random parameters."""
-        raise NotImplementedError
-
-    def make_x(self) -> Any:
-        """A batch of observations of different sizes."""
-        raise NotImplementedError
-
-    def make_latents(self, x: Any) -> Any:
-        """Latents for `x`, leading axes `(batch, samples)`, that together use every parameter."""
-        raise NotImplementedError
-
-    def enumerate_latents(self, x: Any) -> Any | None:
-        """All latents of a batch of one observation, `(1, how many)`."""
-        return None
-
-    def make_space(self) -> LatentSpace | None:
-        """The space the latents live in, to check `partial_log_joint`."""
-        return None
-
-    def _target(self) -> tuple[Target, Any, Any]:
-        torch.manual_seed(0)
-        target, x = self.make_target(), self.make_x()
-        return target, x, self.make_latents(x)
-
-    def test_log_joint_is_a_finite_number_a_sample(self):
-        """`log_joint` is finite, `(batch, samples)`; `units` is `(batch,)`."""
-        target, x, z = self._target()
-        value = target.log_joint(x, z)
-        assert value.dim() == 2 and len(value) == len(x), f"log_joint has shape {value.shape}"
-        assert torch.isfinite(value).all()
-        units = target.units(x)
-        assert units.shape == (len(x),) and (units > 0).all()
-
-    def test_gradients_reach_every_parameter(self):
-        """Every parameter that is to be trained gets a finite gradient."""
-        target, x, z = self._target()
-        value = target.log_joint(x, z)
-        parameters = {n: p for n, p in target.named_parameters() if p.requires_grad}
-        if not parameters:
-            raise SkipTest("the target has nothing to train")
-        value.sum().backward()
-        for name, parameter in parameters.items():
-            assert parameter.grad is not None, f"{name} gets no gradient"
-            assert torch.isfinite(parameter.grad).all(), (
-                f"{name} gets a gradient that is not finite"
-            )
-            assert parameter.grad.abs().sum() > 0, f"{name} gets a gradient of zeros"
-
-    @torch.no_grad()
-    def test_padding_does_not_change_values(self):
-        """Values in a padded batch are those of each observation on its own."""
-        target, x, z = self._target()
-        together = target.log_joint(x, z)
-        marginal = target.log_marginal(x)
-        for row in range(len(x)):
-            single = self.take(x, row)
-            alone = target.log_joint(single, self.take_latent(z, row))
-            _close(together[row], alone[0], self.tolerance, f"log_joint of row {row}")
-            if marginal is not None:
-                alone = target.log_marginal(single)
-                _close(marginal[row], alone[0], self.tolerance, f"log_marginal of row {row}")
-            _close(target.units(x)[row], target.units(single)[0], 0.0, f"units of row {row}")
-
-    @torch.no_grad()
-    def test_log_joint_sums_to_log_marginal(self):
-        """The joint summed over all latents is the marginal."""
-        target, x, _ = self._target()
-        marginal = target.log_marginal(x)
-        latents = [self.enumerate_latents(self.take(x, row)) for row in range(len(x))]
-        if marginal is None or any(z is None for z in latents):
-            raise SkipTest("no exact log_marginal, or no enumerate_latents")
-        assert marginal.shape == (len(x),)
-        for row, z in enumerate(latents):
-            total = target.log_joint(self.take(x, row), z).logsumexp(1)
-            _close(total[0], marginal[row], self.tolerance, f"log_marginal of row {row}")
-
-    @torch.no_grad()
-    def test_samples(self):
-        """`sample` returns what `log_joint` accepts, as often as `log_joint` says."""
-        target, _, _ = self._target()
-        if not hasattr(target, "sample"):
-            raise SkipTest("the target does not sample")
-        count = max(self.frequency_samples, 4)
-        try:
-            x, z = target.sample(count)
-        except NotImplementedError:
-            raise SkipTest("the target does not sample") from None
-        value = target.log_joint(x, z)
-        assert value.shape == (count, 1), f"log_joint of samples has shape {value.shape}"
-        assert torch.isfinite(value).all(), "sampled what log_joint calls impossible"
-        if not self.frequency_samples:
-            return
-        seen: Counter = Counter()
-        probability: dict[Hashable, float] = {}
-        for row in range(count):
-            pair = (self.take(x, row), self.take_latent(z, row))
-            key = tuple(tuple(t.flatten().tolist()) for part in pair for t in tensors_of(part))
-            seen[key] += 1
-            probability[key] = float(value[row, 0].exp())
-        for key, p in probability.items():
-            bound = 5 * math.sqrt(p * max(1 - p, 0.0) / count) + 5 / count
-            assert abs(seen[key] / count - p) <= bound, (
-                f"drawn {seen[key]} of {count} times, probability {p:.4f}: {key}"
-            )
-
-    @torch.no_grad()
-    def test_partial_log_joint_ends_at_log_joint(self):
-        """Forward-looking credit equals the joint at final states."""
-        target, x, z = self._target()
-        space = self.make_space()
-        if space is None:
-            raise SkipTest("no make_space")
-        partial = target.partial_log_joint(x, space.final_state(x, z))
-        if partial is None:
-            raise SkipTest("the target offers no partial_log_joint")
-        _close(partial, target.log_joint(x, z), self.tolerance, "partial_log_joint at the end")
-
-    @torch.no_grad()
-    def test_spec_rebuilds(self):
-        """The target can be made again from plain data, as a checkpoint does."""
-        target, x, z = self._target()
-        twin = _rebuild(target, Target)
-        twin.load_state_dict(target.state_dict())
-        _close(twin.log_joint(x, z), target.log_joint(x, z), self.tolerance, "log_joint")
 
 
 def _names(trajectories: Trajectories) -> list[list[tuple[int, ...]]]:
@@ -513,18 +357,3 @@ def _names(trajectories: Trajectories) -> list[list[tuple[int, ...]]]:
         ]
         for paths, masks in zip(actions, mask, strict=True)
     ]
-
-
-def _rebuild(component: Any, base: type) -> Any:
-    try:
-        spec = json.loads(json.dumps(component.spec()))
-    except TypeError as error:
-        raise SkipTest(f"constructor arguments are not plain data: {error}") from None
-    return build(spec, base)
-
-
-def _close(value: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    assert value.shape == expected.shape, f"{what}: {value.shape} against {expected.shape}"
-    if value.numel():
-        error = float((value.double() - expected.double()).abs().max())
-        assert error <= tolerance, f"{what}: off by {error}"
