@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,15 @@ from torch import Tensor
 from gfnem.parsing.bracketing import bracketing_log_joint
 from gfnem.parsing.descent import sample_trees, tree_log_joint
 from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.language import ContextTables, length_weights, recognise
 from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.trees import Trees
 from gfnem.target import GenerativeModel
+
+_LOG = logging.getLogger(__name__)
 
 
 class TreeGrammar(GenerativeModel):
@@ -43,6 +47,7 @@ class TreeGrammar(GenerativeModel):
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
         self._kept: tuple | None = None  # see `unchanged`
+        self._said = False  # whether a warning has been given
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,6 +56,10 @@ class TreeGrammar(GenerativeModel):
     @abstractmethod
     def _potentials(self, x: Sentences) -> Any:
         """What `potentials` gives, computed afresh."""
+
+    @abstractmethod
+    def by_context(self) -> ContextTables:
+        """The tables in the form that contexts are looked at in (see `gfnem.parsing.language`)."""
 
     @staticmethod
     @abstractmethod
@@ -83,6 +92,39 @@ class TreeGrammar(GenerativeModel):
             yield
         finally:
             self._kept = None
+
+    def in_support(self, x: Sentences) -> Tensor:
+        """`(batch,)` bool: which sentences the grammar can derive. Exact."""
+        tables = self.by_context()
+        if tables.finite():
+            return torch.ones_like(x.lengths, dtype=torch.bool)
+        return recognise(tables, x)
+
+    def length_weights(self, longest: int) -> Tensor:
+        """`(longest,)` float64: how probable sentences of 1, 2, ... tokens are. Exact."""
+        return length_weights(self.by_context(), longest)
+
+    def _within_support(self, x: Sentences, log_marginal: Tensor) -> Tensor:
+        """Minus infinity, without gradient, for sentences that cannot be derived.
+
+        Charts give those about `IMPOSSIBLE`, since each of their trees has a part of that weight:
+        what is far above can be derived, and what is as low is looked at exactly.
+        """
+        low = log_marginal.detach() < IMPOSSIBLE / 2
+        if not low.any():
+            return log_marginal
+        rows = low.nonzero().squeeze(1)
+        none = rows[~self.in_support(x.select(rows))]
+        if not len(none):
+            return log_marginal
+        if self.training and torch.is_grad_enabled() and not self._said:
+            self._said = True
+            _LOG.warning(
+                "gfnem: the grammar cannot derive %d of %d sentences of a training batch: their "
+                "likelihood is 0, and nothing is learned from such sentences (said once)",
+                *(len(none), len(x)),
+            )
+        return log_marginal.index_fill(0, none, -torch.inf)
 
     @abstractmethod
     def log_brackets(self, brackets: Brackets) -> Tensor:
@@ -153,8 +195,16 @@ class Grammar(TreeGrammar):
         return bracketing_log_joint(self.potentials(x), z)
 
     def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
-        return log_partition(self.potentials(x))
+        """`(batch,)` exact `log p(x)` in nats by the inside algorithm.
+
+        Minus infinity, without gradient, for what the grammar cannot derive.
+        """
+        return self._within_support(x, log_partition(self.potentials(x)))
+
+    def by_context(self) -> ContextTables:
+        """The tables with one context and one group."""
+        root, rules, emissions = self.tables()
+        return ContextTables(root, rules[None, None], emissions[None])
 
     def log_brackets(self, brackets: Brackets) -> Tensor:
         """See `TreeGrammar.log_brackets`."""
@@ -239,7 +289,8 @@ class _Lottery:
     def __init__(self, probabilities: Tensor):
         self.rows, self.columns = probabilities.shape
         steps = probabilities.detach().double().cumsum(1)
-        steps = steps / steps[:, -1:]
+        # a row without any weight is never asked for, but must not spoil the others
+        steps = steps / steps[:, -1:].clamp(min=torch.finfo(steps.dtype).tiny)
         # row r runs from r to r + 1: one sorted list serves all rows
         self.steps = (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
 

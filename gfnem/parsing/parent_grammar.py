@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations
+from gfnem.parsing.language import ContextTables
 from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
@@ -67,8 +68,13 @@ class ParentGrammar(TreeGrammar):
         return parent_bracketing_log_joint(self.potentials(x), z)
 
     def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats."""
-        return parent_log_partition(self.potentials(x))
+        """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
+        return self._within_support(x, parent_log_partition(self.potentials(x)))
+
+    def by_context(self) -> ContextTables:
+        """The tables with each nonterminal in a group of its own: its children stand under it."""
+        root, rules, emissions = self.tables()
+        return ContextTables(root, rules.unsqueeze(2), emissions)
 
     def log_brackets(self, brackets: Brackets) -> Tensor:
         """See `TreeGrammar.log_brackets`."""

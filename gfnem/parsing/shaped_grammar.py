@@ -106,6 +106,10 @@ class ShapedGrammar(Target):
         """The grammar's."""
         return self.grammar.facts()
 
+    def in_support(self, x: Sentences) -> Tensor:
+        """The grammar's: the prior is positive everywhere."""
+        return self.grammar.in_support(x)
+
     def units(self, x: Sentences) -> Tensor:
         """The grammar's."""
         return self.grammar.units(x)
