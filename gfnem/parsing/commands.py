@@ -15,9 +15,8 @@ from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
-from gfnem.parsing.data import TextData
 from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.parser import Parses, exact_trees, label_names
+from gfnem.parsing.parser import Parses, derivable, label_names, why_not_derivable
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -27,11 +26,10 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.tabular_parent_grammar import load_grammar
 from gfnem.parsing.treebank import CONVENTION
+from gfnem.parsing.truth import Truth
 from gfnem.parsing.vocabulary import Vocabulary
 from gfnem.runs import load_run
-from gfnem.target import Target
 
 #: lines parsed together; fewer than a training batch, so that a pipe is answered soon
 BATCH = 16
@@ -127,13 +125,14 @@ def evaluate(
     reader = _Reader(module)
     truth = None
     if data is None:
-        corpus, truth = _embedded_test(module)
+        truth = Truth.of_run(module.metadata)
+        corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
     else:
         corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
-        figures.update(_figures_of_truth(truth, reader, tokens, gold, decode))
+        figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
     if format == "json":
         print(json.dumps(figures))
     else:
@@ -194,6 +193,9 @@ def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
                 file=sys.stderr,
             )
         row = rows.get(line.number)
+        if row is not None and not parses.derivable[row]:
+            why = why_not_derivable(module, len(line.tokens))
+            print(f"gfnem: line {line.number}: {why}", file=sys.stderr)
         yield line, row, parses if row is not None else None
 
 
@@ -202,8 +204,12 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
     if parses is None:
         yield {"line": line.number, "tokens": line.words, "tree": None}, None
         return
-    names = label_names(module)
     marginal = parses.log_marginal
+    if not parses.derivable[row]:
+        record = {"line": line.number, "tokens": line.words, "tree": None, "derivable": False}
+        yield {**record, "log_marginal": {"value": None}}, None
+        return
+    names = label_names(module)
     estimate: dict[str, Any] = {"value": float(marginal.value[row])}
     if module.model.normalised() is not module.model:
         estimate["normalised"] = False
@@ -226,40 +232,6 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
             },
             tree,
         )
-
-
-def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, Target]:
-    """New sentences of the grammar the run was trained on, and that grammar."""
-    metadata = module.metadata
-    if metadata.get("grammar") is None:
-        raise UserError("this run was trained on your own data: name held-out data with --data")
-    data = TextData(
-        grammar=metadata["grammar"],
-        sentences=1,
-        valid_sentences=500,
-        max_length=metadata["max_length"],
-        seed=metadata["seed"],
-        **metadata["preprocessing"],
-    )
-    return data.sampled(500, 2), load_grammar(metadata["grammar"], metadata["vocabulary"])
-
-
-def _figures_of_truth(
-    truth: Target, reader: _Reader, tokens, gold, decode: str
-) -> dict[str, float]:
-    """What nothing can beat but by luck: the grammar that the sentences were drawn from."""
-    score, nll, units = SpanF1(), 0.0, 0
-    for rows in _by_length(tokens):
-        trees, log_marginal = exact_trees(truth, reader.encode([tokens[r] for r in rows]), decode)
-        nll -= float(log_marginal.double().sum())
-        for place, row in enumerate(rows):
-            units += len(tokens[row])
-            score.update(trees.spans(place), gold[row], len(tokens[row]))
-    return {
-        "true_nll": nll / units,
-        "true_sentence_f1": score.sentence_f1,
-        "true_corpus_f1": score.corpus_f1,
-    }
 
 
 def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
@@ -285,9 +257,17 @@ def _figures(
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
     sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
-    exact, likely = False, module.model.normalised()
+    exact, likely, counted = False, module.model.normalised(), 0
     for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
+        possible = derivable(module, x)
+        if not possible.any():
+            continue
+        rows, x = (
+            [rows[place] for place in possible.nonzero().flatten().tolist()],
+            x.select(possible),
+        )
+        counted += len(rows)
         parses = parse_batch(module, x, decode)
         log_marginal = parses.log_marginal.value.double()
         log_p = log_marginal if parses.log_marginal.exact else None
@@ -318,8 +298,13 @@ def _figures(
                 ("random", random_binary(length, rng)),
             ):
                 scores[name].update(spans, gold[row], length)
+    if not counted:
+        raise UserError(
+            f"none of the {len(tokens):,} sentences is derivable: no tree has its words"
+        )
     figures = {
         "sentences": len(tokens),
+        "not_derivable": len(tokens) - counted,
         "tokens": sums["units"],
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
@@ -328,8 +313,8 @@ def _figures(
         figures["likelihood_of"] = type(likely).__name__
     if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
-        figures["elbo_gap"] = sums["gap"] / len(tokens)
-        figures["ess"] = sums["ess"] / len(tokens)
+        figures["elbo_gap"] = sums["gap"] / counted
+        figures["ess"] = sums["ess"] / counted
     if scores["tree"].sentences:
         for name in names:
             prefix = "" if name == "tree" else f"{name}_"
@@ -344,6 +329,10 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
+    if figures["not_derivable"]:
+        share = f"{figures['not_derivable']:,} of {figures['sentences']:,} sentences"
+        what = "the model has no tree for them; the figures are of the others"
+        console.print(f"{share} are not derivable: {what}", soft_wrap=True)
     table = Table("", "model", title=None)
     truth = "true_nll" in figures
     if truth:

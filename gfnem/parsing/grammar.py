@@ -117,7 +117,7 @@ class TreeGrammar(GenerativeModel):
         none = rows[~self.in_support(x.select(rows))]
         if not len(none):
             return log_marginal
-        if self.training and torch.is_grad_enabled() and not self._said:
+        if self.training and log_marginal.requires_grad and not self._said:
             self._said = True
             _LOG.warning(
                 "gfnem: the grammar cannot derive %d of %d sentences of a training batch: their "
