@@ -37,7 +37,7 @@ DEFAULTS = {
     "timing": "gfnem.schedules.EveryUpdate",
 }
 #: constructor arguments that come from the data or the model, never from the user
-FACTS = {"vocab_size", "vocabulary"}
+FACTS = {"vocab_size", "vocabulary", "shortest"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

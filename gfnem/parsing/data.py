@@ -122,8 +122,12 @@ class TextData(DataModule):
             raise UserError(f"{self.path}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """`vocab_size` and the `vocabulary` itself."""
-        return {"vocab_size": len(self.vocabulary), "vocabulary": self.vocabulary.to_list()}
+        """`vocab_size`, the `vocabulary` itself, and `shortest`: fewest words of a sentence."""
+        return {
+            "vocab_size": len(self.vocabulary),
+            "vocabulary": self.vocabulary.to_list(),
+            "shortest": self.lengths["min_length"],
+        }
 
     def sizes(self) -> Sequence[int]:
         """Tokens of each training sentence."""

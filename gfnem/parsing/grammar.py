@@ -96,9 +96,12 @@ class TreeGrammar(GenerativeModel):
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""
         tables = self.by_context()
-        if tables.finite():
-            return torch.ones_like(x.lengths, dtype=torch.bool)
-        return recognise(tables, x)
+        if not tables.everything():
+            return recognise(tables, x)
+        long, single = (
+            part.isfinite().any() for part in tables.root.tensor_split([self.nonterminals])
+        )
+        return torch.where(x.lengths > 1, long, single)
 
     def length_weights(self, longest: int) -> Tensor:
         """`(longest,)` float64: how probable sentences of 1, 2, ... tokens are. Exact."""
@@ -238,6 +241,23 @@ class Grammar(TreeGrammar):
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
         return draw_derivations(*self.production_probabilities(), count, max_length)
+
+
+def start_choice(scores: Tensor, nonterminals: int, shortest: int) -> Tensor:
+    """`(N + T,)` log probabilities of the start symbol's child.
+
+    A preterminal at the top is a sentence of one word. Where there are none to learn from, nothing
+    but the normalisation would train these choices: then they are impossible.
+
+    Args:
+        scores: `(N + T,)` any numbers, nonterminals first.
+        nonterminals: the number `N`.
+        shortest: fewest words of a sentence.
+    """
+    if shortest > 1:
+        preterminal = torch.arange(len(scores), device=scores.device) >= nonterminals
+        scores = scores.masked_fill(preterminal, -torch.inf)
+    return scores.log_softmax(0)
 
 
 def barred(brackets: Brackets, labels: int) -> Tensor:

@@ -34,9 +34,9 @@ class ContextTables:
     rules: Tensor
     words: Tensor
 
-    def finite(self) -> bool:
-        """Whether every rule and every word has a probability above 0."""
-        return all(bool(table.isfinite().all()) for table in (self.root, self.rules, self.words))
+    def everything(self) -> bool:
+        """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
+        return bool(self.rules.isfinite().all()) and bool(self.words.isfinite().all())
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations
+from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations, start_choice
 from gfnem.parsing.language import ContextTables
 from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
@@ -23,6 +23,7 @@ from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.topdown import TopDownState
 from gfnem.parsing.trees import Trees
+from gfnem.ranges import Count
 
 
 class ParentGrammar(TreeGrammar):
@@ -129,6 +130,8 @@ class NeuralParentPCFG(ParentGrammar):
         nonterminals: symbols of phrases, which label the tree's nodes.
         preterminals: symbols of words; they are summed out.
         dim: size of embeddings and hidden layers.
+        shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
+            from the data; 1 if None.
     """
 
     def __init__(
@@ -137,10 +140,12 @@ class NeuralParentPCFG(ParentGrammar):
         nonterminals: int = 30,
         preterminals: int = 60,
         dim: int = 128,
+        shortest: Count | None = None,
     ):
         if vocab_size is None:
             raise ValueError("vocab_size is needed")
         super().__init__(nonterminals, preterminals, vocab_size)
+        self.shortest = shortest or 1
         symbols = nonterminals + preterminals
         self.root = nn.Parameter(torch.zeros(symbols))
         self.symbol = nn.Parameter(torch.empty(symbols, dim))
@@ -157,7 +162,8 @@ class NeuralParentPCFG(ParentGrammar):
         pairs = self.parent[:, None] + self.symbol
         rules = self.rule_net(pairs[:, : self.nonterminals]).log_softmax(-1)
         emissions = self.word_net(pairs[:, self.nonterminals :]).log_softmax(-1)
-        return self.root.log_softmax(0), rules.unflatten(-1, (symbols, symbols)), emissions
+        root = start_choice(self.root, self.nonterminals, self.shortest)
+        return root, rules.unflatten(-1, (symbols, symbols)), emissions
 
 
 def _pair_net(dim: int, outputs: int) -> nn.Module:

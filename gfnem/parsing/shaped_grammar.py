@@ -41,6 +41,7 @@ class ShapedGrammar(Target):
         temperature: the `T`: a number, or an `Anneal` over M-updates. Published is the exponential
             way from 1 to 1000 over 10,000 M-updates.
         vocab_size: words, the unknown word included, for `NeuralPCFG`; from the data if None.
+        shortest: fewest words of a sentence, for `NeuralPCFG`; from the data if None.
 
     Raises:
         UserError: if the prior cannot be read.
@@ -52,11 +53,12 @@ class ShapedGrammar(Target):
         grammar: Target | None = None,
         temperature: float | Anneal = 1.0,
         vocab_size: int | None = None,
+        shortest: int | None = None,
     ):
         super().__init__()
         if not isinstance(temperature, Anneal) and temperature <= 0:
             raise ValueError("temperature must be positive")
-        self.grammar = NeuralPCFG(vocab_size) if grammar is None else grammar
+        self.grammar = NeuralPCFG(vocab_size, shortest=shortest) if grammar is None else grammar
         if not isinstance(self.grammar, Target):
             raise ValueError(f"grammar must be a model, not {type(grammar).__name__}")
         self.prior = prior if isinstance(prior, ShapeEnergy) else ShapeEnergy.load(prior)
