@@ -16,6 +16,7 @@ from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.drawing import bracket, trees_page
+from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
 from gfnem.parsing.parser import Parses, derivable, label_names, why_not_derivable
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
@@ -128,7 +129,10 @@ def evaluate(
         truth = Truth.of_run(module.metadata)
         corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
     else:
-        corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
+        shortest = min(module.metadata.get("min_length", 2), 2)  # one word, if the run knows such
+        corpus = read_corpus(
+            data, **asdict(reader.preprocessing), min_length=shortest, max_length=max_length
+        )
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
@@ -137,6 +141,53 @@ def evaluate(
         print(json.dumps(figures))
     else:
         _print_figures(corpus, figures, module.model.unit, samples)
+
+
+def show(run: str, data: str | None = None, top: int = 5) -> None:
+    """Prints what a run's model has learned: its symbols, their uses, rules and words.
+
+    Args:
+        run: run folder or checkpoint.
+        data: sentences to count uses in; sentences drawn from the model if None.
+        top: how many rules or words of each symbol.
+
+    Raises:
+        UserError: if the run or the data is unusable.
+    """
+    _at_least_one(top=top)
+    module = _load_text_run(run)
+    reader = _Reader(module)
+    grammar = grammar_of(module.model)
+    if grammar is None:
+        size = sum(parameter.numel() for parameter in module.model.parameters())
+        print(
+            f"{type(module.model).__name__} has no table of rules to show: trees and words come "
+            f"from a network of {size:,} parameters.\n"
+            f"Its labels: {', '.join(label_names(module))}\n"
+            f"`gfnem generate {run}` prints sentences and trees that it makes."
+        )
+        return
+    if data is None:
+        try:
+            x, _ = grammar.sample(500)
+        except RuntimeError as error:
+            raise UserError(f"{run}: {error}: name sentences with --data") from error
+        rows = x.lengths.argsort().split(64)
+        batches, source = (x.select(part) for part in rows), "drawn from it"
+    else:
+        corpus = read_corpus(data, **asdict(reader.preprocessing))
+        batches = (
+            reader.encode([corpus.tokens[row] for row in rows])
+            for rows in _by_length(corpus.tokens)
+        )
+        source = f"of {data}"
+    used = UsedGrammar.of(grammar, batches)
+    print(
+        f"{type(grammar).__name__}: {grammar.nonterminals} nonterminals, {grammar.preterminals} "
+        f"preterminals, {grammar.vocab_size:,} words; uses counted in {used.sentences:,} sentences "
+        f"{source}\n"
+    )
+    print("\n".join(listing(used, reader.vocabulary.to_list(), top)))
 
 
 class _Reader:

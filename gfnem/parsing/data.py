@@ -152,7 +152,15 @@ class TextData(DataModule):
         return [self.encode(ordered[start : start + size]) for start in starts]
 
     def draw(self, module: Any, folder: Any) -> list[str]:
-        """Parses of a few held-out sentences as `parses.png` and `parses.html`."""
+        """Parses of a few held-out sentences, and the grammar where the model is or has one."""
+        from gfnem.parsing.grammar_listing import write_grammar
+
+        counted = self.batches((self._valid or self.train.tokens)[:200])
+        grammar = write_grammar(module.model, self.vocabulary.to_list(), counted, folder)
+        return [*self._draw_parses(module, folder), *grammar]
+
+    def _draw_parses(self, module: Any, folder: Any) -> list[str]:
+        """A few held-out sentences as `parses.png` and `parses.html`."""
         from gfnem.parsing.drawing import forest_png, trees_page
         from gfnem.parsing.parser import label_names, parse
 

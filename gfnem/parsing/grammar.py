@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,8 +54,13 @@ class TreeGrammar(GenerativeModel):
         """Log weights of all rules, in nats: of the start symbol, of pairs, and of words."""
 
     @abstractmethod
-    def _potentials(self, x: Sentences) -> Any:
-        """What `potentials` gives, computed afresh."""
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> Any:
+        """What `potentials` gives for tables such as `tables` gives."""
+
+    @staticmethod
+    @abstractmethod
+    def _log_partition(potentials: Any) -> Tensor:
+        """`(batch,)` log weight of each sentence in nats, all its trees summed."""
 
     @abstractmethod
     def by_context(self) -> ContextTables:
@@ -70,6 +75,32 @@ class TreeGrammar(GenerativeModel):
         """`N` nonterminal names, for drawing and printing."""
         return [f"NT{index}" for index in range(self.nonterminals)]
 
+    def preterminal_names(self) -> list[str]:
+        """`T` preterminal names, for printing."""
+        return [f"T{index}" for index in range(self.preterminals)]
+
+    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
+
+        The tables themselves, for a grammar whose rule weights are already such probabilities.
+        """
+        root, rules, emissions = self.tables()
+        return root.exp(), rules.exp(), emissions.exp()
+
+    def expected_uses(self, x: Sentences) -> Tensor:
+        """`(K, N + T)` float64: uses of each symbol under each context, over all trees of all of x.
+
+        Posterior expectations, as gradients of the log partition in the rules' log weights (Eisner
+        2016). There is one context where rules do not look at parents, else they are the
+        nonterminals and, last, the start symbol. Sentences must be derivable.
+        """
+        with torch.enable_grad():
+            tables = [table.detach().requires_grad_() for table in self.tables()]
+            total = self._log_partition(self._potentials(tables, x)).sum()
+            uses = torch.autograd.grad(total, tables, materialize_grads=True)
+        uses = torch.cat([uses[1].double().sum((-2, -1)), uses[2].double().sum(-1)], -1)
+        return uses.view(-1, uses.shape[-1])
+
     def facts(self) -> dict[str, Any]:
         """What spaces and policies are told: `nonterminals`."""
         return {"nonterminals": self.nonterminals}
@@ -77,10 +108,10 @@ class TreeGrammar(GenerativeModel):
     def potentials(self, x: Sentences) -> Any:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
         if self._kept is None:
-            return self._potentials(x)
+            return self._potentials(self.tables(), x)
         if self._kept[0] is not x:
             with torch.enable_grad():
-                potentials = self._potentials(x)
+                potentials = self._potentials(self.tables(), x)
             self._kept = x, potentials, potentials.detach()
         return self._kept[1 if torch.is_grad_enabled() else 2]
 
@@ -178,20 +209,13 @@ class Grammar(TreeGrammar):
             emissions: `(T, vocab_size)` of words.
         """
 
-    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
-
-        The tables themselves, for a grammar whose rule weights are already such probabilities.
-        """
-        root, rules, emissions = self.tables()
-        return root.exp(), rules.exp(), emissions.exp()
-
-    def _potentials(self, x: Sentences) -> RulePotentials:
-        root, rules, emissions = self.tables()
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> RulePotentials:
+        root, rules, emissions = tables
         scores = emissions.T.index_select(0, x.tokens.flatten()).unflatten(0, x.tokens.shape)
         return RulePotentials.from_tables(root, rules, scores, x.lengths)
 
     _node_scores = staticmethod(tree_log_joint)
+    _log_partition = staticmethod(log_partition)
 
     def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,13 +50,14 @@ class ParentGrammar(TreeGrammar):
         """What spaces and policies are told: `nonterminals`, and that parents matter."""
         return {**super().facts(), "parent_conditioned": True}
 
-    def _potentials(self, x: Sentences) -> ParentPotentials:
-        root, rules, emissions = self.tables()
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> ParentPotentials:
+        root, rules, emissions = tables
         words = emissions.index_select(2, x.tokens.flatten()).permute(2, 0, 1).contiguous()
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
 
     _node_scores = staticmethod(parent_tree_log_joint)
+    _log_partition = staticmethod(parent_log_partition)
 
     def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
         """`(batch, samples)` log weight of the rules that a top-down state has used.
@@ -107,7 +109,7 @@ class ParentGrammar(TreeGrammar):
         Raises:
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
-        root, rules, emissions = (table.exp() for table in self.tables())
+        root, rules, emissions = self.production_probabilities()
         labels, preterminals = self.nonterminals, self.preterminals
         inner = (labels + 1) * labels  # symbols (P, A), then symbols (P, T)
 

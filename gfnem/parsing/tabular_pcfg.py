@@ -23,7 +23,8 @@ class Tabulated:
             vocabulary = Vocabulary(words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
         self.vocabulary = list(vocabulary)
-        self._names, self.useless = tables.nonterminals, tables.useless
+        self._names, self._leaves = tables.nonterminals, tables.preterminals
+        self.useless = tables.useless
         self.register_buffer("root", tables.root)
         self.register_buffer("rules", tables.rules)
         # the first entry, the unknown word, gets the mass of the words not in the vocabulary
@@ -36,6 +37,10 @@ class Tabulated:
     def names(self) -> list[str]:
         """The nonterminals' names in the file."""
         return self._names
+
+    def preterminal_names(self) -> list[str]:
+        """The preterminals' names in the file."""
+        return self._leaves
 
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """The file's log probabilities: of the root, of rules, of words."""
