@@ -17,7 +17,7 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.drawing import bracket, trees_page
 from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
-from gfnem.parsing.parser import Parses, derivable, label_names, why_not_derivable
+from gfnem.parsing.parser import Parses, label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -27,6 +27,7 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.support import derivable, why_not_derivable
 from gfnem.parsing.treebank import CONVENTION
 from gfnem.parsing.truth import Truth
 from gfnem.parsing.vocabulary import Vocabulary
@@ -129,10 +130,7 @@ def evaluate(
         truth = Truth.of_run(module.metadata)
         corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
     else:
-        shortest = min(module.metadata.get("min_length", 2), 2)  # one word, if the run knows such
-        corpus = read_corpus(
-            data, **asdict(reader.preprocessing), min_length=shortest, max_length=max_length
-        )
+        corpus = reader.read(data, max_length)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
@@ -175,7 +173,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
         rows = x.lengths.argsort().split(64)
         batches, source = (x.select(part) for part in rows), "drawn from it"
     else:
-        corpus = read_corpus(data, **asdict(reader.preprocessing))
+        corpus = reader.read(data, 40)
         batches = (
             reader.encode([corpus.tokens[row] for row in rows])
             for rows in _by_length(corpus.tokens)
@@ -196,6 +194,12 @@ class _Reader:
     def __init__(self, module: GFlowNetEM):
         self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
         self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
+        # sentences of one word are read where the run was trained on such
+        self.shortest = min(module.metadata.get("min_length", 2), 2)
+
+    def read(self, data: str, max_length: int) -> Corpus:
+        lengths = {"min_length": self.shortest, "max_length": max_length}
+        return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
@@ -235,6 +239,7 @@ def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
     if usable:
         x = reader.encode([line.tokens for line in usable])
         parses = parse_batch(module, x, decode, samples)
+        possible = derivable(module, x)
     rows = {line.number: row for row, line in enumerate(usable)}
     for line in batch:
         if len(line.tokens) > max_length:
@@ -244,8 +249,8 @@ def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
                 file=sys.stderr,
             )
         row = rows.get(line.number)
-        if row is not None and not parses.derivable[row]:
-            why = why_not_derivable(module, len(line.tokens))
+        if row is not None and not possible[row]:
+            why, row = why_not_derivable(module, len(line.tokens)), None
             print(f"gfnem: line {line.number}: {why}", file=sys.stderr)
         yield line, row, parses if row is not None else None
 
@@ -255,12 +260,8 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
     if parses is None:
         yield {"line": line.number, "tokens": line.words, "tree": None}, None
         return
-    marginal = parses.log_marginal
-    if not parses.derivable[row]:
-        record = {"line": line.number, "tokens": line.words, "tree": None, "derivable": False}
-        yield {**record, "log_marginal": {"value": None}}, None
-        return
     names = label_names(module)
+    marginal = parses.log_marginal
     estimate: dict[str, Any] = {"value": float(marginal.value[row])}
     if module.model.normalised() is not module.model:
         estimate["normalised"] = False

@@ -13,6 +13,7 @@ from gfnem.errors import UserError
 from gfnem.files import absolute, write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
+from gfnem.parsing.support import derivable
 from gfnem.parsing.truth import AS_DRAWN, Truth
 from gfnem.parsing.vocabulary import Vocabulary
 
@@ -169,14 +170,15 @@ class TextData(DataModule):
             return []
         chosen = middling[:4]
         try:
-            parses = parse(module, self.encode(chosen))
+            x = self.encode(chosen)
+            parses, possible = parse(module, x), derivable(module, x)
         except UserError:  # trained without a sampler, and without exact inference
             return []
         names = label_names(module)
         drawings = [
             (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
             for row, words in enumerate(chosen)
-            if parses.derivable[row]
+            if possible[row]
             for tree in [parses.trees.to_nltk(row, words, names)]
         ]
         if not drawings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,15 +29,12 @@ class Parses:
         log_joint: `(batch, samples)` `log p(x, z)` in nats.
         log_q: `(batch, samples)` `log q(z|x)` of the sampler in nats.
         log_marginal: `log p(x)` with how it was computed.
-        derivable: `(batch,)` bool: which sentences have a tree at all. For the others the trees
-            mean nothing, and log probabilities are minus infinity.
     """
 
     trees: Trees
     log_joint: Tensor
     log_q: Tensor
     log_marginal: LogMarginal
-    derivable: Tensor
 
 
 @torch.no_grad()
@@ -75,31 +72,7 @@ def parse(
             labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
             spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
             trees = _minimum_risk(spans, x.lengths)
-    log_joint, possible = model.log_joint(x, trees), derivable(module, x)
-    log_marginal = replace(log_marginal, value=_or_nothing(log_marginal.value, possible))
-    log_joint = _or_nothing(log_joint, possible[:, None])
-    return Parses(trees, log_joint, posterior.log_prob(trees), log_marginal, possible)
-
-
-def derivable(module: GFlowNetEM, x: Sentences) -> Tensor:
-    """`(batch,)` bool: which sentences have a tree that the module's model can answer for.
-
-    One word alone has none where the data had no such sentence: nothing was learned of them.
-    """
-    shortest = module.metadata.get("min_length", 1)
-    return module.model.in_support(x) & ((x.lengths > 1) | (shortest == 1))
-
-
-def why_not_derivable(module: GFlowNetEM, length: int) -> str:
-    """For people: why a sentence of so many tokens has no tree."""
-    shortest = module.metadata.get("min_length", 1)
-    if length == 1 and shortest > 1:
-        return f"not derivable: the model was trained on sentences of {shortest} words or more"
-    return "not derivable: no tree of the grammar has these words"
-
-
-def _or_nothing(log_p: Tensor, possible: Tensor) -> Tensor:
-    return torch.where(possible, log_p, -torch.inf)
+    return Parses(trees, model.log_joint(x, trees), posterior.log_prob(trees), log_marginal)
 
 
 def label_names(module: GFlowNetEM) -> list[str]:
