@@ -1,4 +1,4 @@
-"""The command line: `gfnem train`, `parse`, `evaluate`, `generate`, `train-prior`."""
+"""The command line: `gfnem train`, `parse`, `evaluate`, `generate`, `show`, `train-prior`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DEFAULTS = {
 #: in a run folder (`gfnem.runs` says so too, but takes seconds to import)
 CONFIG = "config.yaml"
 #: constructor arguments that come from the data or the model, never from the user
-FACTS = {"vocab_size", "vocabulary"}
+FACTS = {"vocab_size", "vocabulary", "shortest"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +140,7 @@ def _parser(
     commands.add_subcommand("parse", _parse_parser(), help="draw trees for sentences")
     commands.add_subcommand("evaluate", _evaluate_parser(), help="figures on held-out data")
     commands.add_subcommand("generate", _generate_parser(), help="sentences with their trees")
+    commands.add_subcommand("show", _show_parser(), help="what a trained grammar has learned")
     commands.add_subcommand(
         "train-prior", _prior_parser(), help="learn what shapes the trees of a treebank have"
     )
@@ -388,6 +389,26 @@ def _generate_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
+def _show_parser() -> jsonargparse.ArgumentParser:
+    parser = CommandParser(
+        usage="gfnem show RUN [--data PATH] [--top N]",
+        description="Print what a trained grammar has learned: how often each symbol is used, and "
+        "its most probable rules and words. The whole grammar is a text file in the run folder.",
+    )
+    parser.add_argument("run", help="run folder or checkpoint")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        type=str | None,
+        help="sentences to count uses in, as for train (default: sentences drawn from the model)",
+    )
+    parser.add_argument(
+        "--top", metavar="N", type=int, default=5, help="rules or words of each symbol"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
+    return parser
+
+
 def _prior_parser() -> jsonargparse.ArgumentParser:
     parser = CommandParser(
         usage="gfnem train-prior --data TREEBANK --out FILE [--valid TREEBANK] [--updates N] ...",
@@ -505,6 +526,13 @@ def _evaluate(settings: jsonargparse.Namespace) -> int:
     return 0
 
 
+def _show(settings: jsonargparse.Namespace) -> int:
+    from gfnem.parsing.commands import show
+
+    show(**_options(settings))
+    return 0
+
+
 def _train_prior(settings: jsonargparse.Namespace) -> int:
     from gfnem.parsing.shape_training import train_prior
 
@@ -522,6 +550,7 @@ def _options(settings: jsonargparse.Namespace) -> dict[str, Any]:
 
 _COMMANDS: dict[str, Callable[[jsonargparse.Namespace], int]] = {
     "train": _train,
+    "show": _show,
     "parse": _parse,
     "evaluate": _evaluate,
     "generate": _generate,

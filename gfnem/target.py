@@ -54,6 +54,13 @@ class Target(Component, nn.Module, ABC):
         """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
         return None
 
+    def in_support(self, x: Any) -> Tensor:
+        """`(batch,)` bool: which observations the target gives any probability at all.
+
+        All of them, unless a target knows better: a grammar may have no tree for a sentence.
+        """
+        return torch.ones(len(x), dtype=torch.bool)
+
     def normalised(self) -> Target:
         """The model whose `log p(x)` is reported as the likelihood of `x`.
 

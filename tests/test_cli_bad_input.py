@@ -58,6 +58,8 @@ def test_validation_and_evaluation_data(capsys, tmp_path, unreadable):
     assert file.name in line and expected in line
     assert not (tmp_path / "run").exists()
     line = refused(capsys, "evaluate", trained(), "--data", file)
+    # a run on a grammar's sentences takes words as they are: each mark is one
+    expected = expected.replace("only punctuation", "shorter than 2")
     assert file.name in line and expected in line
 
 

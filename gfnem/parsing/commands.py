@@ -15,9 +15,9 @@ from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
-from gfnem.parsing.data import TextData
 from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.parser import Parses, exact_trees, label_names
+from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
+from gfnem.parsing.parser import Parses, label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -27,11 +27,11 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.tabular_parent_grammar import load_grammar
+from gfnem.parsing.support import derivable, why_not_derivable
 from gfnem.parsing.treebank import CONVENTION
+from gfnem.parsing.truth import Truth
 from gfnem.parsing.vocabulary import Vocabulary
 from gfnem.runs import load_run
-from gfnem.target import Target
 from gfnem.trust import opening_run
 
 #: lines parsed together; fewer than a training batch, so that a pipe is answered soon
@@ -125,17 +125,65 @@ def evaluate(
     reader = _Reader(module)
     truth = None
     if data is None:
-        corpus, truth = _embedded_test(module)
+        truth = Truth.of_run(module.metadata)
+        corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
     else:
-        corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
+        corpus = reader.read(data, max_length)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
-        figures.update(_figures_of_truth(truth, reader, tokens, gold, decode))
+        figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
     if format == "json":
         print(json.dumps(figures))
     else:
         _print_figures(corpus, figures, module.model.unit, samples)
+
+
+def show(run: str, data: str | None = None, top: int = 5) -> None:
+    """Prints what a run's model has learned: its symbols, their uses, rules and words.
+
+    Args:
+        run: run folder or checkpoint.
+        data: sentences to count uses in; sentences drawn from the model if None.
+        top: how many rules or words of each symbol.
+
+    Raises:
+        UserError: if the run or the data is unusable.
+    """
+    _at_least_one(top=top)
+    module = _load_text_run(run)
+    reader = _Reader(module)
+    grammar = grammar_of(module.model)
+    if grammar is None:
+        size = sum(parameter.numel() for parameter in module.model.parameters())
+        print(
+            f"{type(module.model).__name__} has no table of rules to show: trees and words come "
+            f"from a network of {size:,} parameters.\n"
+            f"Its labels: {', '.join(label_names(module))}\n"
+            f"`gfnem generate {run}` prints sentences and trees that it makes."
+        )
+        return
+    if data is None:
+        try:
+            x, _ = grammar.sample(500)
+        except RuntimeError as error:
+            raise UserError(f"{run}: {error}: name sentences with --data") from error
+        rows = x.lengths.argsort().split(64)
+        batches, source = (x.select(part) for part in rows), "drawn from it"
+    else:
+        corpus = reader.read(data, 40)
+        batches = (
+            reader.encode([corpus.tokens[row] for row in rows])
+            for rows in _by_length(corpus.tokens)
+        )
+        source = f"of {data}"
+    used = UsedGrammar.of(grammar, batches)
+    print(
+        f"{type(grammar).__name__}: {grammar.nonterminals} nonterminals, {grammar.preterminals} "
+        f"preterminals, {grammar.vocab_size:,} words; uses counted in {used.sentences:,} sentences "
+        f"{source}\n"
+    )
+    print("\n".join(listing(used, reader.vocabulary.to_list(), top)))
 
 
 class _Reader:
@@ -144,6 +192,12 @@ class _Reader:
     def __init__(self, module: GFlowNetEM):
         self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
         self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
+        # sentences of one word are read where the run was trained on such
+        self.shortest = min(module.metadata.get("min_length", 2), 2)
+
+    def read(self, data: str, max_length: int) -> Corpus:
+        lengths = {"min_length": self.shortest, "max_length": max_length}
+        return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
@@ -178,6 +232,7 @@ def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
     if usable:
         x = reader.encode([line.tokens for line in usable])
         parses = parse_batch(module, x, decode, samples)
+        possible = derivable(module, x)
     rows = {line.number: row for row, line in enumerate(usable)}
     for line in batch:
         if len(line.tokens) > max_length:
@@ -187,6 +242,9 @@ def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
                 file=sys.stderr,
             )
         row = rows.get(line.number)
+        if row is not None and not possible[row]:
+            why, row = why_not_derivable(module, len(line.tokens)), None
+            print(f"gfnem: line {line.number}: {why}", file=sys.stderr)
         yield line, row, parses if row is not None else None
 
 
@@ -221,40 +279,6 @@ def _records(module, line: Line, row: int | None, parses: Parses | None):
         )
 
 
-def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, Target]:
-    """New sentences of the grammar the run was trained on, and that grammar."""
-    metadata = module.metadata
-    if metadata.get("grammar") is None:
-        raise UserError("this run was trained on your own data: name held-out data with --data")
-    data = TextData(
-        grammar=metadata["grammar"],
-        sentences=1,
-        valid_sentences=500,
-        max_length=metadata["max_length"],
-        seed=metadata["seed"],
-        **metadata["preprocessing"],
-    )
-    return data.sampled(500, 2), load_grammar(metadata["grammar"], metadata["vocabulary"])
-
-
-def _figures_of_truth(
-    truth: Target, reader: _Reader, tokens, gold, decode: str
-) -> dict[str, float]:
-    """What nothing can beat but by luck: the grammar that the sentences were drawn from."""
-    score, nll, units = SpanF1(), 0.0, 0
-    for rows in _by_length(tokens):
-        trees, log_marginal = exact_trees(truth, reader.encode([tokens[r] for r in rows]), decode)
-        nll -= float(log_marginal.double().sum())
-        for place, row in enumerate(rows):
-            units += len(tokens[row])
-            score.update(trees.spans(place), gold[row], len(tokens[row]))
-    return {
-        "true_nll": nll / units,
-        "true_sentence_f1": score.sentence_f1,
-        "true_corpus_f1": score.corpus_f1,
-    }
-
-
 def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
     """Rows in batches of similar length, fewer of the long ones."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
@@ -278,9 +302,17 @@ def _figures(
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
     sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
-    exact, likely = False, module.model.normalised()
+    exact, likely, counted = False, module.model.normalised(), 0
     for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
+        possible = derivable(module, x)
+        if not possible.any():
+            continue
+        rows, x = (
+            [rows[place] for place in possible.nonzero().flatten().tolist()],
+            x.select(possible),
+        )
+        counted += len(rows)
         parses = parse_batch(module, x, decode)
         log_marginal = parses.log_marginal.value.double()
         log_p = log_marginal if parses.log_marginal.exact else None
@@ -311,8 +343,13 @@ def _figures(
                 ("random", random_binary(length, rng)),
             ):
                 scores[name].update(spans, gold[row], length)
+    if not counted:
+        raise UserError(
+            f"none of the {len(tokens):,} sentences is derivable: no tree has its words"
+        )
     figures = {
         "sentences": len(tokens),
+        "not_derivable": len(tokens) - counted,
         "tokens": sums["units"],
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
@@ -321,8 +358,8 @@ def _figures(
         figures["likelihood_of"] = type(likely).__name__
     if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
-        figures["elbo_gap"] = sums["gap"] / len(tokens)
-        figures["ess"] = sums["ess"] / len(tokens)
+        figures["elbo_gap"] = sums["gap"] / counted
+        figures["ess"] = sums["ess"] / counted
     if scores["tree"].sentences:
         for name in names:
             prefix = "" if name == "tree" else f"{name}_"
@@ -337,6 +374,10 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
+    if figures["not_derivable"]:
+        share = f"{figures['not_derivable']:,} of {figures['sentences']:,} sentences"
+        what = "the model has no tree for them; the figures are of the others"
+        console.print(f"{share} are not derivable: {what}", soft_wrap=True)
     table = Table("", "model", title=None)
     truth = "true_nll" in figures
     if truth:

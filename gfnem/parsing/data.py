@@ -8,15 +8,13 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any
 
-import torch
-
 from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.files import absolute, write_atomically
 from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar, load_grammar
-from gfnem.parsing.tabular_pcfg import TabularPCFG
+from gfnem.parsing.support import derivable
+from gfnem.parsing.truth import AS_DRAWN, Truth
 from gfnem.parsing.vocabulary import Vocabulary
 from gfnem.ranges import Amount, Count, Range, Seed
 
@@ -29,7 +27,8 @@ class TextData(DataModule):
             `hf:NAME[/CONFIG]:COLUMN`. None samples a corpus from `grammar`.
         valid: held-out sentences, in any of these forms; None holds some of the training data back.
         grammar: an embedded grammar's name, or a grammar file (`.pcfg`, or `.ncfg` where rules
-            name parents), used where `path` is None.
+            name parents), used where `path` is None. Its words are taken to the letter: how text
+            is cut and folded (the next settings but one) has no say.
         sentences: how many training sentences to sample from `grammar`.
         tokenizer: "word" cuts text into words and punctuation, "space" only at white space.
         lower: whether to fold case.
@@ -70,7 +69,9 @@ class TextData(DataModule):
     ):
         super().__init__(batch_size, interval, seed)
         self.path, self.grammar, self.sentences = path, grammar, sentences
-        self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
+        self.preprocessing = AS_DRAWN
+        if path is not None:
+            self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
         self.lengths = {"min_length": min_length, "max_length": max_length}
         self.valid_sentences = valid_sentences
         held_out = None
@@ -104,26 +105,16 @@ class TextData(DataModule):
             count: sentences.
             stream: different numbers give different corpora (0 train, 1 validation, 2 test).
         """
-        grammar = self.true_grammar
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1000 + stream)
-            x, z = grammar.sample(count, self.lengths["max_length"])
-        trees = []
-        for row, tokens in enumerate(x.tokens.tolist()):
-            words = [grammar.vocabulary[token] for token in tokens[: int(x.lengths[row])]]
-            trees.append(z.to_nltk(row, words, grammar.names()))
-        corpus = self.read(trees)
-        corpus.source = f"sampled from the grammar {self.grammar!r}"
-        return corpus
+        return self.truth.draw(count, self.seed * 1000 + stream)
 
     @cached_property
-    def true_grammar(self) -> TabularPCFG | TabularParentGrammar:
-        """The grammar an embedded corpus is sampled from, over its own words."""
-        return load_grammar(self.grammar)
+    def truth(self) -> Truth:
+        """What an embedded corpus is sampled from."""
+        return Truth(self.grammar, **self.lengths)
 
     def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
         if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
-            return Vocabulary.from_list(self.true_grammar.vocabulary)
+            return Vocabulary.from_list(self.truth.grammar.vocabulary)
         tokens = (self.train.tokens[row] for row in self._rows)
         try:
             return Vocabulary.build(tokens, min_count=min_count, max_size=max_size)
@@ -131,8 +122,12 @@ class TextData(DataModule):
             raise UserError(f"{self.path}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
-        """`vocab_size` and the `vocabulary` itself."""
-        return {"vocab_size": len(self.vocabulary), "vocabulary": self.vocabulary.to_list()}
+        """`vocab_size`, the `vocabulary` itself, and `shortest`: fewest words of a sentence."""
+        return {
+            "vocab_size": len(self.vocabulary),
+            "vocabulary": self.vocabulary.to_list(),
+            "shortest": self.lengths["min_length"],
+        }
 
     def sizes(self) -> Sequence[int]:
         """Tokens of each training sentence."""
@@ -157,7 +152,15 @@ class TextData(DataModule):
         return [self.encode(ordered[start : start + size]) for start in starts]
 
     def draw(self, module: Any, folder: Any) -> list[str]:
-        """Parses of a few held-out sentences as `parses.png` and `parses.html`."""
+        """Parses of a few held-out sentences, and the grammar where the model is or has one."""
+        from gfnem.parsing.grammar_listing import write_grammar
+
+        counted = self.batches((self._valid or self.train.tokens)[:200])
+        grammar = write_grammar(module.model, self.vocabulary.to_list(), counted, folder)
+        return [*self._draw_parses(module, folder), *grammar]
+
+    def _draw_parses(self, module: Any, folder: Any) -> list[str]:
+        """A few held-out sentences as `parses.png` and `parses.html`."""
         from gfnem.parsing.drawing import forest_png, trees_page
         from gfnem.parsing.parser import label_names, parse
 
@@ -166,15 +169,19 @@ class TextData(DataModule):
             return []
         chosen = middling[:4]
         try:
-            parses = parse(module, self.encode(chosen))
+            x = self.encode(chosen)
+            parses, possible = parse(module, x), derivable(module, x)
         except UserError:  # trained without a sampler, and without exact inference
             return []
         names = label_names(module)
         drawings = [
             (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
             for row, words in enumerate(chosen)
+            if possible[row]
             for tree in [parses.trees.to_nltk(row, words, names)]
         ]
+        if not drawings:
+            return []
         forest_png(drawings, folder / "parses.png")
         write_atomically(folder / "parses.html", trees_page(drawings))
         return ["parses.png", "parses.html"]
@@ -188,7 +195,7 @@ class TextData(DataModule):
             "vocabulary": self.vocabulary.to_list(),
             "preprocessing": asdict(self.preprocessing),
             "grammar": grammar,
-            "max_length": self.lengths["max_length"],
+            **self.lengths,
             "seed": self.seed,
         }
 
@@ -197,8 +204,10 @@ class TextData(DataModule):
         unknown = self.vocabulary.unknown_rate(
             token for row in self._rows[:2000] for token in self.train.tokens[row]
         )
+        remarks = [] if self.path is not None else self.truth.remarks()
+        remarks = "".join(f"{remark}\n" for remark in remarks)
         return (
-            f"{self.train.source}: {self.train.summary()}\n"
+            f"{self.train.source}: {self.train.summary()}\n{remarks}"
             f"training on {len(self._rows):,} sentences, validating on {len(self._valid):,}; "
             f"vocabulary {len(self.vocabulary):,} words ({100 * unknown:.1f} % of tokens unknown)"
         )

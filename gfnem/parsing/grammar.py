@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from gfnem.parsing.bracketing import bracketing_log_joint
 from gfnem.parsing.descent import sample_trees, tree_log_joint
 from gfnem.parsing.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.language import ContextTables, length_weights, recognise
 from gfnem.parsing.partial import partial_trees
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.sentences import Sentences
@@ -20,6 +22,8 @@ from gfnem.parsing.shapes import Brackets
 from gfnem.parsing.trees import Trees
 from gfnem.ranges import Count
 from gfnem.target import GenerativeModel
+
+_LOG = logging.getLogger(__name__)
 
 
 class TreeGrammar(GenerativeModel):
@@ -42,14 +46,24 @@ class TreeGrammar(GenerativeModel):
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
         self._kept: tuple | None = None  # see `unchanged`
+        self._said = False  # whether a warning has been given
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights of all rules, in nats: of the start symbol, of pairs, and of words."""
 
     @abstractmethod
-    def _potentials(self, x: Sentences) -> Any:
-        """What `potentials` gives, computed afresh."""
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> Any:
+        """What `potentials` gives for tables such as `tables` gives."""
+
+    @staticmethod
+    @abstractmethod
+    def _log_partition(potentials: Any) -> Tensor:
+        """`(batch,)` log weight of each sentence in nats, all its trees summed."""
+
+    @abstractmethod
+    def by_context(self) -> ContextTables:
+        """The tables in the form that contexts are looked at in (see `gfnem.parsing.language`)."""
 
     @staticmethod
     @abstractmethod
@@ -60,6 +74,32 @@ class TreeGrammar(GenerativeModel):
         """`N` nonterminal names, for drawing and printing."""
         return [f"NT{index}" for index in range(self.nonterminals)]
 
+    def preterminal_names(self) -> list[str]:
+        """`T` preterminal names, for printing."""
+        return [f"T{index}" for index in range(self.preterminals)]
+
+    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
+
+        The tables themselves, for a grammar whose rule weights are already such probabilities.
+        """
+        root, rules, emissions = self.tables()
+        return root.exp(), rules.exp(), emissions.exp()
+
+    def expected_uses(self, x: Sentences) -> Tensor:
+        """`(K, N + T)` float64: uses of each symbol under each context, over all trees of all of x.
+
+        Posterior expectations, as gradients of the log partition in the rules' log weights (Eisner
+        2016). There is one context where rules do not look at parents, else they are the
+        nonterminals and, last, the start symbol. Sentences must be derivable.
+        """
+        with torch.enable_grad():
+            tables = [table.detach().requires_grad_() for table in self.tables()]
+            total = self._log_partition(self._potentials(tables, x)).sum()
+            uses = torch.autograd.grad(total, tables, materialize_grads=True)
+        uses = torch.cat([uses[1].double().sum((-2, -1)), uses[2].double().sum(-1)], -1)
+        return uses.view(-1, uses.shape[-1])
+
     def facts(self) -> dict[str, Any]:
         """What spaces and policies are told: `nonterminals`."""
         return {"nonterminals": self.nonterminals}
@@ -67,10 +107,10 @@ class TreeGrammar(GenerativeModel):
     def potentials(self, x: Sentences) -> Any:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
         if self._kept is None:
-            return self._potentials(x)
+            return self._potentials(self.tables(), x)
         if self._kept[0] is not x:
             with torch.enable_grad():
-                potentials = self._potentials(x)
+                potentials = self._potentials(self.tables(), x)
             self._kept = x, potentials, potentials.detach()
         return self._kept[1 if torch.is_grad_enabled() else 2]
 
@@ -82,6 +122,42 @@ class TreeGrammar(GenerativeModel):
             yield
         finally:
             self._kept = None
+
+    def in_support(self, x: Sentences) -> Tensor:
+        """`(batch,)` bool: which sentences the grammar can derive. Exact."""
+        tables = self.by_context()
+        if not tables.everything():
+            return recognise(tables, x)
+        long, single = (
+            part.isfinite().any() for part in tables.root.tensor_split([self.nonterminals])
+        )
+        return torch.where(x.lengths > 1, long, single)
+
+    def length_weights(self, longest: int) -> Tensor:
+        """`(longest,)` float64: how probable sentences of 1, 2, ... tokens are. Exact."""
+        return length_weights(self.by_context(), longest)
+
+    def _within_support(self, x: Sentences, log_marginal: Tensor) -> Tensor:
+        """Minus infinity, without gradient, for sentences that cannot be derived.
+
+        Charts give those about `IMPOSSIBLE`, since each of their trees has a part of that weight:
+        what is far above can be derived, and what is as low is looked at exactly.
+        """
+        low = log_marginal.detach() < IMPOSSIBLE / 2
+        if not low.any():
+            return log_marginal
+        rows = low.nonzero().squeeze(1)
+        none = rows[~self.in_support(x.select(rows))]
+        if not len(none):
+            return log_marginal
+        if self.training and log_marginal.requires_grad and not self._said:
+            self._said = True
+            _LOG.warning(
+                "gfnem: the grammar cannot derive %d of %d sentences of a training batch: their "
+                "likelihood is 0, and nothing is learned from such sentences (said once)",
+                *(len(none), len(x)),
+            )
+        return log_marginal.index_fill(0, none, -torch.inf)
 
     @abstractmethod
     def log_brackets(self, brackets: Brackets) -> Tensor:
@@ -132,28 +208,29 @@ class Grammar(TreeGrammar):
             emissions: `(T, vocab_size)` of words.
         """
 
-    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
-
-        The tables themselves, for a grammar whose rule weights are already such probabilities.
-        """
-        root, rules, emissions = self.tables()
-        return root.exp(), rules.exp(), emissions.exp()
-
-    def _potentials(self, x: Sentences) -> RulePotentials:
-        root, rules, emissions = self.tables()
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> RulePotentials:
+        root, rules, emissions = tables
         scores = emissions.T.index_select(0, x.tokens.flatten()).unflatten(0, x.tokens.shape)
         return RulePotentials.from_tables(root, rules, scores, x.lengths)
 
     _node_scores = staticmethod(tree_log_joint)
+    _log_partition = staticmethod(log_partition)
 
     def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
         return bracketing_log_joint(self.potentials(x), z)
 
     def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats by the inside algorithm."""
-        return log_partition(self.potentials(x))
+        """`(batch,)` exact `log p(x)` in nats by the inside algorithm.
+
+        Minus infinity, without gradient, for what the grammar cannot derive.
+        """
+        return self._within_support(x, log_partition(self.potentials(x)))
+
+    def by_context(self) -> ContextTables:
+        """The tables with one context and one group."""
+        root, rules, emissions = self.tables()
+        return ContextTables(root, rules[None, None], emissions[None])
 
     def log_brackets(self, brackets: Brackets) -> Tensor:
         """See `TreeGrammar.log_brackets`."""
@@ -187,6 +264,23 @@ class Grammar(TreeGrammar):
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
         return draw_derivations(*self.production_probabilities(), count, max_length)
+
+
+def start_choice(scores: Tensor, nonterminals: int, shortest: int) -> Tensor:
+    """`(N + T,)` log probabilities of the start symbol's child.
+
+    A preterminal at the top is a sentence of one word. Where there are none to learn from, nothing
+    but the normalisation would train these choices: then they are impossible.
+
+    Args:
+        scores: `(N + T,)` any numbers, nonterminals first.
+        nonterminals: the number `N`.
+        shortest: fewest words of a sentence.
+    """
+    if shortest > 1:
+        preterminal = torch.arange(len(scores), device=scores.device) >= nonterminals
+        scores = scores.masked_fill(preterminal, -torch.inf)
+    return scores.log_softmax(0)
 
 
 def barred(brackets: Brackets, labels: int) -> Tensor:
@@ -238,7 +332,8 @@ class _Lottery:
     def __init__(self, probabilities: Tensor):
         self.rows, self.columns = probabilities.shape
         steps = probabilities.detach().double().cumsum(1)
-        steps = steps / steps[:, -1:]
+        # a row without any weight is never asked for, but must not spoil the others
+        steps = steps / steps[:, -1:].clamp(min=torch.finfo(steps.dtype).tiny)
         # row r runs from r to r + 1: one sorted list serves all rows
         self.steps = (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
 

@@ -1,15 +1,20 @@
-"""Grammars as text files: NLTK's PCFG notation, turned into the tables the chart wants."""
+"""Grammars as text files: NLTK's PCFG notation, turned into the tables the chart wants.
+
+What `nltk.PCFG.fromstring` reads is read, and what NLTK prints of grammars that it has taken from a
+treebank: probabilities such as `[1e-05]`, symbols such as `PRP$`, `,` and `NP|<JJ-NN>`, words with
+both kinds of quotes, and the line above the rules that names the start symbol.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from nltk.grammar import Nonterminal, standard_nonterm_parser
-from nltk.grammar import read_grammar as read_nltk_productions
+from nltk.grammar import Nonterminal
 from torch import Tensor
 
 from gfnem.errors import UserError
@@ -39,6 +44,7 @@ class GrammarTables:
             one-word sentences.
         rules: `(N, N + T, N + T)` float32, log weight of `A -> B C`.
         emissions: `(T, W)` float32, log weight of `A -> word`.
+        useless: the file's symbols that are in no sentence's tree, and why; they have no index.
     """
 
     nonterminals: list[str]
@@ -47,6 +53,7 @@ class GrammarTables:
     root: Tensor
     rules: Tensor
     emissions: Tensor
+    useless: dict[str, str] = field(default_factory=dict)
 
 
 def read_grammar(path: str | Path) -> GrammarTables:
@@ -63,19 +70,36 @@ def read_grammar(path: str | Path) -> GrammarTables:
     - a symbol that yields one word as well as more is split in a nonterminal `A` (two words or
       more) and a preterminal `A|1`.
 
-    Symbols that are purely binary or purely lexical keep their names and probabilities.
+    Symbols that are purely binary or purely lexical keep their names and probabilities. Symbols
+    that never end in words and symbols that the start symbol never leads to are left out. With the
+    former, rules of others go: the weights of all sentences then sum to less than 1.
 
     Raises:
         UserError: naming file, line and cause, if the file cannot be read or is not UTF-8, a line
-            does not parse, a right-hand side is empty, a probability is not in `(0, 1]` or a
-            left-hand side's do not sum to 1, a symbol has no production, unary rules form a loop
-            that is never left, or there is no rule of two symbols.
+            does not parse, a right-hand side is empty, a probability is absent or not in `(0, 1]`,
+            a left-hand side's do not sum to 1, a symbol has no production, unary rules form a loop
+            that is never left, the start symbol never ends in words, or there is no rule of two
+            symbols.
     """
     path = Path(path)
     rules, lines, start = _parse(path)
-    start, symbols, lexical, binary, unary = _binarise(rules, start)
+    symbols, lexical, binary, unary = _binarise(rules)
+    unary_closure(path, symbols, unary, lexical, binary, lines)  # a loop is named wherever it is
+    useless = find_useless(rules, start, symbols_in)
+    if start in useless:
+        raise endless(path, lines[start], start)
+    kept = {
+        left: {
+            right: p for right, p in sides.items() if useless.keys().isdisjoint(symbols_in(right))
+        }
+        for left, sides in rules.items()
+        if left not in useless
+    }
+    symbols, lexical, binary, unary = _binarise(kept)
     closure = unary_closure(path, symbols, unary, lexical, binary, lines)
-    return _tabulate(path, start, symbols, lexical, binary, closure)
+    tables = _tabulate(path, start, symbols, lexical, binary, closure)
+    tables.useless = useless
+    return tables
 
 
 def find_grammar(name: str) -> Path:
@@ -139,7 +163,7 @@ def logical_lines(path: Path) -> Iterable[tuple[int, str]]:
         if not pending:
             first = number
         line = pending + raw.strip()
-        if not line or line.startswith("#"):
+        if not line or (line.startswith("#") and not _RULE_OF_MARK.match(line)):
             continue
         if line.endswith("\\"):
             pending = line[:-1].rstrip() + " "
@@ -150,6 +174,28 @@ def logical_lines(path: Path) -> Iterable[tuple[int, str]]:
         raise UserError(f"{path}:{first}: the line continues past the end of the file")
 
 
+# The tags `#` and `%` have rules too, as NLTK prints them; such lines are no comment or directive.
+_RULE_OF_MARK = re.compile(r"""[#%]\s*->\s*['"].*\]$""")
+# what NLTK prints above a grammar's rules
+_HEADER = re.compile(r"Grammar with \d+ productions? \(start state = (\S+)\)")
+# `|` is part of a symbol where NLTK's binarisation has put it: NP|<JJ-NN>.
+_SYMBOL = r"""(?:''(?=[\s|[]|$)|[^\s'"\[\]|](?:[^\s'"\[\]|]|\|<[^\s>]*>)*)"""
+_LEFT = re.compile(rf"({_SYMBOL}?)\s*->\s*")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# A quote inside a word is written \' where Python prints it so; else a backslash is a backslash.
+_TOKEN = re.compile(
+    rf"""(?:
+        (?P<symbol>{_SYMBOL})
+      | (?P<word>'[^']*'(?=[\s|[]|$) | "[^"]*"(?=[\s|[]|$))
+      | (?P<escaped>'(?:[^'\\]|\\.)*'(?=[\s|[]|$))
+      | (?P<close>'[^']*' | "[^"]*")
+      | \[\s*(?P<p>{_NUMBER})\s*\]
+      | (?P<bar>\|)
+    )\s*""",
+    re.VERBOSE,
+)
+
+
 def read_productions(path: Path, line: str, number: int) -> list[Production]:
     """The rules on one line of a file in NLTK's notation.
 
@@ -157,16 +203,39 @@ def read_productions(path: Path, line: str, number: int) -> list[Production]:
         UserError: if the line does not parse, or one of its rules is none for a grammar of text.
     """
     where = f"{path}:{number}"
-    try:
-        _, productions = read_nltk_productions(line, standard_nonterm_parser, True)
-    except ValueError as error:
-        cause = str(error).split("\n")[-1]
-        raise UserError(f"{where}: not a grammar rule: {cause[:80]}") from error
-    found = []
-    for production in productions:
-        left, right, p = str(production.lhs()), production.rhs(), production.prob()
-        _check_production(where, left, right, p)
-        found.append(Production(left, right, p))
+    head = _LEFT.match(line)
+    if head is None or not head[1]:
+        why = "Expected an arrow" if head is None else "Expected a symbol before the arrow"
+        raise UserError(f"{where}: not a grammar rule: {why}: {line[:80]}")
+    left, place = head[1], head.end()
+    found, right, p = [], [], None
+
+    def finish() -> None:
+        _check_production(where, left, tuple(right), p)
+        found.append(Production(left, tuple(right), p))
+
+    while place < len(line):
+        token = _TOKEN.match(line, place)
+        if token is None or (p is not None and token["bar"] is None):
+            why = "Unterminated string" if line[place] in "'\"" else "Expected a symbol or a word"
+            if line[place] == "[":
+                why = "Expected a probability such as [0.5]"
+            elif p is not None:
+                why = "Expected the end of the line, or | and another right-hand side"
+            raise UserError(f"{where}: not a grammar rule: {why}: {line[place:][:80]}")
+        place = token.end()
+        if token["symbol"]:
+            right.append(Nonterminal(token["symbol"]))
+        elif token["p"]:
+            p = float(token["p"])
+        elif token["bar"]:
+            finish()
+            right, p = [], None
+        elif token["escaped"]:
+            right.append(re.sub(r"\\(['\"\\])", r"\1", token["escaped"][1:-1]))
+        else:
+            right.append((token["word"] or token["close"])[1:-1])
+    finish()
     return found
 
 
@@ -189,8 +258,8 @@ def _parse(path: Path) -> tuple[_Rules, dict[str, int], str]:
     used: dict[str, int] = {}
     start = None
     for number, line in logical_lines(path):
-        if line.startswith("%"):
-            start = start_directive(f"{path}:{number}", line)
+        if (named := start_directive(f"{path}:{number}", line)) is not None:
+            start = named
             used.setdefault(start, number)
             continue
         for left, right, p in read_productions(path, line, number):
@@ -218,36 +287,97 @@ def check_defined(path: Path, rules: Iterable[str], used: dict[str, int]) -> Non
     """
     for symbol, number in used.items():
         if symbol not in rules:
+            if symbol == "''":
+                raise UserError(
+                    f"{path}:{number}: '' is not one word, and no symbol of the grammar"
+                )
             raise UserError(f"{path}:{number}: the symbol {symbol} has no production")
 
 
-def start_directive(where: str, line: str) -> str:
-    """The symbol that `%start X` names."""
+def start_directive(where: str, line: str) -> str | None:
+    """The symbol that a line names as the start symbol; None if the line is none of that kind."""
+    if header := _HEADER.fullmatch(line):
+        return header[1]
+    if not line.startswith("%") or _RULE_OF_MARK.match(line):
+        return None
     parts = line[1:].split()
-    try:
-        symbol, end = standard_nonterm_parser(parts[1], 0)
-        valid = parts[0] == "start" and len(parts) == 2 and end == len(parts[1])
-    except (IndexError, ValueError):
-        valid = False
-    if not valid:
+    if len(parts) != 2 or parts[0] != "start" or not re.fullmatch(_SYMBOL, parts[1]):
         raise UserError(f"{where}: not a directive; the only one is '%start SYMBOL': {line[:80]}")
-    return str(symbol)
+    return parts[1]
 
 
-def _check_production(where: str, left: str, right: Side, p: float) -> None:
+def _check_production(where: str, left: str, right: Side, p: float | None) -> None:
     if not right:
         raise UserError(f"{where}: {left} has an empty right-hand side")
-    if not 0 < p <= 1:
-        raise UserError(f"{where}: a production of {left} has probability {p:g}, not above 0")
     for item in right:
         if isinstance(item, str) and item.split() != [item]:
             raise UserError(f"{where}: {left} yields {item!r}, which is not one word")
+    if p is None:
+        items = " ".join(str(i) if isinstance(i, Nonterminal) else repr(i) for i in right)
+        raise UserError(
+            f"{where}: {left} -> {items[:60]} has no probability: write one behind it, as in [0.5]"
+        )
+    if p > 1:
+        raise UserError(f"{where}: a production of {left} has probability {p:g}, above 1")
+    if not p > 0:
+        raise UserError(f"{where}: a production of {left} has probability {p:g}, not above 0")
 
 
-def _binarise(rules: _Rules, start: str):
+_Key = TypeVar("_Key")
+
+
+def symbols_in(right: Side) -> list[str]:
+    """The symbols of a right-hand side."""
+    return [str(item) for item in right if isinstance(item, Nonterminal)]
+
+
+def find_useless(
+    rules: dict[_Key, Iterable[Side]], start: _Key, children: Callable[..., list[_Key]]
+) -> dict[_Key, str]:
+    """Symbols that are in no sentence's tree, and why (Hopcroft and Ullman 1979, section 4.4).
+
+    Args:
+        rules: the right-hand sides of each symbol.
+        start: the symbol at the top.
+        children: given a right-hand side, the symbols that it holds.
+    """
+    ending: set[_Key] = set()
+    grew = True
+    while grew:
+        more = {
+            left
+            for left, sides in rules.items()
+            if left not in ending and any(ending.issuperset(children(side)) for side in sides)
+        }
+        ending |= more
+        grew = bool(more)
+    useless = {left: "never ends in words" for left in rules if left not in ending}
+    reached = {start}
+    frontier = [start]
+    while frontier:
+        for side in rules[frontier.pop()]:
+            found = set(children(side))
+            if found <= ending:
+                frontier += found - reached
+                reached |= found
+    for left in rules:
+        if left not in reached:
+            useless.setdefault(left, f"is never reached from {start}")
+    return useless
+
+
+def endless(path: Path, line: int, start: str) -> UserError:
+    """The error that a grammar has no finite sentence."""
+    return UserError(
+        f"{path}:{line}: this grammar has no finite sentence: the start symbol {start} never ends "
+        "in words"
+    )
+
+
+def _binarise(rules: _Rules):
     """Splits the rules into lexical, binary and unary ones, each `{left: {right: p}}`.
 
-    Returns the start symbol, all symbols in order (the file's own first), and the three tables.
+    Returns all symbols in order (the file's own first), and the three tables.
     """
     fresh: dict[tuple, str] = {}
     taken = set(rules)
@@ -294,7 +424,7 @@ def _binarise(rules: _Rules, start: str):
                 add(lexical, left, right[0], p)
             else:
                 add(unary, left, str(right[0]), p)
-    return start, [*rules, *fresh.values()], lexical, binary, unary
+    return [*rules, *fresh.values()], lexical, binary, unary
 
 
 def unary_closure(path, symbols, unary, lexical, binary, lines) -> dict[str, dict[str, float]]:

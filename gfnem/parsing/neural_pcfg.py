@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammar import Grammar
+from gfnem.parsing.grammar import Grammar, start_choice
 from gfnem.ranges import Count, Fact
 
 
@@ -26,6 +26,8 @@ class NeuralPCFG(Grammar):
         nonterminals: symbols of phrases, which label the tree's nodes.
         preterminals: symbols of words (parts of speech, so to speak); they are summed out.
         dim: size of embeddings and hidden layers.
+        shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
+            from the data; 1 if None.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class NeuralPCFG(Grammar):
         nonterminals: Count = 30,
         preterminals: Count = 60,
         dim: Count = 256,
+        shortest: Count | None = None,
     ):
         super().__init__(nonterminals, preterminals, vocab_size)
+        self.shortest = shortest or 1
         symbols = nonterminals + preterminals
         self.start = nn.Parameter(torch.empty(1, dim))
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
@@ -54,7 +58,7 @@ class NeuralPCFG(Grammar):
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised log probabilities (see `Grammar.tables`)."""
         symbols = self.nonterminals + self.preterminals
-        root = self.root_net(self.start).log_softmax(1).squeeze(0)
+        root = start_choice(self.root_net(self.start).squeeze(0), self.nonterminals, self.shortest)
         rules = self.rule_net(self.nonterminal).log_softmax(1)
         emissions = self.word_net(self.preterminal).log_softmax(1)
         return root, rules.unflatten(1, (symbols, symbols)), emissions

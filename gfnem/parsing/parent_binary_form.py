@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,8 @@ class ParentGrammarTables:
         root: `(N + T,)` float32, each symbol at the top.
         rules: `(N + 1, N, N + T, N + T)` float32, `[P, A, B, C]` of `A -> B C` under `P`.
         emissions: `(N + 1, T, W)` float32, of a word for a preterminal under `P`.
+        useless: what no sentence's tree can hold, and why. A symbol that never ends in words keeps
+            its index; the sentences' probabilities then sum to less than 1.
     """
 
     nonterminals: list[str]
@@ -40,6 +42,7 @@ class ParentGrammarTables:
     root: Tensor
     rules: Tensor
     emissions: Tensor
+    useless: dict[str, str] = field(default_factory=dict)
 
 
 def read_parent_grammar(path: str | Path) -> ParentGrammarTables:
@@ -224,6 +227,7 @@ class _Conversion:
             root=vector(self.choices(Nonterminal(self.rules.start), TOP)).log().float(),
             rules=stacked(inner, expansion),
             emissions=stacked(leaves, emission),
+            useless=self.rules.useless,
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations
+from gfnem.parsing.grammar import TreeGrammar, barred, draw_derivations, start_choice
+from gfnem.parsing.language import ContextTables
 from gfnem.parsing.parent_bracketing import parent_bracketing_log_joint
 from gfnem.parsing.parent_descent import parent_sample, parent_tree_log_joint
 from gfnem.parsing.parent_inside import (
@@ -48,13 +50,14 @@ class ParentGrammar(TreeGrammar):
         """What spaces and policies are told: `nonterminals`, and that parents matter."""
         return {**super().facts(), "parent_conditioned": True}
 
-    def _potentials(self, x: Sentences) -> ParentPotentials:
-        root, rules, emissions = self.tables()
+    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> ParentPotentials:
+        root, rules, emissions = tables
         words = emissions.index_select(2, x.tokens.flatten()).permute(2, 0, 1).contiguous()
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
 
     _node_scores = staticmethod(parent_tree_log_joint)
+    _log_partition = staticmethod(parent_log_partition)
 
     def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
         """`(batch, samples)` log weight of the rules that a top-down state has used.
@@ -68,8 +71,13 @@ class ParentGrammar(TreeGrammar):
         return parent_bracketing_log_joint(self.potentials(x), z)
 
     def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats."""
-        return parent_log_partition(self.potentials(x))
+        """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
+        return self._within_support(x, parent_log_partition(self.potentials(x)))
+
+    def by_context(self) -> ContextTables:
+        """The tables with each nonterminal in a group of its own: its children stand under it."""
+        root, rules, emissions = self.tables()
+        return ContextTables(root, rules.unsqueeze(2), emissions)
 
     def log_brackets(self, brackets: Brackets) -> Tensor:
         """See `TreeGrammar.log_brackets`."""
@@ -101,7 +109,7 @@ class ParentGrammar(TreeGrammar):
         Raises:
             RuntimeError: if fewer than one derivation in a thousand fits.
         """
-        root, rules, emissions = (table.exp() for table in self.tables())
+        root, rules, emissions = self.production_probabilities()
         labels, preterminals = self.nonterminals, self.preterminals
         inner = (labels + 1) * labels  # symbols (P, A), then symbols (P, T)
 
@@ -124,6 +132,8 @@ class NeuralParentPCFG(ParentGrammar):
         nonterminals: symbols of phrases, which label the tree's nodes.
         preterminals: symbols of words; they are summed out.
         dim: size of embeddings and hidden layers.
+        shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
+            from the data; 1 if None.
     """
 
     def __init__(
@@ -132,8 +142,10 @@ class NeuralParentPCFG(ParentGrammar):
         nonterminals: Count = 30,
         preterminals: Count = 60,
         dim: Count = 128,
+        shortest: Count | None = None,
     ):
         super().__init__(nonterminals, preterminals, vocab_size)
+        self.shortest = shortest or 1
         symbols = nonterminals + preterminals
         self.root = nn.Parameter(torch.zeros(symbols))
         self.symbol = nn.Parameter(torch.empty(symbols, dim))
@@ -150,7 +162,8 @@ class NeuralParentPCFG(ParentGrammar):
         pairs = self.parent[:, None] + self.symbol
         rules = self.rule_net(pairs[:, : self.nonterminals]).log_softmax(-1)
         emissions = self.word_net(pairs[:, self.nonterminals :]).log_softmax(-1)
-        return self.root.log_softmax(0), rules.unflatten(-1, (symbols, symbols)), emissions
+        root = start_choice(self.root, self.nonterminals, self.shortest)
+        return root, rules.unflatten(-1, (symbols, symbols)), emissions
 
 
 def _pair_net(dim: int, outputs: int) -> nn.Module:

@@ -24,17 +24,20 @@ from gfnem.parsing.grammar_text import (
     Production,
     Side,
     check_defined,
+    endless,
+    find_useless,
     logical_lines,
     normalised,
     read_productions,
     start_directive,
+    symbols_in,
 )
 
 #: the parent of the symbol at the top of a tree
 TOP = "TOP"
 
-_NAME = r"[\w/][\w/<>-]*"
-_ANNOTATED = re.compile(rf"({_NAME})\^({_NAME}(?:\s*,\s*{_NAME})*)\s+(->.*)", re.DOTALL)
+_NAME = r"(?:[^\s,^<]|<[^\s>]*>)+"
+_ANNOTATED = re.compile(rf"([^\s^]+)\^({_NAME}(?:\s*,\s*{_NAME})*)\s*(->.*)", re.DOTALL)
 
 
 def _key(symbol: str, parent: str | None) -> str:
@@ -53,7 +56,8 @@ class ParentRules:
 
     Attributes:
         symbols: all symbols, in the file's order.
-        pairs: every `(symbol, parent)` that a tree can have, breadth first.
+        pairs: every `(symbol, parent)` that a derivation can have, breadth first.
+        useless: symbols that no sentence's tree can hold, or not under a parent, and why.
     """
 
     def __init__(self, path: Path, start: str, blocks: dict, lines: dict[str, int]):
@@ -94,6 +98,24 @@ class ParentRules:
                     f"parent of {symbol}"
                 )
         self.pairs = list(found)
+        self._find_useless()
+
+    def _find_useless(self) -> None:
+        rules = {pair: [(pair[0], right) for right in self.sides(*pair)] for pair in self.pairs}
+        useless = find_useless(
+            rules, self.pairs[0], lambda side: [(item, side[0]) for item in symbols_in(side[1])]
+        )
+        if self.pairs[0] in useless:
+            raise endless(self.path, self.line(self.start, TOP), self.start)
+        self.useless = {
+            f"{symbol} under {parent}": why
+            for (symbol, parent), why in useless.items()
+            if why.startswith("never")  # one that is not reached costs nothing: it has no index
+        }
+        met = {symbol for symbol, _ in self.pairs}
+        for symbol in self.symbols:
+            if symbol not in met:
+                self.useless[symbol] = f"is never reached from {self.start}"
 
 
 def read_parent_rules(path: str | Path) -> ParentRules:
@@ -103,9 +125,10 @@ def read_parent_rules(path: str | Path) -> ParentRules:
 
     Raises:
         UserError: naming file, line and cause, if the file cannot be read or is not UTF-8, a line
-            does not parse, a right-hand side is empty, a probability is not in `(0, 1]` or those of
-            a symbol under a parent do not sum to 1, a symbol has no production, or none under a
-            parent that it may have, or a parent is no symbol, or one it can never have.
+            does not parse, a right-hand side is empty, a probability is absent or not in `(0, 1]`,
+            those of a symbol under a parent do not sum to 1, a symbol has no production, or none
+            under a parent that it may have, a parent is no symbol or one it can never have, or the
+            start symbol never ends in words.
     """
     path = Path(path)
     blocks: dict[tuple[str, str | None], dict[Side, float]] = {}
@@ -114,8 +137,8 @@ def read_parent_rules(path: str | Path) -> ParentRules:
     parents_used: dict[str, int] = {}
     start = None
     for number, line in logical_lines(path):
-        if line.startswith("%"):
-            start = start_directive(f"{path}:{number}", line)
+        if (named := start_directive(f"{path}:{number}", line)) is not None:
+            start = named
             used.setdefault(start, number)
             continue
         for parent, (left, right, p) in _annotated_productions(path, line, number):
@@ -159,7 +182,7 @@ def _annotated_productions(
                 f"{where}: not a grammar rule: with parents it is SYMBOL^PARENT -> ... or "
                 f"SYMBOL^PARENT,PARENT -> ...: {line[:40]}"
             )
-        parents = [parent.strip() for parent in match[2].split(",")]
+        parents = re.findall(_NAME, match[2])
         if len(set(parents)) < len(parents):
             raise UserError(f"{where}: a parent of {match[1]} is named twice")
         line = f"{match[1]} {match[3]}"

@@ -42,6 +42,7 @@ class ShapedGrammar(Target):
         temperature: the `T`: a number, or an `Anneal` over M-updates. Published is the exponential
             way from 1 to 1000 over 10,000 M-updates.
         vocab_size: words, the unknown word included, for `NeuralPCFG`; from the data if None.
+        shortest: fewest words of a sentence, for `NeuralPCFG`; from the data if None.
 
     Raises:
         UserError: if the prior cannot be read.
@@ -53,9 +54,10 @@ class ShapedGrammar(Target):
         grammar: Target | None = None,
         temperature: Positive | Anneal = 1.0,
         vocab_size: Count | None = None,
+        shortest: Count | None = None,
     ):
         super().__init__()
-        self.grammar = NeuralPCFG(vocab_size) if grammar is None else grammar
+        self.grammar = NeuralPCFG(vocab_size, shortest=shortest) if grammar is None else grammar
         if not isinstance(self.grammar, Target):
             raise ValueError(f"grammar must be a model, not {type(grammar).__name__}")
         self.prior = prior if isinstance(prior, ShapeEnergy) else ShapeEnergy.load(prior)
@@ -104,6 +106,10 @@ class ShapedGrammar(Target):
     def facts(self) -> dict[str, Any]:
         """The grammar's."""
         return self.grammar.facts()
+
+    def in_support(self, x: Sentences) -> Tensor:
+        """The grammar's: the prior is positive everywhere."""
+        return self.grammar.in_support(x)
 
     def units(self, x: Sentences) -> Tensor:
         """The grammar's."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gfnem.parsing.grammar import Grammar
 from gfnem.parsing.grammar_text import find_grammar, read_grammar
-from gfnem.parsing.vocabulary import Vocabulary
+from gfnem.parsing.vocabulary import UNKNOWN, Vocabulary
 
 
 class Tabulated:
@@ -19,10 +19,12 @@ class Tabulated:
     def _adopt(self, tables: Any, vocabulary: Sequence[str] | None) -> None:
         """Makes this the grammar of the tables, over a vocabulary or over the file's own words."""
         if vocabulary is None:
-            vocabulary = Vocabulary(tables.words).to_list()
+            words = [word for word in tables.words if word != UNKNOWN]
+            vocabulary = Vocabulary(words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
         self.vocabulary = list(vocabulary)
-        self._names = tables.nonterminals
+        self._names, self._leaves = tables.nonterminals, tables.preterminals
+        self.useless = tables.useless
         self.register_buffer("root", tables.root)
         self.register_buffer("rules", tables.rules)
         # the first entry, the unknown word, gets the mass of the words not in the vocabulary
@@ -35,6 +37,10 @@ class Tabulated:
     def names(self) -> list[str]:
         """The nonterminals' names in the file."""
         return self._names
+
+    def preterminal_names(self) -> list[str]:
+        """The preterminals' names in the file."""
+        return self._leaves
 
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """The file's log probabilities: of the root, of rules, of words."""

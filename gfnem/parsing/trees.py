@@ -94,14 +94,15 @@ class Trees:
         nodes = self.spans(row, sample)
         splits = self.split[row, sample].tolist()
 
-        def build(node: int) -> Tree:
+        # from the last node to the first: children come behind their parent, and are there already
+        built: list[Tree] = []
+        for node in range(len(nodes) - 1, -1, -1):
             left, right, label = nodes[node]
             split = splits[node]
-            first = words[left] if split - left == 1 else build(node + 1)
-            second = words[split] if right - split == 1 else build(node + split - left)
-            return Tree(labels[label], [first, second])
-
-        return build(0)
+            first = words[left] if split - left == 1 else built[-1]
+            second = words[split] if right - split == 1 else built[-(split - left)]
+            built.append(Tree(labels[label], [first, second]))
+        return built[-1]
 
     @classmethod
     def from_nodes(cls, trees: Sequence[Sequence[Sequence[tuple[int, int, int, int]]]], lengths):

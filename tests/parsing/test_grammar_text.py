@@ -12,6 +12,7 @@ from nltk.grammar import Nonterminal
 from gfnem.errors import UserError
 from gfnem.parsing import grammar_text
 from gfnem.parsing.grammar_text import find_grammar, read_grammar
+from gfnem.parsing.tabular_pcfg import TabularPCFG
 
 GRAMMARS = {
     "plain": """
@@ -178,7 +179,7 @@ ERRORS = {
     "no arrow": (GOOD + "B 'b' [1.0]\n", "toy.pcfg:3: not a grammar rule: Expected an arrow"),
     "unterminated": (GOOD + "B -> 'b [1.0]\n", "toy.pcfg:3: not a grammar rule: Unterminated"),
     "bad number": (GOOD + "B -> 'b' [1.0.0]\n", "toy.pcfg:3: not a grammar rule"),
-    "above one": (GOOD + "B -> 'b' [1.5]\n", "toy.pcfg:3: not a grammar rule: .*1.5"),
+    "above one": (GOOD + "B -> 'b' [1.5]\n", "toy.pcfg:3: .* of B has probability 1.5, above 1"),
     "directive": (GOOD + "%begin S\n", "toy.pcfg:3: not a directive"),
     "directive without symbol": ("%start\n" + GOOD, "toy.pcfg:1: not a directive"),
     "unfinished": (GOOD + "B -> 'b' [1.0] \\", "toy.pcfg:3: the line continues"),
@@ -187,9 +188,12 @@ ERRORS = {
     "undefined": ("S -> A A [0.5]\nS -> A Q [0.5]\nA -> 'a' [1.0]", "toy.pcfg:2: .* Q has no"),
     "undefined start": (GOOD + "%start Q", "toy.pcfg:3: the symbol Q has no production"),
     "zero": (GOOD + "B -> 'b' [1.0] | 'c' [0.0]", "toy.pcfg:3: .* B has probability 0"),
-    "missing probability": (GOOD + "B -> 'b' [1.0] | 'c'", "toy.pcfg:3: .* B has probability 0"),
+    "missing probability": (
+        GOOD + "B -> 'b' [1.0] | 'c'",
+        "toy.pcfg:3: B -> 'c' has no probability",
+    ),
     "empty side": (GOOD + "B -> 'b' [0.5] | [0.5]", "toy.pcfg:3: B has an empty right-hand side"),
-    "empty word": (GOOD + "B -> '' [1.0]", "toy.pcfg:3: B yields '', which is not one word"),
+    "empty word": (GOOD + "B -> '' [1.0]", "toy.pcfg:3: '' is not one word"),
     "two words": (GOOD + "B -> 'a b' [1.0]", "toy.pcfg:3: B yields 'a b', which is not one word"),
     "loop": (GOOD + "B -> C [1.0]\nC -> B [1.0]", "toy.pcfg:3: the unary rules of B form a loop"),
     "self-loop": (GOOD + "B -> B [1.0]", "toy.pcfg:3: the unary rules of B form a loop"),
@@ -243,3 +247,91 @@ def test_an_installed_package_carries_its_own_grammars(tmp_path, monkeypatch):
     assert find_grammar("toy") == folder.resolve() / "toy.pcfg"
     with pytest.raises(UserError, match="shipped are: toy"):
         find_grammar("english")
+
+
+NLTK_SYMBOLS = """
+    Grammar with 15 productions (start state = S)
+        X -> 'x' [1.0]
+        S -> NP VP [0.99999]
+        S -> S X [1e-05]
+        NP -> PRP$ NP|<JJ-,-NN> [0.5] | `` NN '' [0.25]
+        NP -> -LRB- NN -RRB- [0.25]
+        NP|<JJ-,-NN> -> JJ , NN [1.0]
+        PRP$ -> 'my' [1.0]
+        JJ -> "o'clock" [1e-1] | 'it\\'s "it"' [.9]
+        , -> ',' [1.0]
+        # -> '#' [1.0]
+        `` -> '``' [1.0]
+        '' -> "''" [1.0]
+        -LRB- -> '-LRB-' [1.0]
+        -RRB- -> '-RRB-' [1.0]
+        VP->V'|'[5.0E-1]|# NN[5e-1]
+        V -> 'v' [1]
+        NN -> 'n' [1]
+""".replace("'it\\'s \"it\"'", "'it\\'s\"it\"'")
+
+
+def test_what_nltk_prints_is_read(tmp_path):
+    tables = read_grammar(write(tmp_path, NLTK_SYMBOLS))
+    assert {"PRP$", ",", "``", "''", "-LRB-", "-RRB-", "#", "JJ"} <= set(tables.preterminals)
+    assert {"S", "NP", "NP|<JJ-,-NN>"} <= set(tables.nonterminals)
+    assert {"o'clock", 'it\'s"it"', "''", "|", "#", ","} <= set(tables.words)
+    sentence = ("my", "o'clock", ",", "n", "#", "n")
+    assert inside(tables, sentence) == pytest.approx(0.99999 * 0.5 * 0.1 * 0.5, rel=1e-5)
+    assert inside(tables, (*sentence, "x")) == pytest.approx(1e-5 * 0.99999 * 0.025, rel=1e-4)
+
+
+def test_a_grammar_induced_by_nltk_is_read_as_printed(tmp_path):
+    from nltk import Tree, induce_pcfg
+
+    trees = [
+        "(S (NP (PRP$ my) (JJ old) (, ,) (NN dog)) (VP (V saw) (NP (-LRB- -LRB-) (NN it))))",
+        "(S (NP (DT the) (NN dog)) (VP (V slept)))",
+    ]
+    productions = []
+    for text in trees:
+        tree = Tree.fromstring(text)
+        tree.chomsky_normal_form()
+        productions += tree.productions()
+    grammar = induce_pcfg(Nonterminal("S"), productions * 1000 + productions[:1] * 3)
+    tables = read_grammar(write(tmp_path, str(grammar)))
+    for words in (trees[1], trees[0]):
+        sentence = tuple(Tree.fromstring(words).leaves())
+        assert inside(tables, sentence) == pytest.approx(
+            derivation_sum(grammar, sentence), rel=1e-4
+        )
+
+
+def test_what_no_tree_can_hold_is_left_out_and_named(tmp_path):
+    text = (
+        "S -> A A [0.25] | B A [0.25] | A 'c' [0.5]\nB -> B A [0.5] | 'b' B [0.5]\n"
+        "A -> 'a' [1.0]\nC -> A A [0.5] | 'd' [0.5]\nD -> 'd' B [1.0]\n"
+    )
+    tables = read_grammar(write(tmp_path, text))
+    assert tables.nonterminals == ["S"] and tables.words == ["a", "c"]
+    assert tables.useless == {
+        "B": "never ends in words",
+        "C": "is never reached from S",
+        "D": "never ends in words",
+    }
+    assert inside(tables, ("a", "a")) == pytest.approx(0.25)
+    assert inside(tables, ("a", "c")) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "text,line",
+    [
+        ("S -> A S [1.0]\nA -> 'a' [1.0]\n", 1),
+        ("A -> 'a' [1.0]\nS -> A T [0.5] | A S [0.5]\nT -> S A [1.0]\n%start S\n", 2),
+    ],
+)
+def test_a_grammar_without_a_finite_sentence_is_refused(tmp_path, text, line):
+    with pytest.raises(UserError, match=f"toy.pcfg:{line}: .* the start symbol S never ends"):
+        read_grammar(write(tmp_path, text))
+
+
+def test_a_word_spelt_like_the_unknown_one_is_the_unknown_one(tmp_path):
+    text = "S -> A A [1.0]\nA -> '!' [0.5] | '<unk>' [0.5]\n"
+    grammar = TabularPCFG(str(write(tmp_path, text)))
+    assert grammar.vocabulary == ["<unk>", "!"]
+    torch.testing.assert_close(grammar.emissions.exp(), torch.tensor([[0.5, 0.5]]))

@@ -21,7 +21,7 @@ from gfnem.errors import UserError
 from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG, Trees, parent_binary_form
 from gfnem.parsing.grammar_text import find_grammar, read_grammar
 from gfnem.parsing.parent_binary_form import read_parent_grammar
-from gfnem.parsing.parent_grammar_text import annotated_pcfg
+from gfnem.parsing.parent_grammar_text import annotated_pcfg, read_parent_rules
 from gfnem.parsing.tabular_parent_grammar import load_grammar
 from gfnem.testing import TargetTestCase
 
@@ -313,3 +313,26 @@ class TestTabularParentGrammar(TargetTestCase):
         parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
                  ("left", "right", "split", "label"))  # fmt: skip
         return Trees(*parts, z.lengths[row : row + 1])
+
+
+def test_a_grammar_without_a_finite_sentence_is_refused(tmp_path):
+    text = "S^TOP -> A S [1.0]\nS -> S A [1.0]\nA -> 'a' [1.0]\n"
+    with pytest.raises(UserError, match=r"toy.ncfg:1: .* the start symbol S never ends"):
+        read_parent_rules(write(tmp_path, text))
+
+
+def test_what_no_tree_can_hold_is_named(tmp_path):
+    text = "S -> A A [0.5] | B A [0.5]\nB -> B B [1.0]\nC -> 'c' [1.0]\nA -> 'a' [1.0]\n"
+    assert read_parent_rules(write(tmp_path, text)).useless == {
+        "B under S": "never ends in words",
+        "B under B": "never ends in words",
+        "C": "is never reached from S",
+    }
+
+
+def test_tags_with_marks_may_name_parents(tmp_path):
+    text = "S -> A , B [1.0]\n,^S -> ',' [1.0]\nA^S,NP|<A-,> -> 'a' [1.0]\nA -> 'b' [1.0]\n"
+    text += "B -> A NP|<A-,> [1.0]\nNP|<A-,> -> A A [1.0]\n"
+    rules = read_parent_rules(write(tmp_path, text))
+    assert rules.sides(",", "S") == {(",",): 1.0}
+    assert rules.sides("A", "NP|<A-,>") == {("a",): 1.0} and rules.sides("A", "B") == {("b",): 1.0}
