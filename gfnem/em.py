@@ -211,7 +211,7 @@ class GFlowNetEM(pl.LightningModule):
         groups: dict[bool, list[torch.nn.Parameter]] = {False: [], True: []}
         for name, parameter in self.policy.named_parameters():
             if parameter.requires_grad:
-                groups[name.split(".")[0] in self.policy.log_z_parts].append(parameter)
+                groups[self.policy.is_for_log_z(name)].append(parameter)
         rates = {False: value_at(self.policy_lr, 0), True: self.log_z_lr}
         policy = [
             {"params": groups[part], "lr": rates[part], "log_z": part}
@@ -430,7 +430,7 @@ class GFlowNetEM(pl.LightningModule):
     def _sleep_loss(self, count: int) -> Tensor:
         """The policy's surprise, in nats, at structures dreamt by the model."""
         if not self.sleep:
-            return torch.zeros(())
+            return torch.zeros((), device=self.device)
         with torch.no_grad():
             x, z = self.model.sample(count)
         context = self.policy.encode(x, self.model)
@@ -542,7 +542,7 @@ class GFlowNetEM(pl.LightningModule):
         """Adds the random generators' states: a resumed run draws what it would have drawn."""
         checkpoint["rng"] = gather(random_state())
         checkpoint["averages"] = gather(self._averages.state_dict())
-        checkpoint.setdefault("trust", sign(dict(self.hparams)))
+        checkpoint.setdefault("trust", sign(dict(self.hparams)))  # a run folder has signed more
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the random generators' states until training starts."""

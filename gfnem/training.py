@@ -46,6 +46,7 @@ from gfnem.runs import BEST, CHECKPOINT, CONFIG, CURVES, LOCK, METRICS, read_che
 from gfnem.schedules import Timing
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel, Target
+from gfnem.tryout import try_out
 
 try:
     import fcntl
@@ -293,6 +294,8 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     except (TypeError, ValueError) as error:
         raise UserError(f"em: {error}") from error
     _check(module)
+    first = data.batch(range(min(4, len(data.sizes()))))
+    try_out(module.model, module.space, module.policy if module.has_policy else None, first)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         if module.has_policy:
             _check_policy(module, data)

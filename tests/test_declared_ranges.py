@@ -13,8 +13,6 @@ from gfnem.ranges import hints_of, ranges_of
 
 #: numbers without a range, and why
 WITHOUT = {
-    ("DataModule", "batch_size"): "checked by hand",
-    ("DataModule", "interval"): "checked by hand",
     ("DataModule", "seed"): "any number will do",
 }
 

@@ -150,7 +150,6 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     Raises:
         UserError: if the run or the data is unusable.
     """
-    _at_least_one(top=top)
     module = _load_text_run(run)
     reader = _Reader(module)
     grammar = grammar_of(module.model)
