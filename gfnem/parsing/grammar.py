@@ -43,6 +43,7 @@ class TreeGrammar(GenerativeModel):
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
         self._kept: tuple | None = None  # see `unchanged`
+        self._kept_tables: tuple[Tensor, Tensor, Tensor] | None = None
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,6 +76,15 @@ class TreeGrammar(GenerativeModel):
             self._kept = x, potentials, potentials.detach()
         return self._kept[1 if torch.is_grad_enabled() else 2]
 
+    def _fixed_tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The `tables`; made once where `unchanged` holds and no parameter is trained."""
+        if self._kept_tables is not None:
+            return self._kept_tables
+        tables = self.tables()
+        if self._kept is not None and not any(p.requires_grad for p in self.parameters()):
+            self._kept_tables = tables
+        return tables
+
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Keeps the potentials of the batch that was asked for last."""
@@ -82,7 +92,7 @@ class TreeGrammar(GenerativeModel):
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = self._kept_tables = None
 
     @abstractmethod
     def log_brackets(self, brackets: Brackets) -> Tensor:
@@ -142,7 +152,7 @@ class Grammar(TreeGrammar):
         return root.exp(), rules.exp(), emissions.exp()
 
     def _potentials(self, x: Sentences) -> RulePotentials:
-        root, rules, emissions = self.tables()
+        root, rules, emissions = self._fixed_tables()
         scores = emissions.T.index_select(0, x.tokens.flatten()).unflatten(0, x.tokens.shape)
         return RulePotentials.from_tables(root, rules, scores, x.lengths)
 

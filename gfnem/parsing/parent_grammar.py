@@ -48,7 +48,7 @@ class ParentGrammar(TreeGrammar):
         return {**super().facts(), "parent_conditioned": True}
 
     def _potentials(self, x: Sentences) -> ParentPotentials:
-        root, rules, emissions = self.tables()
+        root, rules, emissions = self._fixed_tables()
         words = emissions.index_select(2, x.tokens.flatten()).permute(2, 0, 1).contiguous()
         words = words.unflatten(0, x.tokens.shape)
         return ParentPotentials.from_tables(root, rules, words, x.lengths)
