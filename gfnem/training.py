@@ -23,7 +23,8 @@ from gfnem.files import absolute, write_atomically
 from gfnem.objectives import Objective, ReverseKL, VarGrad
 from gfnem.policy import Policy
 from gfnem.progress import TrainingProgress
-from gfnem.runs import CHECKPOINT, CONFIG, CURVES, METRICS, RunFolder, read_checkpoint
+from gfnem.run_folder import RunFolder
+from gfnem.runs import CHECKPOINT, CONFIG, CURVES, METRICS, read_checkpoint
 from gfnem.schedules import Timing
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel, Target
