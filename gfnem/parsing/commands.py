@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import io
+import os
 import random
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
-from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
-from gfnem.parsing.data import TextData
-from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.parser import Parses, exact_trees, label_names
+from gfnem.files import as_json, write
+from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
+from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus, read_sentences
+from gfnem.parsing.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.parser import exact_trees, label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -27,14 +30,15 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.tabular_parent_grammar import load_grammar
 from gfnem.parsing.treebank import CONVENTION
+from gfnem.parsing.trees import Trees
 from gfnem.parsing.vocabulary import Vocabulary
-from gfnem.runs import load_run
+from gfnem.runs import load_run, read_config
 from gfnem.target import Target
+from gfnem.trained import Trained
 
-#: lines parsed together; fewer than a training batch, so that a pipe is answered soon
-BATCH = 16
+#: what a figure is that only sees the structures its sampler draws
+OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
 
 
 def parse(
@@ -44,6 +48,7 @@ def parse(
     samples: int | None = None,
     format: str = "bracket",
     max_length: int = 150,
+    seed: int = 0,
 ) -> None:
     """Prints a tree for every line of a text.
 
@@ -53,30 +58,39 @@ def parse(
     _at_least_one(samples=samples, max_length=max_length)
     module = _load_text_run(run)
     reader = _Reader(module)
-    source = sys.stdin.buffer if file == "-" else file
-    person = file == "-" and sys.stdin.isatty()
-    if person:
-        print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
-    drawings, read = [], 0
-    lines = read_sentences(source, reader.preprocessing)
-    for batch in _batches(lines, max_length, 1 if person else BATCH):
-        read += len(batch)
-        for line, row, parses in _parsed(module, reader, batch, decode, samples, max_length):
-            for record, tree in _records(module, line, row, parses):
+    answers = Answers(module, reader.encode, decode, samples, max_length, seed)
+    source, at_hand = file, lambda: True
+    if file == "-":
+        source = LinesAtHand(sys.stdin.buffer)
+        at_hand = source.at_hand
+        if answers.drawn and not _is_a_file(sys.stdin):
+            # how lines arrive must not decide which trees are drawn for them
+            at_hand = lambda: False  # noqa: E731
+        if sys.stdin.isatty():
+            print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
+    drawings: list[Drawing] = []
+    read, normalised = 0, module.model.normalised() is module.model
+    with module.model.unchanged():
+        for window in windows(read_sentences(source, reader.preprocessing), at_hand):
+            read += len(window)
+            output: list[str] = []
+            for answer in answers.of(window):
+                if answer.why not in ("", "blank"):
+                    print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
                 if format == "json":
-                    print(json.dumps(record, ensure_ascii=False))
+                    output += [as_json(record) for record in records(answer, normalised)]
                 elif format == "bracket":
-                    print(bracket(tree) if tree is not None else "")
-                elif tree is not None:
-                    drawings.append((f"line {line.number}", tree))
-        sys.stdout.flush()
+                    output += answer.trees or [""]
+                else:
+                    drawings += _drawings(answer, answers.names)
+            write("".join(f"{line}\n" for line in output))
     if not read and file == "-":
         raise UserError("standard input is empty")
     if format == "svg":
-        print(trees_page(drawings))
+        write(trees_page(drawings))
 
 
-def generate(run: str, count: int = 10, format: str = "bracket") -> None:
+def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) -> None:
     """Prints sentences drawn from the model with their trees.
 
     Raises:
@@ -85,6 +99,7 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
     _at_least_one(count=count)
     module = _load_text_run(run)
     reader = _Reader(module)
+    torch.manual_seed(seed)
     try:
         if not hasattr(module.model, "sample"):
             raise NotImplementedError(f"{type(module.model).__name__} cannot sample")
@@ -93,24 +108,33 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
         raise UserError(str(error)) from error
     names = label_names(module)
     with torch.no_grad():
-        log_joint = module.model.log_joint(x, z)
-    drawings = []
-    for row in range(count):
-        words = reader.vocabulary.decode(x.tokens[row, : int(x.lengths[row])].tolist())
-        tree = z.to_nltk(row, words, names)
-        if format == "json":
-            record = {"tokens": words, "tree": bracket(tree), "log_joint": float(log_joint[row, 0])}
-            print(json.dumps(record, ensure_ascii=False))
-        elif format == "bracket":
-            print(bracket(tree))
-        else:
-            drawings.append((" ".join(words), tree))
+        log_joint = module.model.log_joint(x, z)[:, 0].tolist()
+    sentences = [
+        reader.vocabulary.decode(tokens[:length])
+        for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)
+    ]
+    lines = [trees[0] for trees in brackets(z, sentences, names)]
     if format == "svg":
-        print(trees_page(drawings))
+        write(
+            trees_page(
+                [
+                    (" ".join(words), z.to_nltk(row, words, names))
+                    for row, words in enumerate(sentences)
+                ]
+            )
+        )
+        return
+    if format == "json":
+        lines = [
+            as_json({"tokens": words, "tree": tree, "log_joint": value})
+            for words, tree, value in zip(sentences, lines, log_joint, strict=True)
+        ]
+    write("".join(f"{line}\n" for line in lines))
 
 
 def evaluate(
-    module: GFlowNetEM,
+    module: Trained,
+    run: str,
     data: str | None = None,
     decode: str = "mbr",
     samples: int = 64,
@@ -120,30 +144,44 @@ def evaluate(
 ) -> None:
     """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
 
+    Args:
+        module: the trained module.
+        run: the folder or checkpoint that it is from.
+        data: what to evaluate on. None: new sentences of the embedded grammar that the run was
+            trained on, or the sentences that it held out.
+        decode: how trees are chosen.
+        samples: importance samples for each sentence.
+        limit: how many sentences to evaluate on, from the first.
+        max_length: longer sentences are left out.
+        format: "text" or "json".
+
     Raises:
-        UserError: if the data is unusable, or none is given and the run has no embedded grammar.
+        UserError: if the data is unusable, or none is given and the run's own is not there.
     """
     _at_least_one(samples=samples, limit=limit, max_length=max_length)
     reader = _Reader(module)
     truth = None
-    if data is None:
+    if data is not None:
+        corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
+    elif module.metadata.get("grammar") is not None:
         corpus, truth = _embedded_test(module)
     else:
-        corpus = read_corpus(data, **asdict(reader.preprocessing), max_length=max_length)
+        corpus = _held_out(module, run)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    figures = _figures(module, reader, tokens, gold, decode, samples)
+    with module.model.unchanged():
+        figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
         figures.update(_figures_of_truth(truth, reader, tokens, gold, decode))
     if format == "json":
-        print(json.dumps(figures))
+        write(f"{as_json(figures)}\n")
     else:
-        _print_figures(corpus, figures, module.model.unit, samples)
+        write(_report(corpus, figures, module.model.unit, samples))
 
 
 class _Reader:
     """Reads text the way a run's training data was read."""
 
-    def __init__(self, module: GFlowNetEM):
+    def __init__(self, module: Trained):
         self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
         self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
 
@@ -151,7 +189,7 @@ class _Reader:
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
 
 
-def _load_text_run(run: str) -> GFlowNetEM:
+def _load_text_run(run: str) -> Trained:
     module = load_run(run)
     if module.metadata.get("kind") != "text":
         raise UserError(f"{run}: this run was not trained on text")
@@ -164,75 +202,56 @@ def _at_least_one(**numbers: int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
 
 
-def _batches(lines: Iterator[Line], max_length: int, size: int) -> Iterator[list[Line]]:
-    """Up to `size` lines of 20 tokens at a time, fewer if they are longer."""
-    batch: list[Line] = []
-    longest = 1
-    for line in lines:
-        batch.append(line)
-        longest = max(longest, min(len(line.tokens), max_length))
-        if len(batch) >= size or len(batch) * longest >= size * 20:
-            yield batch
-            batch, longest = [], 1
-    if batch:
-        yield batch
+def _is_a_file(stream: Any) -> bool:
+    """Whether a stream comes from a file, all of which is there already."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # nothing that the system knows of
+        return True
 
 
-def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
-    """Yields `(line, row, parses)` in order; row and parses are None where there is no tree."""
-    usable = [line for line in batch if 0 < len(line.tokens) <= max_length]
-    parses = None
-    if usable:
-        x = reader.encode([line.tokens for line in usable])
-        parses = parse_batch(module, x, decode, samples)
-    rows = {line.number: row for row, line in enumerate(usable)}
-    for line in batch:
-        if len(line.tokens) > max_length:
-            print(
-                f"gfnem: line {line.number}: {len(line.tokens):,} tokens, more than --max-length "
-                f"{max_length}: not parsed",
-                file=sys.stderr,
-            )
-        row = rows.get(line.number)
-        yield line, row, parses if row is not None else None
+def _not_parsed(answer: Answer) -> str:
+    return f"line {answer.line.number}: {answer.why}: not parsed"
 
 
-def _records(module, line: Line, row: int | None, parses: Parses | None):
-    """Yields a JSON record and the tree for each tree of a line (a record alone if none)."""
+def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
+    line, parses = answer.line, answer.parses
     if parses is None:
-        yield {"line": line.number, "tokens": line.words, "tree": None}, None
+        if answer.why != "blank":
+            yield f"line {line.number}: {line.text.strip()}", f"{answer.why}: not parsed"
         return
-    names = label_names(module)
-    marginal = parses.log_marginal
-    estimate: dict[str, Any] = {"value": float(marginal.value[row])}
-    if module.model.normalised() is not module.model:
-        estimate["normalised"] = False
-    if marginal.exact:
-        estimate["method"] = "exact"
-    else:
-        estimate["method"] = "importance-weighted"
-        estimate["samples"] = marginal.samples
-        estimate["effective_samples"] = float(marginal.effective_samples[row])
     for sample in range(parses.trees.samples):
-        tree = parses.trees.to_nltk(row, line.words, names, sample)
-        yield (
-            {
-                "line": line.number,
-                "tokens": line.words,
-                "tree": bracket(tree),
-                "log_joint": float(parses.log_joint[row, sample]),
-                "log_q": float(parses.log_q[row, sample]),
-                "log_marginal": estimate,
-            },
-            tree,
+        tree = parses.trees.to_nltk(answer.row, line.words, names, sample)
+        yield f"line {line.number}: {line.text.strip()}", tree
+
+
+def _held_out(module: Trained, run: str) -> Corpus:
+    """The sentences that a run on the user's own data was validated on, read again."""
+    from gfnem.training import build_data
+
+    other = "name held-out data with --data"
+    try:
+        data = build_data(read_config(run))
+    except UserError as error:
+        raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
+    now = data.metadata()
+    if any(now[key] != module.metadata.get(key) for key in ("vocabulary", "counts", "sentences")):
+        raise UserError(
+            f"{run}: its data has changed since it was trained, so what was held out is not known "
+            f"any more: {other}"
         )
+    held_out = data.held_out()
+    if not len(held_out):
+        raise UserError(f"{run}: nothing was held out of its data: {other}")
+    return held_out
 
 
-def _embedded_test(module: GFlowNetEM) -> tuple[Corpus, Target]:
+def _embedded_test(module: Trained) -> tuple[Corpus, Target]:
     """New sentences of the grammar the run was trained on, and that grammar."""
+    from gfnem.parsing.data import TextData
+    from gfnem.parsing.tabular_parent_grammar import load_grammar
+
     metadata = module.metadata
-    if metadata.get("grammar") is None:
-        raise UserError("this run was trained on your own data: name held-out data with --data")
     data = TextData(
         grammar=metadata["grammar"],
         sentences=1,
@@ -274,21 +293,30 @@ def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
 
 
 def _figures(
-    module: GFlowNetEM,
+    module: Trained,
     reader: _Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
     decode: str,
     samples: int | None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     names = ("tree", "left", "right", "random")
+    unigrams = _Unigrams.of_run(module.metadata)
+    labels: set[int] = set()
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
-    sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(
+        ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
+    )
     exact, likely = False, module.model.normalised()
     for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         parses = parse_batch(module, x, decode)
+        labels.update(
+            parses.trees.label[parses.trees.mask().expand_as(parses.trees.label)].tolist()
+        )
+        if unigrams is not None:
+            sums["unigrams"] -= unigrams.log_prob(x)
         log_marginal = parses.log_marginal.value.double()
         log_p = log_marginal if parses.log_marginal.exact else None
         if likely is not module.model:
@@ -304,6 +332,7 @@ def _figures(
             if not parses.log_marginal.exact:
                 log_marginal = importance_weighted(log_weights).double()
             sums["gap"] += float((log_marginal - elbo(log_weights)).sum())
+            sums["different"] += float(_different(z).sum())
             sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
         sums["nll"] -= float((log_marginal if log_p is None else log_p).double().sum())
         sums["units"] += float(module.model.units(x).sum())
@@ -323,13 +352,20 @@ def _figures(
         "tokens": sums["units"],
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
+        "unknown": reader.vocabulary.unknown_rate(word for words in tokens for word in words),
+        "labels": len(label_names(module)),
+        "labels_in_use": len(labels),
     }
+    if unigrams is not None:
+        figures["unigram_nll"] = sums["unigrams"] / sums["units"]
     if likely is not module.model:
         figures["likelihood_of"] = type(likely).__name__
     if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
         figures["elbo_gap"] = sums["gap"] / len(tokens)
+        figures["elbo_gap_is"] = "exact" if parses.log_marginal.exact else OWN_SAMPLES
         figures["ess"] = sums["ess"] / len(tokens)
+        figures["different_trees"] = sums["different"] / len(tokens)
     if scores["tree"].sentences:
         for name in names:
             prefix = "" if name == "tree" else f"{name}_"
@@ -338,11 +374,50 @@ def _figures(
     return figures
 
 
-def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples: int) -> None:
+def _different(trees: Trees) -> Tensor:
+    """`(batch,)` how many different trees there are among the samples of each sentence."""
+    # trees are equal where a random mixture of all their entries is; 64 bits do not collide
+    mixing = torch.Generator().manual_seed(0)
+    parts = torch.stack([trees.split, trees.label], -1).flatten(2) + 1
+    weights = torch.randint(2**62, parts.shape[2:], generator=mixing).to(parts.device)
+    mixed = (parts * weights).sum(2).sort(1).values
+    return 1 + (mixed[:, 1:] != mixed[:, :-1]).sum(1)
+
+
+class _Unigrams:
+    """Words drawn one by one, with an end that is drawn like a word: what any model should beat.
+
+    Args:
+        counts: how often each word of the vocabulary comes in the training sentences.
+        sentences: how many these are.
+    """
+
+    def __init__(self, counts: Sequence[int], sentences: int):
+        # the end comes last; one more of each, so that nothing is impossible
+        counts = torch.tensor([*counts, sentences], dtype=torch.float64) + 1
+        self.logs = (counts / counts.sum()).log()
+
+    @classmethod
+    def of_run(cls, metadata: dict[str, Any]) -> _Unigrams | None:
+        """From what a run remembers of its data; None if it is from before runs did."""
+        if "counts" not in metadata:
+            return None
+        return cls(metadata["counts"], metadata["sentences"])
+
+    def log_prob(self, x: Sentences) -> float:
+        """Log probability of a batch of sentences, ends included, in nats."""
+        return float(self.logs[x.tokens[x.mask()]].sum() + len(x) * self.logs[-1])
+
+
+def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) -> str:
+    """The figures as tables."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    width = None if sys.stdout.isatty() else 100
+    console = Console(
+        width=width, highlight=False, file=io.StringIO(), force_terminal=sys.stdout.isatty()
+    )
     console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
     table = Table("", "model", title=None)
     truth = "true_nll" in figures
@@ -360,17 +435,25 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
 
     how = "exact" if figures["exact"] else f"bound, {samples} samples"
     gap = "ELBO gap per sentence, nats"
+    if figures.get("elbo_gap_is") == OWN_SAMPLES:
+        gap += f" ({OWN_SAMPLES})"
     if "likelihood_of" in figures:  # the sampler aims at more than what has a likelihood
         how = f"{figures['likelihood_of']} alone, {how}"
-        gap = f"ELBO gap per sentence, nats (of the unnormalised whole, {samples} samples)"
+        gap += f", of the unnormalised whole, {samples} samples"
     row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
     if figures["exact"]:
         row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")
+    row(f"... of unigrams, that is of {unit}s without any structure", "{:.4f}", "unigram_nll")
+    row("unknown words", "{:.1%}", "unknown")
     row(gap, "{:.3f}", "elbo_gap")
     row(f"effective sample size, of {samples}", "{:.1%}", "ess")
+    row(f"different trees among {samples} samples of a sentence", "{:.1f}", "different_trees")
+    row(f"labels in use, of {figures['labels']}", "{}", "labels_in_use")
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
     console.print(table)
+    for remark in _remarks(figures, samples):
+        console.print(remark)
     if "sentence_f1" in figures:
         baselines = Table("baseline", "sentence F1", "corpus F1")
         for name in ("left", "right", "random"):
@@ -380,3 +463,22 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
         console.print(SCORE_CONVENTION, style="dim")
         if corpus.unit == "trees":
             console.print(CONVENTION, style="dim")
+    return console.file.getvalue()
+
+
+def _remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
+    """What a reader of the figures might not see in them."""
+    if figures["unknown"] > 0.2:
+        yield (
+            f"{figures['unknown']:.0%} of the words are unknown to the model, which cannot tell "
+            "them apart: the NLL is lower than that of a text whose words it knows."
+        )
+    if figures.get("unigram_nll", figures["nll"]) < figures["nll"]:
+        yield "The model predicts the words less well than unigrams do: it has not learned yet."
+    if figures["labels_in_use"] == 1 < figures["labels"]:
+        yield f"Collapsed: one label of {figures['labels']} is in use."
+    if figures.get("elbo_gap_is") == OWN_SAMPLES and figures["different_trees"] < 1.5 < samples:
+        yield (
+            "Collapsed: the sampler draws nearly always the same tree of a sentence. ELBO gap and "
+            "effective sample size come from these samples and do not show it."
+        )

@@ -15,6 +15,7 @@ from nltk import Tree
 
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
+from gfnem.parsing.trees import Trees
 
 # Sizes in pixels; the width of a character is a generous average, as no font is at hand.
 _FONT = 14
@@ -52,6 +53,53 @@ def bracket(tree: Tree) -> str:
             todo += [None, *reversed(node)]
         else:
             parts.append(f" {_plain(str(node))}")
+    return "".join(parts).lstrip()
+
+
+def brackets(
+    trees: Trees, sentences: Sequence[Sequence[str]], labels: Sequence[str]
+) -> list[list[str]]:
+    """All trees of a batch as `bracket` writes them, straight from the tensors.
+
+    Args:
+        trees: the batch.
+        sentences: the words of each sentence.
+        labels: the name of each nonterminal index.
+
+    Returns:
+        For each sentence one line for each of its samples.
+    """
+    opening = [f" ({_plain(label)}" for label in labels]
+    tables = [table.tolist() for table in (trees.left, trees.right, trees.split, trees.label)]
+    return [
+        [
+            _bracketed(nodes, [f" {_plain(word)}" for word in words], opening)
+            for nodes in zip(*(table[row] for table in tables), strict=True)
+        ]
+        for row, words in enumerate(sentences)
+    ]
+
+
+def _bracketed(nodes: Sequence[list[int]], words: list[str], opening: list[str]) -> str:
+    if len(words) == 1:
+        return f"(TOP{words[0]})"
+    left, right, split, label = nodes
+    parts: list[str] = []
+    todo: list[int | None] = [0]  # nodes by number; words by number, inverted; None for an end
+    while todo:
+        node = todo.pop()
+        if node is None:
+            parts.append(")")
+        elif node < 0:
+            parts.append(words[~node])
+        else:
+            start, middle, end = left[node], split[node], right[node]
+            parts.append(opening[label[node]])
+            todo += (
+                None,
+                ~middle if end - middle == 1 else node + middle - start,
+                ~start if middle - start == 1 else node + 1,
+            )
     return "".join(parts).lstrip()
 
 
@@ -198,15 +246,17 @@ def tree_svg(tree: Tree) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def trees_page(trees: Sequence[tuple[str, Tree]], title: str = "Parse trees") -> str:
+#: a heading, and a tree or what to say in its place
+Drawing = tuple[str, Tree | str]
+
+
+def trees_page(trees: Sequence[Drawing], title: str = "Parse trees") -> str:
     """A web page (HTML, nothing loaded from elsewhere) with a heading and an SVG for each tree.
 
     Args:
-        trees: pairs `(heading, tree)`.
+        trees: pairs `(heading, tree)`. A text in place of a tree is printed as it is; a tree of
+            more than 300 levels is named instead of drawn.
         title: of the page.
-
-    Raises:
-        UserError: if a tree has more than 300 levels.
     """
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -216,7 +266,12 @@ def trees_page(trees: Sequence[tuple[str, Tree]], title: str = "Parse trees") ->
         f"<h1>{html.escape(_visible(title))}</h1>",
     ]
     for heading, tree in trees:
-        parts.append(f"<h2>{html.escape(_visible(heading))}</h2>\n<div>{tree_svg(tree)}</div>")
+        parts.append(f"<h2>{html.escape(_visible(heading))}</h2>")
+        try:
+            drawn = f"<div>{tree_svg(tree)}</div>" if isinstance(tree, Tree) else None
+        except UserError as error:
+            tree, drawn = str(error), None
+        parts.append(drawn or f"<p>{html.escape(_visible(tree))}</p>")
     return "\n".join([*parts, "</body>\n</html>"]) + "\n"
 
 
