@@ -184,14 +184,18 @@ class TextData(DataModule):
         except UserError:  # trained without a sampler, and without exact inference
             return []
         names = label_names(module)
-        drawings = [
-            (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
-            for row, words in enumerate(chosen)
-            for tree in [parses.trees.to_nltk(row, words, names)]
-        ]
-        forest_png(drawings, folder / "parses.png")
+        drawings = []
+        for row, words in enumerate(chosen):
+            score = f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats"
+            drawings.append((score, parses.trees.to_nltk(row, words, names)))
+        written = ["parses.html"]
         write_atomically(folder / "parses.html", trees_page(drawings))
-        return ["parses.png", "parses.html"]
+        try:
+            forest_png(drawings, folder / "parses.png")
+            written.insert(0, "parses.png")
+        except UserError as error:
+            print(f"no picture of parses beside parses.html: {error}")
+        return written
 
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
