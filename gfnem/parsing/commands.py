@@ -7,8 +7,9 @@ import os
 import random
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,19 +60,12 @@ def parse(
     module = _load_text_run(run)
     reader = _Reader(module)
     answers = Answers(module, reader.encode, decode, samples, max_length, seed)
-    source, at_hand = file, lambda: True
-    if file == "-":
-        source = LinesAtHand(sys.stdin.buffer)
-        at_hand = source.at_hand
-        if answers.drawn and not _is_a_file(sys.stdin):
-            # how lines arrive must not decide which trees are drawn for them
-            at_hand = lambda: False  # noqa: E731
-        if sys.stdin.isatty():
-            print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
+    source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
     read, normalised = 0, module.model.normalised() is module.model
     with module.model.unchanged():
-        for window in windows(read_sentences(source, reader.preprocessing), at_hand):
+        name = "standard input" if file == "-" else file
+        for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
             read += len(window)
             output: list[str] = []
             for answer in answers.of(window):
@@ -202,6 +196,26 @@ def _at_least_one(**numbers: int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
 
 
+def _input(file: str, drawn: bool) -> tuple[str | LinesAtHand, Callable[[], bool]]:
+    """What to read, and a function that says whether its next line can be had without waiting.
+
+    Args:
+        file: a path; "-" is standard input.
+        drawn: whether trees are drawn, and so depend on which lines are taken together.
+    """
+    if file == "-":
+        stream = sys.stdin.buffer
+        if sys.stdin.isatty():
+            print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
+    elif Path(file).is_fifo():
+        stream = open(file, "rb")
+    else:
+        return file, lambda: True
+    lines = LinesAtHand(stream)
+    # how lines arrive must not decide which trees are drawn for them
+    return lines, (lambda: False) if drawn and not _is_a_file(stream) else lines.at_hand
+
+
 def _is_a_file(stream: Any) -> bool:
     """Whether a stream comes from a file, all of which is there already."""
     try:
@@ -234,8 +248,8 @@ def _held_out(module: Trained, run: str) -> Corpus:
         data = build_data(read_config(run))
     except UserError as error:
         raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
-    now = data.metadata()
-    if any(now[key] != module.metadata.get(key) for key in ("vocabulary", "counts", "sentences")):
+    then, now = module.metadata, data.metadata()
+    if any(key in then and then[key] != now[key] for key in ("vocabulary", "counts", "sentences")):
         raise UserError(
             f"{run}: its data has changed since it was trained, so what was held out is not known "
             f"any more: {other}"
