@@ -30,13 +30,16 @@ from gfnem.parsing import Sentences
 from gfnem.policy import Policy
 from gfnem.runs import load_run, read_config
 from gfnem.schedules import Anneal
+from gfnem.trained import Trained
 from gfnem.training import build_data
 
 TIMED = 20  # updates that are timed to find how many fit; as many before them warm up
 SAMPLERS = [name for name, e_step in E_STEPS.items() if e_step.policy]
 
 
-def fresh(run: GFlowNetEM, e_step: str, updates: int, seed: int, temperature: float) -> GFlowNetEM:
+def fresh(
+    run: Trained, samples: int, e_step: str, updates: int, seed: int, temperature: float
+) -> GFlowNetEM:
     """The run's model, which nothing changes, and an untrained policy of the run's kind."""
     pl.seed_everything(seed, verbose=False)
     return GFlowNetEM(
@@ -44,7 +47,7 @@ def fresh(run: GFlowNetEM, e_step: str, updates: int, seed: int, temperature: fl
         run.space,
         build(run.policy.spec(), Policy),
         e_step=e_step,
-        samples=run.samples,
+        samples=samples,
         policy_lr=Anneal(3e-3, 3e-4, updates),
         temperature=Anneal(temperature, 1.0, max(1, updates // 2)),
         max_updates=updates,
@@ -97,7 +100,8 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # the model is not in training
     try:
-        run, data = load_run(args.run), build_data(read_config(args.run))
+        run, settings = load_run(args.run), read_config(args.run)
+        data, samples = build_data(settings), settings["em"]["samples"]
         batches = data.batches(data.read(args.data).tokens[: args.limit], 32)
         if run.model.log_marginal(batches[0]) is None:
             raise UserError(f"{args.run}: {type(run.model).__name__} has no exact log marginal")
@@ -109,9 +113,9 @@ def main() -> None:
     for seed in args.seeds:
         for e_step in args.e_steps:
             for updates in (TIMED, 2 * TIMED):
-                trial = fit(fresh(run, e_step, updates, seed, args.temperature), data)
+                trial = fit(fresh(run, samples, e_step, updates, seed, args.temperature), data)
             updates = max(1, round(args.seconds / (trial / updates)))
-            module = fresh(run, e_step, updates, seed, args.temperature)
+            module = fresh(run, samples, e_step, updates, seed, args.temperature)
             seconds = fit(module, data)
             nats, size = gap(module, batches, args.samples)
             print(f"{e_step},{seed},{updates},{seconds:.0f},{nats:.3f},{size:.3f}", flush=True)

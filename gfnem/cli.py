@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
-import json
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
+from gfnem import __version__
 from gfnem.arguments import (
     CommandParser,
     SettingsError,
@@ -27,8 +28,9 @@ from gfnem.arguments import (
     values_of,
 )
 from gfnem.errors import Interrupted, UserError
+from gfnem.files import as_json, write
 from gfnem.ranges import Count, NotNegative, Positive, Seed
-from gfnem.trust import opening, opening_run, signature_of, use_code
+from gfnem.trust import opening, signature_of, use_code
 
 #: what a run is made of when nothing else is asked for
 DEFAULTS = {
@@ -41,6 +43,8 @@ DEFAULTS = {
 }
 #: in a run folder (`gfnem.runs` says so too, but takes seconds to import)
 CONFIG = "config.yaml"
+#: what is wrong where there is no room to write
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: constructor arguments that come from the data or the model, never from the user
 FACTS = {"vocab_size", "vocabulary", "shortest"}
 
@@ -48,24 +52,53 @@ FACTS = {"vocab_size", "vocabulary", "shortest"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, 130 when interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads that spin while they wait make the many small tensors here tens of times slower as
+    # soon as another process wants the cores. It must be said before torch is imported; what the
+    # user says counts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # trees hold words of any script, and what reads them expects UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        try:
+            return _command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more
+        _drop_output()
+        return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _drop_output()
+        return _complain(f"cannot write ({error.strerror})")
+
+
+def _command(arguments: list[str]) -> int:
     try:
         if not arguments:
             _parser(arguments).print_help(sys.stderr)
             return 2
         return _run(arguments)
     except UserError as error:
-        print(f"gfnem: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _complain(str(error))
     except KeyboardInterrupt as interrupt:
         print("gfnem: interrupted", *interrupt.args, file=sys.stderr)
         return interrupt.code if isinstance(interrupt, Interrupted) else 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _complain(message: str) -> int:
+    print(f"gfnem: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _drop_output() -> None:
+    """Has what is still to be written go nowhere, or Python would fail with it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
-    arguments = file_beside_run(arguments)
+    arguments = _configs_by_name(file_beside_run(arguments))
     use_code(values_of("--code", arguments))
     files = values_of("--config", arguments)
     if arguments[0] == "train":
@@ -118,13 +151,42 @@ def _search(folders: list[str]) -> None:
     sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
 
 
+def _configs_by_name(arguments: list[str]) -> list[str]:
+    """Puts the file in the place of a shipped configuration's name: `--config text`."""
+    found = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        flag, equals, name = word.partition("=")
+        if before == "--config":
+            word = _config_file(word)
+        elif flag == "--config" and equals:
+            word = f"{flag}={_config_file(name)}"
+        found.append(word)
+    return found
+
+
+def _config_file(name: str) -> str:
+    if os.path.exists(name) or Path(name).name != name or Path(name).suffix:
+        return name
+    package = Path(__file__).parent
+    # in an installed package, and in a source checkout
+    shipped = {
+        file.stem: file
+        for folder in (package.parent / "experiments", package / "configs")
+        for file in folder.glob("*.yaml")
+    }
+    if name not in shipped:
+        known = ", ".join(sorted(shipped)) or "none"
+        raise UserError(f"--config {name}: no such file; the configurations shipped are: {known}")
+    return str(shipped[name])
+
+
 def _parser(
     arguments: Sequence[str], contents: Sequence[dict[str, Any]] = ()
 ) -> jsonargparse.ArgumentParser:
     """The parser of all commands; that of `train`, which takes seconds, only where it is used."""
     parser = CommandParser(
         prog="gfnem",
-        version=f"gfnem {_version()}",
+        version=__version__,
         description="Train latent-variable models whose latents are structures (such as parse "
         "trees), with GFlowNet-EM.\n\nFirst steps: `gfnem train` learns a grammar from embedded "
         "example sentences, `gfnem train --data TEXT --out RUN` from a text of yours with one "
@@ -145,13 +207,6 @@ def _parser(
         "train-prior", _prior_parser(), help="learn what shapes the trees of a treebank have"
     )
     return parser
-
-
-def _version() -> str:
-    try:
-        return metadata.version("gfnem")
-    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
-        return "of this checkout"
 
 
 def _train_parser(
@@ -190,7 +245,11 @@ def _train_parser(
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
         "--em.policy_lr 0.002",
     )
-    parser.add_argument("--config", action="config", help="settings in a YAML file")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="settings in a YAML file, or the name of a shipped one, such as text",
+    )
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -350,23 +409,30 @@ def _evaluate_parser() -> jsonargparse.ArgumentParser:
         metavar="PATH",
         type=str | None,
         help="as for train; trees are scored where the data has them (default: new sentences of "
-        "the embedded grammar, if the run was trained on it)",
+        "the embedded grammar, if the run was trained on it; else what the run held out)",
     )
     parser.add_argument(
-        "--decode", choices=("map", "mbr"), default="mbr", help="how trees are chosen, as for parse"
+        "--decode",
+        choices=("map", "mbr"),
+        help="how trees are chosen, as for parse (text alone; default: mbr)",
     )
     parser.add_argument(
-        "--samples", metavar="N", type=Count, default=64, help="importance samples a sentence"
+        "--samples",
+        metavar="N",
+        type=Count | None,
+        help="importance samples a sentence (text alone; default: 64)",
     )
     parser.add_argument(
-        "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
+        "--limit",
+        metavar="N",
+        type=Count | None,
+        help="evaluate only the first so many (text alone)",
     )
     parser.add_argument(
         "--max-length",
         metavar="N",
-        type=Count,
-        default=150,
-        help="longer sentences are left out and counted",
+        type=Count | None,
+        help="longer sentences are left out and counted (text alone; default: 150)",
     )
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="tables, or one JSON object"
@@ -403,9 +469,9 @@ def _show_parser() -> jsonargparse.ArgumentParser:
         help="sentences to count uses in, as for train (default: sentences drawn from the model)",
     )
     parser.add_argument(
-        "--top", metavar="N", type=int, default=5, help="rules or words of each symbol"
+        "--top", metavar="N", type=Count, default=5, help="rules or words of each symbol"
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of samples")
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
     return parser
 
 
@@ -487,42 +553,47 @@ def _train(settings: jsonargparse.Namespace) -> int:
 
 
 def _parse(settings: jsonargparse.Namespace) -> int:
+    _import_nltk_alone()
     from gfnem.parsing.commands import parse
 
-    parse(**_options(settings))
+    parse(**settings.as_dict())
     return 0
 
 
 def _generate(settings: jsonargparse.Namespace) -> int:
+    _import_nltk_alone()
     from gfnem.parsing.commands import generate
 
-    generate(**_options(settings))
+    generate(**settings.as_dict())
     return 0
 
 
 def _evaluate(settings: jsonargparse.Namespace) -> int:
     from gfnem.runs import load_run, read_config
 
-    options = _options(settings)
-    run = options.pop("run")
-    with opening_run(run):
-        module = load_run(run)
+    options = {name: value for name, value in _options(settings).items() if value is not None}
+    module = load_run(options["run"])
     if module.metadata.get("kind") == "text":
         from gfnem.parsing.commands import evaluate
 
         evaluate(module, **options)
         return 0
+    for name in ("decode", "samples", "limit", "max_length"):
+        if name in options:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag}: for runs on text alone, and {options['run']} is none")
     from gfnem.training import build_data
 
-    config = read_config(run)
-    with opening(config, signature_of(run)):
+    config = read_config(options["run"])
+    with opening(config, signature_of(options["run"])):
         data = build_data(config)
-    figures = data.evaluate(module, options["data"])
+    figures = data.evaluate(module, options.get("data"))
     if options["format"] == "json":
-        print(json.dumps(figures))
+        write(f"{as_json(figures)}\n")
     else:
         for name, value in figures.items():
-            print(f"{name:32} {value:.4f}" if isinstance(value, float) else f"{name:32} {value}")
+            value = f"{value:.4f}" if isinstance(value, float) else value
+            write(f"{name:32} {value}\n")
     return 0
 
 
@@ -538,6 +609,21 @@ def _train_prior(settings: jsonargparse.Namespace) -> int:
 
     train_prior(**_options(settings))
     return 0
+
+
+def _import_nltk_alone() -> None:
+    """Imports NLTK without the optional packages that it would load for what is not used here.
+
+    With SciPy and scikit-learn, where they are installed, it takes a second longer. Only for a
+    process that is the program's own.
+    """
+    optional = [name for name in ("scipy", "sklearn") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(optional))  # None: importing them fails
+    try:
+        import nltk  # noqa: F401
+    finally:
+        for name in optional:
+            del sys.modules[name]
 
 
 def _options(settings: jsonargparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.moves import metropolis
 from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
 from gfnem.policy import Policy, Scores
-from gfnem.posterior import Posterior
 from gfnem.processes import average_gradients, gather, mean, own_rank, world_size
 from gfnem.random_streams import new_stream, own_stream, random_state, set_random_state
 from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share, check_arguments
@@ -27,11 +26,12 @@ from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
 from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import EnergyModel, Target
+from gfnem.trained import Inference
 from gfnem.trainers import check_trainer, leave_gradients_alone, loss_scaler
 from gfnem.trust import sign
 
 
-class GFlowNetEM(pl.LightningModule):
+class GFlowNetEM(Inference, pl.LightningModule):
     """GFlowNet-EM (Hu et al. 2023, arXiv 2302.06576) for any model, latent space and policy.
 
     One update takes one batch. The E-step draws `samples` structures for each `x` from the policy
@@ -191,18 +191,6 @@ class GFlowNetEM(pl.LightningModule):
             except TypeError:
                 continue  # `load_from_checkpoint(path, name=...)` must then be given it again
         self.save_hyperparameters(arguments, logger=False)
-
-    # ---------------------------------------------------------------- inference
-
-    def posterior(self, x: Any) -> Posterior:
-        """The sampler's `q(z|x)` for a batch of observations."""
-        self.model.follow(int(self.m_updates))
-        return Posterior(self.model, self.space, self.policy, x)
-
-    @property
-    def has_policy(self) -> bool:
-        """Whether a sampler is trained at all (`e_step` may need none)."""
-        return self.recipe.policy
 
     # ---------------------------------------------------------------- training
 

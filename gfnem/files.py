@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gfnem.errors import UserError
 
@@ -40,6 +44,29 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
         except OSError:
             pass  # the folder itself is the trouble, and has been reported
+
+
+def as_json(record: Any) -> str:
+    """A record as one line of JSON, which has neither NaN nor infinities: null in their place."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Mapping):
+            return {key: plain(entry) for key, entry in value.items()}
+        return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+
+
+def write(text: str) -> None:
+    """Writes text to standard output, at once.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def absolute(path: str, folders: bool = False) -> str:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gfnem.arguments import read_settings
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.trained import Trained
+from gfnem.trust import opening
 
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
@@ -53,35 +55,42 @@ def read_config(run: str | os.PathLike) -> dict[str, Any]:
     return read_settings(checkpoint_path(run).parent / CONFIG)
 
 
-def load_run(run: str | os.PathLike, device: str = "cpu") -> GFlowNetEM:
-    """The trained module of a run folder or checkpoint, ready for inference.
+def load_run(run: str | os.PathLike, device: str = "cpu") -> Trained:
+    """The trained model and sampler of a run folder or checkpoint, ready for inference.
 
     Raises:
         UserError: if it is missing, damaged, or not a gfnem checkpoint.
     """
     path = checkpoint_path(run)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, mmap=True)
     try:
-        module = GFlowNetEM(**content["hyper_parameters"])
+        with opening(content["hyper_parameters"], content.get("trust")):
+            trained = Trained.from_checkpoint(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: the weights do not fit the model it names; is it from an older version?"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
-    try:
-        module.load_state_dict(content["state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: the weights do not fit the model it names") from error
-    return module.to(device).eval()
+    return trained.to(device)
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
     """A checkpoint's content, read without running any code in it.
+
+    Args:
+        path: the file.
+        mmap: whether tensors are read from the file when they are first used, as where most of
+            them, the optimisers', are not used at all.
 
     Raises:
         UserError: if the file is damaged or was not written by gfnem.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mmap and zipfile.is_zipfile(path)  # older formats cannot
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
     except Exception as error:  # there is no end to what damaged bytes can raise

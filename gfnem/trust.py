@@ -107,16 +107,6 @@ def opening(
             sys.path.insert(index, place)
 
 
-@contextmanager
-def opening_run(run: str | os.PathLike) -> Iterator[None]:
-    """`opening` for the checkpoint of a run folder, or for a checkpoint by its path."""
-    from gfnem.runs import checkpoint_path, read_checkpoint
-
-    content = read_checkpoint(checkpoint_path(run))
-    with opening(content["hyper_parameters"], content.get("trust")):
-        yield
-
-
 def signature_of(run: str | os.PathLike) -> Mapping[str, Any] | None:
     """What `sign` put into a run's checkpoint; None where there is no checkpoint yet."""
     from gfnem.runs import CHECKPOINT, read_checkpoint

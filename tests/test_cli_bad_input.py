@@ -207,7 +207,7 @@ def damaged(kind: str, path):
         elif kind == "not a model":
             parameters["model"]["class_path"] = "subprocess.Popen"
         elif kind == "unknown setting":
-            parameters["colour"] = "red"
+            parameters["model"]["init_args"]["colour"] = "red"
         elif kind == "weights missing":
             del content["state_dict"]
         torch.save(content, path)

@@ -123,14 +123,20 @@ def test_evaluate(capsys, tmp_path):
     assert "1 blank, 1 longer than 150" in printed(capsys, "evaluate", trained(), "--data", file)
 
 
-def test_evaluate_wants_data_where_the_run_had_its_own(capsys, tmp_path):
+def test_evaluate_on_the_held_out_sentences_of_the_run(capsys, tmp_path):
     file = tmp_path / "trees.mrg"
-    file.write_text("(S (NP (DT the) (NN dog)) (VP (VBZ sees) (NP (DT a) (NN cat))))\n" * 12)
+    file.write_text("(S (NP (DT the) (NN dog)) (VP (VBZ sees) (NP (DT a) (NN cat))))\n" * 24)
     run = tmp_path / "run"
     printed(capsys, "train", *SMALL, "--max-updates=2", "--data", file, "--out", run)
-    assert "--data" in refused(capsys, "evaluate", run)
+    out = printed(capsys, "evaluate", run)
+    assert "held-out sentences of" in out and "2 sentences kept" in out and "sentence F1" in out
     out = printed(capsys, "evaluate", run, "--data", file, "--decode=map")
-    assert "12 trees: 12 sentences kept" in out and "function tags" in out
+    assert "24 trees: 24 sentences kept" in out and "function tags" in out
+    file.write_text("(S (NP (DT the) (NN dog)) (VP (VBZ sees) (NP (DT a) (NN cat))))\n" * 30)
+    assert "has changed" in refused(capsys, "evaluate", run)
+    file.unlink()
+    line = refused(capsys, "evaluate", run)
+    assert str(file) in line and "--data" in line
 
 
 MIXTURE = """

@@ -1,42 +1,34 @@
 """Trees over sentences: grammars, latent spaces, policies, exact inference, corpora, scores."""
 
-from gfnem.parsing.data import TextData
-from gfnem.parsing.forest import ForestSpace
-from gfnem.parsing.forest_policy import ForestPolicy
-from gfnem.parsing.grammar import Grammar
-from gfnem.parsing.neural_pcfg import NeuralPCFG
-from gfnem.parsing.parent_grammar import NeuralParentPCFG, ParentGrammar
-from gfnem.parsing.rnng import RNNG
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.shape_energy import ShapeEnergy
-from gfnem.parsing.shaped_grammar import ShapedGrammar
-from gfnem.parsing.shift_reduce import ShiftReduceSpace
-from gfnem.parsing.shift_reduce_policy import ShiftReducePolicy
-from gfnem.parsing.tabular_parent_grammar import TabularParentGrammar
-from gfnem.parsing.tabular_pcfg import TabularPCFG
-from gfnem.parsing.topdown import TopDownSpace
-from gfnem.parsing.topdown_policy import TopDownPolicy
-from gfnem.parsing.treebank_shapes import TreebankShapes
-from gfnem.parsing.trees import Trees
+from typing import Any
 
-__all__ = [
-    "RNNG",
-    "ForestPolicy",
-    "ForestSpace",
-    "Grammar",
-    "NeuralPCFG",
-    "NeuralParentPCFG",
-    "ParentGrammar",
-    "Sentences",
-    "ShapeEnergy",
-    "ShapedGrammar",
-    "ShiftReducePolicy",
-    "ShiftReduceSpace",
-    "TabularPCFG",
-    "TabularParentGrammar",
-    "TextData",
-    "TopDownPolicy",
-    "TopDownSpace",
-    "TreebankShapes",
-    "Trees",
-]
+from gfnem.lazy import public_names
+
+# a run is opened with the classes that it names, and no others
+_attribute, __dir__, __all__ = public_names(
+    "gfnem.parsing",
+    {
+        "data": ("TextData",),
+        "forest": ("ForestSpace",),
+        "forest_policy": ("ForestPolicy",),
+        "grammar": ("Grammar",),
+        "neural_pcfg": ("NeuralPCFG",),
+        "parent_grammar": ("NeuralParentPCFG", "ParentGrammar"),
+        "rnng": ("RNNG",),
+        "sentences": ("Sentences",),
+        "shape_energy": ("ShapeEnergy",),
+        "shaped_grammar": ("ShapedGrammar",),
+        "shift_reduce": ("ShiftReduceSpace",),
+        "shift_reduce_policy": ("ShiftReducePolicy",),
+        "tabular_parent_grammar": ("TabularParentGrammar",),
+        "tabular_pcfg": ("TabularPCFG",),
+        "topdown": ("TopDownSpace",),
+        "topdown_policy": ("TopDownPolicy",),
+        "treebank_shapes": ("TreebankShapes",),
+        "trees": ("Trees",),
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    return _attribute(name)

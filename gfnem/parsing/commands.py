@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import io
+import os
 import random
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
-from gfnem.parsing.corpus import Corpus, Line, Preprocessing, read_corpus, read_sentences
-from gfnem.parsing.drawing import bracket, trees_page
-from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
-from gfnem.parsing.parser import Parses, label_names
+from gfnem.files import as_json, write
+from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
+from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus, read_sentences
+from gfnem.parsing.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.parser import label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.scores import (
     SCORE_CONVENTION,
@@ -27,15 +31,16 @@ from gfnem.parsing.scores import (
     right_branching,
 )
 from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.support import derivable, why_not_derivable
+from gfnem.parsing.support import derivable
 from gfnem.parsing.treebank import CONVENTION
-from gfnem.parsing.truth import Truth
+from gfnem.parsing.trees import Trees
 from gfnem.parsing.vocabulary import Vocabulary
-from gfnem.runs import load_run
-from gfnem.trust import opening_run
+from gfnem.runs import load_run, read_config
+from gfnem.trained import Trained
+from gfnem.trust import opening, signature_of
 
-#: lines parsed together; fewer than a training batch, so that a pipe is answered soon
-BATCH = 16
+#: what a figure is that only sees the structures its sampler draws
+OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
 
 
 def parse(
@@ -45,6 +50,7 @@ def parse(
     samples: int | None = None,
     format: str = "bracket",
     max_length: int = 150,
+    seed: int = 0,
 ) -> None:
     """Prints a tree for every line of a text.
 
@@ -53,30 +59,32 @@ def parse(
     """
     module = _load_text_run(run)
     reader = _Reader(module)
-    source = sys.stdin.buffer if file == "-" else file
-    person = file == "-" and sys.stdin.isatty()
-    if person:
-        print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
-    drawings, read = [], 0
-    lines = read_sentences(source, reader.preprocessing)
-    for batch in _batches(lines, max_length, 1 if person else BATCH):
-        read += len(batch)
-        for line, row, parses in _parsed(module, reader, batch, decode, samples, max_length):
-            for record, tree in _records(module, line, row, parses):
+    answers = Answers(module, reader.encode, decode, samples, max_length, seed)
+    source, at_hand = _input(file, answers.drawn)
+    drawings: list[Drawing] = []
+    read, normalised = 0, module.model.normalised() is module.model
+    with module.model.unchanged():
+        name = "standard input" if file == "-" else file
+        for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
+            read += len(window)
+            output: list[str] = []
+            for answer in answers.of(window):
+                if answer.why not in ("", "blank"):
+                    print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
                 if format == "json":
-                    print(json.dumps(record, ensure_ascii=False))
+                    output += [as_json(record) for record in records(answer, normalised)]
                 elif format == "bracket":
-                    print(bracket(tree) if tree is not None else "")
-                elif tree is not None:
-                    drawings.append((f"line {line.number}", tree))
-        sys.stdout.flush()
+                    output += answer.trees or [""]
+                else:
+                    drawings += _drawings(answer, answers.names)
+            write("".join(f"{line}\n" for line in output))
     if not read and file == "-":
         raise UserError("standard input is empty")
     if format == "svg":
-        print(trees_page(drawings))
+        write(trees_page(drawings))
 
 
-def generate(run: str, count: int = 10, format: str = "bracket") -> None:
+def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) -> None:
     """Prints sentences drawn from the model with their trees.
 
     Raises:
@@ -84,6 +92,7 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
     """
     module = _load_text_run(run)
     reader = _Reader(module)
+    torch.manual_seed(seed)
     try:
         if not hasattr(module.model, "sample"):
             raise NotImplementedError(f"{type(module.model).__name__} cannot sample")
@@ -92,24 +101,33 @@ def generate(run: str, count: int = 10, format: str = "bracket") -> None:
         raise UserError(str(error)) from error
     names = label_names(module)
     with torch.no_grad():
-        log_joint = module.model.log_joint(x, z)
-    drawings = []
-    for row in range(count):
-        words = reader.vocabulary.decode(x.tokens[row, : int(x.lengths[row])].tolist())
-        tree = z.to_nltk(row, words, names)
-        if format == "json":
-            record = {"tokens": words, "tree": bracket(tree), "log_joint": float(log_joint[row, 0])}
-            print(json.dumps(record, ensure_ascii=False))
-        elif format == "bracket":
-            print(bracket(tree))
-        else:
-            drawings.append((" ".join(words), tree))
+        log_joint = module.model.log_joint(x, z)[:, 0].tolist()
+    sentences = [
+        reader.vocabulary.decode(tokens[:length])
+        for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)
+    ]
+    lines = [trees[0] for trees in brackets(z, sentences, names)]
     if format == "svg":
-        print(trees_page(drawings))
+        write(
+            trees_page(
+                [
+                    (" ".join(words), z.to_nltk(row, words, names))
+                    for row, words in enumerate(sentences)
+                ]
+            )
+        )
+        return
+    if format == "json":
+        lines = [
+            as_json({"tokens": words, "tree": tree, "log_joint": value})
+            for words, tree, value in zip(sentences, lines, log_joint, strict=True)
+        ]
+    write("".join(f"{line}\n" for line in lines))
 
 
 def evaluate(
-    module: GFlowNetEM,
+    module: Trained,
+    run: str,
     data: str | None = None,
     decode: str = "mbr",
     samples: int = 64,
@@ -119,24 +137,40 @@ def evaluate(
 ) -> None:
     """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
 
+    Args:
+        module: the trained module.
+        run: the folder or checkpoint that it is from.
+        data: what to evaluate on. None: new sentences of the embedded grammar that the run was
+            trained on, or the sentences that it held out.
+        decode: how trees are chosen.
+        samples: importance samples for each sentence.
+        limit: how many sentences to evaluate on, from the first.
+        max_length: longer sentences are left out.
+        format: "text" or "json".
+
     Raises:
-        UserError: if the data is unusable, or none is given and the run has no embedded grammar.
+        UserError: if the data is unusable, or none is given and the run's own is not there.
     """
     reader = _Reader(module)
     truth = None
-    if data is None:
+    if data is not None:
+        corpus = reader.read(data, max_length)
+    elif module.metadata.get("grammar") is not None:
+        from gfnem.parsing.truth import Truth
+
         truth = Truth.of_run(module.metadata)
         corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
     else:
-        corpus = reader.read(data, max_length)
+        corpus = _held_out(module, run)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    figures = _figures(module, reader, tokens, gold, decode, samples)
+    with module.model.unchanged():
+        figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
         figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
     if format == "json":
-        print(json.dumps(figures))
+        write(f"{as_json(figures)}\n")
     else:
-        _print_figures(corpus, figures, module.model.unit, samples)
+        write(_report(corpus, figures, module.model.unit, samples))
 
 
 def show(run: str, data: str | None = None, top: int = 5) -> None:
@@ -150,6 +184,8 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     Raises:
         UserError: if the run or the data is unusable.
     """
+    from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
+
     module = _load_text_run(run)
     reader = _Reader(module)
     grammar = grammar_of(module.model)
@@ -188,7 +224,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
 class _Reader:
     """Reads text the way a run's training data was read."""
 
-    def __init__(self, module: GFlowNetEM):
+    def __init__(self, module: Trained):
         self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
         self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
         # sentences of one word are read where the run was trained on such
@@ -202,80 +238,77 @@ class _Reader:
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
 
 
-def _load_text_run(run: str) -> GFlowNetEM:
-    with opening_run(run):
-        module = load_run(run)
+def _load_text_run(run: str) -> Trained:
+    module = load_run(run)
     if module.metadata.get("kind") != "text":
         raise UserError(f"{run}: this run was not trained on text")
     return module
 
 
-def _batches(lines: Iterator[Line], max_length: int, size: int) -> Iterator[list[Line]]:
-    """Up to `size` lines of 20 tokens at a time, fewer if they are longer."""
-    batch: list[Line] = []
-    longest = 1
-    for line in lines:
-        batch.append(line)
-        longest = max(longest, min(len(line.tokens), max_length))
-        if len(batch) >= size or len(batch) * longest >= size * 20:
-            yield batch
-            batch, longest = [], 1
-    if batch:
-        yield batch
+def _input(file: str, drawn: bool) -> tuple[str | LinesAtHand, Callable[[], bool]]:
+    """What to read, and a function that says whether its next line can be had without waiting.
 
-
-def _parsed(module, reader, batch: list[Line], decode, samples, max_length):
-    """Yields `(line, row, parses)` in order; row and parses are None where there is no tree."""
-    usable = [line for line in batch if 0 < len(line.tokens) <= max_length]
-    parses = None
-    if usable:
-        x = reader.encode([line.tokens for line in usable])
-        parses = parse_batch(module, x, decode, samples)
-        possible = derivable(module, x)
-    rows = {line.number: row for row, line in enumerate(usable)}
-    for line in batch:
-        if len(line.tokens) > max_length:
-            print(
-                f"gfnem: line {line.number}: {len(line.tokens):,} tokens, more than --max-length "
-                f"{max_length}: not parsed",
-                file=sys.stderr,
-            )
-        row = rows.get(line.number)
-        if row is not None and not possible[row]:
-            why, row = why_not_derivable(module, len(line.tokens)), None
-            print(f"gfnem: line {line.number}: {why}", file=sys.stderr)
-        yield line, row, parses if row is not None else None
-
-
-def _records(module, line: Line, row: int | None, parses: Parses | None):
-    """Yields a JSON record and the tree for each tree of a line (a record alone if none)."""
-    if parses is None:
-        yield {"line": line.number, "tokens": line.words, "tree": None}, None
-        return
-    names = label_names(module)
-    marginal = parses.log_marginal
-    estimate: dict[str, Any] = {"value": float(marginal.value[row])}
-    if module.model.normalised() is not module.model:
-        estimate["normalised"] = False
-    if marginal.exact:
-        estimate["method"] = "exact"
+    Args:
+        file: a path; "-" is standard input.
+        drawn: whether trees are drawn, and so depend on which lines are taken together.
+    """
+    if file == "-":
+        stream = sys.stdin.buffer
+        if sys.stdin.isatty():
+            print("reading sentences, one a line, until end of file (Ctrl-D)", file=sys.stderr)
+    elif Path(file).is_fifo():
+        stream = open(file, "rb")
     else:
-        estimate["method"] = "importance-weighted"
-        estimate["samples"] = marginal.samples
-        estimate["effective_samples"] = float(marginal.effective_samples[row])
+        return file, lambda: True
+    lines = LinesAtHand(stream)
+    # how lines arrive must not decide which trees are drawn for them
+    return lines, (lambda: False) if drawn and not _is_a_file(stream) else lines.at_hand
+
+
+def _is_a_file(stream: Any) -> bool:
+    """Whether a stream comes from a file, all of which is there already."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # nothing that the system knows of
+        return True
+
+
+def _not_parsed(answer: Answer) -> str:
+    return f"line {answer.line.number}: {answer.why}: not parsed"
+
+
+def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
+    line, parses = answer.line, answer.parses
+    if parses is None:
+        if answer.why != "blank":
+            yield f"line {line.number}: {line.text.strip()}", f"{answer.why}: not parsed"
+        return
     for sample in range(parses.trees.samples):
-        tree = parses.trees.to_nltk(row, line.words, names, sample)
-        yield (
-            {
-                "line": line.number,
-                "tokens": line.words,
-                "tree": bracket(tree),
-                "log_joint": float(parses.log_joint[row, sample]),
-                "log_q": float(parses.log_q[row, sample]),
-                "log_marginal": estimate,
-            },
-            tree,
+        tree = parses.trees.to_nltk(answer.row, line.words, names, sample)
+        yield f"line {line.number}: {line.text.strip()}", tree
+
+
+def _held_out(module: Trained, run: str) -> Corpus:
+    """The sentences that a run on the user's own data was validated on, read again."""
+    from gfnem.training import build_data
+
+    other = "name held-out data with --data"
+    try:
+        config = read_config(run)
+        with opening(config, signature_of(run)):
+            data = build_data(config)
+    except UserError as error:
+        raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
+    then, now = module.metadata, data.metadata()
+    if any(key in then and then[key] != now[key] for key in ("vocabulary", "counts", "sentences")):
+        raise UserError(
+            f"{run}: its data has changed since it was trained, so what was held out is not known "
+            f"any more: {other}"
         )
+    held_out = data.held_out()
+    if not len(held_out):
+        raise UserError(f"{run}: nothing was held out of its data: {other}")
+    return held_out
 
 
 def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
@@ -290,17 +323,21 @@ def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
 
 
 def _figures(
-    module: GFlowNetEM,
+    module: Trained,
     reader: _Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
     decode: str,
     samples: int | None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     names = ("tree", "left", "right", "random")
+    unigrams = _Unigrams.of_run(module.metadata)
+    labels: set[int] = set()
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
-    sums: dict[str, float] = dict.fromkeys(("nll", "units", "gap", "ess", "bound"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(
+        ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
+    )
     exact, likely, counted = False, module.model.normalised(), 0
     for rows in _by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
@@ -313,6 +350,11 @@ def _figures(
         )
         counted += len(rows)
         parses = parse_batch(module, x, decode)
+        labels.update(
+            parses.trees.label[parses.trees.mask().expand_as(parses.trees.label)].tolist()
+        )
+        if unigrams is not None:
+            sums["unigrams"] -= unigrams.log_prob(x)
         log_marginal = parses.log_marginal.value.double()
         log_p = log_marginal if parses.log_marginal.exact else None
         if likely is not module.model:
@@ -328,6 +370,7 @@ def _figures(
             if not parses.log_marginal.exact:
                 log_marginal = importance_weighted(log_weights).double()
             sums["gap"] += float((log_marginal - elbo(log_weights)).sum())
+            sums["different"] += float(_different(z).sum())
             sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
         sums["nll"] -= float((log_marginal if log_p is None else log_p).double().sum())
         sums["units"] += float(module.model.units(x).sum())
@@ -352,13 +395,20 @@ def _figures(
         "tokens": sums["units"],
         "exact": exact,
         "nll": sums["nll"] / sums["units"],
+        "unknown": reader.vocabulary.unknown_rate(word for words in tokens for word in words),
+        "labels": len(label_names(module)),
+        "labels_in_use": len(labels),
     }
+    if unigrams is not None:
+        figures["unigram_nll"] = sums["unigrams"] / sums["units"]
     if likely is not module.model:
         figures["likelihood_of"] = type(likely).__name__
     if module.has_policy and samples is not None:
         figures["bound"] = sums["bound"] / sums["units"]
         figures["elbo_gap"] = sums["gap"] / counted
+        figures["elbo_gap_is"] = "exact" if parses.log_marginal.exact else OWN_SAMPLES
         figures["ess"] = sums["ess"] / counted
+        figures["different_trees"] = sums["different"] / counted
     if scores["tree"].sentences:
         for name in names:
             prefix = "" if name == "tree" else f"{name}_"
@@ -367,11 +417,50 @@ def _figures(
     return figures
 
 
-def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples: int) -> None:
+def _different(trees: Trees) -> Tensor:
+    """`(batch,)` how many different trees there are among the samples of each sentence."""
+    # trees are equal where a random mixture of all their entries is; 64 bits do not collide
+    mixing = torch.Generator().manual_seed(0)
+    parts = torch.stack([trees.split, trees.label], -1).flatten(2) + 1
+    weights = torch.randint(2**62, parts.shape[2:], generator=mixing).to(parts.device)
+    mixed = (parts * weights).sum(2).sort(1).values
+    return 1 + (mixed[:, 1:] != mixed[:, :-1]).sum(1)
+
+
+class _Unigrams:
+    """Words drawn one by one, with an end that is drawn like a word: what any model should beat.
+
+    Args:
+        counts: how often each word of the vocabulary comes in the training sentences.
+        sentences: how many these are.
+    """
+
+    def __init__(self, counts: Sequence[int], sentences: int):
+        # the end comes last; one more of each, so that nothing is impossible
+        counts = torch.tensor([*counts, sentences], dtype=torch.float64) + 1
+        self.logs = (counts / counts.sum()).log()
+
+    @classmethod
+    def of_run(cls, metadata: dict[str, Any]) -> _Unigrams | None:
+        """From what a run remembers of its data; None if it is from before runs did."""
+        if "counts" not in metadata:
+            return None
+        return cls(metadata["counts"], metadata["sentences"])
+
+    def log_prob(self, x: Sentences) -> float:
+        """Log probability of a batch of sentences, ends included, in nats."""
+        return float(self.logs[x.tokens[x.mask()]].sum() + len(x) * self.logs[-1])
+
+
+def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) -> str:
+    """The figures as tables."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    width = None if sys.stdout.isatty() else 100
+    console = Console(
+        width=width, highlight=False, file=io.StringIO(), force_terminal=sys.stdout.isatty()
+    )
     console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
     if figures["not_derivable"]:
         share = f"{figures['not_derivable']:,} of {figures['sentences']:,} sentences"
@@ -393,17 +482,25 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
 
     how = "exact" if figures["exact"] else f"bound, {samples} samples"
     gap = "ELBO gap per sentence, nats"
+    if figures.get("elbo_gap_is") == OWN_SAMPLES:
+        gap += f" ({OWN_SAMPLES})"
     if "likelihood_of" in figures:  # the sampler aims at more than what has a likelihood
         how = f"{figures['likelihood_of']} alone, {how}"
-        gap = f"ELBO gap per sentence, nats (of the unnormalised whole, {samples} samples)"
+        gap += f", of the unnormalised whole, {samples} samples"
     row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
     if figures["exact"]:
         row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")
+    row(f"... of unigrams, that is of {unit}s without any structure", "{:.4f}", "unigram_nll")
+    row("unknown words", "{:.1%}", "unknown")
     row(gap, "{:.3f}", "elbo_gap")
     row(f"effective sample size, of {samples}", "{:.1%}", "ess")
+    row(f"different trees among {samples} samples of a sentence", "{:.1f}", "different_trees")
+    row(f"labels in use, of {figures['labels']}", "{}", "labels_in_use")
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
     console.print(table)
+    for remark in _remarks(figures, samples):
+        console.print(remark)
     if "sentence_f1" in figures:
         baselines = Table("baseline", "sentence F1", "corpus F1")
         for name in ("left", "right", "random"):
@@ -413,3 +510,22 @@ def _print_figures(corpus: Corpus, figures: dict[str, float], unit: str, samples
         console.print(SCORE_CONVENTION, style="dim")
         if corpus.unit == "trees":
             console.print(CONVENTION, style="dim")
+    return console.file.getvalue()
+
+
+def _remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
+    """What a reader of the figures might not see in them."""
+    if figures["unknown"] > 0.2:
+        yield (
+            f"{figures['unknown']:.0%} of the words are unknown to the model, which cannot tell "
+            "them apart: the NLL is lower than that of a text whose words it knows."
+        )
+    if figures.get("unigram_nll", figures["nll"]) < figures["nll"]:
+        yield "The model predicts the words less well than unigrams do: it has not learned yet."
+    if figures["labels_in_use"] == 1 < figures["labels"]:
+        yield f"Collapsed: one label of {figures['labels']} is in use."
+    if figures.get("elbo_gap_is") == OWN_SAMPLES and figures["different_trees"] < 1.5 < samples:
+        yield (
+            "Collapsed: the sampler draws nearly always the same tree of a sentence. ELBO gap and "
+            "effective sample size come from these samples and do not show it."
+        )

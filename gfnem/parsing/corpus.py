@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,11 +220,15 @@ class Line:
         number: the line, from 1.
         words: its words as spelt, punctuation removed unless kept; empty for a blank line.
         tokens: the same words normalised, for `Vocabulary.encode`; one for each of `words`.
+        text: the line itself.
+        offsets: where each of `words` stands in `text`, `[start, end)` in characters.
     """
 
     number: int
     words: list[str]
     tokens: list[str]
+    text: str = ""
+    offsets: list[tuple[int, int]] = field(default_factory=list)
 
 
 def read_sentences(
@@ -251,7 +255,18 @@ def read_sentences(
         lines = decode_lines(source, name)
     for number, text in enumerate(lines, start=1):
         words = preprocessing.words(text)
-        yield Line(number, words, preprocessing.normalise(words))
+        yield Line(number, words, preprocessing.normalise(words), text, _offsets(words, text))
+
+
+def _offsets(words: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """Where words that were cut out of a text stand in it, one after the other."""
+    offsets, end = [], 0
+    for word in words:
+        start = text.find(word, end)
+        start = end if start < 0 else start
+        end = min(start + len(word), len(text))
+        offsets.append((start, end))
+    return offsets
 
 
 def parse_dataset_name(source: str, split: str | None = None) -> tuple[str, str | None, str, str]:

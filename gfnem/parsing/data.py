@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -87,9 +87,11 @@ class TextData(DataModule):
         random.Random(self.seed).shuffle(shuffled)
         if held_out is None:
             count = min(valid_sentences, len(self.train) // 10)
-            self._valid = [self.train.tokens[index] for index in sorted(shuffled[:count])]
+            self._held_out = self.train, sorted(shuffled[:count])
+            self._valid = [self.train.tokens[index] for index in self._held_out[1]]
             self._rows = sorted(shuffled[count:])
         else:
+            self._held_out = held_out, list(range(min(valid_sentences, len(held_out))))
             self._valid = held_out.tokens[:valid_sentences]
             self._rows = sorted(shuffled)
         self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
@@ -97,6 +99,17 @@ class TextData(DataModule):
     def read(self, source: Any) -> Corpus:
         """Reads a corpus with this module's settings."""
         return read_corpus(source, **asdict(self.preprocessing), **self.lengths)
+
+    def held_out(self) -> Corpus:
+        """The sentences that validation runs on, with gold trees where the data has them."""
+        corpus, rows = self._held_out
+        return replace(
+            corpus,
+            data=corpus.data.select(rows),
+            source=f"held-out sentences of {corpus.source}",
+            read=len(rows),
+            skipped={},
+        )
 
     def sampled(self, count: int, stream: int) -> Corpus:
         """Draws a corpus with gold trees from the grammar.
@@ -174,17 +187,21 @@ class TextData(DataModule):
         except UserError:  # trained without a sampler, and without exact inference
             return []
         names = label_names(module)
-        drawings = [
-            (f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats", tree)
-            for row, words in enumerate(chosen)
-            if possible[row]
-            for tree in [parses.trees.to_nltk(row, words, names)]
-        ]
+        drawings = []
+        for row, words in enumerate(chosen):
+            if possible[row]:
+                score = f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats"
+                drawings.append((score, parses.trees.to_nltk(row, words, names)))
         if not drawings:
             return []
-        forest_png(drawings, folder / "parses.png")
+        written = ["parses.html"]
         write_atomically(folder / "parses.html", trees_page(drawings))
-        return ["parses.png", "parses.html"]
+        try:
+            forest_png(drawings, folder / "parses.png")
+            written.insert(0, "parses.png")
+        except UserError as error:
+            print(f"no picture of parses beside parses.html: {error}")
+        return written
 
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
@@ -193,11 +210,21 @@ class TextData(DataModule):
         return {
             "kind": "text",
             "vocabulary": self.vocabulary.to_list(),
+            "counts": self._word_counts(),
+            "sentences": len(self._rows),
             "preprocessing": asdict(self.preprocessing),
             "grammar": grammar,
             **self.lengths,
             "seed": self.seed,
         }
+
+    def _word_counts(self) -> list[int]:
+        """How often each word of the vocabulary comes in the training sentences."""
+        counts = [0] * len(self.vocabulary)
+        for row in self._rows:
+            for index in self.vocabulary.encode(self.train.tokens[row]):
+                counts[index] += 1
+        return counts
 
     def summary(self) -> str:
         """What was read, and how much of it the vocabulary covers."""

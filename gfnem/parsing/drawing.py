@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import html
 import io
+import logging
 import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from nltk import Tree
 
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
+from gfnem.parsing.trees import Trees
 
-# Sizes in pixels; the width of a character is a generous average, as no font is at hand.
+# Sizes in pixels.
 _FONT = 14
-_CHARACTER = 0.6 * _FONT
+_FAMILY = "DejaVuSans"
+# Verdana is as wide as the font that texts are measured in, and most others are narrower.
+_SVG_FONTS = "DejaVu Sans, Verdana, sans-serif"
 _GAP = 12
 _ROW = 34
 _MARGIN = 12
 _TITLE = 30
 _LABEL_COLOUR, _WORD_COLOUR, _EDGE_COLOUR = "#1f4e9c", "#1a1a1a", "#8a8a8a"
+#: how much wider a bold title is, which is set a tenth larger
+_BOLD = 1.1 * 1.15
 _PNG_SIDE = 30_000
 _MAX_DEPTH = 300
 
@@ -52,6 +59,53 @@ def bracket(tree: Tree) -> str:
             todo += [None, *reversed(node)]
         else:
             parts.append(f" {_plain(str(node))}")
+    return "".join(parts).lstrip()
+
+
+def brackets(
+    trees: Trees, sentences: Sequence[Sequence[str]], labels: Sequence[str]
+) -> list[list[str]]:
+    """All trees of a batch as `bracket` writes them, straight from the tensors.
+
+    Args:
+        trees: the batch.
+        sentences: the words of each sentence.
+        labels: the name of each nonterminal index.
+
+    Returns:
+        For each sentence one line for each of its samples.
+    """
+    opening = [f" ({_plain(label)}" for label in labels]
+    tables = [table.tolist() for table in (trees.left, trees.right, trees.split, trees.label)]
+    return [
+        [
+            _bracketed(nodes, [f" {_plain(word)}" for word in words], opening)
+            for nodes in zip(*(table[row] for table in tables), strict=True)
+        ]
+        for row, words in enumerate(sentences)
+    ]
+
+
+def _bracketed(nodes: Sequence[list[int]], words: list[str], opening: list[str]) -> str:
+    if len(words) == 1:
+        return f"(TOP{words[0]})"
+    left, right, split, label = nodes
+    parts: list[str] = []
+    todo: list[int | None] = [0]  # nodes by number; words by number, inverted; None for an end
+    while todo:
+        node = todo.pop()
+        if node is None:
+            parts.append(")")
+        elif node < 0:
+            parts.append(words[~node])
+        else:
+            start, middle, end = left[node], split[node], right[node]
+            parts.append(opening[label[node]])
+            todo += (
+                None,
+                ~middle if end - middle == 1 else node + middle - start,
+                ~start if middle - start == 1 else node + 1,
+            )
     return "".join(parts).lstrip()
 
 
@@ -119,11 +173,76 @@ class _Layout:
 
 
 def _text_width(text: str) -> float:
-    cells = sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
-    return cells * _CHARACTER
+    """Pixels that a text takes at the size of words and labels."""
+    return sum(map(_advance, text))
+
+
+@cache
+def _advance(character: str) -> float:
+    """Pixels from one character to the next, in the font that comes with matplotlib.
+
+    A character that it lacks is taken to be as wide as East Asian ones are, or as a wide letter.
+    """
+    if character in _own_glyphs():
+        return _own_font().load_char(ord(character)).linearHoriAdvance / 2**16
+    if _is_invisible(character):
+        return 0.0
+    return (1.2 if unicodedata.east_asian_width(character) in "WF" else 0.8) * _FONT
+
+
+@cache
+def _own_font():
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    font = FT2Font(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{_FAMILY}.ttf"))
+    font.set_size(_FONT, 72)
+    return font
+
+
+@cache
+def _own_glyphs() -> frozenset[str]:
+    return _glyphs(_own_font())
+
+
+def _glyphs(font) -> frozenset[str]:
+    return frozenset(map(chr, font.get_charmap()))
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether a character takes no place of its own: joiners, accents, variants of another."""
+    return character.isspace() or unicodedata.category(character) in ("Cf", "Mn", "Me", "Zs")
+
+
+def _families(texts: Iterable[str]) -> list[str]:
+    """Font families on this machine that have every character of the texts, the usual one first.
+
+    Raises:
+        UserError: naming characters that no font has.
+    """
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    families = ["DejaVu Sans"]
+    missing = {c for text in texts for c in text if not _is_invisible(c)} - _own_glyphs()
+    if not missing:
+        return families
+    found: dict[str, frozenset[str]] = {}
+    for entry in font_manager.fontManager.ttflist:
+        if entry.name.startswith("Last Resort"):  # a box for every character there is
+            continue
+        try:
+            found.setdefault(entry.name, missing & _glyphs(FT2Font(entry.fname)))
+        except (OSError, RuntimeError):  # fonts of pictures, say, which cannot be drawn with
+            continue
+    while missing:
+        name = max(found, key=lambda name: len(found[name] & missing), default=None)
+        if name is None or not found[name] & missing:
+            shown = " ".join(sorted(missing)[:5])
+            raise UserError(f"no font on this machine has the characters {shown}")
+        families.append(name)
+        missing -= found[name]
+    return families
 
 
 def _layout(tree: Tree) -> _Layout:
@@ -147,14 +266,23 @@ def _layout(tree: Tree) -> _Layout:
             layout.texts.append((x, row(0), text, True))
             return x, 0
         label = _visible(node.label())
-        room = max(room, _text_width(label)) if len(node) == 1 else _text_width(label)
-        start = right
+        wanted = _text_width(label)
+        start, texts, lines = right, len(layout.texts), len(layout.lines)
         if len(node) == 1:
-            children = [place(node[0], room)]
+            children = [place(node[0], max(room, wanted))]
         else:
             children = [place(child, 0.0) for child in node]
-            right = max(right, start + room + _GAP)
-        x = (children[0][0] + children[-1][0]) / 2 if children else start + room / 2
+        x = (children[0][0] + children[-1][0]) / 2 if children else start + wanted / 2
+        # a label wider than what is below it: its subtree makes room on the left, then the right
+        shift = max(0.0, start - (x - wanted / 2))
+        if shift:
+            layout.texts[texts:] = [(at + shift, *rest) for at, *rest in layout.texts[texts:]]
+            layout.lines[lines:] = [
+                (x1 + shift, y1, x2 + shift, y2) for x1, y1, x2, y2 in layout.lines[lines:]
+            ]
+            children = [(at + shift, level) for at, level in children]
+            x += shift
+        right = max(right + shift, x + wanted / 2 + _GAP, start + room + _GAP)
         level = max((level for _, level in children), default=0) + 1
         layout.texts.append((x, row(level), label, False))
         bar = row(level) + _ROW / 2
@@ -182,7 +310,7 @@ def tree_svg(tree: Tree) -> str:
     width, height = f"{layout.width:.0f}", f"{layout.height:.0f}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="{_FONT}" '
+        f'viewBox="0 0 {width} {height}" font-family="{_SVG_FONTS}" font-size="{_FONT}" '
         'text-anchor="middle">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<g stroke="{_EDGE_COLOUR}">',
@@ -198,15 +326,17 @@ def tree_svg(tree: Tree) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def trees_page(trees: Sequence[tuple[str, Tree]], title: str = "Parse trees") -> str:
+#: a heading, and a tree or what to say in its place
+Drawing = tuple[str, Tree | str]
+
+
+def trees_page(trees: Sequence[Drawing], title: str = "Parse trees") -> str:
     """A web page (HTML, nothing loaded from elsewhere) with a heading and an SVG for each tree.
 
     Args:
-        trees: pairs `(heading, tree)`.
+        trees: pairs `(heading, tree)`. A text in place of a tree is printed as it is; a tree of
+            more than 300 levels is named instead of drawn.
         title: of the page.
-
-    Raises:
-        UserError: if a tree has more than 300 levels.
     """
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -216,7 +346,12 @@ def trees_page(trees: Sequence[tuple[str, Tree]], title: str = "Parse trees") ->
         f"<h1>{html.escape(_visible(title))}</h1>",
     ]
     for heading, tree in trees:
-        parts.append(f"<h2>{html.escape(_visible(heading))}</h2>\n<div>{tree_svg(tree)}</div>")
+        parts.append(f"<h2>{html.escape(_visible(heading))}</h2>")
+        try:
+            drawn = f"<div>{tree_svg(tree)}</div>" if isinstance(tree, Tree) else None
+        except UserError as error:
+            tree, drawn = str(error), None
+        parts.append(drawn or f"<p>{html.escape(_visible(tree))}</p>")
     return "\n".join([*parts, "</body>\n</html>"]) + "\n"
 
 
@@ -225,7 +360,8 @@ def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> No
 
     Raises:
         UserError: if there is no tree, one has more than 300 levels, the picture would be more
-            than 30,000 pixels wide or high, or the file cannot be written.
+            than 30,000 pixels wide or high, no font has some character, or the file cannot be
+            written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
@@ -235,7 +371,7 @@ def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> No
         raise UserError(f"{path}: no tree to draw")
     layouts = [(_visible(title), _layout(tree)) for title, tree in trees]
     width = max(
-        max(layout.width, 1.1 * _text_width(title) + 2 * _MARGIN) for title, layout in layouts
+        max(layout.width, _BOLD * _text_width(title) + 2 * _MARGIN) for title, layout in layouts
     )
     height = sum(layout.height + _TITLE for _, layout in layouts)
     scale = 2  # pixels of the file for one of the layout, for sharp print
@@ -244,6 +380,12 @@ def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> No
             f"{path}: {len(layouts)} trees make a picture of {scale * width:.0f} x "
             f"{scale * height:.0f} pixels: draw fewer, or a web page"
         )
+    try:
+        families = _families(
+            text for title, layout in layouts for text in (title, *(t[2] for t in layout.texts))
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}: draw a web page") from error
     figure = Figure(figsize=(width / 100, height / 100), dpi=100 * scale, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -251,17 +393,17 @@ def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> No
     axes.set(xlim=(0, width), ylim=(height, 0))
     points = 72 / 100  # of a layout pixel
     # `parse_math=False`: a word such as $x$ is a word.
-    middle = {"ha": "center", "va": "center", "fontsize": _FONT * points, "parse_math": False}
+    every = {"va": "center", "parse_math": False, "family": families}
+    middle = {**every, "ha": "center", "fontsize": _FONT * points}
     top, segments = 0.0, []
     for title, layout in layouts:
         axes.text(
             _MARGIN,
             top + _TITLE / 2,
             title,
-            va="center",
             fontsize=1.1 * _FONT * points,
             fontweight="bold",
-            parse_math=False,
+            **every,
         )
         top += _TITLE
         segments += [((x1, top + y1), (x2, top + y2)) for x1, y1, x2, y2 in layout.lines]
@@ -270,7 +412,10 @@ def forest_png(trees: Sequence[tuple[str, Tree]], path: str | os.PathLike) -> No
         top += layout.height
     axes.add_collection(LineCollection(segments, colors=_EDGE_COLOUR, linewidths=1), autolim=False)
     file = io.BytesIO()
+    # a font without a bold face is drawn with as it is
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # shown as a box
+        # marks that change another character, such as the form of an emoji
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         canvas.print_png(file)
     write_atomically(path, file.getvalue())

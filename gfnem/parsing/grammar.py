@@ -47,6 +47,7 @@ class TreeGrammar(GenerativeModel):
         self.vocab_size = vocab_size
         self._kept: tuple | None = None  # see `unchanged`
         self._said = False  # whether a warning has been given
+        self._kept_tables: tuple[Tensor, Tensor, Tensor] | None = None
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,12 +108,21 @@ class TreeGrammar(GenerativeModel):
     def potentials(self, x: Sentences) -> Any:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
         if self._kept is None:
-            return self._potentials(self.tables(), x)
+            return self._potentials(self._fixed_tables(), x)
         if self._kept[0] is not x:
             with torch.enable_grad():
-                potentials = self._potentials(self.tables(), x)
+                potentials = self._potentials(self._fixed_tables(), x)
             self._kept = x, potentials, potentials.detach()
         return self._kept[1 if torch.is_grad_enabled() else 2]
+
+    def _fixed_tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The `tables`; made once where `unchanged` holds and no parameter is trained."""
+        if self._kept_tables is not None:
+            return self._kept_tables
+        tables = self.tables()
+        if self._kept is not None and not any(p.requires_grad for p in self.parameters()):
+            self._kept_tables = tables
+        return tables
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -121,7 +131,7 @@ class TreeGrammar(GenerativeModel):
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = self._kept_tables = None
 
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""

@@ -132,6 +132,116 @@ def log_partition(potentials: RulePotentials, chart: Tensor | None = None) -> Te
 
 
 @torch.no_grad()
+def inside_outside(potentials: RulePotentials) -> tuple[Tensor, Tensor]:
+    """Posterior span probabilities and log partition by the inside-outside algorithm.
+
+    The probabilities are the gradient of the log partition in additive span potentials (Eisner,
+    2016, "Inside-outside and forward-backward algorithms are just backprop", section 4). Here the
+    gradient is written out, which takes half the time that autograd does: tables lead with the
+    position, so that slices of them are not copied, and the outside pass goes over the spans once,
+    widest first.
+
+    Returns:
+        `(batch, n, n + 1, N)` posterior probability that `[i, j)` is a node labelled `A`, and
+        `(batch,)` log p(x) in nats.
+    """
+    with full_precision(potentials.rules):
+        return _inside_outside(potentials.detach())
+
+
+def _inside_outside(potentials: RulePotentials) -> tuple[Tensor, Tensor]:
+    batch, n, labels, _ = potentials.left_leaf.shape
+    lengths = potentials.lengths
+    rules, rule_peaks = _relative(potentials.rules.flatten(1), 1)
+    columns = rules.t().contiguous()
+    leaves = []  # both leaf tables by position, `[A, other child]` and turned round, and maxima
+    for table in (potentials.left_leaf, potentials.right_leaf):
+        weights, peaks = _relative(table.transpose(0, 1).contiguous(), 3)
+        leaves.append((weights, weights.transpose(2, 3).contiguous(), peaks))
+    # Spans by start and width, and by end and falling width, as in `max_span_tree`: the splits of
+    # a span are slices. Exp-space values relative to their maxima; maxima; then probabilities.
+    starts, ends, inner, outer = potentials.rules.new_zeros(4, n + 1, batch, n + 1, labels)
+    start_peaks, end_peaks = potentials.rules.new_zeros(2, n + 1, batch, n + 1)
+    whole = potentials.root.new_zeros(batch, labels)
+    steps = []  # of each width: how much each way to divide a span counts, and the scaled splits
+
+    def product(rows: Tensor, tables: Tensor) -> Tensor:
+        return (rows.reshape(-1, 1, labels) @ tables.reshape(-1, labels, labels)).view(rows.shape)
+
+    def splits(width: int, *tables: Tensor) -> list[Tensor]:
+        """Left and right parts of every split of spans of a width: `(count, batch, K, ...)`."""
+        by_start, by_end = tables
+        last = n - width + 1
+        return [by_start[:last, :, 2 : width - 1], by_end[width:, :, last + 1 : n - 1]]
+
+    for width in range(2, n + 1):
+        count = n - width + 1
+        if width == 2:
+            log, step = potentials.both_leaves.transpose(0, 1), ()
+        else:
+            last, last_peaks = starts[:, :, width - 1], start_peaks[:, :, width - 1, None]
+            terms = [
+                product(last[1 : count + 1], leaves[0][1][:count]),
+                product(last[:count], leaves[1][1][width - 1 :]),
+            ]
+            scales = [
+                leaves[0][2][:count] + last_peaks[1 : count + 1],
+                leaves[1][2][width - 1 :] + last_peaks[:count],
+            ]
+            scaled = None
+            if width > 3:
+                first, second = splits(width, starts, ends)
+                split_peaks = sum(splits(width, start_peaks, end_peaks))
+                top = split_peaks.amax(2, keepdim=True)
+                scaled = (first * (split_peaks - top).exp()[..., None]).flatten(0, 1)
+                pairs = scaled.transpose(1, 2) @ second.flatten(0, 1)
+                terms.append((pairs.flatten(1) @ columns).view(count, batch, labels))
+                scales.append(top + rule_peaks)
+            peak = torch.stack(scales).amax(0)
+            shares = [(scale - peak).exp_() for scale in scales]
+            total = sum(term * share for term, share in zip(terms, shares, strict=True))
+            log = safe_log(total) + peak
+            over = (1 / total.clamp(min=torch.finfo(total.dtype).tiny)).masked_fill_(total <= 0, 0)
+            step = ([share.mul_(over) for share in shares], scaled)
+        steps.append(step)
+        values, peaks = _relative(log, 2)
+        starts[:count, :, width] = ends[width:, :, n - width] = values
+        start_peaks[:count, :, width] = end_peaks[width:, :, n - width] = peaks
+        whole = torch.where((lengths == width)[:, None], log[0], whole)
+
+    root = potentials.root + whole
+    partition = torch.where(lengths == 1, potentials.single, root.logsumexp(1))
+    rows = (lengths > 1).nonzero().squeeze(1)
+    inner[0, rows, lengths[rows]] = root[rows].softmax(1)
+    marginals = inner.new_zeros(batch, n, n + 1, labels)
+    for width in range(n, 1, -1):
+        count = n - width + 1
+        found = inner[:count, :, width] + outer[width:, :, n - width]
+        marginals.diagonal(width, 1, 2).copy_(found.permute(1, 2, 0))
+        if width == 2:
+            break
+        shares, scaled = steps.pop()
+        last, below = starts[:, :, width - 1], inner[:, :, width - 1]
+        second = product(found * shares[0], leaves[0][0][:count])
+        first = product(found * shares[1], leaves[1][0][width - 1 :])
+        below[1 : count + 1] += last[1 : count + 1] * second
+        below[:count] += last[:count] * first
+        if width > 3:
+            pairs = ((found * shares[2]).flatten(0, 1) @ rules).view(-1, labels, labels)
+            to_first, to_second = splits(width, inner, outer)
+            second = splits(width, starts, ends)[1]
+            to_first += (scaled * (second.flatten(0, 1) @ pairs.mT)).view(to_first.shape)
+            to_second += second * (scaled @ pairs).view(second.shape)
+    return marginals, partition
+
+
+def _relative(logs: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Weights over their largest along an axis, in exp space, and the log of the largest."""
+    peaks = logs.amax(axis, keepdim=True)
+    return (logs - peaks).exp_(), peaks.squeeze(axis)
+
+
+@torch.no_grad()
 def viterbi(potentials: RulePotentials) -> tuple[Trees, Tensor]:
     """The best tree of each sentence, and its log weight.
 
@@ -201,17 +311,7 @@ def _viterbi(potentials: RulePotentials) -> tuple[Trees, Tensor]:
 def span_marginals(potentials: RulePotentials) -> Tensor:
     """Posterior probability that `[i, j)` is a node labelled `A`, without autograd.
 
-    It is the gradient of the log partition in additive span potentials (Eisner, 2016,
-    "Inside-outside and forward-backward algorithms are just backprop", section 4).
-
     Returns:
         `(batch, n, n + 1, N)` probabilities; a sentence's entries sum to its nodes, `length - 1`.
     """
-    batch, n, labels, _ = potentials.left_leaf.shape
-    potentials = potentials.detach()
-    with torch.enable_grad():
-        extra = potentials.rules.new_zeros(batch, n, n + 1, labels, requires_grad=True)
-        total = log_partition(potentials, inside(potentials, extra)).sum()
-        if n == 1:  # no node, hence no dependence on span potentials
-            return torch.zeros_like(extra)
-        return torch.autograd.grad(total, extra)[0]
+    return inside_outside(potentials)[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
 from gfnem.parsing.decoding import max_span_tree, span_counts
@@ -15,31 +15,56 @@ from gfnem.parsing.sentences import Sentences
 from gfnem.parsing.trees import Trees
 from gfnem.posterior import Posterior
 from gfnem.target import Target
+from gfnem.trained import Inference
 
 #: importance samples for each sentence where exact inference does not exist
 SAMPLES = 64
 
 
-@dataclass
 class Parses:
-    """Trees of a batch of sentences.
+    """Trees of a batch of sentences. What else is known of them is computed when it is asked for.
 
-    Attributes:
+    Args:
+        module: the trained module.
+        x: the sentences.
         trees: one or more trees for each sentence.
-        log_joint: `(batch, samples)` `log p(x, z)` in nats.
-        log_q: `(batch, samples)` `log q(z|x)` of the sampler in nats.
-        log_marginal: `log p(x)` with how it was computed.
+        posterior: makes the sampler's posterior, or what stands in for it.
+        log_marginal: how to compute `log p(x)`.
     """
 
-    trees: Trees
-    log_joint: Tensor
-    log_q: Tensor
-    log_marginal: LogMarginal
+    def __init__(
+        self,
+        module: Inference,
+        x: Sentences,
+        trees: Trees,
+        posterior: Callable[[], Posterior],
+        log_marginal: Callable[[], LogMarginal],
+    ):
+        self.trees = trees
+        self._module, self._x = module, x
+        self._posterior, self._log_marginal = posterior, log_marginal
+
+    @cached_property
+    def log_joint(self) -> Tensor:
+        """`(batch, samples)` `log p(x, z)` in nats."""
+        with torch.no_grad():
+            return self._module.model.log_joint(self._x, self.trees)
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """`(batch, samples)` `log q(z|x)` of the sampler in nats."""
+        return self._posterior().log_prob(self.trees)
+
+    @cached_property
+    def log_marginal(self) -> LogMarginal:
+        """`log p(x)` with how it was computed."""
+        with torch.no_grad():
+            return self._log_marginal()
 
 
 @torch.no_grad()
 def parse(
-    module: GFlowNetEM, x: Sentences, decode: str = "mbr", samples: int | None = None
+    module: Inference, x: Sentences, decode: str = "mbr", samples: int | None = None
 ) -> Parses:
     """Parses a batch of sentences.
 
@@ -50,32 +75,48 @@ def parse(
             number of right spans (Goodman 1996), "sample" for draws from the sampler.
         samples: with "sample", how many trees (default 1). Otherwise: None asks for exact inference
             where the model offers it; a number for importance samples instead.
+
+    Raises:
+        UserError: if the module has no sampler and its model no exact inference.
     """
-    model = module.model
-    solvable = hasattr(model, "span_marginals") and hasattr(model, "best_trees")
+    model, solvable = module.model, _is_solvable(module)
     if not module.has_policy and not solvable:
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
     exact = solvable and (samples is None or decode == "sample")
-    posterior = module.posterior(x) if module.has_policy else _ExactPosterior(model, x)
+
+    @cache
+    def posterior() -> Posterior:
+        return module.posterior(x) if module.has_policy else _ExactPosterior(model, x)
+
     if decode == "sample":
-        trees = posterior.sample(samples or 1)
-        log_marginal = posterior.log_marginal(None if exact else SAMPLES)
-    elif exact:
-        trees, value = exact_trees(model, x, decode)
-        log_marginal = LogMarginal.from_exact(value)
+        trees = posterior().sample(samples or 1)
+        count = None if exact else SAMPLES
+        return Parses(module, x, trees, posterior, lambda: posterior().log_marginal(count))
+    if exact:
+        trees = _best_trees(model, x, decode)
+        return Parses(
+            module, x, trees, posterior, lambda: LogMarginal.from_exact(model.log_marginal(x))
+        )
+    drawn, log_weights = posterior().log_weights(samples or SAMPLES)
+    if decode == "map":
+        trees = _pick(drawn, model.log_joint(x, drawn).argmax(1))
     else:
-        drawn, log_weights = posterior.log_weights(samples or SAMPLES)
-        log_marginal = LogMarginal.from_weights(log_weights)
-        if decode == "map":
-            trees = _pick(drawn, model.log_joint(x, drawn).argmax(1))
-        else:
-            labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
-            spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
-            trees = _minimum_risk(spans, x.lengths)
-    return Parses(trees, model.log_joint(x, trees), posterior.log_prob(trees), log_marginal)
+        labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
+        spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
+        trees = _minimum_risk(spans, x.lengths)
+    return Parses(module, x, trees, posterior, lambda: LogMarginal.from_weights(log_weights))
 
 
-def label_names(module: GFlowNetEM) -> list[str]:
+def draws(module: Inference, decode: str, samples: int | None) -> bool:
+    """Whether `parse` with these arguments chooses trees by means of random numbers."""
+    return decode == "sample" or samples is not None or not _is_solvable(module)
+
+
+def _is_solvable(module: Inference) -> bool:
+    return hasattr(module.model, "span_marginals") and hasattr(module.model, "best_trees")
+
+
+def label_names(module: Inference) -> list[str]:
     """A name for each nonterminal: the model's own names where it has any."""
     if hasattr(module.model, "names"):
         return module.model.names()
@@ -85,9 +126,13 @@ def label_names(module: GFlowNetEM) -> list[str]:
 @torch.no_grad()
 def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
     """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
+    return _best_trees(model, x, decode), model.log_marginal(x)
+
+
+def _best_trees(model: Target, x: Sentences, decode: str) -> Trees:
     if decode == "map":
-        return model.best_trees(x), model.log_marginal(x)
-    return _minimum_risk(model.span_marginals(x), x.lengths), model.log_marginal(x)
+        return model.best_trees(x)
+    return _minimum_risk(model.span_marginals(x), x.lengths)
 
 
 class _ExactPosterior(Posterior):
