@@ -102,7 +102,7 @@ def read_brackets(path: str | os.PathLike, max_length: int) -> tuple[Brackets, s
     Raises:
         UserError: if the treebank cannot be read, or this is text without trees.
     """
-    corpus = read_corpus(path, min_length=3, max_length=max_length)
+    corpus = read_corpus(path, format="trees", min_length=3, max_length=max_length)
     if any(spans is None for spans in corpus.spans):
         raise UserError(f"{path}: no trees in it: a prior over tree shapes is learned from trees")
     lengths = [len(tokens) for tokens in corpus.tokens]
