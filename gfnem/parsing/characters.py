@@ -58,15 +58,16 @@ def is_word(word: str) -> bool:
     return word.isalnum() or _LETTER_OR_DIGIT.search(word) is not None
 
 
-def places(word: str) -> list[int] | None:
-    """Where each character of `clean(word)` begins in `word`; one more entry is the end.
+def places(word: str) -> list[tuple[int, int]] | None:
+    """For each character of `clean(word)` the `[start, end)` in `word` that it is made of.
 
     None where they do not belong together one by one.
     """
     cleaned = clean(word)
-    starts, made = [], ""
+    spots: list[tuple[int, int]] = []
+    made = ""
     for cluster in _CLUSTER.finditer(word):
         part = clean(cluster[0])
-        starts += [cluster.start()] * len(part)
+        spots += [cluster.span()] * len(part)
         made += part
-    return [*starts, len(word)] if made == cleaned else None
+    return spots if made == cleaned else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,14 +101,15 @@ class Corpus:
         chunks = [pc.list_value_length(chunk).to_numpy() for chunk in self._chunks]
         return np.concatenate(chunks).astype(np.int64)
 
-    def rows(self, indices: Iterable[int]) -> list[list[str]]:
+    def rows(self, indices: Sequence[int] | np.ndarray) -> list[list[str]]:
         """The tokens of some sentences, read from where they are."""
-        chunks, starts = self._chunks, self._starts
-        found = []
-        for index in indices:
-            place = int(np.searchsorted(starts, index, "right")) - 1
-            found.append(chunks[place][int(index) - int(starts[place])].as_py())
-        return found
+        indices = np.asarray(indices, dtype=np.int64)
+        chunks = np.searchsorted(self._starts, indices, "right") - 1
+        rows = indices - self._starts[chunks]
+        return [
+            self._chunks[chunk][row].as_py()
+            for chunk, row in zip(chunks.tolist(), rows.tolist(), strict=True)
+        ]
 
     def word_counts(self) -> Counter[str]:
         """How often each token comes."""
@@ -117,19 +118,20 @@ class Corpus:
         return Counter(token for tokens in self.tokens for token in tokens)
 
     def digest(self, indices: np.ndarray | None = None) -> str:
-        """A digest of the tokens of some sentences, or of all of them, in their order."""
+        """A digest of the tokens of all sentences, or of those at rising `indices`, in order."""
         parts = [hashlib.blake2b(digest_size=20) for _ in range(3)]
         for chunk, start in zip(self._chunks, self._starts, strict=True):
             if indices is not None:
-                place = indices[(indices >= start) & (indices < start + len(chunk))] - start
-                if len(place) < len(chunk):
-                    chunk = chunk.take(place)
+                first, last = np.searchsorted(indices, [start, start + len(chunk)])
+                if last - first < len(chunk):
+                    chunk = chunk.take(indices[first:last] - start)
+            if not len(chunk):
+                continue
             words = chunk.flatten()
             _, ends, letters = words.buffers()
             ends = np.frombuffer(ends, np.int32)[words.offset : words.offset + len(words) + 1]
-            if len(words):
-                parts[0].update(memoryview(letters)[ends[0] : ends[-1]])
-                parts[1].update(np.diff(ends).tobytes())
+            parts[0].update(memoryview(letters)[ends[0] : ends[-1]])
+            parts[1].update(np.diff(ends).tobytes())
             parts[2].update(np.asarray(chunk.value_lengths(), dtype=np.int32).tobytes())
         return hashlib.blake2b(b"".join(p.digest() for p in parts), digest_size=20).hexdigest()
 
@@ -262,8 +264,7 @@ def _read(source: Source, reader: BlockReader, processes: int, writer: Writer | 
     counts: Counter[str] = Counter()
     facts: dict[str, Any] = {"read": 0, "skipped": dict.fromkeys(REASONS, 0), "removed": 0}
     batches, kept = [], 0
-    unit = "rows" if source.unit in ("rows", "sentences") else "bytes"
-    with ReadingProgress(source.name, source.size, unit) as progress:
+    with ReadingProgress(source.name, source.size, source.measure) as progress:
         for made in in_processes(reader, source.blocks(), processes):
             facts["read"] += made.read
             facts["removed"] += made.removed

@@ -38,7 +38,7 @@ class TextData(DataModule):
             "trees".
         encoding: of files.
         column: of a table or dataset, where `path` does not name it.
-        limit: lines, trees or rows read at most; None is no limit.
+        limit: lines, trees or rows read at most, of `valid` too; None is no limit.
         streaming: whether the rows of a public dataset are fetched one by one. They are read
             through once, up to `limit`, before training; nothing but their sentences is stored.
         processes: that read a large source; as many as there are cores if None.
@@ -166,7 +166,7 @@ class TextData(DataModule):
         try:
             return Vocabulary.from_counts(counts, min_count, max_size)
         except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
+            raise UserError(f"{self.train.source}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """`vocab_size` and the `vocabulary` itself."""

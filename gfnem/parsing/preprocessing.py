@@ -50,7 +50,8 @@ class Preprocessing:
 
     def words(self, text: str) -> list[str]:
         """Cuts one sentence into its words as spelt, punctuation removed unless kept."""
-        return self.without_punctuation([word for _, words in self._cut(text) for word in words])
+        words = [clean(word) for _, words in self._cut(text) for word in words]
+        return self.without_punctuation(words)
 
     def located(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
         """The words of one sentence, and the `[start, end)` of each in the characters of `text`."""
@@ -58,18 +59,18 @@ class Preprocessing:
         for piece, words in self._cut(text):
             start = text.index(piece, place)
             place = start + len(piece)
-            begins = places(piece)
+            spots = places(piece)
             at = 0
             for word in words:
                 # the tokenizer turns a double quote into a pair of single ones
                 quote = word in ("``", "''") and clean(piece).startswith('"', at)
                 end = at + (1 if quote else len(word))
-                if self.punctuation or is_word(word):
-                    found.append(word)
-                    if begins is None:
+                if kept := self.kept(word):
+                    found.append(kept)
+                    if spots is None:
                         offsets.append((start, place))
                     else:
-                        offsets.append((start + begins[at], start + begins[end]))
+                        offsets.append((start + spots[at][0], start + spots[end - 1][1]))
                 at = end
         return found, offsets
 
@@ -133,6 +134,7 @@ class Preprocessing:
         )
 
     def _judged(self, words: Sequence[str]) -> tuple[list[str], int]:
+        words = [clean(word) for word in words]
         kept = self.without_punctuation(words)
         return self.normalise(kept), len(words) - len(kept)
 

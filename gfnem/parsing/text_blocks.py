@@ -11,7 +11,7 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.files import decode, encoding_name
 from gfnem.parsing.text_lines import ENCODING_HINT
-from gfnem.parsing.treebank import read_tree, tree_spans
+from gfnem.parsing.treebank import read_tree, tree_spans, tree_words
 
 FORMATS = ("auto", "text", "trees")
 
@@ -142,7 +142,7 @@ class RowBlock(Block):
                     yield Entry(self.source, number, text.removesuffix("\r"))
             elif isinstance(value, Tree):
                 spans = sorted(tree_spans(value))
-                yield Entry(self.source, number, None, value.leaves(), spans, value)
+                yield Entry(self.source, number, None, tree_words(value), spans, value)
             else:
                 yield Entry(self.source, number, words=self._words(number, value))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +22,14 @@ BLOCK = 2 << 20
 def whole_lines(stream: Any, file: Path, encoding: str) -> Iterator[bytes | str]:
     """The content of a stream in pieces that end where a line does, without a byte-order mark."""
     plain = encoding_name(encoding) == "utf-8"
-    if not plain:
-        stream = io.TextIOWrapper(stream, encoding, newline="\n")
+    decoder = None if plain else codecs.getincrementaldecoder(encoding)()
     newline, mark = (b"\n", b"\xef\xbb\xbf") if plain else ("\n", "\ufeff")
     rest, first, lines = newline[:0], True, 1
     while True:
         try:
-            data = stream.read(BLOCK)
+            data = raw = stream.read(BLOCK)
+            if decoder is not None:
+                data = decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             before = error.object[: error.start].decode(encoding, "ignore")
             line = lines + rest.count("\n") + before.count("\n")
@@ -37,7 +38,7 @@ def whole_lines(stream: Any, file: Path, encoding: str) -> Iterator[bytes | str]
             ) from error
         except READ_ERRORS as error:
             raise unreadable(file, error) from error
-        if not data:
+        if not (data or raw):
             break
         if first:
             data, first = data.removeprefix(mark), False
@@ -59,12 +60,12 @@ def whole_lines(stream: Any, file: Path, encoding: str) -> Iterator[bytes | str]
 def text_lines(file: Path, encoding: str) -> Iterator[str]:
     """Lines with their ends, of any encoding."""
     with open_bytes(file) as stream:
-        line = 1
-        for data in whole_lines(stream, file, encoding):
-            text = data
+        line, empty = 1, True
+        for text in whole_lines(stream, file, encoding):
+            empty = False
             if isinstance(text, bytes):
                 text = decode(text, str(file), line, hint=ENCODING_HINT)
             line += text.count("\n")
             yield from re.findall(r"[^\n]*\n|[^\n]+", text)
-    if line == 1 and not text:
+    if empty:
         raise UserError(f"{file}: the file is empty")

@@ -62,7 +62,8 @@ class Source:
     Attributes:
         name: for people.
         unit: what it is made of: "lines", "trees", "rows" or "sentences".
-        size: how much there is to read (bytes of files, rows of datasets); None if that is unknown.
+        size: how much there is to read; None if that is unknown.
+        measure: what `size` and the sizes of blocks count, "bytes" or "rows".
         large: whether reading it takes so long that more processes and a cache pay.
         note: what a person should know of how it is read; "" if nothing.
     """
@@ -70,6 +71,7 @@ class Source:
     name: str
     unit: str
     size: int | None = None
+    measure: str = "rows"
     large: bool = False
     note: str = ""
 
@@ -94,6 +96,8 @@ _LARGE_ROWS = 100_000
 
 class _Files(Source):
     """Some files in a row."""
+
+    measure = "bytes"
 
     def __init__(self, name: str, files: Sequence[Path], reading: Reading, large: int):
         self.name, self.files, self.reading = name, files, reading
@@ -201,11 +205,11 @@ class TreeFiles(_Files):
 class TableFiles(_Files):
     """A column of tables."""
 
-    unit = "rows"
+    unit = measure = "rows"
 
     def __init__(self, name: str, files: Sequence[Path], column: str | None, reading: Reading):
         super().__init__(name, files, reading, _LARGE_TEXT)
-        self.column = column
+        self.column, self.size = column, None
         if column is None:
             names = " ".join(columns(files[0], reading.encoding))
             raise UserError(
@@ -222,10 +226,9 @@ class TableFiles(_Files):
         for file in self.files:
             rows = itertools.islice(rows_of(file, self.column, self.reading.encoding), left)
             read = 0
-            size = file.stat().st_size
             while values := list(itertools.islice(rows, ROWS)):
                 read += len(values)
-                yield RowBlock(str(file), size if len(values) < ROWS else 0, values, "row")
+                yield RowBlock(str(file), len(values), values, "row")
             if left is not None and (left := left - read) <= 0:
                 return
 
@@ -254,7 +257,7 @@ class PublicRows(Source):
         if column not in columns:
             raise UserError(f"{name}: no column {column!r} (there are: {' '.join(columns)})")
         self.column = column
-        self.data = data.select_columns([column])
+        self.data = data.select_columns([column]).with_format(None)
         self.stored = hasattr(data, "num_rows")
         if self.stored:
             self.size = min(data.num_rows, reading.limit or data.num_rows)

@@ -219,6 +219,19 @@ def gold_tree(tree: Tree, *, keep_punctuation: bool = False) -> GoldTree:
     return GoldTree(kept.tokens, kept.tags, kept.spans, pruned, removed=kept.removed)
 
 
+def tree_words(tree: Tree) -> list[str]:
+    """The leaves of a tree of any depth."""
+    words: list[str] = []
+    todo: list[Tree | str] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Tree):
+            todo += reversed(node)
+        else:
+            words.append(node)
+    return words
+
+
 def tree_spans(tree: Tree) -> set[tuple[int, int]]:
     """The half-open spans of two leaves or more in a tree, nothing removed."""
     spans: set[tuple[int, int]] = set()
