@@ -179,9 +179,14 @@ class Preprocessing:
 
     @cached_property
     def _middle(self) -> _Pieces:
-        if self.tokenizer == "space":
-            return _Pieces(lambda piece: self.cut_already([piece]))
-        return _Pieces(lambda piece: self._judged(self._within(clean(piece), "x ", " x")))
+        def cut(piece: str) -> tuple[list[str], int]:
+            if piece.isalpha() and piece.isascii() and not _CONTRACTED.search(piece):
+                return [piece.lower() if self.lower else piece], 0
+            if self.tokenizer == "space":
+                return self.cut_already([piece])
+            return self._judged(self._within(clean(piece), "x ", " x"))
+
+        return _Pieces(cut)
 
     @cached_property
     def _last(self) -> _Pieces:

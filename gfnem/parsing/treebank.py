@@ -24,8 +24,6 @@ CONVENTION = (
     "remaining words, and a chain of phrases over the same words is one span; function tags are "
     "cut off labels (NP-SBJ becomes NP)."
 )
-#: what to do about a file that is no treebank
-NO_TREES = "; to read it as text, one sentence a line, set the format to text"
 
 _BRACKET = re.compile(r"[()]")
 _TOKEN = re.compile(r"\(\s*([^\s()]*)|\)|[^\s()]+")
@@ -33,6 +31,18 @@ _LEAF = re.compile(r"\([A-Z$.,:`'#-][^\s()]*\s+[^\s()]+\s*\)")
 _PHRASE = re.compile(r"\(\s*(?:[A-Z][^\s()\0]*)?\s*\0(?:\s*\0)*\s*\)")
 # Some releases of the Penn Treebank open their files with a notice in lines such as `*x*x*`.
 _NOTICE = re.compile(r"^\*x\*.*$", re.MULTILINE)
+
+
+class NotTrees(UserError):
+    """A file that is no treebank.
+
+    Attributes:
+        reason: the message without its advice.
+    """
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(f"{reason}; to read it as text, one sentence a line, set format to text")
 
 
 @dataclass
@@ -112,7 +122,7 @@ def file_expressions(
     ):
         yield line, expression
     if not count:
-        raise UserError(f"{file}: no tree in it{NO_TREES}")
+        raise NotTrees(f"{file}: no tree in it")
 
 
 def read_tree(expression: str, source: str, line: int, keep_punctuation: bool = False) -> GoldTree:
@@ -183,9 +193,10 @@ def expressions(text: str, name: str) -> Iterator[tuple[int, str]]:
         if stray:
             where = text.index(stray, end)
             number = line + text.count("\n", counted, where)
-            raise UserError(
-                f"{name}, line {number}: text outside all brackets: {stray[:30]!r}{NO_TREES}"
-            )
+            what = f"line {number}: text outside all brackets: {stray[:30]!r}"
+            if "(" in text:
+                raise NotTrees(f"{name}, {what}")
+            raise NotTrees(f"{name}: no trees in it ({what})")
 
     for match in _BRACKET.finditer(text):
         if match[0] == "(":
@@ -198,16 +209,14 @@ def expressions(text: str, name: str) -> Iterator[tuple[int, str]]:
             depth -= 1
             if depth < 0:
                 number = line + text.count("\n", counted, match.start())
-                raise UserError(
-                    f"{name}, line {number}: a closing bracket that none opened{NO_TREES}"
-                )
+                raise NotTrees(f"{name}, line {number}: a closing bracket that none opened")
             if depth == 0:
                 end = match.end()
                 yield line, text[start:end]
     if depth:
-        raise UserError(
+        raise NotTrees(
             f"{name}, line {line}: unbalanced brackets: the tree that begins here lacks {depth} "
-            f"closing{NO_TREES}"
+            "closing"
         )
     outside(len(text))
 

@@ -219,7 +219,7 @@ def test_trees_are_trees_where_it_is_said(tmp_path):
     assert "looks like bracketed trees" in corpus.summary() and "--dataset.format" in corpus.note
     assert read_corpus(file, format="trees").spans == [{(0, 2), (0, 3)}]
     named = _file(tmp_path, "a.mrg", f"{text}A sentence.\n")
-    with pytest.raises(UserError, match=r"line 2: text outside .*set the format to text"):
+    with pytest.raises(UserError, match=r"line 2: text outside .*set format to text"):
         read_corpus(named)
     assert read_corpus(named, format="text").tokens[1] == ["a", "sentence"]
 
