@@ -184,17 +184,22 @@ def decode(data: bytes, name: str, line: int = 1, encoding: str = "utf-8", hint:
             raise UserError(f"{name}, line {line}: a NUL byte (is this a binary file?){hint}")
     try:
         text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line += data[: error.start].decode(encoding, "ignore").count("\n")
-        byte = data[error.start]
+    except UnicodeError as error:
+        line += lines_before(error, encoding)
         what = "UTF-8" if known == "utf-8" else encoding
-        raise UserError(
-            f"{name}, line {line}: not {what} text (byte 0x{byte:02x}){hint}"
-        ) from error
+        why = f"byte 0x{data[error.start]:02x}" if hasattr(error, "start") else str(error)
+        raise UserError(f"{name}, line {line}: not {what} text ({why}){hint}") from error
     if known != "utf-8" and (nul := text.find("\0")) >= 0:
         line += text.count("\n", 0, nul)
         raise UserError(f"{name}, line {line}: a NUL character: not {encoding} text{hint}")
     return text
+
+
+def lines_before(error: UnicodeError, encoding: str) -> int:
+    """How many lines end before the byte that an error of decoding is about."""
+    if not isinstance(error, UnicodeDecodeError):
+        return 0  # the whole is at fault, as where a byte-order mark is missing
+    return error.object[: error.start].decode(encoding, "ignore").count("\n")
 
 
 def encoding_name(encoding: str) -> str:
@@ -206,6 +211,8 @@ def encoding_name(encoding: str) -> str:
     try:
         known = codecs.lookup(encoding)
         "".encode(encoding)  # refuses what turns bytes into bytes
+        if known.name in ("idna", "punycode"):  # of names, not of text
+            raise LookupError(encoding)
     except (LookupError, ValueError, TypeError) as error:
         raise UserError(
             f"encoding {encoding!r}: unknown; there are utf-8, latin-1, cp1252, utf-16, gb18030 "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfnem.errors import UserError
-from gfnem.files import READ_ERRORS, decode, encoding_name, open_bytes, unreadable
+from gfnem.files import READ_ERRORS, decode, encoding_name, lines_before, open_bytes, unreadable
 
 ENCODING_HINT = (
     "; name its encoding, as in --dataset.encoding latin-1 (encoding='latin-1' in Python), or "
@@ -30,11 +30,11 @@ def whole_lines(stream: Any, file: Path, encoding: str) -> Iterator[bytes | str]
             data = raw = stream.read(BLOCK)
             if decoder is not None:
                 data = decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode(encoding, "ignore")
-            line = lines + rest.count("\n") + before.count("\n")
+        except UnicodeError as error:
+            line = lines + rest.count("\n") + lines_before(error, encoding)
+            why = getattr(error, "reason", error)
             raise UserError(
-                f"{file}, line {line} or later: not {encoding} text ({error.reason}){ENCODING_HINT}"
+                f"{file}, line {line} or later: not {encoding} text ({why}){ENCODING_HINT}"
             ) from error
         except READ_ERRORS as error:
             raise unreadable(file, error) from error

@@ -1,5 +1,6 @@
 import gzip
 import json
+import random
 from pathlib import Path
 
 import datasets
@@ -190,7 +191,10 @@ def test_encodings_that_do_not_fit(tmp_path):
     text = _file(tmp_path, "a.txt", b"fine\nfine\n\xff\xff\n")
     with pytest.raises(UserError, match=r"line 3 or later: not gb18030 text.*encoding"):
         read_corpus(text, encoding="gb18030")
-    for name in ("klingon", "rot13", "hex"):
+    for source in (text, f"{_table(tmp_path, 'a.csv')}:text", f"{_table(tmp_path, 'b.json')}:text"):
+        with pytest.raises(UserError, match=r"line 1.*: not utf-16 text.*encoding"):
+            read_corpus(source, encoding="utf-16")
+    for name in ("klingon", "rot13", "hex", "idna"):
         with pytest.raises(UserError, match=f"encoding '{name}': unknown; there are utf-8"):
             read_corpus(text, encoding=name)
 
@@ -258,3 +262,30 @@ def test_one_spelling_of_unknown_words_and_of_composed_letters():
     assert corpus.tokens[0] == corpus.tokens[1] == ["café", "<unk>", "a"]
     corpus = read_corpus([["cafe\u0301", "<UNK>"]], lower=False)
     assert corpus.tokens == [["café", "<unk>"]]
+
+
+def test_damaged_files_cost_one_line(tmp_path):
+    rng = random.Random(0)
+    seeds = {
+        "a.txt": "The cat <unk> sat. “don’t” (a) cafe\u0301\n\u200b-LRB- x\n".encode(),
+        "a.mrg": b"( (S (NP (DT the) (NN cat)) (-NONE- *) (. .)))\n(S (A a) (B b))\n",
+        **{
+            n: _table(tmp_path, n).read_bytes() for n in ("a.csv", "a.jsonl", "a.json", "a.parquet")
+        },
+    }
+    encodings = ["utf-8", "utf-8", "latin-1", "utf-16", "utf-7", "gb18030", "cp037"]
+    for _ in range(150):
+        name = rng.choice(list(seeds))
+        data = bytearray(seeds[name])
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(data))
+            data[place : place + rng.randint(0, 5)] = rng.choices(
+                b'\0\xff"(){}[],\n\r\t\xe9a :\\', k=rng.randint(0, 4)
+            )
+        file = _file(tmp_path, name + rng.choice(["", ".gz"]), bytes(data))
+        source = str(file) if name in ("a.txt", "a.mrg") else f"{file}:text"
+        try:
+            read_corpus(source, min_length=1, encoding=rng.choice(encodings))
+            list(read_sentences(source))
+        except UserError as error:
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
