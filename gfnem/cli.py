@@ -255,7 +255,8 @@ def _train_parser(
         metavar="PATH",
         type=str | None,
         help="what to train on: a text file with one sentence a line, a file or folder of "
-        "bracketed trees, or hf:NAME[/CONFIG]:COLUMN (short for --dataset.path)",
+        "bracketed trees (.mrg .ptb .tree .psd), a folder of .txt files, a column of a table as "
+        "FILE.csv:COLUMN, or hf:NAME[/CONFIG]:COLUMN (short for --dataset.path)",
     )
     parser.add_argument(
         "--valid",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import math
 import os
 import secrets
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gfnem.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+#: what goes wrong when a file is read that is there: the disk, or a damaged archive
+READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -70,54 +76,91 @@ def write(text: str) -> None:
 
 
 def absolute(path: str, folders: bool = False) -> str:
-    """The path in full where there is such a file (or folder), else as it is: a public name."""
-    if os.path.isfile(path) or (folders and os.path.isdir(path)):
+    """The path in full where there is such a file (or folder), else as it is: a public name.
+
+    A column named after the path (`table.csv:text`) stays there.
+    """
+
+    def there(path: str) -> bool:
+        return os.path.isfile(path) or (folders and os.path.isdir(path))
+
+    if there(path):
         return os.path.realpath(path)
-    return path
+    file, colon, column = path.rpartition(":")
+    return os.path.realpath(file) + colon + column if file and there(file) else path
 
 
-def read_text(path: str | os.PathLike) -> str:
-    r"""A UTF-8 text file as one string; a byte-order mark is dropped and `\r\n` becomes `\n`.
+def open_bytes(path: str | os.PathLike) -> BinaryIO:
+    """A file to be read, a compressed one (gzip, told by its first bytes) as what is in it.
 
     Raises:
-        UserError: if the file is missing, a folder, unreadable, empty, or not UTF-8 text (a byte
-            that does not decode, or a NUL byte); the last two name the line.
+        UserError: if the file is missing, a folder or unreadable.
+    """
+    try:
+        stream = open(path, "rb")
+        # nothing may be waited for in a pipe before it is asked for
+        if stream.seekable() and stream.peek(2)[:2] == _GZIP:
+            stream.close()
+            return gzip.open(path, "rb")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return stream
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """All of a file, decompressed if need be.
+
+    Raises:
+        UserError: as `open_bytes`, and if the file is a damaged archive.
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    data = data.removeprefix(_BOM)
+        return gzip.decompress(data) if data[:2] == _GZIP else data
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def read_text(path: str | os.PathLike, encoding: str = "utf-8", hint: str = "") -> str:
+    r"""A text file as one string; a byte-order mark is dropped and `\r\n` becomes `\n`.
+
+    Args:
+        path: the file; a gzip file is decompressed.
+        encoding: of the text.
+        hint: what to say after an error that lies in the encoding.
+
+    Raises:
+        UserError: if the file is missing, a folder, unreadable, empty, or not such text (a byte
+            that does not decode, or a NUL byte); the last two name the line.
+    """
+    data = read_bytes(path).removeprefix(_BOM)
     if not data:
         raise UserError(f"{path}: the file is empty")
-    return decode(data, str(path)).replace("\r\n", "\n")
+    text = decode(data, str(path), encoding=encoding, hint=hint)
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
-def read_lines(path: str | os.PathLike) -> Iterator[str]:
+def read_lines(path: str | os.PathLike, hint: str = "") -> Iterator[str]:
     r"""The lines of a UTF-8 text file without their ends (`\n` or `\r\n`), read as needed.
 
     Raises:
         UserError: as `read_text`, when the line in question is reached.
     """
-    try:
-        stream = open(path, "rb")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    with stream:
+    with open_bytes(path) as stream:
         empty = True
-        for line in decode_lines(stream, str(path)):
+        for line in decode_lines(stream, str(path), hint):
             empty = False
             yield line
     if empty:
         raise UserError(f"{path}: the file is empty")
 
 
-def decode_lines(stream: Iterable[bytes | str], name: str) -> Iterator[str]:
+def decode_lines(stream: Iterable[bytes | str], name: str, hint: str = "") -> Iterator[str]:
     """The lines of an open stream, binary or text, without their ends.
 
     Args:
         stream: anything that yields lines, such as `sys.stdin.buffer`.
         name: what to call it in an error.
+        hint: what to say after an error that lies in the encoding.
 
     Raises:
         UserError: at a line that is not UTF-8 text, or that cannot be read.
@@ -131,11 +174,13 @@ def decode_lines(stream: Iterable[bytes | str], name: str) -> Iterator[str]:
         except StopIteration:
             return
         except UnicodeDecodeError as error:  # a text stream decodes by itself
-            raise UserError(f"{name}, line {number}: not UTF-8 text ({error.reason})") from error
-        except OSError as error:
-            raise _unreadable(name, error) from error
+            raise UserError(
+                f"{name}, line {number}: not UTF-8 text ({error.reason}){hint}"
+            ) from error
+        except READ_ERRORS as error:
+            raise unreadable(name, error) from error
         if isinstance(line, bytes):
-            line = decode(line.removeprefix(_BOM) if number == 1 else line, name, number)
+            line = decode(line.removeprefix(_BOM) if number == 1 else line, name, number, hint=hint)
         elif number == 1:
             line = line.removeprefix("\ufeff")
         if not line:
@@ -143,27 +188,71 @@ def decode_lines(stream: Iterable[bytes | str], name: str) -> Iterator[str]:
         yield line.removesuffix("\n").removesuffix("\r")
 
 
-def decode(data: bytes, name: str, line: int = 1) -> str:
-    """Bytes as strict UTF-8 text; `line` is the number of the first line in `data`.
+def decode(data: bytes, name: str, line: int = 1, encoding: str = "utf-8", hint: str = "") -> str:
+    """Bytes as text of an encoding, nothing tolerated.
+
+    Args:
+        data: the bytes.
+        name: what to call them in an error.
+        line: the number of the first line in `data`.
+        encoding: of the text.
+        hint: what to say after an error.
 
     Raises:
         UserError: naming the line of the first byte that is not text.
     """
-    nul = data.find(b"\0")
-    if nul >= 0:
-        line += data.count(b"\n", 0, nul)
-        raise UserError(f"{name}, line {line}: a NUL byte (is this a binary file?)")
+    known = encoding_name(encoding)
+    if known == "utf-8":
+        if line == 1 and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UserError(f"{name}, line 1: UTF-16 text, not UTF-8 text{hint}")
+        if (nul := data.find(b"\0")) >= 0:
+            line += data.count(b"\n", 0, nul)
+            raise UserError(f"{name}, line {line}: a NUL byte (is this a binary file?){hint}")
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        byte = data[error.start]
-        raise UserError(f"{name}, line {line}: not UTF-8 text (byte 0x{byte:02x})") from error
+        text = data.decode(encoding)
+    except UnicodeError as error:
+        line += lines_before(error, encoding)
+        what = "UTF-8" if known == "utf-8" else encoding
+        why = f"byte 0x{data[error.start]:02x}" if hasattr(error, "start") else str(error)
+        raise UserError(f"{name}, line {line}: not {what} text ({why}){hint}") from error
+    if known != "utf-8" and (nul := text.find("\0")) >= 0:
+        line += text.count("\n", 0, nul)
+        raise UserError(f"{name}, line {line}: a NUL character: not {encoding} text{hint}")
+    return text
 
 
-def _unreadable(path, error: OSError) -> UserError:
+def lines_before(error: UnicodeError, encoding: str) -> int:
+    """How many lines end before the byte that an error of decoding is about."""
+    if not isinstance(error, UnicodeDecodeError):
+        return 0  # the whole is at fault, as where a byte-order mark is missing
+    return error.object[: error.start].decode(encoding, "ignore").count("\n")
+
+
+def encoding_name(encoding: str) -> str:
+    """The name that Python has for an encoding.
+
+    Raises:
+        UserError: if it knows none of this name, or it is no encoding of text.
+    """
+    try:
+        known = codecs.lookup(encoding)
+        "".encode(encoding)  # refuses what turns bytes into bytes
+        if known.name in ("idna", "punycode"):  # of names, not of text
+            raise LookupError(encoding)
+    except (LookupError, ValueError, TypeError) as error:
+        raise UserError(
+            f"encoding {encoding!r}: unknown; there are utf-8, latin-1, cp1252, utf-16, gb18030 "
+            "and the others of Python"
+        ) from error
+    return known.name
+
+
+def unreadable(path: str | os.PathLike, error: Exception) -> UserError:
+    """The one line that an error of the file system, or of a damaged archive, comes to."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: no such file")
     if isinstance(error, IsADirectoryError) or os.path.isdir(path):
         return UserError(f"{path}: a folder, where a file is wanted")
-    return UserError(f"{path}: cannot read ({error.strerror or error})")
+    if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
+        return UserError(f"{path}: a damaged gzip file ({error})")
+    return UserError(f"{path}: cannot read ({getattr(error, 'strerror', None) or error})")

@@ -431,7 +431,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
 _FILES = ("grammar", "prior", "source")
-_PLACES = ("data", "path", "shapes", "treebank", "valid")
+_PLACES = ("cache", "data", "path", "shapes", "treebank", "valid")
 
 
 def _plain(value: Any, name: str = "") -> Any:

@@ -35,8 +35,9 @@ UNREADABLE = {
 @pytest.fixture(params=UNREADABLE)
 def unreadable(request, tmp_path):
     content, expected = UNREADABLE[request.param]
-    # a text may begin with a bracketed line; what the name calls trees must be trees
-    file = tmp_path / ("data.mrg" if request.param == "outside" else "data.txt")
+    # a text may hold brackets; what the name calls trees must be trees
+    broken = ("outside", "unclosed", "unopened")
+    file = tmp_path / ("data.mrg" if request.param in broken else "data.txt")
     if content is not None:
         file.write_bytes(content)
     return file, expected
@@ -75,14 +76,14 @@ def test_sentences_to_parse(capsys, tmp_path, name):
 
 def test_a_folder_without_trees(capsys, tmp_path):
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "readme.txt").write_text("no trees here")
+    (tmp_path / "corpus" / "readme.md").write_text("no trees here")
     out = tmp_path / "run"
     line = refused(capsys, "train", *SMALL, "--data", tmp_path / "corpus", "--out", out)
     assert "corpus" in line and "no tree file" in line
     (tmp_path / "corpus" / "empty.mrg").write_text("\n")
     line = refused(capsys, "train", *SMALL, "--data", tmp_path / "corpus", "--out", out)
     assert "empty.mrg" in line and "no tree in it" in line
-    assert "folder" in refused(capsys, "parse", trained(), tmp_path / "corpus")
+    assert "empty.mrg" in refused(capsys, "parse", trained(), tmp_path / "corpus")
     assert not out.exists()
 
 

@@ -299,8 +299,7 @@ def _held_out(module: Trained, run: str) -> Corpus:
             data = build_data(config)
     except UserError as error:
         raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
-    then, now = module.metadata, data.metadata()
-    if any(key in then and then[key] != now[key] for key in ("vocabulary", "counts", "sentences")):
+    if module.metadata.get("data", {}) != data.fingerprint():
         raise UserError(
             f"{run}: its data has changed since it was trained, so what was held out is not known "
             f"any more: {other}"

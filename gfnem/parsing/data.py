@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Annotated, Any
+
+import numpy as np
 
 from gfnem.data import DataModule
 from gfnem.errors import UserError
@@ -23,9 +27,23 @@ class TextData(DataModule):
     """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
 
     Args:
-        path: a text file with one sentence a line; a file or folder of bracketed trees; or
-            `hf:NAME[/CONFIG]:COLUMN`. None samples a corpus from `grammar`.
+        path: a text file with one sentence a line; a file or folder of bracketed trees (`.mrg .ptb
+            .tree .psd`); a folder of `.txt` files; a column of a table, `FILE.csv:COLUMN` (`.tsv
+            .jsonl .json .parquet` too); any of these with `.gz`; a column of a saved dataset,
+            `FOLDER:COLUMN[@SPLIT]`, or of a public one, `hf:NAME[/CONFIG]:COLUMN[@SPLIT]`. In
+            Python also a `datasets.Dataset`, or token lists, texts or `nltk.Tree`s. None samples a
+            corpus from `grammar`.
         valid: held-out sentences, in any of these forms; None holds some of the training data back.
+        format: "auto" (trees and tables have the endings above, anything else is text), "text" or
+            "trees".
+        encoding: of files.
+        column: of a table or dataset, where `path` does not name it.
+        limit: lines, trees or rows read at most, of `valid` too; None is no limit.
+        streaming: whether the rows of a public dataset are fetched one by one. They are read
+            through once, up to `limit`, before training; nothing but their sentences is stored.
+        processes: that read a large source; as many as there are cores if None.
+        cache: folder that keeps what was read of large sources for the next start: "auto" is
+            `gfnem/corpora` in `$XDG_CACHE_HOME` or `~/.cache`, "off" a temporary one.
         grammar: an embedded grammar's name, or a grammar file (`.pcfg`, or `.ncfg` where rules
             name parents), used where `path` is None. Its words are taken to the letter: how text
             is cut and folded (the next settings but one) has no say.
@@ -66,6 +84,13 @@ class TextData(DataModule):
         batch_size: Count = 32,
         interval: Count = 100,
         seed: Seed | None = None,
+        format: str = "auto",
+        encoding: str = "utf-8",
+        column: str | None = None,
+        limit: Count | None = None,
+        streaming: bool = False,
+        processes: Count | None = None,
+        cache: str = "auto",
     ):
         super().__init__(batch_size, interval, seed)
         self.path, self.grammar, self.sentences = path, grammar, sentences
@@ -73,6 +98,15 @@ class TextData(DataModule):
         if path is not None:
             self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
         self.lengths = {"min_length": min_length, "max_length": max_length}
+        self.reading = {
+            "format": format,
+            "encoding": encoding,
+            "column": column,
+            "limit": limit,
+            "streaming": streaming,
+            "processes": processes,
+            "cache": cache,
+        }
         self.valid_sentences = valid_sentences
         held_out = None
         if path is None:
@@ -86,29 +120,33 @@ class TextData(DataModule):
         shuffled = list(range(len(self.train)))
         random.Random(self.seed).shuffle(shuffled)
         if held_out is None:
-            count = min(valid_sentences, len(self.train) // 10)
-            self._held_out = self.train, sorted(shuffled[:count])
-            self._valid = [self.train.tokens[index] for index in self._held_out[1]]
-            self._rows = sorted(shuffled[count:])
+            held_out, count = self.train, min(valid_sentences, len(self.train) // 10)
+            held_rows = sorted(shuffled[:count])
         else:
-            self._held_out = held_out, list(range(min(valid_sentences, len(held_out))))
-            self._valid = held_out.tokens[:valid_sentences]
-            self._rows = sorted(shuffled)
+            count, held_rows = 0, range(min(valid_sentences, len(held_out)))
+        self._held_out = held_out, list(held_rows)
+        self._valid = held_out.rows(held_rows)
+        # numbers in an array: a million of them are 8 MB, and 40 MB in a list
+        self._rows = np.sort(np.array(shuffled[count:], dtype=np.int64))
+        self._counts = self._count_words(held_out is self.train)
         self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
 
     def read(self, source: Any) -> Corpus:
         """Reads a corpus with this module's settings."""
-        return read_corpus(source, **asdict(self.preprocessing), **self.lengths)
+        return read_corpus(source, **asdict(self.preprocessing), **self.lengths, **self.reading)
 
     def held_out(self) -> Corpus:
         """The sentences that validation runs on, with gold trees where the data has them."""
         corpus, rows = self._held_out
         return replace(
             corpus,
-            data=corpus.data.select(rows),
+            data=corpus.data.select(rows).flatten_indices(),
             source=f"held-out sentences of {corpus.source}",
             read=len(rows),
             skipped={},
+            removed=0,
+            note="",
+            store=None,
         )
 
     def sampled(self, count: int, stream: int) -> Corpus:
@@ -125,14 +163,27 @@ class TextData(DataModule):
         """What an embedded corpus is sampled from."""
         return Truth(self.grammar, **self.lengths)
 
+    def _count_words(self, held_back: bool) -> Counter[str]:
+        """How often each word comes in the training sentences."""
+        counts = self.train.word_counts()
+        if held_back:
+            for tokens in self._valid:
+                counts.subtract(tokens)
+        return counts
+
+    def _counts_by_index(self) -> list[int]:
+        """How often each word of the vocabulary comes, the unknown ones together first."""
+        counts = [self._counts[word] for word in self.vocabulary.to_list()]
+        counts[0] = self._counts.total() - sum(counts[1:])
+        return counts
+
     def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
         if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
             return Vocabulary.from_list(self.truth.grammar.vocabulary)
-        tokens = (self.train.tokens[row] for row in self._rows)
         try:
-            return Vocabulary.build(tokens, min_count=min_count, max_size=max_size)
+            return Vocabulary.from_counts(self._counts, min_count, max_size)
         except UserError as error:
-            raise UserError(f"{self.path}: {error}") from error
+            raise UserError(f"{self.train.source}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """`vocab_size`, the `vocabulary` itself, and `shortest`: fewest words of a sentence."""
@@ -142,13 +193,13 @@ class TextData(DataModule):
             "shortest": self.lengths["min_length"],
         }
 
-    def sizes(self) -> Sequence[int]:
-        """Tokens of each training sentence."""
-        return [len(self.train.tokens[row]) for row in self._rows]
+    def sizes(self) -> np.ndarray:
+        """`(sentences,)` tokens of each training sentence."""
+        return self.train.lengths[self._rows]
 
     def batch(self, indices: Sequence[int]) -> Sentences:
         """Training sentences as word indices."""
-        return self.encode([self.train.tokens[self._rows[index]] for index in indices])
+        return self.encode(self.train.rows(self._rows[list(indices)]))
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         """Tokens to word indices, padded."""
@@ -210,7 +261,7 @@ class TextData(DataModule):
         return {
             "kind": "text",
             "vocabulary": self.vocabulary.to_list(),
-            "counts": self._word_counts(),
+            "counts": self._counts_by_index(),
             "sentences": len(self._rows),
             "preprocessing": asdict(self.preprocessing),
             "grammar": grammar,
@@ -218,18 +269,22 @@ class TextData(DataModule):
             "seed": self.seed,
         }
 
-    def _word_counts(self) -> list[int]:
-        """How often each word of the vocabulary comes in the training sentences."""
-        counts = [0] * len(self.vocabulary)
-        for row in self._rows:
-            for index in self.vocabulary.encode(self.train.tokens[row]):
-                counts[index] += 1
-        return counts
+    def fingerprint(self) -> dict[str, str]:
+        """Hex digests: of the `vocabulary`, of the `training` and of the `held_out` sentences."""
+        digests = {
+            "vocabulary": hashlib.blake2b(digest_size=20),
+            "held_out": hashlib.blake2b(digest_size=20),
+        }
+        digests["vocabulary"].update("\n".join(self.vocabulary.to_list()).encode())
+        for tokens in self._valid:
+            digests["held_out"].update(f"{' '.join(tokens)}\n".encode())
+        fingerprint = {name: digest.hexdigest() for name, digest in digests.items()}
+        return {**fingerprint, "training": self.train.digest(self._rows)}
 
     def summary(self) -> str:
         """What was read, and how much of it the vocabulary covers."""
         unknown = self.vocabulary.unknown_rate(
-            token for row in self._rows[:2000] for token in self.train.tokens[row]
+            token for tokens in self.train.rows(self._rows[:2000]) for token in tokens
         )
         remarks = [] if self.path is not None else self.truth.remarks()
         remarks = "".join(f"{remark}\n" for remark in remarks)

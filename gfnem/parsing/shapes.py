@@ -13,6 +13,7 @@ from gfnem.errors import UserError
 from gfnem.parsing.corpus import read_corpus
 from gfnem.parsing.descent import sample_trees
 from gfnem.parsing.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.treebank import NotTrees
 from gfnem.parsing.trees import Trees
 
 #: sentences of up to so many words have few enough binary trees (1,430) to list them all
@@ -102,7 +103,10 @@ def read_brackets(path: str | os.PathLike, max_length: int) -> tuple[Brackets, s
     Raises:
         UserError: if the treebank cannot be read, or this is text without trees.
     """
-    corpus = read_corpus(path, min_length=3, max_length=max_length)
+    try:
+        corpus = read_corpus(path, format="trees", min_length=3, max_length=max_length)
+    except NotTrees as error:
+        raise UserError(f"{error.reason}; shapes are learned from trees") from error
     if any(spans is None for spans in corpus.spans):
         raise UserError(f"{path}: no trees in it: a prior over tree shapes is learned from trees")
     lengths = [len(tokens) for tokens in corpus.tokens]

@@ -13,32 +13,36 @@ from nltk import Tree
 
 from gfnem.errors import UserError
 from gfnem.files import read_text
+from gfnem.parsing.characters import clean, is_word
 
 EXTENSIONS = (".mrg", ".ptb", ".tree", ".psd")
 TRACE = "-NONE-"
-PUNCTUATION_TAGS = frozenset(
-    [",", ".", ":", "``", "''", "-LRB-", "-RRB-", "$", "#", "HYPH", "SYM", "NFP"]
-)
 
 CONVENTION = (
-    "Gold trees: traces (-NONE-) are removed, and so are words whose tag is one of "
-    + " ".join(sorted(PUNCTUATION_TAGS))
-    + " unless punctuation is kept; phrases left without words disappear; spans count the "
+    "Gold trees: traces (-NONE-) are removed, and so are words without a letter or digit, whatever "
+    "their tag, unless punctuation is kept; phrases left without words disappear; spans count the "
     "remaining words, and a chain of phrases over the same words is one span; function tags are "
     "cut off labels (NP-SBJ becomes NP)."
 )
 
-_UNESCAPE = {
-    "-LRB-": "(",
-    "-RRB-": ")",
-    "-LSB-": "[",
-    "-RSB-": "]",
-    "-LCB-": "{",
-    "-RCB-": "}",
-}
 _BRACKET = re.compile(r"[()]")
+_TOKEN = re.compile(r"\(\s*([^\s()]*)|\)|[^\s()]+")
+_LEAF = re.compile(r"\([A-Z$.,:`'#-][^\s()]*\s+[^\s()]+\s*\)")
+_PHRASE = re.compile(r"\(\s*(?:[A-Z][^\s()\0]*)?\s*\0(?:\s*\0)*\s*\)")
 # Some releases of the Penn Treebank open their files with a notice in lines such as `*x*x*`.
 _NOTICE = re.compile(r"^\*x\*.*$", re.MULTILINE)
+
+
+class NotTrees(UserError):
+    """A file that is no treebank.
+
+    Attributes:
+        reason: the message without its advice.
+    """
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(f"{reason}; to read it as text, one sentence a line, set format to text")
 
 
 @dataclass
@@ -46,13 +50,15 @@ class GoldTree:
     """One sentence of a treebank after the removals of `CONVENTION`.
 
     Attributes:
-        tokens: the words kept, as spelt (`-LRB-` is read as a bracket); may be empty.
+        tokens: the words kept, each in its one spelling (see `characters.clean`; `-LRB-` is read
+            as a bracket); may be empty.
         tags: one part-of-speech tag a word; empty for a word that stands bare in a phrase.
         spans: half-open `(left, right)` in kept tokens, each of two words or more; the whole
             sentence is one of them.
         tree: the tree of what was kept, leaves as in `tokens`; None if there are none.
         source: the file's path.
         line: the line, from 1, on which the tree begins.
+        removed: how many words were removed as punctuation.
     """
 
     tokens: list[str]
@@ -61,6 +67,7 @@ class GoldTree:
     tree: Tree | None
     source: str = ""
     line: int = 0
+    removed: int = 0
 
 
 @dataclass
@@ -71,33 +78,58 @@ class _Kept:
     tokens: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     spans: set[tuple[int, int]] = field(default_factory=set)
+    removed: int = 0
 
 
-def read_treebank(path: str | os.PathLike, *, keep_punctuation: bool = False) -> Iterator[GoldTree]:
+def read_treebank(
+    path: str | os.PathLike,
+    *,
+    keep_punctuation: bool = False,
+    encoding: str = "utf-8",
+    hint: str = "",
+) -> Iterator[GoldTree]:
     """Every tree of a file, or of all tree files in a folder and below (in order of their paths).
 
-    A file named directly may have any extension; in a folder those of `EXTENSIONS` are read.
+    A file named directly may have any extension; in a folder those of `EXTENSIONS` are read. Either
+    may be compressed with gzip.
+
+    Args:
+        path: the file or folder.
+        keep_punctuation: whether to keep words without a letter or digit.
+        encoding: of the files.
+        hint: what to say after an error that lies in the encoding.
 
     Raises:
-        UserError: if there is nothing to read, or a file is not UTF-8 text, empty or not
-            well-formed brackets (naming the line).
+        UserError: if there is nothing to read, or a file is not text, empty or not well-formed
+            brackets (naming the line).
     """
     for file in tree_files(path):
-        text = read_text(file)
-        count = 0
-        for line, expression in expressions(text, str(file)):
-            count += 1
-            try:
-                gold = gold_tree(_parse(expression), keep_punctuation=keep_punctuation)
-            except RecursionError as error:
-                raise UserError(f"{file}, line {line}: the tree is nested too deeply") from error
-            except ValueError as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{file}, line {line}: not a tree ({reason})") from error
-            gold.source, gold.line = str(file), line
-            yield gold
-        if not count:
-            raise UserError(f"{file}: no tree in it")
+        for line, expression in file_expressions(file, encoding, hint):
+            yield read_tree(expression, str(file), line, keep_punctuation)
+
+
+def file_expressions(
+    file: str | os.PathLike, encoding: str = "utf-8", hint: str = ""
+) -> Iterator[tuple[int, str]]:
+    """The outermost brackets of a file, see `expressions`; there must be one.
+
+    Raises:
+        UserError: as `read_treebank`.
+    """
+    count = 0
+    for count, (line, expression) in enumerate(  # noqa: B007
+        expressions(read_text(file, encoding, hint), str(file)), start=1
+    ):
+        yield line, expression
+    if not count:
+        raise NotTrees(f"{file}: no tree in it")
+
+
+def read_tree(expression: str, source: str, line: int, keep_punctuation: bool = False) -> GoldTree:
+    """One expression as a tree, `CONVENTION` applied."""
+    gold = gold_tree(_parse(expression), keep_punctuation=keep_punctuation)
+    gold.source, gold.line = source, line
+    return gold
 
 
 def tree_files(path: str | os.PathLike) -> list[Path]:
@@ -113,31 +145,36 @@ def tree_files(path: str | os.PathLike) -> list[Path]:
         Path(folder, name)
         for folder, _, names in os.walk(path)
         for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        if has_tree_name(name) and not name.startswith(".")
     )
     if not files:
         raise UserError(f"{path}: no tree file in this folder (looked for {' '.join(EXTENSIONS)})")
     return files
 
 
-def is_bracketed(text: str) -> bool:
-    """Whether a text is bracketed trees rather than sentences.
+def has_tree_name(name: str) -> bool:
+    """Whether a file's name says that it holds bracketed trees."""
+    return name.lower().removesuffix(".gz").endswith(EXTENSIONS)
 
-    It is if it begins with a bracket that holds a bracket or two words, and after that bracket's
-    end comes another bracket or nothing: "(see above) he said" and "(Laughter.)" are sentences.
-    A first bracket that never ends is taken for a broken tree.
+
+def looks_bracketed(text: str) -> bool:
+    """Whether the beginning of a text is surely a tree: `(label (tag word) ...)` throughout.
+
+    Only for advice: there are formulas that look the same.
     """
-    start = re.match(r"\s*\(\s*(\(|[^\s()]+\s*\(|[^\s()]+\s+[^\s()]+)", _NOTICE.sub("", text))
-    if not start:
-        return False
+    text = _NOTICE.sub("", text).lstrip()
     depth = 0
-    text = _NOTICE.sub("", text)
     for match in _BRACKET.finditer(text):
         depth += 1 if match[0] == "(" else -1
-        if depth == 0:
-            rest = re.compile(r"\s*").match(text, match.end()).end()
-            return rest == len(text) or text[rest] == "("
-    return True
+        if depth <= 0:
+            text = text[: match.end()]
+            break
+    if depth or text.count("(") < 3:
+        return False
+    tree, count = _LEAF.subn("\0", text)
+    while count:
+        tree, count = _PHRASE.subn("\0", tree)
+    return tree == "\0"
 
 
 def expressions(text: str, name: str) -> Iterator[tuple[int, str]]:
@@ -156,7 +193,10 @@ def expressions(text: str, name: str) -> Iterator[tuple[int, str]]:
         if stray:
             where = text.index(stray, end)
             number = line + text.count("\n", counted, where)
-            raise UserError(f"{name}, line {number}: text outside all brackets: {stray[:30]!r}")
+            what = f"line {number}: text outside all brackets: {stray[:30]!r}"
+            if "(" in text:
+                raise NotTrees(f"{name}, {what}")
+            raise NotTrees(f"{name}: no trees in it ({what})")
 
     for match in _BRACKET.finditer(text):
         if match[0] == "(":
@@ -169,12 +209,12 @@ def expressions(text: str, name: str) -> Iterator[tuple[int, str]]:
             depth -= 1
             if depth < 0:
                 number = line + text.count("\n", counted, match.start())
-                raise UserError(f"{name}, line {number}: a closing bracket that none opened")
+                raise NotTrees(f"{name}, line {number}: a closing bracket that none opened")
             if depth == 0:
                 end = match.end()
                 yield line, text[start:end]
     if depth:
-        raise UserError(
+        raise NotTrees(
             f"{name}, line {line}: unbalanced brackets: the tree that begins here lacks {depth} "
             "closing"
         )
@@ -185,58 +225,96 @@ def gold_tree(tree: Tree, *, keep_punctuation: bool = False) -> GoldTree:
     """Applies `CONVENTION` to one tree, which is left as it is."""
     kept = _Kept(keep_punctuation)
     pruned = _prune(tree, kept)
-    return GoldTree(kept.tokens, kept.tags, kept.spans, pruned)
+    return GoldTree(kept.tokens, kept.tags, kept.spans, pruned, removed=kept.removed)
+
+
+def tree_words(tree: Tree) -> list[str]:
+    """The leaves of a tree of any depth."""
+    words: list[str] = []
+    todo: list[Tree | str] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Tree):
+            todo += reversed(node)
+        else:
+            words.append(node)
+    return words
 
 
 def tree_spans(tree: Tree) -> set[tuple[int, int]]:
     """The half-open spans of two leaves or more in a tree, nothing removed."""
     spans: set[tuple[int, int]] = set()
-
-    def walk(node: Tree | str, left: int) -> int:
+    count = 0
+    # a stack and not recursion: a tree may be as deep as its sentence is long
+    todo: list[tuple[Tree | str, int | None]] = [(tree, None)]
+    while todo:
+        node, left = todo.pop()
         if isinstance(node, str):
-            return left + 1
-        right = left
-        for child in node:
-            right = walk(child, right)
-        if right - left > 1:
-            spans.add((left, right))
-        return right
-
-    walk(tree, 0)
+            count += 1
+        elif left is None:
+            todo.append((node, count))
+            todo += [(child, None) for child in reversed(node)]
+        elif count - left > 1:
+            spans.add((left, count))
     return spans
 
 
 def _parse(expression: str) -> Tree:
-    patterns = {}
-    if "\\" in expression:
-        # Otherwise NLTK reads a word that ends in a backslash as escaping the bracket after it.
-        patterns = dict.fromkeys(("node_pattern", "leaf_pattern"), r"[^\s()]+")
-    return Tree.fromstring(expression, remove_empty_top_bracketing=True, **patterns)
+    """The tree of a balanced expression; an outermost bracket without a label is no node."""
+    # `Tree.fromstring` refuses deep trees, and takes a backslash for an escape of a bracket
+    top = Tree("", [])
+    opened = [top]
+    for match in _TOKEN.finditer(expression):
+        token = match[0]
+        if token == ")":
+            opened.pop()
+        elif token[0] == "(":
+            node = Tree(match[1], [])
+            opened[-1].append(node)
+            opened.append(node)
+        else:
+            opened[-1].append(token)
+    (tree,) = top
+    return tree[0] if not tree.label() and len(tree) == 1 else tree
 
 
-def _prune(node: Tree, kept: _Kept) -> Tree | None:
-    left = len(kept.tokens)
-    children: list[Tree | str] = []
-    for child in node:
-        if isinstance(child, Tree):
-            pruned = _prune(child, kept)
+def _prune(tree: Tree, kept: _Kept) -> Tree | None:
+    # each open node with its children still to come, those kept, and where it begins
+    opened: list[tuple[Tree, Iterator, list[Tree | str], int]] = [(tree, iter(tree), [], 0)]
+    while True:
+        node, rest, children, left = opened[-1]
+        for child in rest:
+            if isinstance(child, Tree):
+                opened.append((child, iter(child), [], len(kept.tokens)))
+                break
+            if word := _keep(child, node, kept):
+                children.append(word)
+        else:
+            opened.pop()
+            right = len(kept.tokens)
+            if right - left > 1:
+                kept.spans.add((left, right))
+            pruned = Tree(_category(node.label()) or "TOP", children) if children else None
+            if not opened:
+                return pruned
             if pruned is not None:
-                children.append(pruned)
-            continue
-        # A word alone under a node has that node for a tag; others stand bare in a phrase.
-        tag = _category(node.label()) if len(node) == 1 else ""
-        if tag == TRACE or (tag in PUNCTUATION_TAGS and not kept.punctuation):
-            continue
-        word = _UNESCAPE.get(child, child)
-        if "\\" in word:
-            word = word.replace("\\/", "/").replace("\\*", "*")
+                opened[-1][2].append(pruned)
+
+
+def _keep(leaf: str, node: Tree, kept: _Kept) -> str:
+    """The word of a leaf, noted with its tag; "" if it goes."""
+    # A word alone under a node has that node for a tag; others stand bare in a phrase.
+    tag = _category(node.label()) if len(node) == 1 else ""
+    if tag == TRACE:
+        return ""
+    word = clean(leaf)
+    if not (kept.punctuation or is_word(word)):
+        kept.removed += 1
+        return ""
+    if word:
         kept.tokens.append(word)
         kept.tags.append(tag)
-        children.append(word)
-    right = len(kept.tokens)
-    if right - left > 1:
-        kept.spans.add((left, right))
-    return Tree(_category(node.label()) or "TOP", children) if children else None
+    return word
 
 
 @lru_cache(maxsize=10_000)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gfnem.errors import UserError
 from gfnem.files import read_lines, write_atomically
+from gfnem.parsing.characters import UNKNOWN
 
-UNKNOWN = "<unk>"
+__all__ = ["UNKNOWN", "Vocabulary"]
 
 
 class Vocabulary:
     """A two-way map between words and indices `0 .. len(self) - 1`; index 0 is `<unk>`.
 
-    A text that spells `<unk>` itself, as some published corpora do, means index 0 by it.
+    A text that spells `<unk>` itself, as some published corpora do, means index 0 by it; so it does
+    by `<UNK>`.
 
     Args:
         words: the known words in index order, from index 1 on; a leading `<unk>` may be given too.
@@ -51,16 +53,31 @@ class Vocabulary:
         Raises:
             UserError: if `max_size` leaves no room for a word, or no word is frequent enough.
         """
-        if max_size < 2:
-            raise UserError(f"a vocabulary of {max_size} has no room for a word beside {UNKNOWN}")
         counts: Counter[str] = Counter()
         for tokens in sentences:
             counts.update(tokens)
-        counts.pop(UNKNOWN, None)
-        frequent = [(-count, word) for word, count in counts.items() if count >= min_count]
+        return cls.from_counts(counts, min_count, max_size)
+
+    @classmethod
+    def from_counts(
+        cls, counts: Mapping[str, int], min_count: int = 2, max_size: int = 10_000
+    ) -> Vocabulary:
+        """As `build`, from how often each word comes.
+
+        Raises:
+            UserError: as `build`.
+        """
+        if max_size < 2:
+            raise UserError(f"a vocabulary of {max_size} has no room for a word beside {UNKNOWN}")
+        counted = [
+            (-count, word)
+            for word, count in counts.items()
+            if count > 0 and word.lower() != UNKNOWN
+        ]
+        frequent = [entry for entry in counted if -entry[0] >= min_count]
         if not frequent:
             raise UserError(
-                f"no word of {len(counts):,} comes {min_count} times or more: lower min_count"
+                f"no word of {len(counted):,} comes {min_count} times or more: lower min_count"
             )
         return cls([word for _, word in sorted(frequent)[: max_size - 1]])
 
@@ -112,7 +129,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Vocabulary:
-        """Reads a list of one word a line; `<unk>` need not be in it.
+        """Reads a list of one word a line; `<unk>`, in either case, need not be in it.
 
         Raises:
             UserError: naming the line that is blank, holds several words or repeats an earlier one.
@@ -121,6 +138,8 @@ class Vocabulary:
         for number, word in enumerate(read_lines(path), start=1):
             if word.split() != [word]:
                 raise UserError(f"{path}, line {number}: one word is wanted, not {word!r}")
+            if word.lower() == UNKNOWN:
+                word = UNKNOWN
             if seen.setdefault(word, number) != number:
                 raise UserError(f"{path}, line {number}: {word!r} stands in line {seen[word]} too")
             if word == UNKNOWN and number > 1:

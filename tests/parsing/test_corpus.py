@@ -34,7 +34,7 @@ def test_plain_text_with_every_kind_of_line(tmp_path):
     assert corpus.read == 7 and len(corpus) == 2
     assert corpus.summary() == (
         "7 lines: 2 sentences kept (7-7 tokens); skipped 2 blank, 1 only punctuation, "
-        "1 longer than 20, 1 shorter than 2"
+        "1 longer than 20, 1 shorter than 2; 8 words removed as punctuation"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
@@ -75,7 +75,7 @@ def test_long_lines_are_told_before_tokenising_and_never_wrongly(tokenizer, punc
 def test_bracketed_text_file_and_folder(tmp_path):
     trees = "(S (NP-SBJ (DT The) (NN Dog)) (VP (VBD ate) (NP (CD 12) (NNS ba(ds))) (. .))\n"
     trees = trees.replace("ba(ds", "bones")
-    path = _file(tmp_path, trees + "( (NP (NN Abstract)) )\n(S (. .))\n")
+    path = _file(tmp_path, trees + "( (NP (NN Abstract)) )\n(S (. .))\n", "text.mrg")
     folder = tmp_path / "folder"
     folder.mkdir()
     _file(folder, trees, "x.mrg")
@@ -108,8 +108,11 @@ def test_token_lists_in_memory():
         (b"\n\n\n", "no sentence left of 3 lines; skipped 3 blank"),
         (b"one\ntwo\n", "no sentence left of 2 lines; skipped 2 shorter than 2"),
         (b"fine line\n\xe9t\xe9\n", "line 2: not UTF-8"),
-        (b"PK\x03\x04\0\0", "line 1: a NUL byte"),
-        (b"(S (A a)\n (B b)\n", "line 1: unbalanced"),
+        (b"words\0", "line 1: a NUL byte"),
+        (b"PK\x03\x04\0\0", "a zip archive .*unpack it"),
+        (b"%PDF-1.7", "a PDF file: save its text"),
+        (b"\x1f\x8b\x08\x00\x00", "a damaged gzip file"),
+        ("two words".encode("utf-16"), "line 1: UTF-16 text.*encoding"),
     ],
 )
 def test_bad_files(tmp_path, content, message):

@@ -11,7 +11,7 @@ from gfnem.parsing.treebank import (
     CONVENTION,
     expressions,
     gold_tree,
-    is_bracketed,
+    looks_bracketed,
     read_treebank,
     tree_files,
     tree_spans,
@@ -46,7 +46,7 @@ def test_convention_on_a_penn_tree(tmp_path):
     assert gold.tree == Tree.fromstring(expected)
     assert gold.spans == tree_spans(gold.tree)
     assert (gold.source, gold.line) == (str(tmp_path / "a.mrg"), 1)
-    assert "-NONE-" in CONVENTION and "HYPH" in CONVENTION
+    assert "-NONE-" in CONVENTION and "letter or digit" in CONVENTION
 
 
 def test_punctuation_can_be_kept(tmp_path):
@@ -63,6 +63,19 @@ def test_bare_words_unary_chains_and_emptied_trees():
     assert gold_tree(Tree.fromstring("(NP (NN Abstract))")).spans == set()
     gold = gold_tree(Tree.fromstring("(S (NP (-NONE- *)) (. .))"))
     assert gold.tree is None and gold.tokens == [] and gold.spans == set()
+
+
+def test_a_word_decides_for_itself_whatever_its_tag():
+    gold = gold_tree(Tree.fromstring("(S (PU ，) (VV 日) ($, :) (PUNCT !) (NN 水) (SYM x) (NN %))"))
+    assert gold.tokens == ["日", "水", "x"] and gold.removed == 4
+    gold = gold_tree(Tree.fromstring("(S (NN -lrb-) (NN -LRB-) (NN a) (NN <UNK>) (POS ’s))"))
+    assert gold.tokens == ["a", "<unk>", "'s"] and gold.removed == 2
+
+
+def test_trees_may_be_as_deep_as_they_like(tmp_path):
+    deep = "(S " * 3000 + "(A a) (B b)" + ")" * 3000
+    [gold] = read_treebank(_file(tmp_path, deep))
+    assert gold.spans == {(0, 2)} == tree_spans(gold.tree)
 
 
 def test_the_tree_given_is_left_alone():
@@ -103,7 +116,6 @@ def test_folders_are_read_in_order_and_below(tmp_path):
         ("", "the file is empty"),
         (b"(S (A a))\n(S (A \xff))", "line 2: not UTF-8"),
         (b"(S (A a\0))", "line 1: a NUL byte"),
-        ("(S (A a))\n" + "(S " * 3000 + "(A b)" + ")" * 3000, "line 2"),
     ],
 )
 def test_bad_files(tmp_path, content, message):
@@ -124,17 +136,21 @@ def test_missing_file_and_folder_without_trees(tmp_path):
     ("text", "expected"),
     [
         (PENN, True),
-        ("(S (A a))\n(S (A b))", True),
-        ("(TOP word)\n(X two words)\n", True),
-        ("(S (NP broken\n", True),
+        ("(S (A a))\n(S (A b))", False),
+        ("(S (A a) (B b))\nwhatever", True),
+        ("( (S (NP (DT the) (NN cat)) (. .)) )", True),
+        ("(TOP word)\n(X two words)\n", False),
+        ("(S (NP broken\n", False),
+        ("( + 1 ( * 2 3 ) )\n", False),
+        ("(he left (at last) the room)\n", False),
         ("(see above) he said (A)\n", False),
         ("(Laughter.)\n(Applause.)\n", False),
         ("He said (A b)\n", False),
         ("", False),
     ],
 )
-def test_telling_trees_from_sentences(text, expected):
-    assert is_bracketed(text) is expected
+def test_advice_about_texts_that_look_like_trees(text, expected):
+    assert looks_bracketed(text) is expected
 
 
 def test_expressions_cover_the_text():
