@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.
         {"sleep": -1.0},
         {"max_updates": 0},
     ],
-    ids=str,
+    ids=lambda setting: "-".join(setting),
 )
 def test_numbers_out_of_range_are_refused_by_name(setting):
     (name,) = setting
@@ -65,7 +65,11 @@ def test_a_refused_number_leaves_no_folder(capsys, tmp_path, flag):
 
 
 @pytest.mark.parametrize("objective", [ReverseKL, ForwardKL])
-@pytest.mark.parametrize("stray", [{"epsilon": 0.1}, {"temperature": Anneal(2.0, 1.0, 5)}])
+@pytest.mark.parametrize(
+    "stray",
+    [{"epsilon": 0.1}, {"temperature": Anneal(2.0, 1.0, 5)}],
+    ids=["epsilon", "temperature"],
+)
 def test_on_policy_objectives_refuse_samples_that_stray(objective, stray):
     with pytest.raises(ValueError, match="right on the policy's own samples alone"):
         make(objective=objective(), **stray)

@@ -1,0 +1,60 @@
+"""How much faster two processes train than one, each with one thread, in turn.
+
+python experiments/benchmarks/bench_processes.py [--data TEXT]
+
+Prints, for each turn, wall seconds for each update (without start, validation and checkpoints) and the
+ratio. Wall time is what several processes are for, so the machine must have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def seconds(folder: Path, devices: int, options: argparse.Namespace) -> float:
+    """Wall seconds of an update, by the run's own clock, from the second interval on."""
+    command = [sys.executable, "-m", "gfnem", "train", "--accelerator", "cpu"]
+    command += ["--devices", str(devices), "--out", str(folder)]
+    command += ["--max-updates", str(3 * options.updates), "--dataset.valid_sentences", "0"]
+    command += ["--dataset.interval", str(options.updates), "--dataset.min_length", "3"]
+    if options.data:
+        command += ["--data", options.data]
+    if options.exact:
+        command += ["--e-step", "exact"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    with open(folder / "metrics.csv", newline="") as stream:
+        clock = [float(row["seconds"]) for row in csv.DictReader(stream)]
+    return (clock[-1] - clock[0]) / (2 * options.updates)
+
+
+def main() -> None:
+    """Prints the timings."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="what to train on (default: the embedded grammar)")
+    parser.add_argument("--updates", type=int, default=30, help="updates in an interval")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--exact", action="store_true", help="exact EM rather than GFlowNet-EM")
+    options = parser.parse_args()
+    ratios = []
+    for turn in range(options.turns):
+        with tempfile.TemporaryDirectory() as folder:
+            one, two = (seconds(Path(folder) / str(n), n, options) for n in (1, 2))
+        ratios.append(one / two)
+        print(
+            f"turn {turn + 1}: {one:.3f} s an update with one process, {two:.3f} s with two: "
+            f"{ratios[-1]:.2f} times as fast",
+            flush=True,
+        )
+    print(f"median {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
