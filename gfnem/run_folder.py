@@ -7,6 +7,8 @@ import io
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ import pytorch_lightning as pl
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
-from gfnem.runs import BEST, CHECKPOINT, CURVES, METRICS
+from gfnem.runs import BEST, CHECKPOINT, CURVES, LOCK, METRICS
 from gfnem.trust import sign
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two runs in one folder are not noticed
+    fcntl = None
 
 
 class RunFolder(pl.callbacks.Checkpoint):
@@ -150,3 +157,25 @@ def _csv(rows: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+@contextmanager
+def held(folder: Path, fresh: bool) -> Iterator[None]:
+    """Makes the run folder and keeps other processes from training in it.
+
+    A `fresh` folder must not have been there. What a killed run left half-written is swept away.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not fresh)
+        lock = open(folder / LOCK, "a")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+            except OSError as error:
+                raise UserError(f"{folder}: another process is training in this folder") from error
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        yield

@@ -7,13 +7,11 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +39,13 @@ from gfnem.processes import (
     world_size,
 )
 from gfnem.progress import TrainingProgress
-from gfnem.run_folder import RunFolder
-from gfnem.runs import BEST, CHECKPOINT, CONFIG, CURVES, LOCK, METRICS, read_checkpoint
+from gfnem.run_folder import RunFolder, held
+from gfnem.runs import BEST, CHECKPOINT, CONFIG, CURVES, METRICS, read_checkpoint
 from gfnem.schedules import Timing
+from gfnem.signals import heeding_signals
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel, Target
 from gfnem.tryout import try_out
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two runs in one folder are not noticed
-    fcntl = None
 
 
 def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
@@ -78,8 +72,12 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     already = _updates_done(checkpoint, module) if checkpoint else 0
     record = RunFolder(folder, settings["patience"], settings)
     trainer = _trainer(settings, record, devices, nodes)
+    told = {**wanted, "config": None}
+    finished = bool(already) and already >= module.max_updates
     if not leads:
-        _fit(trainer, module, data, checkpoint, folder)
+        if not finished:
+            with _helpers(told, devices, nodes):
+                _fit(trainer, module, data, checkpoint, folder)
         return folder
     if summary := data.summary():
         print(summary, flush=True)
@@ -87,24 +85,29 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
         print(module.side.prepare(module.model), flush=True)
     print(_describe(module), flush=True)
     # only now, so that unusable data or settings leave no folder behind
-    with _held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
+    with held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
         if not settings.get("resume") and (folder / CONFIG).exists():
             raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
         kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
         write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
         if settings.get("resume"):
             print(f"going on after update {already}" if already else "starting again at update 0")
-        if already and already >= module.max_updates:
+        if finished:
             print(f"{folder} has had its {already} updates already; ask for more: --max-updates")
         else:
-            beside: Any = nullcontext()
-            if devices > 1 and not started_elsewhere():
-                place = {} if settings.get("resume") else {"out": str(folder)}
-                beside = Helpers({**wanted, **place, "config": None}, devices, nodes)
-            with beside:
+            if not settings.get("resume"):
+                told["out"] = str(folder)
+            with _helpers(told, devices, nodes):
                 _fit(trainer, module, data, checkpoint, folder)
         _sum_up(module, data, folder, record)
     return folder
+
+
+def _helpers(settings: dict[str, Any], devices: int, nodes: int) -> AbstractContextManager:
+    """The other processes of this machine, where there are to be some and nobody starts them."""
+    if devices == 1 or started_elsewhere():
+        return nullcontext()
+    return Helpers(settings, devices, nodes)
 
 
 def quietly() -> None:
@@ -182,7 +185,7 @@ def _fit(
 ) -> None:
     """Trains; a signal to stop saves after the update it comes in, and raises `Interrupted`."""
     how = f"(go on with: gfnem train --resume {folder})"
-    with _heeding(module) as heard:
+    with heeding_signals(module) as heard:
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as end:  # how Lightning ends on a second signal
@@ -198,52 +201,6 @@ def _fit(
         raise Interrupted(how, 128 + heard[0])
     if module.stopping:
         raise Interrupted(how)
-
-
-@contextmanager
-def _heeding(module: GFlowNetEM) -> Iterator[list[int]]:
-    """Has the first signal to end stop training in good order; a second one ends it at once."""
-    heard: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-
-    def listen(number: int, frame: Any) -> None:
-        heard.append(number)
-        module.stop_soon()
-        if len(heard) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, listen)
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _held(folder: Path, fresh: bool) -> Iterator[None]:
-    """Makes the run folder and keeps other processes from training in it.
-
-    A `fresh` folder must not have been there. What a killed run left half-written is swept away.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=not fresh)
-        lock = open(folder / LOCK, "a")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
-    with lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-            except OSError as error:
-                raise UserError(f"{folder}: another process is training in this folder") from error
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-        yield
 
 
 def _updates_done(checkpoint: Path, module: GFlowNetEM) -> int:

@@ -2,8 +2,8 @@
 
 python experiments/benchmarks/bench_processes.py [--data TEXT]
 
-Prints, for each turn, wall seconds for each update (without start, validation and checkpoints) and the
-ratio. Wall time is what several processes are for, so the machine must have nothing else to do.
+Prints, for each turn, wall seconds for each update, without start and validation, and the ratio.
+Wall time is what several processes are for, so the machine must have nothing else to do.
 """
 
 from __future__ import annotations
