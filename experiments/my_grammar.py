@@ -1,4 +1,4 @@
-"""A generative model of one's own: a grammar in which the width of a phrase matters.
+"""A generative model of one's own: a grammar in which widths and neighbours matter.
 
 In the folder of this file: gfnem train --model my_grammar.MyGrammar --data TEXT
 """
@@ -13,17 +13,23 @@ WIDEST = 10  # wider phrases share their rules
 
 
 class MyGrammar(GenerativeModel):
-    """Phrases are cut in two from the top down; label and width say where and into what."""
+    """Phrases are cut in two from the top down; label and width say where and into what.
+
+    A word follows from the label above it or from the word before it.
+    """
 
     unit = "token"
 
-    def __init__(self, vocab_size: int, nonterminals: int = 8):
+    def __init__(self, vocab_size: int, nonterminals: int = 8, dim: int = 64):
         super().__init__()
         self.longer = nn.Parameter(torch.tensor(2.0))  # sentence lengths are geometric
         self.root = nn.Parameter(torch.randn(nonterminals))
         self.tilt = nn.Parameter(torch.randn(nonterminals))  # towards long left parts
         self.labels = nn.Parameter(torch.randn(2, WIDEST + 1, nonterminals, nonterminals))
-        self.words = nn.Parameter(torch.randn(2, nonterminals, vocab_size))
+        self.above = nn.Parameter(torch.randn(2, nonterminals, dim))
+        self.before = nn.Embedding(vocab_size + 1, dim)  # the last: no word yet
+        self.words = nn.Linear(dim, vocab_size)  # vectors learn faster than a table of words
+        self.which = nn.Parameter(torch.zeros(2, nonterminals))  # label or word before
 
     def facts(self):
         """What the latent space and the policy must know."""
@@ -40,15 +46,18 @@ class MyGrammar(GenerativeModel):
         cut = self.tilt[label][..., None] * size / width[..., None]
         cut = cut.masked_fill(size >= width[..., None], -torch.inf).log_softmax(3)
         total = cut.gather(3, (z.split - z.left - 1).clamp(min=0)[..., None]).squeeze(3)
-        tokens = x.tokens[:, None].expand(-1, z.samples, -1)
-        places = (z.left, z.right - 1)  # of the left and of the right child, where it is a word
-        children = zip(z.child_labels(), places, self.labels, self.words, strict=True)
-        for child, place, labels, words in children:
-            word = words.log_softmax(1)[label, tokens.gather(2, place.clamp(min=0))]
-            phrase = labels.log_softmax(2)[width.clamp(max=WIDEST), label, child]
+        before = self.before(pad(x.tokens, (1, -1), value=self.words.out_features))
+        after = self.words(before).log_softmax(2).gather(2, x.tokens[..., None])[:, None, :, 0]
+        labels, words = self.labels.log_softmax(3), self.words(self.above).log_softmax(2)
+        ends = (z.left, (z.right - 1).clamp(min=0))  # where a child is if it is a word
+        for side, (child, end) in enumerate(zip(z.child_labels(), ends, strict=True)):
+            token = x.tokens[:, None].expand(-1, z.samples, -1).gather(2, end)
+            by_label = words[side, label, token] + logsigmoid(-self.which[side, label])
+            by_word = after.expand(-1, z.samples, -1).gather(2, end)
+            word = by_label.logaddexp(by_word + logsigmoid(self.which[side, label]))
+            phrase = labels[side, width.clamp(max=WIDEST), label, child]
             total = total + torch.where(child < 0, word, phrase)  # -1: the child is a word
         top = self.root.log_softmax(0)[pad(label, (0, 1))[:, :, 0]]
-        alone = self.words[0].log_softmax(1)[0, x.tokens[:, :1]]  # a sentence of one word
-        total = (total * z.mask()).sum(2) + torch.where(x.lengths[:, None] > 1, top, alone)
+        top = torch.where(x.lengths[:, None] > 1, top, after[:, :, 0])  # or a single word
         length = (x.lengths - 1) * logsigmoid(self.longer) + logsigmoid(-self.longer)
-        return total + length[:, None]
+        return (total * z.mask()).sum(2) + top + length[:, None]

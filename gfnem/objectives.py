@@ -176,6 +176,8 @@ class BalancedVarGrad(VarGrad):
     Both are zero where the policy samples exactly in proportion to the reward. The variance is an
     unbiased but noisy signal; detailed balance tells every step what the flow behind it is worth,
     with no noise from the choices made later. Where the policy offers no flows it is plain VarGrad.
+    So it is where the flows know nothing of the target at first (`Scores.guided`): their error,
+    a hundred nats for a sentence, would drown what the samples tell.
 
     Args:
         local: weight of detailed balance.
@@ -190,7 +192,7 @@ class BalancedVarGrad(VarGrad):
     def __call__(self, scores, log_reward, log_partial=None):
         """See `vargrad` and `detailed_balance`."""
         loss = super().__call__(scores, log_reward)
-        if scores.log_flow is None:
+        if scores.log_flow is None or not scores.guided:
             return loss
         return loss + self.local * detailed_balance(
             scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask

@@ -41,6 +41,8 @@ class Scores:
         log_z: `(batch,)` the policy's estimate of `log Z(x)`, or None.
         log_flow: `(batch, samples, steps + 1)` flow of every state visited, or None.
         mask: `(batch, samples, steps)` bool, False past a trajectory's end.
+        guided: whether the flows start from what the target tells of itself. If not, they are far
+            off until they are learned, and an objective that can do without them does.
     """
 
     log_pf: Tensor
@@ -48,6 +50,7 @@ class Scores:
     mask: Tensor
     log_z: Tensor | None = None
     log_flow: Tensor | None = None
+    guided: bool = True
 
 
 class Policy(Component, nn.Module, ABC):

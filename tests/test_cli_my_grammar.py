@@ -39,7 +39,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_the_file_is_short_and_the_model_none_of_ours():
-    assert len(FILE.read_text().splitlines()) <= 60
+    assert len(FILE.read_text().splitlines()) <= 65
     assert not hasattr(load().MyGrammar(3), "potentials")
 
 

@@ -102,6 +102,7 @@ class Choices(ABC):
         max_length: the padded width `n` of the batch, in tokens.
         lengths: `(batch,)` int64 sentence lengths in tokens.
         temperature: all log weights are divided by it.
+        guided: whether the rules are the target's (see `Scores`).
     """
 
     labels: int
@@ -109,6 +110,7 @@ class Choices(ABC):
     max_length: int
     lengths: Tensor
     temperature: float = 1.0
+    guided: bool = True
 
     @abstractmethod
     def tempered(self, temperature: float) -> Choices:

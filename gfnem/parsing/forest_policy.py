@@ -161,6 +161,7 @@ class ForestPolicy(Policy):
     ) -> Scores:
         """As for any policy; `forward_looking` flows are the look-ahead alone."""
         scores = super().score(context, space, trajectories, flows)
+        scores.guided = context.potentials is not None
         if flows and forward_looking:
             known = [self._known(context, state) for state in trajectories.states]
             scores.log_flow = scores.log_flow - torch.stack(known, 2)

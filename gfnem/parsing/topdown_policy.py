@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,11 +98,14 @@ class TopDownPolicy(Policy):
                 the other way round.
         """
         own = not self._follows(target)
+        scores = self.word_score(x.tokens).squeeze(2)
         if not own:
             with torch.no_grad():
                 potentials = target.potentials(x)
         elif self.own is not None:
-            potentials = self.own(x, self.encoder.embedding(x.tokens))
+            # a model that has learned nothing spreads each word over the whole vocabulary
+            scores = scores - math.log(self.word_score.num_embeddings)
+            potentials = self.own(x, self.encoder.embedding(x.tokens), scores)
         else:
             raise ValueError(
                 "this TopDownPolicy follows the rules of the target it was made for, and "
@@ -112,7 +117,6 @@ class TopDownPolicy(Policy):
                 f"rules of {type(target).__name__}"
             )
         exact = _is_grammar(target)  # if not, there is more to a tree than the rules' weights
-        scores = self.word_score(x.tokens).squeeze(2)
         profiles = guess = levels = None
         if not own:
             with torch.no_grad():
@@ -132,7 +136,13 @@ class TopDownPolicy(Policy):
             look_ahead = self.value.rows(spans, guess, level, potentials, exact)
             return ParentChoices(potentials, look_ahead)
         known = exact and not own
-        return RuleChoices(potentials, self.value.chart(spans, level, potentials, guess, known))
+        values = self.value.chart(spans, level, potentials, guess, known)
+        if own:
+            place = torch.arange(x.max_length - 1, device=values.device)
+            potentials = replace(potentials, both_leaves=values[:, place, place + 2])
+        choices = RuleChoices(potentials, values)
+        choices.guided = not own
+        return choices
 
     def log_z(self, context: Choices) -> Tensor:
         """`(batch,)` total weight of the root's labels, in nats."""
@@ -177,7 +187,7 @@ class TopDownPolicy(Policy):
         log_pf = score_choices(context, trees)
         mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
         log_z = self.log_z(context)
-        scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z)
+        scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z, guided=context.guided)
         if flows:
             trees = context.annotate(trees)
             gain = opened_values(context.node_values(trees), trees)
@@ -226,7 +236,11 @@ class TopDownPolicy(Policy):
 
 
 class OwnRules(nn.Module):
-    """Rule weights of the policy itself, for targets that offer none; all 0 at first.
+    """Rule weights of the policy itself, for targets that offer none; all alike at first.
+
+    Every word counts once in a tree, by its score, whichever rule has it: the scores are a matter
+    of `log Z(x)` and do not move the policy. Two words have no rule weight of their own; theirs is
+    the look-ahead of their span, put in by `TopDownPolicy.encode`.
 
     Args:
         vocab_size: words.
@@ -244,14 +258,21 @@ class OwnRules(nn.Module):
         self.root = nn.Parameter(torch.zeros(nonterminals))
         self.single_score = nn.Embedding(vocab_size, 1)
 
-    def forward(self, x: Sentences, words: Tensor) -> RulePotentials:
-        """The weights for sentences whose words have the vectors `(batch, n, dim)`."""
+    def forward(self, x: Sentences, words: Tensor, scores: Tensor) -> RulePotentials:
+        """The weights for sentences whose words have vectors and scores.
+
+        Args:
+            x: the sentences.
+            words: `(batch, n, dim)` vectors.
+            scores: `(batch, n)` nats.
+        """
         labels = len(self.root)
         leaves = self.leaf(words).unflatten(2, (2, labels, labels))
-        left = self.rules[:, labels, :labels] + leaves[:, :, 0]
-        right = self.rules[:, :labels, labels] + leaves[:, :, 1]
-        both = self.rules[:, labels, labels].expand(len(x), max(x.max_length - 1, 0), -1)
-        single = self.single_score(x.tokens[:, 0]).squeeze(1)
+        once = scores[..., None, None]
+        left = self.rules[:, labels, :labels] + leaves[:, :, 0] + once
+        right = self.rules[:, :labels, labels] + leaves[:, :, 1] + once
+        both = scores.new_zeros(len(x), max(x.max_length - 1, 0), labels)
+        single = self.single_score(x.tokens[:, 0]).squeeze(1) + scores[:, 0]
         inner = self.rules[:, :labels, :labels]
         return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
 
