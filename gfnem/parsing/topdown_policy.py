@@ -87,6 +87,11 @@ class TopDownPolicy(Policy):
             self.use_prior = False
             self.encoder.without_features()
 
+    def is_for_log_z(self, name: str) -> bool:
+        """The words' scores besides, where the rules are its own: all trees have the same words."""
+        levels = self.own is not None and name.startswith("word_score.")
+        return levels or super().is_for_log_z(name)
+
     def _follows(self, target: Target | None) -> bool:
         return self.use_prior and hasattr(target, "potentials")
 
