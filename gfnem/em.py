@@ -30,6 +30,9 @@ from gfnem.trained import Inference
 from gfnem.trainers import check_trainer, leave_gradients_alone, loss_scaler
 from gfnem.trust import sign
 
+#: held-out figures that are means over observations
+_MEANS = ("elbo_gap", "ess", "missed")
+
 
 class GFlowNetEM(Inference, pl.LightningModule):
     """GFlowNet-EM (Hu et al. 2023, arXiv 2302.06576) for any model, latent space and policy.
@@ -484,13 +487,16 @@ class GFlowNetEM(Inference, pl.LightningModule):
             total = importance_weighted(log_weights) if exact is None else exact
             figures["elbo_gap"] = total - elbo(log_weights)
             figures["ess"] = effective_sample_size(log_weights) / self.eval_samples
+            if exact is None:  # gap and effective samples are of its own samples alone
+                missed = posterior.missed(log_weights, self.eval_samples)
+                figures |= {} if missed is None else {"missed": missed}
             log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
         if log_p is not None:  # exact inference, or a sampler to bound it with
             figures["log_p"] = log_p
         self._held_out.append({name: value.double().cpu() for name, value in figures.items()})
 
     def on_validation_epoch_end(self) -> None:
-        """Logs `nll` a unit, `elbo_gap` an observation and the relative `ess`."""
+        """Logs `nll` a unit, `elbo_gap` and `missed` an observation, and the relative `ess`."""
         self._log_held_out("val")
         set_random_state(self._training_rng)
 
@@ -510,7 +516,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         if not parts:
             return
         total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        report = {name: total[name].mean() for name in ("elbo_gap", "ess") if name in total}
+        report = {name: total[name].mean() for name in _MEANS if name in total}
         if "log_p" in total:
             report["nll"] = -total["log_p"].sum() / total["units"].sum()
         # alike on all processes

@@ -83,6 +83,30 @@ class Posterior:
         return importance_weighted(log_weights)
 
     @torch.no_grad()
+    def missed(self, log_weights: Tensor, samples: int, epsilon: float = 0.2) -> Tensor | None:
+        """`(batch,)` nats by which samples that stray find a greater `log p(x)` than its own.
+
+        A sampler that has collapsed onto a part of the posterior cannot tell from its own samples:
+        they fit it well. Samples of which each step is drawn uniformly with probability `epsilon`
+        reach the rest. Both sides are importance-weighted; well above 0, the sampler misses much.
+
+        Args:
+            log_weights: of the sampler's own samples, from `log_weights`.
+            samples: how many to draw for each `x`.
+            epsilon: how much they stray.
+
+        Returns:
+            None where the policy does not report how probable its explored samples are.
+        """
+        trajectories = self._trajectories(samples, Exploration(1.0, epsilon))
+        if trajectories.log_behaviour is None:
+            return None
+        log_joint = self.model.log_joint(self.x, trajectories.latent)
+        scores = self.policy.score(self.context, self.space, trajectories)
+        strayed = log_joint + scores.log_pb.sum(2) - trajectories.log_behaviour
+        return importance_weighted(strayed) - importance_weighted(log_weights)
+
+    @torch.no_grad()
     def log_marginal(self, samples: int | None = None) -> LogMarginal:
         """`log p(x)` in nats, with how it was computed.
 

@@ -30,6 +30,10 @@ SHOWN = (
 )
 
 
+#: nats that a sampler may miss on the mean before it is said (see `Posterior.missed`)
+MISSED = 1.0
+
+
 class TrainingProgress(pl.Callback):
     """A bar over all updates where there is a terminal, and a line after every validation."""
 
@@ -81,6 +85,12 @@ class TrainingProgress(pl.Callback):
                 parts.append(form.format(float(metrics[name]), unit=pl_module.model.unit))
         parts.append(self._time(int(pl_module.updates), pl_module.max_updates))
         self.console.print("  ".join(parts), soft_wrap=True)
+        if (missed := float(metrics.get("val_missed", 0.0))) > MISSED:
+            self.console.print(
+                f"the sampler misses what samples that stray find ({missed:.1f} nats): it may have "
+                "collapsed; its ELBO gap and ESS are of its own samples and cannot see it",
+                soft_wrap=True,
+            )
 
     def _time(self, updates: int, whole: int | None) -> str:
         """How long it has taken, and how long it still may."""

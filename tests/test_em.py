@@ -494,3 +494,23 @@ def test_auxiliary_loss_trains_the_policy():
     module = GFlowNetEM(BitModel(), BitSpace(), OpinionatedPolicy(), policy_lr=0.02, max_updates=80)
     fit(module, BitData(interval=80))
     assert abs(module.policy.opinion.item() - 1) < 0.1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_collapsed_sampler_is_told_by_samples_that_stray(ordered):
+    """Its own samples agree with each other: gap and effective samples look perfect."""
+    module = make(ordered=ordered, scale=0.0)
+    x = torch.tensor([1] * 50)
+    torch.manual_seed(0)
+    posterior = module.posterior(x)
+    z, weights = posterior.log_weights(16)
+    assert posterior.missed(weights, 16).mean().abs() < 0.5
+    with torch.no_grad():  # every bit is 0
+        module.policy.network[-1].weight.zero_()
+        bias = module.policy.network[-1].bias.zero_()
+        bias[1 : 2 * module.policy.places : 2] = -20.0
+    posterior = module.posterior(x)
+    z, weights = posterior.log_weights(16)
+    assert (weights - weights.mean()).abs().max() < 1e-3  # as if it were exact
+    assert z.sum() == 0
+    assert posterior.missed(weights, 16).mean() > 1.0
