@@ -118,9 +118,9 @@ def _resume(run: str, arguments: list[str], files: list[str]) -> int:
     for value in (value for part in DEFAULTS for value in values_of(f"--{part}", arguments)):
         with contextlib.suppress(ImportError, ValueError):  # the parser reports it
             importlib.import_module(value.rpartition(".")[0])  # named by the user, not by the run
-    signed = signature_of(run)
+    content, signed = read_settings(config), signature_of(run)
     arguments = [arguments[0], "--config", str(config), *arguments[1:]]
-    with opening(read_settings(config), signed, suspicious=True):
+    with opening(content, signed, suspicious=True):
         name, settings = _settings(arguments, [str(config), *files])
     with opening(settings.as_dict(), signed):
         return _COMMANDS[name](settings)

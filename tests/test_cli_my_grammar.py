@@ -71,7 +71,7 @@ def test_through_the_command_line(capsys, elsewhere):
     sys.modules.pop("my_grammar")
     (elsewhere / "my_grammar.py").unlink()
     line = refused(capsys, "parse", "run", "text")
-    assert "last.ckpt: cannot import my_grammar.MyGrammar" in line and "PYTHONPATH" in line
+    assert "best.ckpt: cannot import my_grammar.MyGrammar" in line and "PYTHONPATH" in line
 
 
 def sentence(folder) -> str:

@@ -175,7 +175,7 @@ def test_run_folders_are_numbered_and_never_overwritten(capsys, monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "1").mkdir(parents=True)
     out = printed(capsys, "train", *TINY, "--max-updates=1")
-    assert "done: runs/2 holds last.ckpt, config.yaml, metrics.csv" in out
+    assert "done: runs/2 holds best.ckpt, last.ckpt, config.yaml, metrics.csv" in out
     before = {path.name: path.read_bytes() for path in (tmp_path / "runs/2").iterdir()}
     assert "already holds a run" in refused(capsys, "train", *TINY, "--out", "runs/2")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "runs/2").iterdir()}

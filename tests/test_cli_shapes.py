@@ -2,13 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from commands import SMALL, call, printed, refused
 
-from gfnem.runs import load_run
+from gfnem import GFlowNetEM
 
 TREES = """\
 (S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))) (. .))
@@ -26,6 +27,11 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+def trained_module(run):
+    """The run as it is trained on, its side information too."""
+    return GFlowNetEM.load_from_checkpoint(Path(run) / "last.ckpt", weights_only=True)
+
+
 @pytest.mark.parametrize("e_step", ["gflownet", "exact", "mcmc"])
 def test_a_run_with_shapes(capsys, place, e_step):
     flags = [*SMALL, "--e-step", e_step, "--em.mcmc_steps=5"]
@@ -35,7 +41,7 @@ def test_a_run_with_shapes(capsys, place, e_step):
     column = head.split(",").index("side_log_likelihood")
     first, last = (float(row.split(",")[column]) for row in (rows[0], rows[-1]))
     assert first < last < 0  # nats a tree
-    weight = load_run("run").side.weight  # shapes come first
+    weight = trained_module("run").side.weight  # shapes come first
     assert [weight(update) for update in (0, 10, 20)] == pytest.approx([10, 1, 1])
     figures = json.loads(printed(capsys, "evaluate", "run", "--data=bank.mrg", "--format=json"))
     assert figures["exact"] is True and 0 <= figures["sentence_f1"] <= 100
@@ -53,7 +59,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(capsys, place):
     os.chdir(elsewhere)  # the treebank's place is kept as the data's is
     assert call("train", "--resume", "../half", "--max-updates=20") == 0
     capsys.readouterr()
-    whole, half = (load_run(place / name) for name in ("whole", "half"))
+    whole, half = (trained_module(place / name) for name in ("whole", "half"))
     assert whole.side.weight == 0.5
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(half.model.state_dict()[name], value)
@@ -63,11 +69,11 @@ def test_shapes_in_a_settings_file(capsys, place):
     side = {"class_path": "TreebankShapes", "init_args": {"treebank": "bank.mrg", "weight": 2.0}}
     (place / "settings.yaml").write_text(yaml.safe_dump({"em": {"side": side}}))
     assert call("train", *SMALL, "--config=settings.yaml", "--data=text", "--out=run") == 0
-    assert load_run(place / "run").side.weight == 2.0
+    assert trained_module(place / "run").side.weight == 2.0
     (place / "elsewhere").mkdir()
     os.chdir(place / "elsewhere")
     assert call("train", "--resume=../run", "--max-updates=22") == 0
-    assert load_run(place / "run").updates == 22
+    assert trained_module(place / "run").updates == 22
 
 
 def test_bad_shapes_are_refused_before_a_run_is_made(capsys, place):

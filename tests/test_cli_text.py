@@ -47,7 +47,7 @@ def test_a_column_is_found_from_another_folder(capsys, tmp_path, monkeypatch):
 
 def test_parse_reads_the_words_of_trees_and_columns(capsys, tmp_path):
     bank = tmp_path / "bank.mrg"
-    bank.write_text("(S (NP (DT the) (NN dog)) (VP (VBZ barks)) (. .))\n(S (. .))\n")
+    bank.write_text("(S (NP (DT the) (NN dog)) (VP (VBZ barks)))\n(S (-NONE- *))\n")
     lines = printed(capsys, "parse", trained(), bank, "--format=json").splitlines()
     assert [json.loads(line)["tokens"] for line in lines] == [["the", "dog", "barks"], []]
     table = tmp_path / "table.jsonl"

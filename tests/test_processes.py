@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,12 +18,12 @@ SETTINGS = [*SMALL, "--dataset.sentences=100", "--dataset.batch_size=9", "--max-
 EXACT = [*SETTINGS, "--e-step=exact"]
 
 
-def environment(**more):
-    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    return {**kept, **more}
+def outside():
+    """The environment of a shell that is none of several processes."""
+    return {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
 
 
-def start(*arguments, launcher=(), **options):
+def start(*arguments, launcher=(), environment=None):
     command = [sys.executable, "-m", *launcher, "gfnem", "train", *map(str, arguments)]
     if launcher:
         command.remove("gfnem")
@@ -32,10 +33,9 @@ def start(*arguments, launcher=(), **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env={**outside(), **(environment or {})},
         # a suite that a script started in the background has inherited to ignore it
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
     )
 
 
@@ -90,6 +90,23 @@ def test_a_run_goes_on_with_more_processes_that_torchrun_starts(tmp_path, alone)
     launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
     out, _ = finished(start("--resume", run, "--max-updates=20", launcher=launcher))
     assert out.count("going on after update 10") == out.count("done:") == 1
+    close(weights(alone), weights(run), 1e-5)
+
+
+@pytest.mark.slow
+def test_two_machines(tmp_path, alone):
+    """As far as one machine can show: the same command twice, with a number for each."""
+    run = tmp_path / "run"
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    first, second = (
+        start(*EXACT, "--out", run, "--num-nodes=2", environment={**place, "NODE_RANK": str(node)})
+        for node in (0, 1)
+    )
+    assert finished(second) == ("", "")
+    assert finished(first)[0].count("done:") == 1
     close(weights(alone), weights(run), 1e-5)
 
 

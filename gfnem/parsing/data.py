@@ -138,9 +138,10 @@ class TextData(DataModule):
     def held_out(self) -> Corpus:
         """The sentences that validation runs on, with gold trees where the data has them."""
         corpus, rows = self._held_out
+        data = type(corpus.data).from_dict(corpus.data[rows], features=corpus.data.features)
         return replace(
             corpus,
-            data=corpus.data.select(rows).flatten_indices(),
+            data=data,
             source=f"held-out sentences of {corpus.source}",
             read=len(rows),
             skipped={},

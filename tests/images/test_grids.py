@@ -187,5 +187,5 @@ def test_log_z_is_one_number_for_each_image():
 
 def test_state_has_no_more_than_its_codes():
     assert GridState(torch.zeros(1, 1, 2, dtype=torch.long)).codes.shape == (1, 1, 2)
-    with pytest.raises(ValueError, match="two codes"):
+    with pytest.raises(ValueError, match="codes 1: at least 2"):
         RasterGrid(2, 2, 1)
