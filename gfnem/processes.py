@@ -37,11 +37,17 @@ def own_rank() -> int:
     """The number of this process among them, from 0; also before they have found each other."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ and (name == "RANK" or "SLURM_NTASKS" in os.environ):
-            return int(os.environ[name])
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if _in_a_cluster():
+        return int(os.environ["SLURM_PROCID"])
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return int(os.environ.get("NODE_RANK", "0")) * here + int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _in_a_cluster() -> bool:
+    """Whether SLURM started this process as one of several."""
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def gather(value: Any) -> list[Any]:
@@ -107,7 +113,7 @@ def average_gradients(parameters: Sequence[Tensor], weight: float, vote: bool = 
 
 def started_elsewhere() -> bool:
     """Whether something started this process as one of several: torchrun, a cluster, or us."""
-    return "LOCAL_RANK" in os.environ or "SLURM_NTASKS" in os.environ
+    return "LOCAL_RANK" in os.environ or _in_a_cluster()
 
 
 def shape_of_world(devices: int, nodes: int) -> tuple[int, int]:
