@@ -162,6 +162,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{where}: not YAML ({getattr(error, 'problem', None) or error})"
         ) from error
+    except (ValueError, OverflowError, RecursionError) as error:  # a date with a 13th month, say
+        raise UserError(f"{path}: not YAML ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: no settings in it (a YAML file of `name: value` is wanted)")
     return content

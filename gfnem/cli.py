@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # soon as another process wants the cores. It must be said before torch is imported; what the
     # user says counts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # trees hold words of any script, and what reads them expects UTF-8
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
-        sys.stdout.reconfigure(encoding="utf-8")
+    # trees hold words of any script, and what reads them expects UTF-8; the names of files may hold
+    # any bytes
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         try:
             return _command(arguments)
@@ -129,6 +130,13 @@ def _resume(run: str, arguments: list[str], files: list[str]) -> int:
 def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse.Namespace]:
     """The command and its settings, from flags and settings files."""
     contents = [read_settings(file) for file in files]
+    for file, content in zip(files, contents, strict=True):
+        for name in (*DEFAULTS, "em"):
+            if name in content and not isinstance(content[name], (dict, str)):
+                raise UserError(
+                    f"{file}: {name}: settings are wanted under it, as `name: value` (or leave it "
+                    "out)"
+                )
     arguments = classes_first(help_on_chosen(arguments, contents, DEFAULTS), DEFAULTS)
     parser = _parser(arguments, contents)
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from gfnem.errors import UserError
+from gfnem.errors import UserError, too_large
 from gfnem.ranges import Missing, checked
 
+#: levels of plain data within each other: more than anything needs, fewer than Python can go
+_DEEPEST = 100
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -59,20 +62,23 @@ class Component:
         }
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, depth: int = 0) -> Any:
     """`value` with every component replaced by its spec.
 
     Raises:
         TypeError: naming `where`, if something is neither plain data nor a component.
+        ValueError: likewise, if there is more within each other than can be read again.
     """
+    if depth > _DEEPEST:
+        raise ValueError(f"{where} goes more than {_DEEPEST} levels deep")
     if isinstance(value, Component):
         return value.spec()
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(entry, where) for key, entry in value.items()}
+        return {str(key): plain(entry, where, depth + 1) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(entry, where) for entry in value]
+        return [plain(entry, where, depth + 1) for entry in value]
     raise TypeError(f"{where} must be plain data or a gfnem component, not {type(value).__name__}")
 
 
@@ -92,7 +98,8 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if spec is None or isinstance(spec, base):
         return spec
     if not _is_spec(spec):
-        raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {spec!r}")
+        shown = reprlib.repr(spec)
+        raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {shown}")
     path = spec["class_path"]
     module_name, _, class_name = path.rpartition(".")
     try:
@@ -106,10 +113,16 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         raise UserError(f"{path} is not a {base.__name__}")
     if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
         raise UserError(f"{path} lacks methods that it must define: {lacking}")
-    arguments = {
-        name: build(value, Component, **facts) if _is_spec(value) else value
-        for name, value in (spec.get("init_args") or {}).items()
-    }
+    given = spec.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{path}: init_args are names with values, not {reprlib.repr(given)}")
+    try:
+        arguments = {
+            name: build(value, Component, **facts) if _is_spec(value) else value
+            for name, value in given.items()
+        }
+    except RecursionError as error:
+        raise UserError(f"{path}: components within components, too deeply") from error
     parameters = inspect.signature(cls.__init__).parameters
     for name, value in facts.items():
         if name in parameters and arguments.get(name) is None:
@@ -117,9 +130,10 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]  # torch adds its own stack
         told = f"the data and the model tell: {', '.join(sorted(facts)) or 'nothing'}"
         if isinstance(error, Missing):
-            raise UserError(f"{path}: {error} ({told})") from error
+            raise UserError(f"{path}: {what} ({told})") from error
         unset = [
             name
             for name, parameter in list(parameters.items())[1:]
@@ -128,8 +142,12 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
             and arguments.get(name) is None
         ]
         if isinstance(error, TypeError) and unset:  # None where a number was wanted, it may be
-            raise UserError(f"{path}: {error} (not set: {', '.join(unset)}; {told})") from error
-        raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{path}: {what} (not set: {', '.join(unset)}; {told})") from error
+        raise UserError(f"{path}: {what}") from error
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if (why := too_large(error)) is None:
+            raise
+        raise UserError(f"{path}: too large ({why})") from error
 
 
 def _is_spec(value: Any) -> bool:

@@ -215,10 +215,28 @@ def decode(data: bytes, name: str, line: int = 1, encoding: str = "utf-8", hint:
         what = "UTF-8" if known == "utf-8" else encoding
         why = f"byte 0x{data[error.start]:02x}" if hasattr(error, "start") else str(error)
         raise UserError(f"{name}, line {line}: not {what} text ({why}){hint}") from error
-    if known != "utf-8" and (nul := text.find("\0")) >= 0:
-        line += text.count("\n", 0, nul)
-        raise UserError(f"{name}, line {line}: a NUL character: not {encoding} text{hint}")
+    if known != "utf-8" and (wrong := no_text(text)):
+        what, place = wrong
+        line += text.count("\n", 0, place)
+        raise UserError(f"{name}, line {line}: {what}: not {encoding} text{hint}")
     return text
+
+
+def no_text(text: str) -> tuple[str, int] | None:
+    """What in a string no text holds, and where: a NUL character or half a surrogate pair."""
+    if (place := text.find("\0")) >= 0:
+        return "a NUL character", place
+    try:
+        if not text.isascii():
+            text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"half a character (U+{ord(text[error.start]):04X})", error.start
+    return None
+
+
+def shown(name: str) -> str:
+    """A file's name as text, whatever bytes the file system has in it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def lines_before(error: UnicodeError, encoding: str) -> int:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
+
+#: what torch can still hold: numbers beyond are infinite in single precision
+_LARGEST = 3.4e38
 
 
 class Range:
@@ -42,9 +46,9 @@ class Range:
         self.needed = needed
 
     def holds(self, number: float) -> bool:
-        """Whether a number lies in the interval; NaN and the infinities never do."""
+        """Whether a number lies in the interval; NaN and what float32 cannot hold never do."""
         return (
-            math.isfinite(number)
+            -_LARGEST <= number <= _LARGEST
             and (self.low is None or number >= self.low)
             and (self.high is None or number <= self.high)
             and (self.above is None or number > self.above)
@@ -90,7 +94,9 @@ def check_range(name: str, value: Any, allowed: Range) -> None:
     """Raises `ValueError` for a number outside; any other value has its type to answer for."""
     for number in _numbers(value):
         if not allowed.holds(number):
-            raise ValueError(f"{name} {number}: {allowed} is needed")
+            beyond = _LARGEST < abs(number) < math.inf
+            wanted = f"no more than {_LARGEST:g}" if beyond else allowed
+            raise ValueError(f"{name} {number}: {wanted} is needed")
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -139,11 +145,52 @@ def hints_of(function: Callable) -> dict[str, Any]:
     return hints
 
 
+class _Kinds:
+    """What a setting with a range may be beside a number: what its annotation says.
+
+    Args:
+        hint: the annotation.
+    """
+
+    def __init__(self, hint: Any):
+        self.kinds: set[type] = set()
+        self._visit(hint)
+        self.whole = int in self.kinds and float not in self.kinds
+
+    def _visit(self, hint: Any) -> None:
+        if typing.get_origin(hint) is Annotated:
+            hint = hint.__origin__
+        origin = typing.get_origin(hint)
+        if isinstance(origin or hint, type):
+            self.kinds.add(origin or hint)
+        for part in typing.get_args(hint):
+            self._visit(part)
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises `ValueError` for plain data that is no number and nothing else that is allowed."""
+        if isinstance(value, float) and self.whole and not value.is_integer():
+            wanted = math.isfinite(value) and "a whole number"
+        elif isinstance(value, (list, tuple)):
+            wanted = not any(issubclass(type(value), kind) for kind in self.kinds) and "a number"
+            for entry in () if wanted else value:
+                if entry is None:
+                    raise ValueError(f"{name}: a number is needed, not None")
+                self.check(name, entry)
+        elif isinstance(value, (bool, str, bytes, set)):
+            wanted = type(value) not in self.kinds and "a number"
+        elif isinstance(value, Mapping):  # a component's spec
+            wanted = self.kinds <= {int, float, type(None)} and "a number"
+        else:
+            return
+        if wanted:
+            raise ValueError(f"{name} {reprlib.repr(value)}: {wanted} is needed")
+
+
 @functools.cache
-def _declared(function: Callable) -> dict[str, list[Range]]:
-    """The ranges of a function's parameters."""
-    found = {name: list(ranges_of(hint)) for name, hint in hints_of(function).items()}
-    return {name: ranges for name, ranges in found.items() if ranges}
+def _declared(function: Callable) -> dict[str, tuple[_Kinds, list[Range]]]:
+    """The ranges of a function's parameters, and what else these may be."""
+    found = {name: (hint, list(ranges_of(hint))) for name, hint in hints_of(function).items()}
+    return {name: (_Kinds(hint), ranges) for name, (hint, ranges) in found.items() if ranges}
 
 
 def check_arguments(function: Callable, arguments: dict[str, Any]) -> None:
@@ -151,17 +198,19 @@ def check_arguments(function: Callable, arguments: dict[str, Any]) -> None:
 
     Raises:
         Missing: naming the arguments that are None and must not be.
-        ValueError: naming the argument, its value and what is allowed.
+        ValueError: naming the argument, its value and what is allowed: numbers of a range, whole
+            ones where the annotation says `int`, and no text, list or truth value in their place.
     """
     declared = _declared(function)
     missing = [
         name
-        for name, ranges in declared.items()
+        for name, (_, ranges) in declared.items()
         if arguments.get(name) is None and any(allowed.needed for allowed in ranges)
     ]
     if missing:
         raise Missing(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
-    for name, ranges in declared.items():
+    for name, (kinds, ranges) in declared.items():
+        kinds.check(name, arguments.get(name))
         for allowed in ranges:
             check_range(name, arguments.get(name), allowed)
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gfnem.arguments import read_settings
 from gfnem.errors import UserError
+from gfnem.torch_files import load_plain
 from gfnem.trained import Trained
 from gfnem.trust import opening
 
@@ -72,7 +70,7 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Trained:
         raise UserError(
             f"{path}: the weights do not fit the model it names; is it from an older version?"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
     return trained.to(device)
 
@@ -89,8 +87,7 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
         UserError: if the file is damaged or was not written by gfnem.
     """
     try:
-        mmap = mmap and zipfile.is_zipfile(path)  # older formats cannot
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        content = load_plain(path, mmap)
     except OSError as error:
         raise UserError(f"{path}: cannot read ({error.strerror or error})") from error
     except Exception as error:  # there is no end to what damaged bytes can raise
@@ -105,4 +102,6 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
         raise UserError(f"{path}: not a gfnem checkpoint")
     if not {"model", "space", "policy"} <= set(content["hyper_parameters"]):
         raise UserError(f"{path}: not a gfnem checkpoint (no model, space and policy in it)")
+    if not isinstance(content["hyper_parameters"].get("metadata") or {}, dict):
+        raise UserError(f"{path}: not a gfnem checkpoint (its metadata is none)")
     return content

@@ -55,8 +55,11 @@ def try_out(model: Target, space: LatentSpace, policy: Policy | None, x: Any) ->
     Raises:
         UserError: naming the part and the observation.
     """
-    with torch.random.fork_rng(devices=[]):
-        wrong = what_is_wrong(model, space, policy, x)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            wrong = what_is_wrong(model, space, policy, x)
+    except ValueError as error:  # how a part says that another does not suit it
+        raise UserError(str(error)) from error
     if wrong is not None:
         raise UserError(wrong)
 

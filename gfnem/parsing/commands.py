@@ -221,12 +221,44 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     print("\n".join(listing(used, reader.vocabulary.to_list(), top)))
 
 
+#: what a checkpoint says of the text that a run was trained on; older ones say less
+_METADATA = {
+    "vocabulary": list,
+    "preprocessing": dict,
+    "counts": list,
+    "sentences": int,
+    "grammar": (str, type(None)),
+    "min_length": int,
+    "max_length": int,
+    "seed": int,
+    "data": dict,
+}
+
+
 class _Reader:
-    """Reads text the way a run's training data was read."""
+    """Reads text the way a run's training data was read.
+
+    Raises:
+        UserError: if the run does not say how that was.
+    """
 
     def __init__(self, module: Trained):
-        self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
-        self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
+        try:
+            for name, kind in _METADATA.items():
+                if name in module.metadata and not isinstance(module.metadata[name], kind):
+                    raise TypeError(f"{name} is {type(module.metadata[name]).__name__}")
+            self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
+            self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
+            known = getattr(module.model, "vocab_size", len(self.vocabulary))
+            if known != len(self.vocabulary):
+                raise ValueError(f"{len(self.vocabulary)} words, where the model has {known}")
+            counts = module.metadata.get("counts", [])
+            if not all(isinstance(count, int) for count in counts):
+                raise TypeError("counts that are no numbers")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"a damaged run: how its text was read is not known ({error})"
+            ) from error
         # sentences of one word are read where the run was trained on such
         self.shortest = min(module.metadata.get("min_length", 2), 2)
 

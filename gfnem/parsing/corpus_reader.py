@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gfnem.files import shown
 from gfnem.parsing.drawing import bracket
 from gfnem.parsing.preprocessing import Preprocessing
 from gfnem.parsing.text_blocks import Block, Entry
@@ -55,7 +56,7 @@ class BlockReader:
             ends.append(len(words))
             spans.append(entry.spans)
             trees.append(None if entry.tree is None else bracket(entry.tree))
-            sources.append(entry.source)
+            sources.append(shown(entry.source))
             lines.append(entry.line)
         columns_of = schema()
         columns = [

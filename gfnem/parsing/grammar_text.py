@@ -404,11 +404,13 @@ def _binarise(rules: _Rules):
         return preterminal
 
     def tail(left: str, items: tuple[str, ...]) -> str:
-        if len(items) == 1:
-            return items[0]
-        rest, new = name(("tail", left, items), f"{left}|{'-'.join(items)}")
-        if new:
-            binary[rest] = {(items[0], tail(left, items[1:])): 1.0}
+        # from the right, and without recursion: there may be thousands of items
+        rest = items[-1]
+        for at in range(len(items) - 2, -1, -1):
+            made, new = name(("tail", left, items[at:]), f"{left}|{'-'.join(items[at:])}")
+            if new:
+                binary[made] = {(items[at], rest): 1.0}
+            rest = made
         return rest
 
     def add(table: dict, left: str, right, p: float) -> None:
@@ -499,23 +501,36 @@ def _tabulate(path, start, symbols, lexical, binary, closure) -> GrammarTables:
     for a in preterminals:
         places[a].append(n + leaf[a])
 
-    root = torch.zeros(n + t, dtype=torch.float64)
-    root[places[start]] = 1.0
-    rules = torch.zeros(n, n + t, n + t, dtype=torch.float64)
-    emissions = torch.zeros(t, len(words), dtype=torch.float64)
+    root = {(place,): 1.0 for place in places[start]}
+    # few of the cells are filled: a dense table in double precision would take gigabytes
+    rules: dict[tuple[int, ...], float] = {}
+    emissions: dict[tuple[int, ...], float] = {}
+
+    def add(table: dict[tuple[int, ...], float], cell: tuple[int, ...], p: float) -> None:
+        table[cell] = table.get(cell, 0.0) + p
+
     for a in symbols:
         for b, chains in closure[a].items():
             for (first, second), p in binary.get(b, {}).items():
                 for i in places[first]:
                     for j in places[second]:
-                        rules[row[a], i, j] += chains * p
+                        add(rules, (row[a], i, j), chains * p)
             for word, p in lexical.get(b, {}).items():
-                emissions[leaf[a], column[word]] += chains * p
+                add(emissions, (leaf[a], column[word]), chains * p)
     return GrammarTables(
         nonterminals=nonterminals,
         preterminals=[f"{a}|1" if a in row else a for a in preterminals],
         words=words,
-        root=root.log().float(),
-        rules=rules.log().float(),
-        emissions=emissions.log().float(),
+        root=_log_table(root, (n + t,)),
+        rules=_log_table(rules, (n, n + t, n + t)),
+        emissions=_log_table(emissions, (t, len(words))),
     )
+
+
+def _log_table(cells: dict[tuple[int, ...], float], shape: tuple[int, ...]) -> Tensor:
+    """The logarithms of some cells, float32; minus infinity in all others."""
+    table = torch.full(shape, -torch.inf)
+    if cells:
+        values = torch.tensor(list(cells.values()), dtype=torch.float64).log().float()
+        table[tuple(torch.tensor(list(cells)).T)] = values
+    return table

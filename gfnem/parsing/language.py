@@ -51,7 +51,8 @@ def length_weights(tables: ContextTables, longest: int) -> Tensor:
         longest: most tokens of a sentence, at least 1.
     """
     root, rules, words = (
-        table.double().exp() for table in (tables.root, tables.rules, tables.words)
+        table.to(torch.float64, copy=True).exp_()
+        for table in (tables.root, tables.rules, tables.words)
     )
     contexts, groups, _, symbols, _ = rules.shape
     labels = symbols - words.shape[1]

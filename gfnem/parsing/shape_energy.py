@@ -15,6 +15,7 @@ from gfnem.files import write_atomically
 from gfnem.parsing.heights import by_height
 from gfnem.parsing.trees import Trees
 from gfnem.ranges import Count
+from gfnem.torch_files import load_plain
 
 _KIND = "gfnem prior over tree shapes"
 
@@ -70,7 +71,7 @@ class ShapeEnergy(Component, nn.Module):
             UserError: if the file is missing, damaged, or something else.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_plain(path)
         except FileNotFoundError as error:
             raise UserError(
                 f"{path}: no such file (a prior is made by gfnem train-prior)"

@@ -9,7 +9,7 @@ from typing import Any
 from nltk import Tree
 
 from gfnem.errors import UserError
-from gfnem.files import decode, encoding_name
+from gfnem.files import decode, encoding_name, no_text
 from gfnem.parsing.text_lines import ENCODING_HINT
 from gfnem.parsing.treebank import read_tree, tree_spans, tree_words
 
@@ -136,18 +136,29 @@ class RowBlock(Block):
         """An entry a sentence."""
         for number, value in self.values:
             if value is None or isinstance(value, str):
+                value = self._text(number, value or "")
                 # Only \n and \r\n end a line, as in a file.
-                rows = (value or "").removesuffix("\n").split("\n") if self.lines else [value]
+                rows = value.removesuffix("\n").split("\n") if self.lines else [value]
                 for text in rows:
                     yield Entry(self.source, number, text.removesuffix("\r"))
             elif isinstance(value, Tree):
                 spans = sorted(tree_spans(value))
-                yield Entry(self.source, number, None, tree_words(value), spans, value)
+                words = tree_words(value)
+                self._text(number, " ".join(words))
+                yield Entry(self.source, number, None, words, spans, value)
             else:
                 yield Entry(self.source, number, words=self._words(number, value))
 
+    def _where(self, number: int) -> str:
+        return f"{self.source}, {self.what} {number}"
+
+    def _text(self, number: int, text: str) -> str:
+        if wrong := no_text(text):
+            raise UserError(f"{self._where(number)}: {wrong[0]}, which no text holds")
+        return text
+
     def _words(self, number: int, value: Any) -> list[str]:
-        where = f"{self.source}, {self.what} {number}"
+        where = self._where(number)
         if isinstance(value, dict):
             columns = " ".join(map(str, value))
             raise UserError(f"{where}: a row of columns, not a sentence: {choose_column(columns)}")
@@ -159,7 +170,7 @@ class RowBlock(Block):
                 raise UserError(f"{where}: not a word: {word!r}")
             if not self.lines and word.split() != [word]:
                 raise UserError(f"{where}: not a word: {word!r}")
-        return " ".join(words).split()
+        return self._text(number, " ".join(words)).split()
 
 
 def choose_column(columns: str) -> str:

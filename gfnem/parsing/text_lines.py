@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gfnem.errors import UserError
-from gfnem.files import READ_ERRORS, decode, encoding_name, lines_before, open_bytes, unreadable
+from gfnem.files import (
+    READ_ERRORS,
+    decode,
+    encoding_name,
+    lines_before,
+    no_text,
+    open_bytes,
+    unreadable,
+)
 
 ENCODING_HINT = (
     "; name its encoding, as in --dataset.encoding latin-1 (encoding='latin-1' in Python), or "
@@ -42,9 +50,10 @@ def whole_lines(stream: Any, file: Path, encoding: str) -> Iterator[bytes | str]
             break
         if first:
             data, first = data.removeprefix(mark), False
-        if not plain and "\0" in data:
-            line = lines + (rest + data).count("\n", 0, len(rest) + data.index("\0"))
-            raise UserError(f"{file}, line {line}: a NUL character{ENCODING_HINT}")
+        if not plain and (wrong := no_text(data)):
+            what, place = wrong
+            line = lines + (rest + data).count("\n", 0, len(rest) + place)
+            raise UserError(f"{file}, line {line}: {what}{ENCODING_HINT}")
         cut = data.rfind(newline) + 1
         if cut:
             whole = rest + data[:cut]
