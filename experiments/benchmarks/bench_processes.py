@@ -24,6 +24,7 @@ def seconds(folder: Path, devices: int, options: argparse.Namespace) -> float:
     command += ["--devices", str(devices), "--out", str(folder)]
     command += ["--max-updates", str(3 * options.updates), "--dataset.valid_sentences", "0"]
     command += ["--dataset.interval", str(options.updates), "--dataset.min_length", "3"]
+    command += ["--dataset.batch_size", str(options.batch)]
     if options.data:
         command += ["--data", options.data]
     if options.exact:
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="what to train on (default: the embedded grammar)")
     parser.add_argument("--updates", type=int, default=30, help="updates in an interval")
+    parser.add_argument("--batch", type=int, default=32, help="observations of an update in all")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--exact", action="store_true", help="exact EM rather than GFlowNet-EM")
     options = parser.parse_args()
