@@ -165,8 +165,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
             parameter.requires_grad for parameter in self.model.parameters()
         ):
             raise ValueError(
-                f"{type(self.model).__name__} is an EnergyModel: it lacks a negative phase, "
-                "which is not there yet; freeze it to train the sampler"
+                f"{type(self.model).__name__} is an EnergyModel: training it takes a negative "
+                "phase, which gfnem does not have; freeze it to train the sampler alone"
             )
         if self.objective.on_policy and self.recipe.explores and self._strays():
             raise ValueError(

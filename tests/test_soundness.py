@@ -87,7 +87,9 @@ class Energy(EnergyModel):
 
 
 def test_an_energy_is_not_trained_without_its_negative_phase():
-    with pytest.raises(ValueError, match="Energy is an EnergyModel: it lacks a negative phase"):
+    with pytest.raises(
+        ValueError, match="Energy is an EnergyModel: training it takes a negative phase"
+    ):
         GFlowNetEM(Energy(), BitSpace(), BitPolicy())
     frozen = Energy().requires_grad_(False)
     assert GFlowNetEM(frozen, BitSpace(), BitPolicy()).model is frozen
