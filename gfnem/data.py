@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,13 @@ from gfnem.component import Component
 from gfnem.errors import UserError
 from gfnem.processes import own_rank, world_size
 from gfnem.ranges import Count
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """A hex digest of a tensor's values and shape, for `DataModule.fingerprint`."""
+    found = hashlib.blake2b(str(tuple(tensor.shape)).encode(), digest_size=20)
+    found.update(tensor.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 class BatchOrder:

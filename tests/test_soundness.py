@@ -260,6 +260,18 @@ def test_a_resumed_run_needs_the_data_it_was_trained_with(capsys, tmp_path):
     assert "going on after update 5" in printed(capsys, *again)
 
 
+def test_points_and_images_have_fingerprints_too():
+    from gfnem.images.data import Images
+    from gfnem.mixtures.data import Petals
+
+    for one, twin, other in (
+        [Petals(seed=seed, points=50) for seed in (0, 0, 1)],
+        [Images(threshold=threshold) for threshold in (0.5, 0.5, 0.3)],
+    ):
+        assert one.fingerprint() == twin.fingerprint() != {}
+        assert one.fingerprint() != other.fingerprint()
+
+
 def test_the_best_checkpoint_is_kept_and_used(capsys, tmp_path):
     """Held-out NLL rises again at a rate far too high; the run stops and says so."""
     settings = [*TINY, "--max-updates=100", "--em.model_lr=0.3", "--dataset.interval=2"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gfnem.data import DataModule
+from gfnem.data import DataModule, digest
 from gfnem.errors import UserError
 from gfnem.images.drawing import draw_all
 from gfnem.images.evaluation import likelihoods, summary
@@ -105,6 +105,11 @@ class Images(DataModule):
     def metadata(self) -> dict[str, Any]:
         """How images were made black and white."""
         return {"threshold": self.threshold}
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the training and of the validation images."""
+        parts = {"training": "train", "held_out": "validation"}
+        return {name: digest(self.images(part)) for name, part in parts.items()}
 
     def summary(self) -> str:
         """Counts and sizes."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.data import DataModule
+from gfnem.data import DataModule, digest
 from gfnem.errors import UserError
 from gfnem.files import read_lines
 from gfnem.mixtures.model import petal_offsets
@@ -100,6 +100,10 @@ class Petals(DataModule):
     def validation_batches(self) -> list[Tensor]:
         """All points, in one batch."""
         return [self.points]
+
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of the points."""
+        return {"training": digest(self.points)}
 
     def summary(self) -> str:
         """How many points there are, and where from."""
