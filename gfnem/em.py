@@ -141,7 +141,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         self.reward_temperature = _schedule(reward_temperature)
         self.sleep, self.clip = max(sleep, recipe.sleep), clip
         self.policy_lr, self.log_z_lr = _schedule(policy_lr), log_z_lr
-        self.model_lr, self.model_betas = _schedule(model_lr), tuple(model_betas)
+        self.model_lr, self.model_betas = _schedule(model_lr), tuple(map(float, model_betas))
         self.average_decay, self.eval_samples = average_decay, eval_samples
         self.max_updates, self.max_m_updates = max_updates, max_m_updates
         built = {name: getattr(self, name, value) for name, value in given.items()}

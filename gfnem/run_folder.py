@@ -123,9 +123,10 @@ class RunFolder(pl.callbacks.Checkpoint):
                 raise
             temporary.unlink(missing_ok=True)
             why = getattr(error, "strerror", None) or "is the disk full?"
+            again = (self.folder / CHECKPOINT).exists()
+            then = f"go on with --resume {self.folder}" if again else "start again"
             raise UserError(
-                f"{self.folder}: cannot write {CHECKPOINT} ({why}); make room and go on with "
-                f"--resume {self.folder}"
+                f"{self.folder}: cannot write {CHECKPOINT} ({why}); make room and {then}"
             ) from error
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GFlowNetEM) -> None:
@@ -163,8 +164,10 @@ def _csv(rows: list[dict[str, float]]) -> str:
 def held(folder: Path, fresh: bool) -> Iterator[None]:
     """Makes the run folder and keeps other processes from training in it.
 
-    A `fresh` folder must not have been there. What a killed run left half-written is swept away.
+    A `fresh` folder must not have been there. What a killed run left half-written is swept away,
+    and so is a new folder whose run fails before its first checkpoint: it would only be in the way.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=not fresh)
         lock = open(folder / LOCK, "a")
@@ -178,4 +181,9 @@ def held(folder: Path, fresh: bool) -> Iterator[None]:
                 raise UserError(f"{folder}: another process is training in this folder") from error
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        except UserError:
+            if made and not (folder / CHECKPOINT).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise

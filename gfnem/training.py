@@ -25,7 +25,7 @@ from gfnem.component import build
 from gfnem.data import DataModule
 from gfnem.devices import check as check_device
 from gfnem.em import GFlowNetEM
-from gfnem.errors import Interrupted, UserError
+from gfnem.errors import Interrupted, UserError, too_large
 from gfnem.esteps import E_STEPS
 from gfnem.files import absolute, write_atomically
 from gfnem.objectives import Objective, ReverseKL, VarGrad
@@ -192,7 +192,12 @@ def _fit(
             raise Interrupted(how) from end
         except MisconfigurationException as error:
             raise UserError(str(error)) from error
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if (why := too_large(error)) is not None:
+                raise UserError(
+                    f"out of memory ({why}): try fewer em.samples, a smaller dataset.batch_size, a "
+                    "smaller model or shorter sentences"
+                ) from error
             if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
                 raise
             time.sleep(3)  # whoever watches the processes knows which one it was

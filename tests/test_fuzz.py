@@ -630,6 +630,8 @@ COMMANDS = {
     "huge rates": ("t.txt", TEXT, "train --data FILE --em.model_lr 1e300 --em.policy_lr 1e300"),
     "huge interval": ("t.txt", TEXT, f"train --data FILE --dataset.interval {10**30}"),
     "huge batch": ("t.txt", TEXT, f"train --data FILE --dataset.batch_size {10**30}"),
+    "many samples": ("t.txt", TEXT, f"train --data FILE --em.samples {10**12}"),
+    "no lists of rates": ("t.txt", TEXT, "train --data FILE --em.model_betas [0,0.9]"),
     "parents or not": ("t.txt", TEXT, "train --data FILE --policy.parent_conditioned true"),
     "another space": ("t.txt", TEXT, "train --data FILE --space.nonterminals 3"),
     "no sentence held out": ("t.txt", TEXT, "train --data FILE --dataset.valid_sentences 0"),
