@@ -2,9 +2,19 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 # One thread, here and in the processes that tests start: small tensors gain nothing from more, the
 # suite is to run beside other work, and runs only repeat bit by bit with as many threads as before.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # specs name the toy world's classes by import path: tests are not a package
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def search_path():
+    """Commands have a user's folders searched for modules: not those of the next test too."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before

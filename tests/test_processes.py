@@ -73,7 +73,7 @@ def test_two_processes_give_what_one_gives(tmp_path, alone):
     run = tmp_path / "run"
     out, _ = finished(start(*EXACT, "--out", run, "--devices=2"))
     assert out.count("done:") == out.count("training on") == 1
-    close(weights(alone), weights(run), 1e-8)
+    close(weights(alone), weights(run), 1e-6)
     assert [float(row["val_nll"]) for row in rows(run)] == pytest.approx(
         [float(row["val_nll"]) for row in rows(alone)], rel=1e-5
     )
@@ -91,7 +91,7 @@ def test_a_run_goes_on_with_more_processes_that_torchrun_starts(tmp_path, alone)
     launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
     out, _ = finished(start("--resume", run, "--max-updates=20", launcher=launcher))
     assert out.count("going on after update 10") == out.count("done:") == 1
-    close(weights(alone), weights(run), 1e-8)
+    close(weights(alone), weights(run), 1e-6)
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_two_machines(tmp_path, alone):
     )
     assert finished(second) == ("", "")
     assert finished(first)[0].count("done:") == 1
-    close(weights(alone), weights(run), 1e-8)
+    close(weights(alone), weights(run), 1e-6)
 
 
 @pytest.mark.slow
