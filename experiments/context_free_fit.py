@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from gfnem.parsing import Sentences, TabularParentGrammar
-from gfnem.parsing.context_free_fit import FixedPCFG, context_free_fit
+from gfnem.parsing.grammars.context_free_fit import FixedPCFG, context_free_fit
 
 MAX_LENGTH = 20
 # without it EM forgets the words that it has seen once

@@ -28,10 +28,10 @@ from gfnem.esteps import E_STEPS
 from gfnem.estimates import effective_sample_size, elbo
 from gfnem.parsing import Sentences
 from gfnem.policy import Policy
-from gfnem.runs import load_run, read_config
+from gfnem.running.runs import load_run, read_config
+from gfnem.running.trained import Trained
+from gfnem.running.training import build_data
 from gfnem.schedules import Anneal
-from gfnem.trained import Trained
-from gfnem.training import build_data
 
 TIMED = 20  # updates that are timed to find how many fit; as many before them warm up
 SAMPLERS = [name for name, e_step in E_STEPS.items() if e_step.policy]

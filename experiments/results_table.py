@@ -33,8 +33,8 @@ import yaml
 
 from gfnem.esteps import E_STEPS, M_STEPS
 from gfnem.files import write_atomically
-from gfnem.parsing.data import TextData
-from gfnem.parsing.language_models import NGramModel
+from gfnem.parsing.text.data import TextData
+from gfnem.parsing.text.language_models import NGramModel
 
 #: settings by which the models differ from each other, over those that they share
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ TAUGHT = ("PCFG-shapes", "parent-shapes")
 SAMPLED = ("RNNG", "shaped")
 SHARED: dict[str, Any] = {
     "dataset": {
-        "class_path": "gfnem.parsing.data.TextData",
+        "class_path": "gfnem.parsing.text.data.TextData",
         "init_args": {"min_length": 3, "valid_sentences": 200, "interval": 10**6},
     },
     "em": {"mcmc_steps": 100},

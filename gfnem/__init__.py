@@ -25,12 +25,12 @@ _attribute, __dir__, __all__ = public_names(
         ),
         "policy": ("Policy", "Scores", "Step"),
         "posterior": ("Posterior",),
-        "runs": ("load_run",),
+        "running.runs": ("load_run",),
         "schedules": ("AdaptiveThreshold", "Alternating", "Anneal", "EveryUpdate"),
         "side": ("SideInformation",),
         "space": ("LatentSpace", "Trajectories"),
         "target": ("EnergyModel", "GenerativeModel", "Target"),
-        "trained": ("Trained",),
+        "running.trained": ("Trained",),
     },
 )
 

@@ -30,18 +30,18 @@ from gfnem.arguments import (
 from gfnem.errors import Interrupted, UserError
 from gfnem.files import as_json, write
 from gfnem.ranges import Count, NotNegative, Positive, Seed
-from gfnem.trust import opening, signature_of, use_code
+from gfnem.running.trust import opening, signature_of, use_code
 
 #: what a run is made of when nothing else is asked for
 DEFAULTS = {
-    "dataset": "gfnem.parsing.data.TextData",
-    "model": "gfnem.parsing.neural_pcfg.NeuralPCFG",
-    "space": "gfnem.parsing.topdown.TopDownSpace",
-    "policy": "gfnem.parsing.topdown_policy.TopDownPolicy",
+    "dataset": "gfnem.parsing.text.data.TextData",
+    "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
+    "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
+    "policy": "gfnem.parsing.policies.topdown.TopDownPolicy",
     "objective": "gfnem.objectives.BalancedVarGrad",
     "timing": "gfnem.schedules.EveryUpdate",
 }
-#: in a run folder (`gfnem.runs` says so too, but takes seconds to import)
+#: in a run folder (`gfnem.running.runs` says so too, but takes seconds to import)
 CONFIG = "config.yaml"
 #: what is wrong where there is no room to write
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -224,21 +224,18 @@ def _train_parser(
     from gfnem.data import DataModule
     from gfnem.em import GFlowNetEM
     from gfnem.esteps import E_STEPS
-    from gfnem.parsing import (  # noqa: F401  imported to be known by their bare names
-        data,
-        forest,
-        forest_policy,
+    from gfnem.parsing.bracket_prior import grammar, treebank_brackets  # noqa: F401
+    from gfnem.parsing.grammars import (  # noqa: F401  imported to be known by their bare names
         neural_pcfg,
         parent_grammar,
         rnng,
-        shaped_grammar,
-        shift_reduce,
-        shift_reduce_policy,
         tabular_pcfg,
-        topdown,
-        topdown_policy,
-        treebank_shapes,
     )
+    from gfnem.parsing.policies import forest as forest_policy  # noqa: F401
+    from gfnem.parsing.policies import shift_reduce as shift_reduce_policy  # noqa: F401
+    from gfnem.parsing.policies import topdown as topdown_policy  # noqa: F401
+    from gfnem.parsing.spaces import forest, shift_reduce, topdown  # noqa: F401
+    from gfnem.parsing.text import data  # noqa: F401
     from gfnem.policy import Policy
     from gfnem.space import LatentSpace
     from gfnem.target import Target
@@ -553,8 +550,8 @@ def _format_argument(parser: jsonargparse.ArgumentParser) -> None:
 
 
 def _train(settings: jsonargparse.Namespace) -> int:
-    from gfnem.output import forgiving_output
-    from gfnem.training import quietly, train
+    from gfnem.running.output import forgiving_output
+    from gfnem.running.training import quietly, train
 
     with forgiving_output():
         train(settings.as_dict(), quietly)
@@ -578,7 +575,7 @@ def _generate(settings: jsonargparse.Namespace) -> int:
 
 
 def _evaluate(settings: jsonargparse.Namespace) -> int:
-    from gfnem.runs import load_run, read_config
+    from gfnem.running.runs import load_run, read_config
 
     options = {name: value for name, value in _options(settings).items() if value is not None}
     module = load_run(options["run"])
@@ -591,7 +588,7 @@ def _evaluate(settings: jsonargparse.Namespace) -> int:
         if name in options:
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: for runs on text alone, and {options['run']} is none")
-    from gfnem.training import build_data
+    from gfnem.running.training import build_data
 
     config = read_config(options["run"])
     with opening(config, signature_of(options["run"])):
@@ -614,7 +611,7 @@ def _show(settings: jsonargparse.Namespace) -> int:
 
 
 def _train_prior(settings: jsonargparse.Namespace) -> int:
-    from gfnem.parsing.shape_training import train_prior
+    from gfnem.parsing.bracket_prior.training import train_prior
 
     train_prior(**_options(settings))
     return 0

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from gfnem.component import Component
 from gfnem.errors import UserError
-from gfnem.processes import own_rank, world_size
 from gfnem.ranges import Count
+from gfnem.running.processes import own_rank, world_size
 
 
 def digest(tensor: torch.Tensor) -> str:

@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from gfnem.averages import Averages
 from gfnem.component import build, plain
 from gfnem.errors import UserError
 from gfnem.esteps import E_STEPS, M_STEPS
@@ -17,18 +16,19 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.moves import metropolis
 from gfnem.objectives import BalancedVarGrad, Objective, forward_kl
 from gfnem.policy import Policy, Scores
-from gfnem.processes import average_gradients, gather, mean, own_rank, world_size
-from gfnem.random_streams import new_stream, own_stream, random_state, set_random_state
 from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share, check_arguments
 from gfnem.refinement import refine
+from gfnem.running.averages import Averages
+from gfnem.running.processes import average_gradients, gather, mean, own_rank, world_size
+from gfnem.running.random_streams import new_stream, own_stream, random_state, set_random_state
+from gfnem.running.trained import Inference
+from gfnem.running.trainers import check_trainer, leave_gradients_alone, loss_scaler
+from gfnem.running.trust import sign
 from gfnem.sampling import ON_POLICY, Exploration
 from gfnem.schedules import Anneal, EveryUpdate, Timing, value_at
 from gfnem.side import SideInformation
 from gfnem.space import LatentSpace, Trajectories, concatenate
 from gfnem.target import EnergyModel, Target
-from gfnem.trained import Inference
-from gfnem.trainers import check_trainer, leave_gradients_alone, loss_scaler
-from gfnem.trust import sign
 
 #: held-out figures that are means over observations
 _MEANS = ("elbo_gap", "ess", "missed")

@@ -1,10 +1,10 @@
 import copy
-import warnings
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from toy import BitData, BitModel, BitPolicy, BitSpace, strings
+from toy_training import fit, make
 
 from gfnem.em import GFlowNetEM
 from gfnem.enumeration import enumerate_trajectories
@@ -18,9 +18,9 @@ from gfnem.objectives import (
     TrajectoryBalance,
     VarGrad,
 )
+from gfnem.running.training import _check_e_step
 from gfnem.sampling import Exploration
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, EveryUpdate
-from gfnem.training import _check_e_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.*")
 
@@ -39,30 +39,6 @@ class SaveEachEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer, module):
         if self.folder is not None:
             trainer.save_checkpoint(self.folder / f"{int(module.updates)}.ckpt")
-
-
-def make(seed=0, ordered=False, fixed=False, scale=1.0, **options):
-    torch.manual_seed(seed)
-    model = BitModel(scale=scale, fixed=fixed)
-    return GFlowNetEM(model, BitSpace(ordered=ordered), BitPolicy(), **options)
-
-
-def fit(module, data, callback=None, epochs=-1, resume=None):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=[callback] if callback else [],
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
-    return trainer
 
 
 def distance(module, kind=1, temperature=1.0):

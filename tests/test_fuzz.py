@@ -22,13 +22,13 @@ from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.images.data import Images
 from gfnem.parsing.answers import Answers
+from gfnem.parsing.bracket_prior.energy import ShapeEnergy
 from gfnem.parsing.commands import _Reader
-from gfnem.parsing.corpus import read_corpus, read_sentences
-from gfnem.parsing.data import TextData
-from gfnem.parsing.shape_energy import ShapeEnergy
-from gfnem.parsing.vocabulary import Vocabulary
-from gfnem.runs import load_run
-from gfnem.training import assemble, train
+from gfnem.parsing.text.corpus import read_corpus, read_sentences
+from gfnem.parsing.text.data import TextData
+from gfnem.parsing.text.vocabulary import Vocabulary
+from gfnem.running.runs import load_run
+from gfnem.running.training import assemble, train
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
@@ -514,7 +514,7 @@ def trap(tmp_path_factory):
     """A module on the path that leaves a file when it is imported."""
     folder = tmp_path_factory.mktemp("trap")
     (folder / "trapped.py").write_text(
-        "from gfnem.parsing.neural_pcfg import NeuralPCFG as Model\n"
+        "from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG as Model\n"
         f"open({str(folder / 'sprung')!r}, 'w').close()\n"
     )
     sys.path.insert(0, str(folder))
@@ -530,8 +530,9 @@ class Payload:
 FOREIGN = st.sampled_from([
     "trapped.Model", "trapped.sub.Model", "trapped", "os.system", "subprocess.Popen",
     "builtins.exec",
-    "gfnem.parsing.neural_pcfg.NeuralPCFG", "gfnem.parsing.topdown.TopDownSpace", "gfnem.nosuch.X",
-    "gfnem.parsing.neural_pcfg.torch", "..a.b", "", "a\0b.c", "torch.nn.Linear",
+    "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
+    "gfnem.parsing.spaces.topdown.TopDownSpace", "gfnem.nosuch.X",
+    "gfnem.parsing.grammars.neural_pcfg.torch", "..a.b", "", "a\0b.c", "torch.nn.Linear",
     "gfnem.files.write",
 ])  # fmt: skip
 

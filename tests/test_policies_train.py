@@ -11,16 +11,16 @@ from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
 from gfnem.mixtures import PetalMixture, PetalPolicy, PetalSpace
 from gfnem.objectives import DetailedBalance, TrajectoryBalance
-from gfnem.parsing.forest import ForestSpace
-from gfnem.parsing.forest_policy import ForestPolicy
-from gfnem.parsing.neural_pcfg import NeuralPCFG
-from gfnem.parsing.parent_grammar import NeuralParentPCFG
-from gfnem.parsing.rnng import RNNG
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.shift_reduce import ShiftReduceSpace
-from gfnem.parsing.shift_reduce_policy import ShiftReducePolicy
-from gfnem.parsing.topdown import TopDownSpace
-from gfnem.parsing.topdown_policy import TopDownPolicy
+from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
+from gfnem.parsing.grammars.parent_grammar import NeuralParentPCFG
+from gfnem.parsing.grammars.rnng import RNNG
+from gfnem.parsing.policies.forest import ForestPolicy
+from gfnem.parsing.policies.shift_reduce import ShiftReducePolicy
+from gfnem.parsing.policies.topdown import TopDownPolicy
+from gfnem.parsing.spaces.forest import ForestSpace
+from gfnem.parsing.spaces.shift_reduce import ShiftReduceSpace
+from gfnem.parsing.spaces.topdown import TopDownSpace
+from gfnem.parsing.text.sentences import Sentences
 from gfnem.testing import PolicyTestCase
 
 WORDS, LABELS = 8, 3

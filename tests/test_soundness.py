@@ -9,8 +9,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from commands import SMALL, TINY, call, printed, refused
-from test_em import fit, make
 from toy import BitData, BitPolicy, BitSpace
+from toy_training import fit, make
 
 from gfnem import GFlowNetEM
 from gfnem.errors import UserError
@@ -285,7 +285,7 @@ def test_the_best_checkpoint_is_kept_and_used(capsys, tmp_path):
     assert f"best.ckpt is from update {updates[best]} (held-out NLL {nll[best]:.3f})" in out
     kept = torch.load(tmp_path / "run/best.ckpt", weights_only=True)
     assert int(kept["state_dict"]["updates"]) == updates[best]
-    from gfnem.runs import load_run
+    from gfnem.running.runs import load_run
 
     last = load_run(tmp_path / "run/last.ckpt").model.state_dict()
     default = load_run(tmp_path / "run").model.state_dict()

@@ -16,7 +16,7 @@ import torch
 from commands import call, printed
 
 from gfnem.enumeration import enumerate_trajectories
-from gfnem.runs import load_run
+from gfnem.running.runs import load_run
 
 PAGE = Path(__file__).parents[1] / "experiments" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from gfnem.component import Component, build
 from gfnem.errors import UserError
 from gfnem.images.policies import RasterPolicy
 from gfnem.policy import Policy, Step
+from gfnem.running.tryout import try_out, what_is_wrong
 from gfnem.space import LatentSpace
 from gfnem.target import Target
-from gfnem.tryout import try_out, what_is_wrong
 
 WORLD = """
 from torch import nn

@@ -53,7 +53,7 @@ def make(path: Path, lines: int, words: int, seed: int = 0) -> None:
 def read(path: str, processes: int | None, cache: str) -> None:
     """Reads the text in this process and prints figures as JSON."""
     start = time.perf_counter()
-    from gfnem.parsing.data import TextData
+    from gfnem.parsing.text.data import TextData
 
     imported = time.perf_counter()
     data = TextData(path, processes=processes, cache=cache)

@@ -18,9 +18,9 @@ import torch
 from gfnem.component import build
 from gfnem.em import GFlowNetEM
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.topdown import TopDownSpace
-from gfnem.parsing.topdown_policy import TopDownPolicy
+from gfnem.parsing.policies.topdown import TopDownPolicy
+from gfnem.parsing.spaces.topdown import TopDownSpace
+from gfnem.parsing.text.sentences import Sentences
 from gfnem.policy import Policy
 
 MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}

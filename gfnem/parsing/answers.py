@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 import torch
 
 from gfnem.errors import UserError
-from gfnem.parsing.corpus import Line
-from gfnem.parsing.drawing import brackets
+from gfnem.parsing.grammars.support import derivable, why_not_derivable
 from gfnem.parsing.parser import Parses, draws, label_names, parse
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.support import derivable, why_not_derivable
-from gfnem.trained import Inference
+from gfnem.parsing.text.corpus import Line
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.drawing import brackets
+from gfnem.running.trained import Inference
 
 #: lines taken together where so many are there
 WINDOW = 512

@@ -19,25 +19,25 @@ from gfnem.errors import UserError
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.files import as_json, write
 from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
-from gfnem.parsing.corpus import Corpus, Preprocessing, read_corpus, read_sentences
-from gfnem.parsing.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import label_names
 from gfnem.parsing.parser import parse as parse_batch
-from gfnem.parsing.scores import (
+from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus, read_sentences
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.text.vocabulary import Vocabulary
+from gfnem.parsing.trees.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.trees.scores import (
     SCORE_CONVENTION,
     SpanF1,
     left_branching,
     random_binary,
     right_branching,
 )
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.support import derivable
-from gfnem.parsing.treebank import CONVENTION
-from gfnem.parsing.trees import Trees
-from gfnem.parsing.vocabulary import Vocabulary
-from gfnem.runs import load_run, read_config
-from gfnem.trained import Trained
-from gfnem.trust import opening, signature_of
+from gfnem.parsing.trees.treebank import CONVENTION
+from gfnem.parsing.trees.trees import Trees
+from gfnem.running.runs import load_run, read_config
+from gfnem.running.trained import Trained
+from gfnem.running.trust import opening, signature_of
 
 #: what a figure is that only sees the structures its sampler draws
 OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
@@ -156,7 +156,7 @@ def evaluate(
     if data is not None:
         corpus = reader.read(data, max_length)
     elif module.metadata.get("grammar") is not None:
-        from gfnem.parsing.truth import Truth
+        from gfnem.parsing.grammars.truth import Truth
 
         truth = Truth.of_run(module.metadata)
         corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
@@ -184,7 +184,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     Raises:
         UserError: if the run or the data is unusable.
     """
-    from gfnem.parsing.grammar_listing import UsedGrammar, grammar_of, listing
+    from gfnem.parsing.grammars.listing import UsedGrammar, grammar_of, listing
 
     module = _load_text_run(run)
     reader = _Reader(module)
@@ -322,7 +322,7 @@ def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
 
 def _held_out(module: Trained, run: str) -> Corpus:
     """The sentences that a run on the user's own data was validated on, read again."""
-    from gfnem.training import build_data
+    from gfnem.running.training import build_data
 
     other = "name held-out data with --data"
     try:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
-from gfnem.parsing.decoding import max_span_tree, span_counts
-from gfnem.parsing.sentences import Sentences
-from gfnem.parsing.trees import Trees
+from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
 from gfnem.posterior import Posterior
+from gfnem.running.trained import Inference
 from gfnem.target import Target
-from gfnem.trained import Inference
 
 #: importance samples for each sentence where exact inference does not exist
 SAMPLES = 64

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_model import GRID, SHAPE, SMALL, exact_kl, images, make_model
+from small_vae import GRID, SHAPE, SMALL, exact_kl, images, make_model
 
 from gfnem import sampling
 from gfnem.images.grids import RasterGrid

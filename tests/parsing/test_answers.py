@@ -8,9 +8,9 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.parsing import answers
 from gfnem.parsing.answers import LinesAtHand, windows
-from gfnem.parsing.corpus import read_sentences
-from gfnem.parsing.drawing import bracket, brackets
-from gfnem.parsing.trees import Trees
+from gfnem.parsing.text.corpus import read_sentences
+from gfnem.parsing.trees.drawing import bracket, brackets
+from gfnem.parsing.trees.trees import Trees
 
 
 class Pipe(io.RawIOBase):

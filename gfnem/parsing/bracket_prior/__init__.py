@@ -1,0 +1,1 @@
+"""What the brackets of a treebank tell a grammar beside its text."""

@@ -1,0 +1,220 @@
+"""Training of a prior over tree shapes."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gfnem.errors import UserError
+from gfnem.moves import metropolis
+from gfnem.parsing.bracket_prior.brackets import (
+    LISTED,
+    Brackets,
+    agreeing,
+    all_shapes,
+    read_brackets,
+)
+from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.spaces.moves import TreeMoves
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
+
+
+class Contrast:
+    """Persistent contrastive divergence (Tieleman 2008) for an energy over tree shapes.
+
+    The model of a shape is `p(z | n) = exp(-E(z)) / Z(n)`, one distribution for each length `n`.
+    The gradient of its log-likelihood, `grad E(chain) - grad E(data)` on the mean, needs shapes
+    of the model: these come from chains that are never started again, each of fixed length and
+    moved by random rotations. An update pairs each chain with a random tree of its length,
+    binarised anew, so that what an energy says of the length alone cancels.
+
+    To this a penalty on the mean squared energy of both is added (Du and Mordatch 2019, arXiv
+    1903.08689): only differences between shapes of one length matter, and without it the common
+    level of all energies would wander and their scale grow without bound where data are few.
+
+    Args:
+        energy: what is trained.
+        data: the treebank's trees.
+        chains: how many; their lengths are spread as the data's are.
+        moves: rotations proposed to each chain in each update.
+        penalty: weight of the squared energies.
+        rate: Adam's learning rate at the start; it falls linearly to 0 over `updates`, so that
+            the noise of single updates is averaged out in the end.
+        updates: how many are meant to be made.
+    """
+
+    def __init__(
+        self,
+        energy: ShapeEnergy,
+        data: Brackets,
+        chains: int = 256,
+        moves: int = 10,
+        penalty: float = 1e-3,
+        rate: float = 3e-3,
+        updates: int = 1000,
+    ):
+        self.energy, self.data, self.moves, self.penalty = energy, data, moves, penalty
+        self.by_length = data.lengths.argsort(stable=True)
+        ordered = data.lengths[self.by_length]
+        device = ordered.device
+        middles = (torch.arange(chains, device=device) + 0.5) / chains * len(data)
+        self.lengths = ordered[middles.long()]
+        self.first = torch.searchsorted(ordered, self.lengths)
+        self.count = torch.searchsorted(ordered, self.lengths, right=True) - self.first
+        words = self.lengths.new_zeros(chains, int(self.lengths.max()))
+        self.x = Sentences(words, self.lengths)
+        self.chains = self.draw()
+        self.accepted = float("nan")
+        self.optimizer = torch.optim.Adam(energy.parameters(), lr=rate)
+        self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.0, updates)
+
+    def draw(self) -> Trees:
+        """A random tree of the treebank for each chain, of the chain's length, made binary."""
+        place = (
+            self.first + (torch.rand(len(self.first), device=self.first.device) * self.count).long()
+        )
+        place = torch.minimum(place, self.first + self.count - 1)
+        return self.data.binarised(self.by_length[place])
+
+    def update(self) -> float:
+        """Moves the chains, then the energy; the loss, in nats, of which only a NaN says much."""
+        moves = TreeMoves(1, rotations=1.0)
+        self.chains, _, accepted = metropolis(
+            moves, lambda z: -self.energy(z), self.x, self.chains, self.moves
+        )
+        self.accepted = float(accepted.mean())
+        data, chains = self.energy(self.draw()), self.energy(self.chains)
+        scale = (data.square() + chains.square()).mean()
+        loss = (data - chains).mean() + self.penalty * scale
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.energy.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
+
+
+@torch.no_grad()
+def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tensor:
+    """Exact log probability, in nats, of each tree's brackets given its length.
+
+    The sum over all binary trees that agree with them, of all that there are: for a binary tree
+    its own probability.
+
+    Args:
+        score: `(1, how many)` unnormalised log probabilities of shapes.
+        brackets: trees of at most `LISTED` words.
+
+    Returns:
+        `(count,)`, in the order of the trees.
+    """
+    value = torch.zeros(len(brackets), device=brackets.lengths.device)
+    for n in brackets.lengths.unique().tolist():
+        rows = (brackets.lengths == n).nonzero().squeeze(1)
+        log_p = score(all_shapes(n).to(value.device)).log_softmax(1)
+        inside = agreeing(brackets.select(rows))
+        value[rows] = log_p.masked_fill(~inside, -torch.inf).logsumexp(1)
+    return value
+
+
+def uniform(trees: Trees) -> Tensor:
+    """The score under which all shapes are equal."""
+    return torch.zeros(trees.left.shape[:2], device=trees.left.device)
+
+
+def right_branching(brackets: Brackets) -> Callable[[Trees], Tensor]:
+    """The best score of the form `b` x nodes whose left child is a word: a baseline.
+
+    `b` maximises the likelihood of the brackets given, found by halving an interval of slopes.
+    """
+
+    def score(strength: float) -> Callable[[Trees], Tensor]:
+        return lambda trees: strength * ((trees.split - trees.left == 1) & trees.mask()).sum(2)
+
+    low, high = -10.0, 10.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        slope = log_likelihood(score(middle + 0.01), brackets).mean()
+        slope = slope - log_likelihood(score(middle - 0.01), brackets).mean()
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return score((low + high) / 2)
+
+
+def train_prior(
+    data: str,
+    out: str,
+    valid: str | None = None,
+    updates: int = 1000,
+    max_length: int = 20,
+    dim: int = 32,
+    chains: int = 256,
+    moves: int = 10,
+    penalty: float = 1e-3,
+    rate: float = 3e-3,
+) -> None:
+    """Trains a prior on a treebank, says how good it is, and writes it to a file.
+
+    Raises:
+        UserError: if the treebank or the file's place is unusable.
+    """
+    if Path(out).exists():
+        raise UserError(f"{out} exists already; choose another --out")
+    train, summary = read_brackets(data, max_length)
+    print(summary)
+    if valid is None:
+        order, count = torch.randperm(len(train)), len(train) // 10
+        train, held_out = train.select(order[count:]), train.select(order[:count])
+    else:
+        held_out, summary = read_brackets(valid, max_length)
+        print(summary)
+    _make_folder(Path(out).parent)  # before the work rather than after it
+    print(f"training on {len(train):,} trees, holding out {len(held_out):,}", flush=True)
+    short = held_out.select((held_out.lengths <= LISTED).nonzero().squeeze(1))
+    energy = ShapeEnergy(dim)
+    contrast = Contrast(energy, train, chains, moves, penalty, rate, updates)
+    started = time.monotonic()
+    for update in range(1, updates + 1):
+        if not math.isfinite(contrast.update()):
+            raise UserError(f"update {update}: energies are no longer finite; lower --rate")
+        if update % max(updates // 10, 1) == 0:
+            line = f"update {update}/{updates}  rotations accepted {contrast.accepted:.0%}"
+            if len(short):
+                value = log_likelihood(lambda z: -energy(z), short).mean()
+                line += f"  held-out log-likelihood/tree {value:.3f}"
+            print(f"{line}  {time.monotonic() - started:.0f} s", flush=True)
+    energy.save(out)
+    _report(energy, train, short)
+    print(f"done: {out} holds the prior; use it with gfnem train --model ShapedGrammar "
+          f"--model.prior {out}")  # fmt: skip
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: cannot write into this folder")
+
+
+def _report(energy: ShapeEnergy, train: Brackets, short: Brackets) -> None:
+    if not len(short):
+        print(f"no held-out sentence has at most {LISTED} words: nothing to measure the prior on")
+        return
+    fitted = train.select((train.lengths <= LISTED).nonzero().squeeze(1))
+    print(
+        f"log-likelihood of the brackets of {len(short):,} held-out sentences of at most {LISTED} "
+        "words, exact, nats a tree:"
+    )
+    scores = {"this prior": lambda z: -energy(z), "all shapes equal": uniform}
+    if len(fitted):
+        scores["right-branching, strength fitted"] = right_branching(fitted)
+    for name, score in scores.items():
+        print(f"  {name:34}{log_likelihood(score, short).mean():8.3f}")

@@ -1,0 +1,98 @@
+"""Which sentences a grammar makes at all, and how often sentences of each length.
+
+Both are asked of rules in one form, whether they look at a symbol's parent or not. Nonterminals
+come in `G` groups; the children of a nonterminal stand under its group, and a symbol under one of
+`K` contexts: the groups, and where rules look at parents the top of the tree besides. A
+context-free grammar has `G = K = 1`; with rules that look at the parent each nonterminal is a group
+and `K = G + 1`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.text.sentences import Sentences
+
+
+@dataclass
+class ContextTables:
+    """A grammar's log weights, by the context that a symbol stands under.
+
+    `N` nonterminals in `G` groups of `A` each; `S` symbols, `T` of them preterminals. In nats,
+    minus infinity for what cannot be.
+
+    Attributes:
+        root: `(S,)` of the start symbol's child.
+        rules: `(K, G, A, S, S)`, `[k, g, a, B, C]` of the children of nonterminal `g * A + a`.
+        words: `(K, T, vocabulary)` of each preterminal's words.
+    """
+
+    root: Tensor
+    rules: Tensor
+    words: Tensor
+
+    def everything(self) -> bool:
+        """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
+        return bool(self.rules.isfinite().all()) and bool(self.words.isfinite().all())
+
+
+@torch.no_grad()
+def length_weights(tables: ContextTables, longest: int) -> Tensor:
+    """`(longest,)` float64, the weight of all sentences of one token, of two, and so on.
+
+    For a grammar whose weights are probabilities: how probable each length is. The sums run over
+    the lengths of both children; the words of each length are summed out.
+
+    Args:
+        tables: the grammar.
+        longest: most tokens of a sentence, at least 1.
+    """
+    root, rules, words = (
+        table.to(torch.float64, copy=True).exp_()
+        for table in (tables.root, tables.rules, tables.words)
+    )
+    contexts, groups, _, symbols, _ = rules.shape
+    labels = symbols - words.shape[1]
+    found = rules.new_zeros(longest, contexts, symbols)
+    found[0, :, labels:] = words.sum(2)
+    for width in range(2, longest + 1):
+        children = found[: width - 1, :groups]
+        pairs = torch.einsum("wgb,wgc->gbc", children, children.flip(0))
+        found[width - 1, :, :labels] = torch.einsum("kgabc,gbc->kga", rules, pairs).flatten(1)
+    return found[:, -1] @ root
+
+
+@torch.no_grad()
+def recognise(tables: ContextTables, x: Sentences) -> Tensor:
+    """`(batch,)` bool: which sentences have a tree of weight above 0.
+
+    Says yes or no of each symbol over each span, without weights (Cocke, Younger and Kasami), so
+    that neither rounding nor underflow can have a say.
+    """
+    # products of 0 and 1, summed: float32 holds whether a sum is above 0 exactly
+    root, rules, words = (
+        (table > -torch.inf).float() for table in (tables.root, tables.rules, tables.words)
+    )
+    contexts, groups, _, symbols, _ = rules.shape
+    (batch, n), labels = x.tokens.shape, symbols - words.shape[1]
+    rules = rules.permute(1, 3, 4, 0, 2).flatten(3).flatten(1, 2)  # G, S * S, K * A
+    chart = rules.new_zeros(n, n + 1, batch, contexts, symbols)
+    for place in range(n):
+        chart[place, place + 1, :, :, labels:] = words[:, :, x.tokens[:, place]].permute(2, 0, 1)
+    for width in range(2, n + 1):
+        start = torch.arange(n - width + 1, device=root.device)
+        cuts = start[:, None] + torch.arange(1, width, device=root.device)
+        left = chart[start[:, None], cuts]  # spans, cuts, batch, K, S
+        right = chart[cuts, (start + width)[:, None]]
+        above = []
+        for group in range(groups):  # one at a time, to bound memory
+            pairs = torch.einsum("icbx,icby->ibxy", left[..., group, :], right[..., group, :])
+            found = (pairs > 0).float().flatten(2) @ rules[group] > 0  # spans, batch, K * A
+            above.append(found.unflatten(2, (contexts, -1)))
+        chart[start, start + width, :, :, :labels] = torch.stack(above, 3).flatten(3).float()
+    rows = torch.arange(batch, device=root.device)
+    whole = chart[torch.zeros_like(rows), x.lengths, rows, -1]
+    return (whole @ root) > 0

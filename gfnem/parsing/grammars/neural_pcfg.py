@@ -1,0 +1,64 @@
+"""The neural PCFG of Kim et al. (2019, arXiv 1906.10225, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.grammars.grammar import Grammar, start_choice
+from gfnem.ranges import Count, Fact
+
+
+class _Residual(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+class NeuralPCFG(Grammar):
+    """A PCFG whose rule probabilities come from symbol embeddings through small networks.
+
+    Args:
+        vocab_size: words, the unknown word included; taken from the data if None.
+        nonterminals: symbols of phrases, which label the tree's nodes.
+        preterminals: symbols of words (parts of speech, so to speak); they are summed out.
+        dim: size of embeddings and hidden layers.
+        shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
+            from the data; 1 if None.
+    """
+
+    def __init__(
+        self,
+        vocab_size: Fact = None,
+        nonterminals: Count = 30,
+        preterminals: Count = 60,
+        dim: Count = 256,
+        shortest: Count | None = None,
+    ):
+        super().__init__(nonterminals, preterminals, vocab_size)
+        self.shortest = shortest or 1
+        symbols = nonterminals + preterminals
+        self.start = nn.Parameter(torch.empty(1, dim))
+        self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
+        self.preterminal = nn.Parameter(torch.empty(preterminals, dim))
+        self.root_net = nn.Sequential(
+            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, symbols)
+        )
+        self.word_net = nn.Sequential(
+            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, vocab_size)
+        )
+        self.rule_net = nn.Linear(dim, symbols * symbols)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised log probabilities (see `Grammar.tables`)."""
+        symbols = self.nonterminals + self.preterminals
+        root = start_choice(self.root_net(self.start).squeeze(0), self.nonterminals, self.shortest)
+        rules = self.rule_net(self.nonterminal).log_softmax(1)
+        emissions = self.word_net(self.preterminal).log_softmax(1)
+        return root, rules.unflatten(1, (symbols, symbols)), emissions

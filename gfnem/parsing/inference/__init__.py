@@ -1,0 +1,1 @@
+"""Exact inference over trees: inside, best tree, marginals, drawing."""

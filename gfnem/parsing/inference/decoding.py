@@ -1,0 +1,79 @@
+"""Minimum-risk decoding: the tree whose spans are most probable on the whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.inference.choices import Nodes, grow_trees
+from gfnem.parsing.trees.trees import Trees
+
+
+@torch.no_grad()
+def max_span_tree(span_scores: Tensor, lengths: Tensor, labels: Tensor | None = None) -> Trees:
+    """The binary tree that maximises the sum of its spans' scores.
+
+    With posterior span probabilities as scores it has the largest expected number of correct
+    spans (Goodman, 1996, "Parsing algorithms and metrics", section 3.2).
+
+    Args:
+        span_scores: `(batch, n, n + 1)` score of each span `[i, j)`; widths 0 and 1 are ignored.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+        labels: `(batch, n, n + 1)` int64 label to give each span. Default: 0 everywhere.
+
+    Returns:
+        One tree per sentence (one sample). Among equal trees the leftmost split wins.
+    """
+    batch, n, _ = span_scores.shape
+    device = span_scores.device
+    split_of = torch.zeros(batch, n, n + 1, dtype=torch.long, device=device)
+    # Best scores by start and width, and by end and (falling) width: splits are plain slices.
+    starts = span_scores.new_zeros(batch, n + 1, n + 1)
+    ends = span_scores.new_zeros(batch, n + 1, n + 1)
+    for width in range(2, n + 1):
+        count = n - width + 1
+        lefts, rights = starts[:, :count, 1:width], ends[:, width:, n - width + 1 : n]
+        best, cut = (lefts + rights).max(-1)
+        best = best + span_scores.diagonal(width, 1, 2)
+        starts[:, :count, width] = best
+        ends[:, width:, n - width] = best
+        split_of.diagonal(width, 1, 2).copy_(cut + 1 + torch.arange(count, device=device))
+
+    def label_of(row: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        return torch.zeros_like(left) if labels is None else labels[row, left, right]
+
+    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+        split = split_of[nodes.row, nodes.left, nodes.right]
+        first = label_of(nodes.row, nodes.left, split)
+        return split, first, label_of(nodes.row, split, nodes.right)
+
+    row = torch.arange(batch, device=device)
+    roots = label_of(row, torch.zeros_like(row), lengths)
+    return grow_trees(lengths, n, roots[:, None], choose)
+
+
+def span_counts(trees: Trees, weights: Tensor | None = None, labels: int | None = None) -> Tensor:
+    """How often each span occurs among a sentence's trees.
+
+    Args:
+        trees: sampled trees.
+        weights: `(batch, samples)` weight of each tree. Default: one over the number of samples,
+            so that the counts are frequencies.
+        labels: the number `N` of nonterminals, to count spans by label.
+
+    Returns:
+        `(batch, n, n + 1)`, or `(batch, n, n + 1, N)` if `labels` is given.
+    """
+    batch, samples, nodes = trees.left.shape
+    n, bins = nodes + 1, labels or 1
+    if weights is None:
+        weights = torch.full((batch, samples), 1 / samples, device=trees.left.device)
+    row = torch.arange(batch, device=trees.left.device)[:, None, None]
+    place = ((row * n + trees.left) * (n + 1) + trees.right) * bins
+    if labels is not None:
+        place = place + trees.label
+    amounts = weights[..., None] * trees.mask()
+    counts = weights.new_zeros(batch * n * (n + 1) * bins)
+    counts = counts.index_add(0, place.flatten(), amounts.flatten())
+    shape = (batch, n, n + 1)
+    return counts.view(shape if labels is None else (*shape, bins))

@@ -1,0 +1,230 @@
+"""Drawing and scoring whole trees by their top-down choices (see `choices`).
+
+Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes, in
+exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.inference.choices import Choices, Nodes, Rows, grow_trees
+from gfnem.parsing.inference.potentials import full_precision, safe_log
+from gfnem.parsing.trees.trees import Trees
+
+
+@dataclass
+class _Options:
+    """What nodes of three words or more may do.
+
+    Attributes:
+        scores: `(count, widest - 1)` log weights of the splits `left + 1, left + 2, ...`; minus
+            infinity where a node has no such split.
+        by_left, by_right: `(count, N)` log weights of the other child's label where the left /
+            the right child is a word.
+        first: look-ahead of left children over splits `left + 2, ...`, `(count, widest - 2, N)`.
+        second: look-ahead of right children over splits `left + 1, ...`, likewise.
+        rules: `(count, N, N)` each node's rules in exp space.
+    """
+
+    scores: Tensor
+    by_left: Tensor
+    by_right: Tensor
+    first: Rows
+    second: Rows
+    rules: Tensor
+
+
+def _options(choices: Choices, nodes: Nodes) -> _Options:
+    width = (nodes.right - nodes.left)[:, None]
+    column = torch.arange(int(width.max()) - 1, device=width.device)
+    left, right = nodes.left[:, None], nodes.right[:, None]
+    cut = left + 1 + column[:-1]
+    cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
+    names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
+    both = choices.look(torch.stack(names))
+    first, second = (Rows(both.logs[i], both.peaks[i], both.relative[i]) for i in (0, 1))
+    by_left, by_right = choices.leaves(nodes)
+    by_left = by_left + second.logs[:, 0]
+    last = (width - 3)[..., None].expand(-1, 1, choices.labels)
+    by_right = by_right + first.logs.gather(1, last).squeeze(1)
+    rules, peaks = choices.rules(nodes.label)
+    inner = ((first.relative[:, :-1] @ rules) * second.relative[:, 1:]).sum(-1)
+    inner = safe_log(inner) + first.peaks[:, :-1] + second.peaks[:, 1:] + peaks[:, None]
+    left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
+    scores = torch.cat([left_total, inner, right_total], 1)
+    scores = torch.where(column == width - 2, right_total, scores)
+    scores = scores.masked_fill(column > width - 2, -math.inf)
+    return _Options(scores, by_left, by_right, first, second, rules)
+
+
+def _unique(choices: Choices, nodes: Nodes) -> tuple[Nodes, Tensor]:
+    """Each different node once, and which of these each node is."""
+    n = choices.max_length
+    keys = ((nodes.row * n + nodes.left) * (n + 1) + nodes.right) * choices.symbols + nodes.label
+    keys, inverse = keys.unique(return_inverse=True)
+    span, label = keys.div(choices.symbols, rounding_mode="floor"), keys % choices.symbols
+    start, right = span.div(n + 1, rounding_mode="floor"), span % (n + 1)
+    row = start.div(n, rounding_mode="floor")
+    return Nodes(keys, row, start % n, right, label), inverse
+
+
+def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws an index of the last axis in proportion to the weights (exponential races)."""
+    return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
+
+
+@torch.no_grad()
+def draw_trees(
+    choices: Choices,
+    samples: int,
+    temperature: float = 1.0,
+    epsilon: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Trees, Tensor]:
+    """Draws trees top-down, without autograd.
+
+    Nodes that several samples of a sentence share are weighed once.
+
+    Args:
+        choices: the action weights.
+        samples: trees per sentence.
+        temperature: every joint action weight (of a root label; of a split and both child labels)
+            is raised to `1 / temperature` before normalising.
+        epsilon: the probability, at each choice anew, of a uniform one instead: over root labels,
+            or over all splits with all child labels.
+        generator: the source of randomness, on the weights' device.
+
+    Returns:
+        The trees, and `(batch, samples)` their log probability, in nats, under the distribution
+        drawn from.
+    """
+    choices = choices.tempered(temperature) if temperature != 1 else choices
+    lengths, labels = choices.lengths, choices.labels
+    batch, places = len(lengths), choices.max_length - 1
+    root_scores = choices.root()
+    with full_precision(root_scores):
+        normalisers = root_scores.new_zeros(batch * samples * places)
+
+        def explore(weights: Tensor) -> Tensor:
+            draws = torch.rand(weights.shape[:-1], generator=generator, device=weights.device)
+            return (draws < epsilon)[..., None]
+
+        roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
+        if epsilon > 0:
+            roots = roots.masked_fill(explore(roots), 1.0)
+
+        def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+            split = nodes.left + 1
+            first, second = torch.zeros_like(split), torch.zeros_like(split)
+            wide = (nodes.right - nodes.left > 2).nonzero().squeeze(1)
+            if len(wide):
+                split[wide], first[wide], second[wide] = choose_wide(nodes.select(wide))
+            first, second = (choices.child_symbol(nodes.label, part) for part in (first, second))
+            return split, first, second
+
+        def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+            different, at = _unique(choices, nodes)
+            options = _options(choices, different)
+            normaliser = options.scores.logsumexp(-1, keepdim=True)
+            normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
+            weights = (options.scores - normaliser).exp()[at]
+            last = nodes.right - nodes.left - 2
+            if epsilon > 0:
+                explored = explore(weights)
+                column = torch.arange(weights.shape[1], device=weights.device)
+                end = last[:, None]
+                # A split that leaves a word alone has one label to choose, others have two.
+                actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
+                weights = torch.where(explored, actions * (column <= end), weights)
+            column = _draw(weights, generator)
+            inner = ((column > 0) & (column < last))[:, None]
+            by_left = options.first.relative[at, (column - 1).clamp(min=0)]
+            by_right = options.second.relative[at, torch.minimum(column, last - 1)]
+            rules = options.rules[at]
+            first = by_left * (rules @ by_right[..., None]).squeeze(-1)
+            first = torch.where(inner, first, options.by_right.softmax(-1)[at])
+            if epsilon > 0:
+                first = first.masked_fill(explored, 1.0)
+            first = _draw(first, generator)
+            second = rules[torch.arange(len(first), device=first.device), first] * by_right
+            second = torch.where(inner, second, options.by_left.softmax(-1)[at])
+            if epsilon > 0:
+                second = second.masked_fill(explored, 1.0)
+            return nodes.left + 1 + column, first, _draw(second, generator)
+
+        symbols = choices.root_symbol(_draw(roots, generator))
+        trees = grow_trees(lengths, places + 1, symbols, choose)
+        norms = normalisers.view(batch, samples, places)
+        scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
+        trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
+        return trees, scores.sum(-1)
+
+
+def score_choices(
+    choices: Choices, trees: Trees, temperature: float = 1.0, epsilon: float = 0.0
+) -> Tensor:
+    """Log probability of every choice that builds the given trees, differentiable.
+
+    Nodes that several samples of a sentence share are normalised once.
+
+    Args:
+        choices, temperature, epsilon: as in `draw_trees`.
+        trees: the trees to score.
+
+    Returns:
+        `(batch, samples, 1 + nodes)` nats: the root's label, then each node's split and child
+        labels, in preorder; 0 past a tree's nodes and for one-word sentences.
+    """
+    choices = choices.tempered(temperature) if temperature != 1 else choices
+    return _score(choices, choices.annotate(trees), epsilon)
+
+
+def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
+    """As `score_choices`, of annotated trees."""
+    roots = choices.root()
+    with full_precision(roots):
+        width = trees.right - trees.left
+        slot = (width > 2).flatten().nonzero().squeeze(1)
+        place = torch.zeros(width.numel(), dtype=torch.long, device=width.device)
+        norms = roots.new_zeros(1)
+        if len(slot):
+            row = slot.div(width[0].numel(), rounding_mode="floor")
+            parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
+            nodes, at = _unique(choices, Nodes(slot, row, *parts))
+            norms = torch.cat([norms, _options(choices, nodes).scores.logsumexp(-1)])
+            place[slot] = at + 1
+        norms = norms.index_select(0, place).view(width.shape)
+        return _log_probabilities(choices, trees, roots, norms, epsilon)
+
+
+def _log_probabilities(
+    choices: Choices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float
+) -> Tensor:
+    """`(batch, samples, 1 + nodes)` nats of the choices that build annotated trees.
+
+    Args:
+        roots: `(batch, N)` log weights of root labels.
+        norms: `(batch, samples, nodes)` log weight of all that each node may do.
+    """
+    roots = roots.logsumexp(-1)[:, None, None].expand(-1, trees.samples, 1)
+    scores = choices.action_weights(trees) - torch.cat([roots, norms], -1)
+    if epsilon > 0:
+        labels, width = choices.labels, trees.right - trees.left
+        actions = (width - 3).clamp(min=0) * labels**2 + 2 * labels
+        actions = torch.cat([actions.new_full(roots.shape, labels), actions], -1)
+        uniform = math.log(epsilon) - actions.to(scores.dtype).log()
+        kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
+        scores = torch.logaddexp(scores + kept, uniform)
+    return scores.masked_fill(_forced(trees), 0)
+
+
+def _forced(trees: Trees) -> Tensor:
+    """`(batch, samples, 1 + nodes)` bool: entries where nothing is chosen."""
+    width = trees.right - trees.left
+    one_word = (trees.lengths == 1)[:, None, None].expand(-1, trees.samples, 1)
+    return torch.cat([one_word, width <= 2], -1)

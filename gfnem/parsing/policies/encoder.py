@@ -1,0 +1,107 @@
+"""Vectors for the spans of a sentence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gfnem.parsing.text.sentences import Sentences
+
+
+class FenceEncoder(nn.Module):
+    """Reads a sentence with a bidirectional LSTM and gives every place between words a vector.
+
+    Args:
+        vocab_size: words, the unknown word included.
+        dim: size of embeddings, of each direction's state, and of half the output.
+        features: size of what else is known of each word; 0 for nothing.
+        dropout: share of inputs, states and (of spans) hidden units dropped in training.
+    """
+
+    def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, dropout: float = 0.0):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.features = None
+        if features:
+            self.features = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))
+        self.dim_out = 2 * dim
+        self.embedding = nn.Embedding(vocab_size, dim)
+        if features:  # a word hardly ever met is then what its features say, and not noise
+            nn.init.zeros_(self.embedding.weight)
+        self.lstm = nn.LSTM(dim, dim, batch_first=True, bidirectional=True)
+
+    def without_features(self) -> None:
+        """Gives up the layer for what else is known of each word: nothing ever will be."""
+        self.features = None
+
+    def fences(self, x: Sentences, features: Tensor | None = None) -> Tensor:
+        """`(batch, n + 1, 2 * dim)` states between words: before the first, ..., after the last.
+
+        The forward half has read everything to the left, the backward half all to the right.
+        """
+        words = self.embedding(x.tokens)
+        if features is not None:
+            words = words + self.features(features)
+        words = self.dropout(words)
+        packed = pack_padded_sequence(
+            words, x.lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=x.max_length
+        )
+        forward, backward = states.chunk(2, -1)
+        pad = nn.functional.pad
+        states = torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
+        return self.dropout(states)
+
+
+class SpanEncoder(FenceEncoder):
+    """Gives every span `[i, j)` of a sentence a vector.
+
+    The vector depends on the states at the span's two ends (as in Stern et al. 2017, section 4,
+    but with a projection of its own for each end), and on the span's width.
+
+    Args:
+        vocab_size, dim, features, dropout: as in `FenceEncoder`.
+        max_width: wider spans share one width embedding.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 128,
+        features: int = 0,
+        dropout: float = 0.0,
+        max_width: int = 64,
+    ):
+        super().__init__(vocab_size, dim, features, dropout)
+        self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
+        self.width = nn.Embedding(max_width + 1, self.dim_out)
+        self.mix = nn.Sequential(
+            nn.ReLU(), self.dropout, nn.Linear(self.dim_out, self.dim_out), nn.ReLU()
+        )
+
+    def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
+        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.
+
+        `features` `(batch, n, features)`: what else is known of each word.
+        """
+        left, right = self.ends(self.fences(x, features)).chunk(2, -1)
+        starts, ends = span_list(x.max_length, left.device)
+        width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
+        spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
+        return self.mix(spans)
+
+
+def span_list(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`[i, j)` for all `0 <= i < j <= n`: two `(spans,)` int64, ordered by `i`, then `j`."""
+    return tuple(torch.triu_indices(n, n + 1, 1, device=device))
+
+
+def span_chart(packed: Tensor, n: int) -> Tensor:
+    """Lays `(batch, spans, size)` out as `(batch, n, n + 1, size)`; no meaning where `i >= j`."""
+    starts, ends = span_list(n, packed.device)
+    place = torch.zeros(n, n + 1, dtype=torch.long, device=packed.device)
+    place[starts, ends] = torch.arange(len(starts), device=packed.device)
+    return packed.index_select(1, place.flatten()).unflatten(1, (n, n + 1))

@@ -1,0 +1,217 @@
+"""A bottom-up policy with a learned backward policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.inference.potentials import PROFILE, RulePotentials
+from gfnem.parsing.inference.rule_choices import tree_log_joint
+from gfnem.parsing.policies.encoder import SpanEncoder, span_chart
+from gfnem.parsing.spaces.forest import ForestState
+from gfnem.parsing.spaces.partial import partial_trees
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.target import Target
+
+
+@dataclass
+class ForestContext:
+    """What is computed once a sentence: vectors of spans, log `Z`, the target's rule weights.
+
+    `levels` `(batch, n)` is the rough log weight of each word, 0 past a sentence's end.
+    """
+
+    spans: Tensor
+    log_z: Tensor
+    levels: Tensor
+    potentials: RulePotentials | None
+
+
+class ForestPolicy(Policy):
+    """Chooses which neighbouring roots to merge, and the label of the result.
+
+    Each root is described by its span's vector and its label; a bidirectional GRU over the gaps of
+    the sentence, in which every gap sees the two roots beside it, lets them see each other. The
+    merge weights add the target's own weight of the rule where it offers `potentials(x)`.
+
+    Args:
+        vocab_size: words, the unknown word included; from the data if None.
+        nonterminals: labels; from the model if None.
+        dim: size of word embeddings and hidden layers.
+        use_prior: whether to use the target's rule weights where it offers them.
+    """
+
+    log_z_parts = ("total", "word_score")
+
+    def __init__(
+        self,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 64,
+        use_prior: bool = True,
+    ):
+        super().__init__()
+        self.nonterminals, self.use_prior = nonterminals, use_prior
+        self.encoder = SpanEncoder(vocab_size, dim, PROFILE * nonterminals if use_prior else 0)
+        size = self.encoder.dim_out
+        self.label = nn.Embedding(nonterminals + 1, size)  # the last one: a word, unlabelled
+        self.join = nn.Sequential(nn.Linear(3 * size, size), nn.LayerNorm(size), nn.SiLU())
+        self.context = nn.GRU(size, size // 2, batch_first=True, bidirectional=True)
+        self.merge = nn.Sequential(
+            nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, nonterminals)
+        )
+        self.take_apart = nn.Sequential(nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, 1))
+        self.flow = nn.Linear(size, 1)
+        self.total = nn.Linear(size, 1)
+        self.word_score = nn.Embedding(vocab_size, 1)
+        nn.init.zeros_(self.word_score.weight)
+
+    def serve(self, target: Target) -> None:
+        """Gives up what only a target's rules would use, where it offers none that it can use."""
+        if not self._follows(target):
+            self.use_prior = False
+            self.encoder.without_features()
+
+    def _follows(self, target: Target | None) -> bool:
+        # bottom-up, what depends on the parent is not known yet
+        return (
+            self.use_prior
+            and hasattr(target, "potentials")
+            and not target.facts().get("parent_conditioned")
+        )
+
+    def encode(self, x: Sentences, target: Target | None = None) -> ForestContext:
+        """Span vectors, one network call."""
+        potentials = profiles = None
+        if self._follows(target):
+            with torch.no_grad():
+                potentials = target.potentials(x)
+                profiles = potentials.word_profiles()
+        spans = span_chart(self.encoder(x, profiles), x.max_length)
+        rows = torch.arange(len(x), device=spans.device)
+        levels = self.word_score(x.tokens).squeeze(2)
+        if potentials is not None:
+            levels = levels + potentials.word_levels()
+        levels = levels.masked_fill(~x.mask(), 0.0)
+        log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1) + levels.sum(1)
+        if potentials is not None:
+            log_z = torch.where(x.lengths > 1, log_z, potentials.single)
+        return ForestContext(spans, log_z, levels, potentials)
+
+    def log_z(self, context: ForestContext) -> Tensor:
+        """`(batch,)` learned, in nats."""
+        return context.log_z
+
+    def forward(self, context: ForestContext, state: ForestState) -> Step:
+        """Weights of every merge and of taking every root apart.
+
+        The flow is the weight of the rules used so far, where known, times a look-ahead: rough
+        weights of the words that are still single, corrected by a sum over the gaps. The initial
+        state's is `log_z`.
+        """
+        gaps = state.gaps()
+        inside = gaps < (state.lengths - 1).unsqueeze(2)
+        left, right = state.neighbours()
+        here = (gaps + 1).expand_as(left)
+        right = torch.maximum(right, here)  # padding: keep indices in order
+        # where a gap is closed both sides show the root that covers it
+        is_open = state.label < 0
+        covering = self._cover(state, left)
+        first = self._root(context, left, torch.where(is_open, here, right))
+        second = self._root(context, torch.where(is_open, here, left), right)
+        # the root that ends at an open gap covers the gap before it, or is a word
+        shift, word = nn.functional.pad, self.nonterminals
+        before = torch.where(is_open, shift(covering, (1, 0), value=word)[..., :-1], covering)
+        after = torch.where(is_open, shift(covering, (0, 1), value=word)[..., 1:], covering)
+        sides = torch.cat(
+            [first + self.label(before), second + self.label(after), self.label(covering)], 3
+        )
+        joined = self.join(sides)
+        flat = joined.flatten(0, 1)
+        counts = (state.lengths - 1).clamp(min=1).flatten().cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(flat, counts, True, False)
+        seen, _ = nn.utils.rnn.pad_packed_sequence(
+            self.context(packed)[0], True, total_length=flat.shape[1]
+        )
+        features = torch.cat([joined, seen.unflatten(0, joined.shape[:2])], 3)
+        merge = self.merge(features)
+        if context.potentials is not None:
+            merge = merge + self._rule_weights(context.potentials, before, after, here)
+        flow = self.flow(features[..., self.encoder.dim_out :]).squeeze(3)
+        ahead = (context.levels[:, None] * ~self._covered(state)).sum(2)
+        flow = (flow * inside).sum(2) + ahead + self._known(context, state)
+        return Step(
+            merge.flatten(2),
+            self.take_apart(features).squeeze(3),
+            torch.where((state.label < 0).all(2), context.log_z[:, None], flow),
+        )
+
+    def score(
+        self,
+        context: ForestContext,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+    ) -> Scores:
+        """As for any policy; `forward_looking` flows are the look-ahead alone."""
+        scores = super().score(context, space, trajectories, flows)
+        scores.guided = context.potentials is not None
+        if flows and forward_looking:
+            known = [self._known(context, state) for state in trajectories.states]
+            scores.log_flow = scores.log_flow - torch.stack(known, 2)
+        return scores
+
+    def _covered(self, state: ForestState) -> Tensor:
+        """`(batch, samples, words)` bool: words that are merged with others."""
+        pad, closed = nn.functional.pad, state.label >= 0
+        return pad(closed, (0, 1)) | pad(closed, (1, 0))
+
+    def _known(self, context: ForestContext, state: ForestState) -> Tensor:
+        """`(batch, samples)` log weight of the rules used, or roughly that of the words covered."""
+        if context.potentials is None:
+            return (context.levels[:, None] * self._covered(state)).sum(2)
+        trees, chosen = partial_trees(state)
+        return torch.where(chosen, tree_log_joint(context.potentials, trees), 0.0).sum(2)
+
+    def _cover(self, state: ForestState, left: Tensor) -> Tensor:
+        """The label of the root that covers each closed gap; the word label for open ones."""
+        word = self.nonterminals
+        is_root = state.roots()
+        # all gaps under one root share its left end, and it is the only root among them
+        nowhere = state.label.shape[2] + 1
+        by_left = torch.full((*left.shape[:2], nowhere + 1), word, device=left.device)
+        index = torch.where(is_root, left, nowhere)
+        by_left = by_left.scatter(2, index, state.label)
+        return torch.where(state.label < 0, word, by_left.gather(2, left))
+
+    def _root(self, context: ForestContext, left: Tensor, right: Tensor) -> Tensor:
+        """`(batch, samples, gaps, size)` vectors of spans."""
+        n = context.spans.shape[1]
+        flat = context.spans.flatten(1, 2)
+        index = (left.clamp(max=n - 1) * (n + 1) + right.clamp(max=n)).flatten(1)
+        rows = torch.arange(len(flat), device=flat.device)[:, None]
+        return flat[rows, index].unflatten(1, left.shape[1:])
+
+    def _rule_weights(self, potentials, before: Tensor, after: Tensor, here: Tensor) -> Tensor:
+        """`(batch, samples, gaps, N)` the target's log weight of each label over each gap."""
+        labels, n = self.nonterminals, potentials.left_leaf.shape[1]
+        row = torch.arange(len(before), device=before.device)[:, None, None]
+        word_left, word_right = before == labels, after == labels
+        first, second = before.clamp(max=labels - 1), after.clamp(max=labels - 1)
+        gap = (here - 1).clamp(max=n - 1)
+        inner = potentials.rules.permute(1, 2, 0)[first, second]
+        one = potentials.left_leaf.permute(0, 1, 3, 2)[row, gap, second]
+        other = potentials.right_leaf.permute(0, 1, 3, 2)[row, here.clamp(max=n - 1), first]
+        both = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))[row, gap]
+        word_left, word_right = word_left.unsqueeze(3), word_right.unsqueeze(3)
+        return torch.where(
+            word_left,
+            torch.where(word_right, both, one),
+            torch.where(word_right, other, inner),
+        )

@@ -1,0 +1,140 @@
+"""Learned look-ahead values of spans: what a node is worth before it is expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from gfnem.parsing.inference.parent_guess import expanded
+from gfnem.parsing.inference.parent_potentials import ParentPotentials
+from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.policies.encoder import span_chart, span_list
+
+
+class Value(nn.Module):
+    """A value for each span and label, linear in the span's vector; 0 at first.
+
+    Args:
+        size: of span vectors.
+        labels: how many labels (`N`).
+    """
+
+    def __init__(self, size: int, labels: int):
+        super().__init__()
+        self.out = nn.Linear(size, labels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, spans: Tensor) -> Tensor:
+        """`(..., N)` nats for `(..., size)` span vectors."""
+        return self.out(spans)
+
+    def chart(
+        self,
+        spans: Tensor,
+        level: Tensor,
+        potentials: RulePotentials,
+        guess: Tensor | None,
+        known: bool,
+    ) -> Tensor:
+        """`(batch, n, n + 1, N)` look-ahead of all spans in nats; `IMPOSSIBLE` outside sentences.
+
+        Args:
+            spans: `(batch, spans, size)` vectors in the order of `span_list`.
+            level: `(batch, n, n + 1)` what is added to every label of a span.
+            potentials: the rules' weights.
+            guess: `(batch, n, n + 1, N)` in nats, what the network's values are added to; 0 if
+                None.
+            known: whether the rules are all there is to the target, so that they tell the value of
+                two words.
+        """
+        n = potentials.max_length
+        values = span_chart(self(spans), n)
+        ends = torch.arange(n + 1, device=values.device)
+        width = ends - ends[:n, None]
+        whole = values + level.unsqueeze(3)
+        if guess is not None:
+            whole = whole + guess
+        if known and n > 1:
+            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
+            whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
+        outside = (width < 2) | (ends > potentials.lengths[:, None, None])
+        return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)
+
+
+class ParentValue(nn.Module):
+    """A value for each span and label below each parent: a guess, and a correction, 0 at first.
+
+    The correction knows the span and which labels the guess prefers there, below this parent and
+    on average. Span and parent meet in one hidden layer, so that rows of values come one by one:
+    of the `spans * N` rows a sentence has, its samples ask for a few hundred.
+
+    Args:
+        size: of span vectors.
+        labels: how many labels (`N`); the start symbol is parent `N`.
+        hidden: size of the hidden layer.
+    """
+
+    def __init__(self, size: int, labels: int, hidden: int):
+        super().__init__()
+        self.labels = labels
+        self.narrow = nn.Linear(size + labels, hidden)
+        self.preferred = nn.Linear(labels, hidden, bias=False)
+        self.parent = nn.Embedding(labels + 1, 2 * hidden)  # scales and shifts
+        self.out = nn.Linear(hidden, labels)
+        nn.init.normal_(self.parent.weight, std=0.5)
+        with torch.no_grad():
+            self.parent.weight[:, :hidden] += 1
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def rows(
+        self,
+        spans: Tensor,
+        average: Tensor,
+        level: Tensor,
+        potentials: ParentPotentials,
+        exact: bool,
+    ) -> Callable[[Tensor], Tensor]:
+        """The look-ahead of one batch, row by row (see `ParentChoices`).
+
+        Args:
+            spans, level: as in `Value.chart`.
+            average: `(batch, n, n + 1, N)` log values in nats, whatever the parent. What is
+                corrected is what follows from them (see `expanded`).
+            potentials: the target's weights.
+            exact: whether nothing is to be added to the values of few words.
+        """
+        n, parents = potentials.max_length, self.labels + 1
+        count = spans.shape[1]
+        starts, ends = span_list(n, spans.device)
+        shares = average[:, starts, ends].log_softmax(2).clamp(min=-12)
+        narrow = self.narrow(torch.cat([spans, shares], 2))
+        place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
+        narrow = narrow.flatten(0, 1)
+        guess = expanded(potentials, average).flatten(0, 3)
+        level = level.flatten().unsqueeze(1)
+        known_widths = ("both_leaves", "three_words")[: n - 1]
+        short = [getattr(potentials, name).flatten(0, 2) for name in known_widths]
+
+        def look_ahead(rows: Tensor) -> Tensor:
+            span, parent = rows.div(parents, rounding_mode="floor"), rows % parents
+            cell = span % (n * (n + 1))
+            row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
+            width = (cell % (n + 1) - left)[:, None]
+            guessed = embedding(rows, guess)
+            vectors = embedding(row * count + place[cell], narrow)
+            vectors = vectors + self.preferred(guessed.log_softmax(1).clamp(min=-12))
+            scale, shift = self.parent(parent).chunk(2, 1)
+            values = self.out((scale * vectors + shift).relu())
+            whole = values + guessed + embedding(span, level)
+            for words, table in enumerate(short, 2):  # of so few words the value is known
+                at = (row * (n - words + 1) + left.clamp(max=n - words)) * parents + parent
+                known = embedding(at, table)
+                whole = torch.where(width == words, known if exact else known + values, whole)
+            return whole.masked_fill(width < 2, IMPOSSIBLE)
+
+        return look_ahead

@@ -1,0 +1,287 @@
+"""A top-down policy: the grammar's own rule weights times a learned look-ahead."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.parsing.grammars.grammar import TreeGrammar
+from gfnem.parsing.inference.choices import Choices, Nodes
+from gfnem.parsing.inference.draws import draw_trees, score_choices
+from gfnem.parsing.inference.inside import inside
+from gfnem.parsing.inference.parent_potentials import ParentPotentials
+from gfnem.parsing.inference.parent_rule_choices import ParentChoices
+from gfnem.parsing.inference.potentials import PROFILE, RulePotentials
+from gfnem.parsing.inference.rule_choices import RuleChoices
+from gfnem.parsing.policies.encoder import SpanEncoder
+from gfnem.parsing.policies.look_ahead import ParentValue, Value
+from gfnem.parsing.spaces.partial import opened_values, partial_trees
+from gfnem.parsing.spaces.topdown import TopDownState
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact, PartialShare
+from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.target import Target
+
+
+class TopDownPolicy(Policy):
+    """Chooses each node's split and child labels from the root downwards.
+
+    The weight of expanding `A` over `[i, j)` into `B` over `[i, k)` and `C` over `[k, j)` is the
+    rule's weight times `exp(V[i, k, B] + V[k, j, C])`. A network reads the sentence once and gives
+    the whole look-ahead `V`; sampling and scoring trees are then table look-ups. With `V` the
+    log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
+    weight, is exact too. Where there is more to the target than rules, `V` starts from the rules'
+    own inside values. Where rules depend on the parent as well, so does `V`; it then starts from
+    each span expanded once by its own rules (`expanded`), its children worth the inside values of
+    the rules' average over the parents: a context-free grammar, whose chart is cheap. Only for a
+    PCFG, whose posterior such a start would give away, is `V` learned from nothing.
+
+    The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
+    the policy follows every M-step at no cost); else the policy learns rule weights of its own.
+
+    Args:
+        vocab_size: words, the unknown word included; from the data if None.
+        nonterminals: labels; from the model if None.
+        dim: size of word embeddings and LSTM states.
+        use_prior: whether to use the target's rule weights where it offers them.
+        parent_conditioned: whether the target's rules depend on the parent (as a
+            `ParentGrammar`'s); from the model if None.
+        dropout: of the network, in training.
+    """
+
+    log_z_parts = ("own.single_score",)
+
+    def __init__(
+        self,
+        vocab_size: Fact = None,
+        nonterminals: Fact = None,
+        dim: Count = 128,
+        use_prior: bool = True,
+        parent_conditioned: bool | None = None,
+        dropout: PartialShare = 0.2,
+    ):
+        super().__init__()
+        self.nonterminals, self.use_prior = nonterminals, use_prior
+        features = PROFILE * nonterminals if use_prior else 0
+        self.encoder = SpanEncoder(vocab_size, dim, features, dropout)
+        self.parent_conditioned = bool(parent_conditioned) and use_prior
+        if self.parent_conditioned:
+            self.value = ParentValue(self.encoder.dim_out, nonterminals, dim)
+        else:
+            self.value = Value(self.encoder.dim_out, nonterminals)
+        self.word_score = nn.Embedding(vocab_size, 1)
+        nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
+        self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
+
+    def serve(self, target: Target) -> None:
+        """Keeps either its own rules or what it needs to follow the target's."""
+        if self._follows(target):
+            self.own = None
+        else:
+            self.use_prior = False
+            self.encoder.without_features()
+
+    def is_for_log_z(self, name: str) -> bool:
+        """The words' scores besides, where the rules are its own: all trees have the same words."""
+        levels = self.own is not None and name.startswith("word_score.")
+        return levels or super().is_for_log_z(name)
+
+    def _follows(self, target: Target | None) -> bool:
+        return self.use_prior and hasattr(target, "potentials")
+
+    def encode(self, x: Sentences, target: Target | None = None) -> Choices:
+        """Rule weights and look-ahead values, one network call.
+
+        Raises:
+            ValueError: if the target's rules depend on the parent and the policy does not know, or
+                the other way round.
+        """
+        own = not self._follows(target)
+        scores = self.word_score(x.tokens).squeeze(2)
+        if not own:
+            with torch.no_grad():
+                potentials = target.potentials(x)
+        elif self.own is not None:
+            # a model that has learned nothing spreads each word over the whole vocabulary
+            scores = scores - math.log(self.word_score.num_embeddings)
+            potentials = self.own(x, self.encoder.embedding(x.tokens), scores)
+        else:
+            raise ValueError(
+                "this TopDownPolicy follows the rules of the target it was made for, and "
+                f"{type(target).__name__} offers no potentials"
+            )
+        if isinstance(potentials, ParentPotentials) != self.parent_conditioned:
+            raise ValueError(
+                f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
+                f"rules of {type(target).__name__}"
+            )
+        exact = _is_grammar(target)  # if not, there is more to a tree than the rules' weights
+        profiles = guess = levels = None
+        if not own:
+            with torch.no_grad():
+                profiles = potentials.word_profiles()
+                if self.parent_conditioned:
+                    guess = inside(potentials.context_free())
+                elif not exact:
+                    guess = inside(potentials)
+                else:
+                    levels = potentials.word_levels()
+            if levels is not None:
+                scores = scores + levels
+        level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
+        level = level[:, None] - level[:, : x.max_length, None]
+        spans = self.encoder(x, profiles)
+        if self.parent_conditioned:
+            look_ahead = self.value.rows(spans, guess, level, potentials, exact)
+            return ParentChoices(potentials, look_ahead)
+        known = exact and not own
+        values = self.value.chart(spans, level, potentials, guess, known)
+        if own:
+            place = torch.arange(x.max_length - 1, device=values.device)
+            potentials = replace(potentials, both_leaves=values[:, place, place + 2])
+        choices = RuleChoices(potentials, values)
+        choices.guided = not own
+        return choices
+
+    def log_z(self, context: Choices) -> Tensor:
+        """`(batch,)` total weight of the root's labels, in nats."""
+        total = context.root().logsumexp(1)
+        return torch.where(context.lengths > 1, total, context.potentials.single)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Choices,
+        x: Sentences,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws trees, all open spans of all trees at once, without visiting single states."""
+        exploration = exploration or Exploration()
+        trees, log_behaviour = draw_trees(
+            context, samples, exploration.temperature, exploration.epsilon
+        )
+        return Trajectories(trees, log_behaviour=log_behaviour)
+
+    def retrace(self, context: Choices, x: Sentences, space: LatentSpace, latent: Any):
+        """A tree is its own trajectory."""
+        zeros = context.root().new_zeros(latent.left.shape[:2])
+        return Trajectories(latent, log_behaviour=zeros)
+
+    def score(
+        self,
+        context: Choices,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+    ) -> Scores:
+        """Scores whole trees: the first step is the root's label, then node after node.
+
+        The flow of a partial tree is the weight of the rules it has used times the look-ahead of
+        every open node; where `forward_looking`, the look-ahead alone.
+        """
+        trees = trajectories.latent
+        log_pf = score_choices(context, trees)
+        mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
+        log_z = self.log_z(context)
+        scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z, guided=context.guided)
+        if flows:
+            trees = context.annotate(trees)
+            gain = opened_values(context.node_values(trees), trees)
+            if not forward_looking:
+                gain = gain + context.log_joint(trees)
+            start = log_z[:, None, None].expand(*log_pf.shape[:2], 1)
+            scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
+        return scores
+
+    def forward(self, context: Choices, state: TopDownState) -> Step:
+        """Weights of single actions (see `TopDownSpace`), for samplers that go state by state."""
+        n, labels = context.max_length, self.nonterminals
+        trees = context.annotate(partial_trees(state)[0])
+        node = (state.done - 1).clamp(0, state.left.shape[2] - 1).unsqueeze(2)
+        left, right, symbol = (
+            part.gather(2, node).flatten() for part in (state.left, state.right, trees.label)
+        )
+        row = torch.arange(len(context.lengths), device=symbol.device)
+        row = row.repeat_interleave(state.done.shape[1])
+        nodes = Nodes(row, row, left.clamp(max=n - 1), right.clamp(min=1), symbol)
+        rules, (by_left, by_right) = context.rule_table[symbol], context.leaves(nodes)
+        options = []
+        for split in range(1, max(n, 2)):  # this road is for short sentences and for tests
+            cut = torch.full_like(left, min(split, n - 1))[:, None]
+            first = context.look(context.row(nodes, nodes.left[:, None], cut + (n == 1))).logs
+            second = context.look(context.row(nodes, cut, nodes.right[:, None])).logs
+            inner = rules + first.transpose(1, 2) + second
+            one, other = by_left[:, None] + second, by_right[:, :, None] + first.transpose(1, 2)
+            leaf_left = (split - left == 1)[:, None, None]
+            leaf_right = (right - split == 1)[:, None, None]
+            weights = torch.where(leaf_left, one, torch.where(leaf_right, other, inner))
+            options.append(weights.masked_fill(leaf_left & leaf_right, 0.0).flatten(1))
+        expand = torch.cat(options, 1).unflatten(0, state.done.shape)
+        first = nn.functional.pad(context.root(), (0, expand.shape[2] - labels))
+        at_root = (state.done == 0).unsqueeze(2)
+        forward = torch.where(at_root, first[:, None].expand_as(expand), expand)
+        return Step(forward, log_flow=self._flow(context, state))
+
+    def _flow(self, context: Choices, state: TopDownState) -> Tensor:
+        """`(batch, samples)` log flow of single states, as in `score`."""
+        trees, chosen = partial_trees(state)
+        trees = context.annotate(trees)
+        flow = torch.where(chosen, context.log_joint(trees), 0.0).sum(2)
+        flow = flow + (context.node_values(trees) * state.open()).sum(2)
+        return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
+
+
+class OwnRules(nn.Module):
+    """Rule weights of the policy itself, for targets that offer none; all alike at first.
+
+    Every word counts once in a tree, by its score, whichever rule has it: the scores are a matter
+    of `log Z(x)` and do not move the policy. Two words have no rule weight of their own; theirs is
+    the look-ahead of their span, put in by `TopDownPolicy.encode`.
+
+    Args:
+        vocab_size: words.
+        nonterminals: labels.
+        dim: size of word embeddings.
+    """
+
+    def __init__(self, vocab_size: int, nonterminals: int, dim: int):
+        super().__init__()
+        # with one more label that stands for any word
+        self.rules = nn.Parameter(torch.zeros(nonterminals, nonterminals + 1, nonterminals + 1))
+        self.leaf = nn.Linear(dim, 2 * nonterminals**2)  # which word it is, left or right
+        nn.init.zeros_(self.leaf.weight)
+        nn.init.zeros_(self.leaf.bias)
+        self.root = nn.Parameter(torch.zeros(nonterminals))
+        self.single_score = nn.Embedding(vocab_size, 1)
+
+    def forward(self, x: Sentences, words: Tensor, scores: Tensor) -> RulePotentials:
+        """The weights for sentences whose words have vectors and scores.
+
+        Args:
+            x: the sentences.
+            words: `(batch, n, dim)` vectors.
+            scores: `(batch, n)` nats.
+        """
+        labels = len(self.root)
+        leaves = self.leaf(words).unflatten(2, (2, labels, labels))
+        once = scores[..., None, None]
+        left = self.rules[:, labels, :labels] + leaves[:, :, 0] + once
+        right = self.rules[:, :labels, labels] + leaves[:, :, 1] + once
+        both = scores.new_zeros(len(x), max(x.max_length - 1, 0), labels)
+        single = self.single_score(x.tokens[:, 0]).squeeze(1) + scores[:, 0]
+        inner = self.rules[:, :labels, :labels]
+        return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
+
+
+def _is_grammar(target: Target | None) -> bool:
+    """Whether the target's log joint is the sum of its potentials and nothing else."""
+    return isinstance(target, TreeGrammar) and type(target).log_joint is TreeGrammar.log_joint

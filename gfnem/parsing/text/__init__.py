@@ -1,0 +1,1 @@
+"""From files to sentences as tensors."""

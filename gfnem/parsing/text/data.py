@@ -1,0 +1,296 @@
+"""Text as training data: a corpus, its vocabulary, batches of similar length."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Annotated, Any
+
+import numpy as np
+
+from gfnem.data import DataModule
+from gfnem.errors import UserError
+from gfnem.files import absolute, write_atomically
+from gfnem.parsing.grammars.support import derivable
+from gfnem.parsing.grammars.truth import AS_DRAWN, Truth
+from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.text.vocabulary import Vocabulary
+from gfnem.ranges import Amount, Count, Range, Seed
+
+
+class TextData(DataModule):
+    """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
+
+    Args:
+        path: a text file with one sentence a line; a file or folder of bracketed trees (`.mrg .ptb
+            .tree .psd`); a folder of `.txt` files; a column of a table, `FILE.csv:COLUMN` (`.tsv
+            .jsonl .json .parquet` too); any of these with `.gz`; a column of a saved dataset,
+            `FOLDER:COLUMN[@SPLIT]`, or of a public one, `hf:NAME[/CONFIG]:COLUMN[@SPLIT]`. In
+            Python also a `datasets.Dataset`, or token lists, texts or `nltk.Tree`s. None samples a
+            corpus from `grammar`.
+        valid: held-out sentences, in any of these forms; None holds some of the training data back.
+        format: "auto" (trees and tables have the endings above, anything else is text), "text" or
+            "trees".
+        encoding: of files.
+        column: of a table or dataset, where `path` does not name it.
+        limit: lines, trees or rows read at most, of `valid` too; None is no limit.
+        streaming: whether the rows of a public dataset are fetched one by one. They are read
+            through once, up to `limit`, before training; nothing but their sentences is stored.
+        processes: that read a large source; as many as there are cores if None.
+        cache: folder that keeps what was read of large sources for the next start: "auto" is
+            `gfnem/corpora` in `$XDG_CACHE_HOME` or `~/.cache`, "off" a temporary one.
+        grammar: an embedded grammar's name, or a grammar file (`.pcfg`, or `.ncfg` where rules
+            name parents), used where `path` is None. Its words are taken to the letter: how text
+            is cut and folded (the next settings but one) has no say.
+        sentences: how many training sentences to sample from `grammar`.
+        tokenizer: "word" cuts text into words and punctuation, "space" only at white space.
+        lower: whether to fold case.
+        digits: whether to write each run of digits as `0`.
+        punctuation: whether to keep punctuation.
+        min_length: fewest tokens of a sentence; shorter ones are skipped and counted.
+        max_length: most tokens of a sentence; longer ones are skipped and counted.
+        min_count: rarer words become `<unk>`.
+        max_vocabulary: most words kept.
+        valid_sentences: most sentences to validate on.
+        batch_size: sentences in a training batch.
+        interval: updates between two validations (and checkpoints).
+        seed: of the order of the sentences, of which of them are held back for validation, and of
+            those drawn from `grammar`; that of the run if None.
+
+    Raises:
+        UserError: if the data cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        valid: str | None = None,
+        grammar: str = "english",
+        sentences: Count = 10_000,
+        tokenizer: str = "word",
+        lower: bool = True,
+        digits: bool = True,
+        punctuation: bool = False,
+        min_length: Count = 2,
+        max_length: Count = 20,
+        min_count: Count = 2,
+        max_vocabulary: Annotated[int, Range(2)] = 10_000,
+        valid_sentences: Amount = 500,
+        batch_size: Count = 32,
+        interval: Count = 100,
+        seed: Seed | None = None,
+        format: str = "auto",
+        encoding: str = "utf-8",
+        column: str | None = None,
+        limit: Count | None = None,
+        streaming: bool = False,
+        processes: Count | None = None,
+        cache: str = "auto",
+    ):
+        super().__init__(batch_size, interval, seed)
+        self.path, self.grammar, self.sentences = path, grammar, sentences
+        self.preprocessing = AS_DRAWN
+        if path is not None:
+            self.preprocessing = Preprocessing(tokenizer, lower, digits, punctuation)
+        self.lengths = {"min_length": min_length, "max_length": max_length}
+        self.reading = {
+            "format": format,
+            "encoding": encoding,
+            "column": column,
+            "limit": limit,
+            "streaming": streaming,
+            "processes": processes,
+            "cache": cache,
+        }
+        self.valid_sentences = valid_sentences
+        held_out = None
+        if path is None:
+            self.train = self.sampled(sentences, 0)
+            if valid is None:
+                held_out = self.sampled(max(valid_sentences, 1), 1)
+        else:
+            self.train = self.read(path)
+        if valid is not None:
+            held_out = self.read(valid)
+        shuffled = list(range(len(self.train)))
+        random.Random(self.seed).shuffle(shuffled)
+        if held_out is None:
+            held_out, count = self.train, min(valid_sentences, len(self.train) // 10)
+            held_rows = sorted(shuffled[:count])
+        else:
+            count, held_rows = 0, range(min(valid_sentences, len(held_out)))
+        self._held_out = held_out, list(held_rows)
+        self._valid = held_out.rows(held_rows)
+        # numbers in an array: a million of them are 8 MB, and 40 MB in a list
+        self._rows = np.sort(np.array(shuffled[count:], dtype=np.int64))
+        self._counts = self._count_words(held_out is self.train)
+        self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
+
+    def read(self, source: Any) -> Corpus:
+        """Reads a corpus with this module's settings."""
+        return read_corpus(source, **asdict(self.preprocessing), **self.lengths, **self.reading)
+
+    def held_out(self) -> Corpus:
+        """The sentences that validation runs on, with gold trees where the data has them."""
+        corpus, rows = self._held_out
+        data = type(corpus.data).from_dict(corpus.data[rows], features=corpus.data.features)
+        return replace(
+            corpus,
+            data=data,
+            source=f"held-out sentences of {corpus.source}",
+            read=len(rows),
+            skipped={},
+            removed=0,
+            note="",
+            store=None,
+        )
+
+    def sampled(self, count: int, stream: int) -> Corpus:
+        """Draws a corpus with gold trees from the grammar.
+
+        Args:
+            count: sentences.
+            stream: different numbers give different corpora (0 train, 1 validation, 2 test).
+        """
+        return self.truth.draw(count, self.seed * 1000 + stream)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What an embedded corpus is sampled from."""
+        return Truth(self.grammar, **self.lengths)
+
+    def _count_words(self, held_back: bool) -> Counter[str]:
+        """How often each word comes in the training sentences."""
+        counts = self.train.word_counts()
+        if held_back:
+            for tokens in self._valid:
+                counts.subtract(tokens)
+        return counts
+
+    def _counts_by_index(self) -> list[int]:
+        """How often each word of the vocabulary comes, the unknown ones together first."""
+        counts = [self._counts[word] for word in self.vocabulary.to_list()]
+        counts[0] = self._counts.total() - sum(counts[1:])
+        return counts
+
+    def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
+        if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
+            return Vocabulary.from_list(self.truth.grammar.vocabulary)
+        try:
+            return Vocabulary.from_counts(self._counts, min_count, max_size)
+        except UserError as error:
+            raise UserError(f"{self.train.source}: {error}") from error
+
+    def facts(self) -> dict[str, Any]:
+        """`vocab_size`, the `vocabulary` itself, and `shortest`: fewest words of a sentence."""
+        return {
+            "vocab_size": len(self.vocabulary),
+            "vocabulary": self.vocabulary.to_list(),
+            "shortest": self.lengths["min_length"],
+        }
+
+    def sizes(self) -> np.ndarray:
+        """`(sentences,)` tokens of each training sentence."""
+        return self.train.lengths[self._rows]
+
+    def batch(self, indices: Sequence[int]) -> Sentences:
+        """Training sentences as word indices."""
+        return self.encode(self.train.rows(self._rows[list(indices)]))
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
+        """Tokens to word indices, padded."""
+        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+
+    def validation_batches(self) -> list[Sentences]:
+        """Held-out sentences, similar lengths together."""
+        return self.batches(self._valid)
+
+    def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
+        """Any sentences as word indices, similar lengths together."""
+        ordered = sorted(sentences, key=len)
+        starts = range(0, len(ordered), size)
+        return [self.encode(ordered[start : start + size]) for start in starts]
+
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Parses of a few held-out sentences, and the grammar where the model is or has one."""
+        from gfnem.parsing.grammars.listing import write_grammar
+
+        counted = self.batches((self._valid or self.train.tokens)[:200])
+        grammar = write_grammar(module.model, self.vocabulary.to_list(), counted, folder)
+        return [*self._draw_parses(module, folder), *grammar]
+
+    def _draw_parses(self, module: Any, folder: Any) -> list[str]:
+        """A few held-out sentences as `parses.png` and `parses.html`."""
+        from gfnem.parsing.parser import label_names, parse
+        from gfnem.parsing.trees.drawing import forest_png, trees_page
+
+        middling = [tokens for tokens in self._valid if 5 <= len(tokens) <= 10] or self._valid
+        if not middling:
+            return []
+        chosen = middling[:4]
+        try:
+            x = self.encode(chosen)
+            parses, possible = parse(module, x), derivable(module, x)
+        except UserError:  # trained without a sampler, and without exact inference
+            return []
+        names = label_names(module)
+        drawings = []
+        for row, words in enumerate(chosen):
+            if possible[row]:
+                score = f"log p(x, z) = {float(parses.log_joint[row, 0]):.1f} nats"
+                drawings.append((score, parses.trees.to_nltk(row, words, names)))
+        if not drawings:
+            return []
+        written = ["parses.html"]
+        write_atomically(folder / "parses.html", trees_page(drawings))
+        try:
+            forest_png(drawings, folder / "parses.png")
+            written.insert(0, "parses.png")
+        except UserError as error:
+            print(f"no picture of parses beside parses.html: {error}")
+        return written
+
+    def metadata(self) -> dict[str, Any]:
+        """Vocabulary and preprocessing: what it takes to read new text the same way."""
+        # in full, since the run may be used from another folder
+        grammar = absolute(self.grammar) if self.path is None else None
+        return {
+            "kind": "text",
+            "vocabulary": self.vocabulary.to_list(),
+            "counts": self._counts_by_index(),
+            "sentences": len(self._rows),
+            "preprocessing": asdict(self.preprocessing),
+            "grammar": grammar,
+            **self.lengths,
+            "seed": self.seed,
+        }
+
+    def fingerprint(self) -> dict[str, str]:
+        """Hex digests: of the `vocabulary`, of the `training` and of the `held_out` sentences."""
+        digests = {
+            "vocabulary": hashlib.blake2b(digest_size=20),
+            "held_out": hashlib.blake2b(digest_size=20),
+        }
+        digests["vocabulary"].update("\n".join(self.vocabulary.to_list()).encode())
+        for tokens in self._valid:
+            digests["held_out"].update(f"{' '.join(tokens)}\n".encode())
+        fingerprint = {name: digest.hexdigest() for name, digest in digests.items()}
+        return {**fingerprint, "training": self.train.digest(self._rows)}
+
+    def summary(self) -> str:
+        """What was read, and how much of it the vocabulary covers."""
+        unknown = self.vocabulary.unknown_rate(
+            token for tokens in self.train.rows(self._rows[:2000]) for token in tokens
+        )
+        remarks = [] if self.path is not None else self.truth.remarks()
+        remarks = "".join(f"{remark}\n" for remark in remarks)
+        return (
+            f"{self.train.source}: {self.train.summary()}\n{remarks}"
+            f"training on {len(self._rows):,} sentences, validating on {len(self._valid):,}; "
+            f"vocabulary {len(self.vocabulary):,} words ({100 * unknown:.1f} % of tokens unknown)"
+        )

@@ -1,0 +1,246 @@
+"""How text becomes tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from gfnem.errors import UserError
+from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, places
+
+TOKENIZERS = ("word", "space")
+_DIGITS = re.compile(r"\d+")
+# NLTK's tokenizer would take `<unk>` apart; it leaves letters together.
+_STAND_IN = "ᚢᚾᚲ"
+_UNKNOWN = re.compile(re.escape(UNKNOWN), re.IGNORECASE)
+#: what may follow a sentence's last full stop
+_QUOTES = frozenset("'\"")
+_CLOSERS = frozenset("])}>\"'»”’")
+#: pieces remembered; a text's frequent ones come again soon after they have been forgotten
+_REMEMBERED = 200_000
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How text becomes tokens; plain settings that belong in a checkpoint.
+
+    Whatever the settings, a word has one spelling (see `characters.clean`).
+
+    Attributes:
+        tokenizer: `"word"` (NLTK's `NLTKWordTokenizer`, Penn Treebank style) or `"space"` (the
+            text is tokenised already).
+        lower: fold to lower case.
+        digits: write each run of digits as `0`.
+        punctuation: keep tokens without a letter or digit.
+
+    Raises:
+        UserError: for another tokenizer.
+    """
+
+    tokenizer: str = "word"
+    lower: bool = True
+    digits: bool = True
+    punctuation: bool = False
+
+    def __post_init__(self):
+        if self.tokenizer not in TOKENIZERS:
+            raise UserError(f"tokenizer {self.tokenizer!r}: choose one of {', '.join(TOKENIZERS)}")
+
+    def words(self, text: str) -> list[str]:
+        """Cuts one sentence into its words as spelt, punctuation removed unless kept."""
+        words = [clean(word) for _, words in self._cut(text) for word in words]
+        return self.without_punctuation(words)
+
+    def located(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """The words of one sentence, and the `[start, end)` of each in the characters of `text`."""
+        found, offsets, place = [], [], 0
+        for piece, words in self._cut(text):
+            start = text.index(piece, place)
+            place = start + len(piece)
+            spots = places(piece)
+            at = 0
+            for word in words:
+                # the tokenizer turns a double quote into a pair of single ones
+                quote = word in ("``", "''") and clean(piece).startswith('"', at)
+                end = at + (1 if quote else len(word))
+                if kept := self.kept(word):
+                    found.append(kept)
+                    if spots is None:
+                        offsets.append((start, place))
+                    else:
+                        offsets.append((start + spots[at][0], start + spots[end - 1][1]))
+                at = end
+        return found, offsets
+
+    def tokens(self, text: str) -> tuple[list[str], int]:
+        """The tokens of one sentence, and how many of its words were removed as punctuation."""
+        pieces = text.split()
+        if not pieces:
+            return [], 0
+        tokens: list[str] = []
+        removed = 0
+        if self.tokenizer == "space":
+            parts = map(self._middle.__getitem__, pieces)
+        else:
+            last = self._last[pieces[-1]]
+            # two quotes are others where nothing comes before them
+            start = clean(pieces[0])[:2]
+            if last is None or (len(start) != 1 and _QUOTES.issuperset(start)):
+                words = [word for _, words in self._cut(text) for word in words]
+                return self._judged(words)
+            if len(pieces) == 1:
+                return list(last[0]), last[1]
+            parts = [*map(self._middle.__getitem__, pieces[:-1]), last]
+        for part, gone in parts:
+            tokens += part
+            removed += gone
+        return tokens, removed
+
+    def without_punctuation(self, words: Sequence[str]) -> list[str]:
+        """The words with a letter or digit in them, or all if punctuation is kept."""
+        if self.punctuation:
+            return list(words)
+        return [word for word in words if is_word(word)]
+
+    def cut_already(self, words: Iterable[str]) -> tuple[list[str], int]:
+        """The tokens of words that are cut, and how many were removed as punctuation."""
+        return self._judged([spelt for word in words if (spelt := clean(word))])
+
+    def kept(self, word: str, of_tree: bool = False) -> str:
+        """The one spelling of a word that is cut, "" if it goes; a tree has been pruned already."""
+        word = clean(word)
+        return word if of_tree or self.punctuation or is_word(word) else ""
+
+    def normalise(self, words: Iterable[str]) -> list[str]:
+        """Folds case and digits, word by word; `<unk>` has one spelling."""
+        if self.lower:
+            words = (word.lower() for word in words)
+        else:
+            words = (UNKNOWN if word.lower() == UNKNOWN else word for word in words)
+        if self.digits:
+            words = (_DIGITS.sub("0", word) for word in words)
+        return list(words)
+
+    def longer_than(self, text: str, length: int) -> bool:
+        """Whether a text surely has more than `length` tokens, told without tokenising it.
+
+        Both tokenizers cut at white space at least, so each piece gives a token or more.
+        """
+        pieces = text.split()
+        return len(pieces) > length and len(self.without_punctuation(list(map(clean, pieces)))) > (
+            length
+        )
+
+    def _judged(self, words: Sequence[str]) -> tuple[list[str], int]:
+        words = [clean(word) for word in words]
+        kept = self.without_punctuation(words)
+        return self.normalise(kept), len(words) - len(kept)
+
+    def _cut(self, text: str) -> list[tuple[str, list[str]]]:
+        """The pieces between white space, each with the words it is made of."""
+        pieces = [piece for piece in text.split() if clean(piece)]
+        if self.tokenizer == "space":
+            return [(piece, [clean(piece)]) for piece in pieces]
+        words = iter(self._tokenize(" ".join(map(clean, pieces))))
+        cut = []
+        for piece in pieces:
+            # no word reaches over white space, so the words make up the pieces one by one
+            own: list[str] = []
+            left = len(clean(piece))
+            quotes = clean(piece)
+            while left:
+                word = next(words)
+                quote = word in ("``", "''") and quotes[-left] == '"'
+                left -= 1 if quote else len(word)
+                own.append(word)
+            cut.append((piece, own))
+        return cut
+
+    def _tokenize(self, text: str) -> list[str]:
+        if "<" in text:
+            marked, count = _UNKNOWN.subn(_STAND_IN, text)
+            if count:
+                words = self._nltk(marked)
+                return [word.replace(_STAND_IN, UNKNOWN) for word in words]
+        return self._nltk(text)
+
+    @cached_property
+    def _nltk(self) -> Callable[[str], list[str]]:
+        from nltk.tokenize import NLTKWordTokenizer
+
+        return NLTKWordTokenizer().tokenize
+
+    # NLTK's rules look no further than one white space, except for the end of the text (its last
+    # full stop may have closing marks after it) and its beginning. So what a piece becomes depends
+    # on the piece and on whether it is the first or the last, and most pieces of a text have been
+    # seen before.
+
+    @cached_property
+    def _middle(self) -> _Pieces:
+        def cut(piece: str) -> tuple[list[str], int]:
+            if piece.isalpha() and piece.isascii() and not _CONTRACTED.search(piece):
+                return [piece.lower() if self.lower else piece], 0
+            if self.tokenizer == "space":
+                return self.cut_already([piece])
+            return self._judged(self._within(clean(piece), "x ", " x"))
+
+        return _Pieces(cut)
+
+    @cached_property
+    def _last(self) -> _Pieces:
+        """As `_middle`, None if what comes before the last piece must be known to cut the text."""
+
+        def cut(piece: str) -> tuple[list[str], int] | None:
+            word = clean(piece)
+            if _CLOSERS.issuperset(word):
+                return None
+            if not _ENDING.search(word):
+                return self._middle[piece]
+            return self._judged(self._within(word, "x ", ""))
+
+        return _Pieces(cut)
+
+    def _within(self, piece: str, before: str, after: str) -> list[str]:
+        """The words of a piece between a word before it and a word after it."""
+        if simple := _SIMPLE.fullmatch(piece):
+            opening, word, negated, clitic, marks = simple.groups(default="")
+            core = word or negated[:-3]
+            apart = negated[-3:] or clitic
+            stop = marks[:1] == "." and after != ""  # in the middle of a text it stays where it is
+            if not (_CONTRACTED.search(core) or (stop and apart)):
+                words = ["``" if opening == '"' else opening] if opening else []
+                words.append(f"{core}." if stop else core)
+                if apart:
+                    words.append(apart)
+                words += ["''" if mark == '"' else mark for mark in marks[stop:]]
+                return words
+        words = self._tokenize(f"{before}{piece}{after}")
+        return words[bool(before) : len(words) - bool(after)]
+
+
+#: What NLTK's rules do to most pieces can be said without them, which are slow: a word or a number,
+#: perhaps with a bracket or quote before it, with a clitic, and with one or two marks after it.
+_SIMPLE = re.compile(
+    r"""(["(]?)"""
+    r"""(?:([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*|[0-9]+(?:[.,][0-9]+)+)|([A-Za-z]+(?:n't|N'T)(?!')))"""
+    r"""('(?:[sSmMdD]|ll|LL|re|RE|ve|VE))?([,;:?!)".]|[")][,;:?!.]|[,?!.]")?"""
+)
+#: words that NLTK's tokenizer takes apart
+_CONTRACTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGNORECASE)
+#: what the end of the text makes a difference to
+_ENDING = re.compile("[.':,]")
+
+
+class _Pieces(dict):
+    """What the pieces of a text become; the oldest are forgotten when there are too many."""
+
+    def __init__(self, cut: Callable[[str], tuple[list[str], int] | None]):
+        self.cut = cut
+
+    def __missing__(self, piece: str) -> tuple[list[str], int] | None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[piece] = made = self.cut(piece)
+        return made

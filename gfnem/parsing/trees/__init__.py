@@ -1,0 +1,1 @@
+"""Trees as tensors, and as people read and write them."""

@@ -1,0 +1,110 @@
+"""Trained runs, opened for inference: nothing here needs what training needs.
+
+`Inference` is what every trained module offers; `Trained` is a run read back from its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from gfnem.component import build
+from gfnem.esteps import E_STEPS, EStep
+from gfnem.policy import Policy
+from gfnem.posterior import Posterior
+from gfnem.space import LatentSpace
+from gfnem.target import Target
+
+
+class Inference:
+    """What a model and its sampler offer together, in training and after it.
+
+    Attributes:
+        model: the joint `p(x, z)`.
+        space: how a structure is built.
+        policy: the sampler.
+        recipe: the E-step that the run is trained with.
+        metadata: plain data that checkpoints carry (vocabulary, how text was read).
+        m_updates: how often the model has been updated.
+    """
+
+    model: Target
+    space: LatentSpace
+    policy: Policy
+    recipe: EStep
+    metadata: dict[str, Any]
+    m_updates: Any
+
+    def posterior(self, x: Any) -> Posterior:
+        """The sampler's `q(z|x)` for a batch of observations."""
+        self.model.follow(int(self.m_updates))
+        return Posterior(self.model, self.space, self.policy, x)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether a sampler is trained at all (`e_step` may need none)."""
+        return self.recipe.policy
+
+
+class Trained(Inference, nn.Module):
+    """A trained model and its sampler, for inference alone.
+
+    Args:
+        model, space, policy: components, or their `Component.spec()`.
+        e_step: the E-step that the run was trained with (see `gfnem.esteps.E_STEPS`).
+        metadata: plain data that the checkpoint carries.
+        m_updates: how often the model has been updated.
+
+    Raises:
+        UserError: if a component cannot be made.
+    """
+
+    def __init__(
+        self,
+        model: Target | Mapping,
+        space: LatentSpace | Mapping,
+        policy: Policy | Mapping,
+        e_step: str = "gflownet",
+        metadata: dict[str, Any] | None = None,
+        m_updates: int = 0,
+    ):
+        super().__init__()
+        self.model: Target = build(model, Target)
+        self.space: LatentSpace = build(space, LatentSpace)
+        self.policy: Policy = build(policy, Policy)
+        self.policy.serve(self.model)
+        self.recipe, self.metadata, self.m_updates = E_STEPS[e_step], metadata or {}, m_updates
+        self.model.follow(m_updates)
+
+    @classmethod
+    def from_checkpoint(cls, content: Mapping[str, Any]) -> Trained:
+        """The run in a checkpoint (see `gfnem.running.runs.read_checkpoint`), its parameters fixed.
+
+        Raises:
+            UserError: if a component cannot be made.
+            RuntimeError, TypeError, AttributeError, KeyError, ValueError: if weights or arguments
+                do not fit.
+        """
+        arguments, state = content["hyper_parameters"], content["state_dict"]
+        names = ("model", "space", "policy", "e_step", "metadata")
+        run = cls(
+            **{name: arguments[name] for name in names if name in arguments},
+            m_updates=int(state["m_updates"]),
+        )
+        for part in ("model", "policy"):
+            prefix = f"{part}."
+            weights = {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            getattr(run, part).load_state_dict(weights)
+        return run.requires_grad_(False).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters(), torch.empty(0)).device

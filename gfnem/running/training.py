@@ -1,0 +1,407 @@
+"""One training run, from settings to a run folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from gfnem.component import build
+from gfnem.data import DataModule
+from gfnem.em import GFlowNetEM
+from gfnem.errors import Interrupted, UserError, too_large
+from gfnem.esteps import E_STEPS
+from gfnem.files import absolute, write_atomically
+from gfnem.objectives import Objective, ReverseKL, VarGrad
+from gfnem.policy import Policy
+from gfnem.running.devices import check as check_device
+from gfnem.running.processes import (
+    Helpers,
+    own_rank,
+    shape_of_world,
+    started_elsewhere,
+    watch_parent,
+    world_size,
+)
+from gfnem.running.progress import TrainingProgress
+from gfnem.running.run_folder import RunFolder, held
+from gfnem.running.runs import BEST, CHECKPOINT, CONFIG, CURVES, METRICS, read_checkpoint
+from gfnem.running.signals import heeding_signals
+from gfnem.running.tryout import try_out
+from gfnem.schedules import Timing
+from gfnem.space import LatentSpace
+from gfnem.target import GenerativeModel, Target
+
+
+def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
+    """Trains as the settings say and returns the run folder.
+
+    Args:
+        settings: the parsed command line (see `gfnem train --help`), nested plain data.
+        before: called once imports are done and before training starts.
+
+    Raises:
+        UserError: if data or settings are unusable, or the folder already holds a run.
+        Interrupted: if a signal ended it; what was done is saved.
+    """
+    devices, nodes = shape_of_world(settings["devices"], settings["num_nodes"])
+    leads = own_rank() == 0  # the others neither write nor speak
+    folder, checkpoint = _folder(settings, leads)
+    wanted = settings  # as other processes are told
+    if settings.get("shapes") is not None:
+        settings = _with_shapes(settings)
+    before()
+    check_device(settings["accelerator"], devices, settings["precision"])
+    pl.seed_everything(settings["seed"], verbose=False)
+    data, module = assemble(settings)
+    already = _updates_done(checkpoint, module) if checkpoint else 0
+    record = RunFolder(folder, settings["patience"], settings)
+    trainer = _trainer(settings, record, devices, nodes)
+    told = {**wanted, "config": None}
+    finished = bool(already) and already >= module.max_updates
+    if not leads:
+        if not finished:
+            with _helpers(told, devices, nodes):
+                _fit(trainer, module, data, checkpoint, folder)
+        return folder
+    if summary := data.summary():
+        print(summary, flush=True)
+    if module.side is not None:
+        print(module.side.prepare(module.model), flush=True)
+    print(_describe(module), flush=True)
+    # only now, so that unusable data or settings leave no folder behind
+    with held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
+        if not settings.get("resume") and (folder / CONFIG).exists():
+            raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
+        kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
+        write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
+        if settings.get("resume"):
+            print(f"going on after update {already}" if already else "starting again at update 0")
+        if finished:
+            print(f"{folder} has had its {already} updates already; ask for more: --max-updates")
+        else:
+            if not settings.get("resume"):
+                told["out"] = str(folder)
+            with _helpers(told, devices, nodes):
+                _fit(trainer, module, data, checkpoint, folder)
+        _sum_up(module, data, folder, record)
+    return folder
+
+
+def _helpers(settings: dict[str, Any], devices: int, nodes: int) -> AbstractContextManager:
+    """The other processes of this machine, where there are to be some and nobody starts them."""
+    if devices == 1 or started_elsewhere():
+        return nullcontext()
+    return Helpers(settings, devices, nodes)
+
+
+def quietly() -> None:
+    """Silences what Lightning says of itself; its warnings are about choices we made."""
+    for name in ("pytorch_lightning", "lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+
+
+def train_beside() -> None:
+    """What the processes do that `Helpers` starts: the same run, without a word."""
+    settings = json.loads(sys.stdin.read())
+    watch_parent()
+    warnings.filterwarnings("ignore")  # the first process warns
+    code = 0
+    try:
+        train(settings, quietly)
+    except Interrupted as interrupt:
+        code = interrupt.code
+    except UserError as error:
+        code = 2
+        if world_size() == 1:  # else it has happened to all, and the first process says so
+            print(f"gfnem: error: process {own_rank()}: {error}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def _sum_up(module: GFlowNetEM, data: DataModule, folder: Path, record: RunFolder) -> None:
+    """Draws what was learned, and says what is in the folder."""
+    if record.out_of_patience:
+        print(f"stopped: no lower held-out NLL in {record.patience} validations")
+    best = record.best
+    if best is not None and best["update"] < int(module.updates):
+        module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"])
+        print(
+            f"{BEST} is from update {best['update']:.0f} (held-out NLL {best['nll']:.3f}); parse, "
+            "evaluate and generate use it"
+        )
+    files = data.draw(module.eval(), folder)
+    names = (BEST, CHECKPOINT, CONFIG, METRICS, CURVES)
+    written = [name for name in names if (folder / name).exists()]
+    print(f"done: {folder} holds {', '.join([*written, *files])}")
+
+
+def _trainer(settings: dict[str, Any], record: RunFolder, devices: int, nodes: int) -> pl.Trainer:
+    on_cpu = settings["accelerator"] == "cpu" or not torch.cuda.is_available()
+    several = devices * nodes > 1
+    try:
+        return pl.Trainer(
+            accelerator=settings["accelerator"],
+            devices=devices,
+            num_nodes=nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+            precision=settings["precision"],
+            max_epochs=-1,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            # a resumed run must repeat what it would have done
+            deterministic=True if on_cpu else None,
+            logger=_logger(record.folder),
+            callbacks=[record, TrainingProgress()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, RuntimeError, TypeError, ImportError, MisconfigurationException) as error:
+        raise UserError(f"accelerator, devices or precision: {error}") from error
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: GFlowNetEM,
+    data: DataModule,
+    checkpoint: Path | None,
+    folder: Path,
+) -> None:
+    """Trains; a signal to stop saves after the update it comes in, and raises `Interrupted`."""
+    how = f"(go on with: gfnem train --resume {folder})"
+    with heeding_signals(module) as heard:
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as end:  # how Lightning ends on a second signal
+            raise Interrupted(how) from end
+        except MisconfigurationException as error:
+            raise UserError(str(error)) from error
+        except (RuntimeError, MemoryError) as error:
+            if (why := too_large(error)) is not None:
+                raise UserError(
+                    f"out of memory ({why}): try fewer em.samples, a smaller dataset.batch_size, a "
+                    "smaller model or shorter sentences"
+                ) from error
+            if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
+                raise
+            time.sleep(3)  # whoever watches the processes knows which one it was
+            raise UserError("another process of this run has ended; go on with --resume") from error
+    if heard and module.stopping:
+        raise Interrupted(how, 128 + heard[0])
+    if module.stopping:
+        raise Interrupted(how)
+
+
+def _updates_done(checkpoint: Path, module: GFlowNetEM) -> int:
+    """How far a run is; its weights are tried on, for an error in words if they do not fit."""
+    content = read_checkpoint(checkpoint)
+    then = (content["hyper_parameters"].get("metadata") or {}).get("data", {})
+    for name, digest in module.metadata["data"].items():
+        if name in then and then[name] != digest:
+            raise UserError(
+                f"{checkpoint}: the {name.replace('_', ' ')} is not what this run was trained with "
+                "(other data, another --seed, or other dataset settings); a resumed run needs the "
+                "same, or start a new run"
+            )
+    try:
+        module.load_state_dict(content["state_dict"])
+        return int(content["state_dict"]["updates"])
+    except (RuntimeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{checkpoint}: its weights do not fit; have data or settings changed since, or is it "
+            "from an older version?"
+        ) from error
+
+
+def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
+    """Builds data and training module; data tells the model, and both tell space and policy."""
+    data = build_data(settings)
+    facts = data.facts()
+    model: Target = build(settings["model"], Target, **facts)
+    facts = {**facts, **model.facts()}
+    components = (
+        model,
+        build(settings["space"], LatentSpace, **facts),
+        build(settings["policy"], Policy, **facts),
+        build(settings["objective"], Objective),
+        build(settings["timing"], Timing),
+    )
+    em = dict(settings["em"])
+    if settings.get("e_step") is not None:
+        em["e_step"] = settings["e_step"]
+    try:
+        module = GFlowNetEM(
+            *components,
+            **{name: value for name, value in em.items() if value is not None},
+            max_updates=settings["max_updates"],
+            max_m_updates=settings["max_m_updates"],
+            metadata={**data.metadata(), "data": data.fingerprint()},
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"em: {error}") from error
+    _check(module)
+    first = data.batch(range(min(4, len(data.sizes()))))
+    try_out(module.model, module.space, module.policy if module.has_policy else None, first)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if module.has_policy:
+            _check_policy(module, data)
+        elif module.e_step == "exact" and module.model.log_marginal(data.batch([0])) is None:
+            raise UserError(
+                f"em: e_step exact: {type(module.model).__name__} gives no exact log marginal here"
+            )
+    return data, module
+
+
+def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+
+    By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+    """
+    side = settings["em"].get("side")
+    if side is None:
+        half = max(1, settings["max_updates"] // 2)
+        weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
+        weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
+        side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
+    side = {**side, "init_args": {**(side.get("init_args") or {}), "treebank": settings["shapes"]}}
+    return {**settings, "em": {**settings["em"], "side": side}}
+
+
+def build_data(settings: dict[str, Any]) -> DataModule:
+    """Reads the data of a run; `data`, `valid` and `seed` of the run are the dataset's too.
+
+    Raises:
+        UserError: if the data is unusable.
+    """
+    dataset = settings["dataset"]
+    arguments = dict(dataset.get("init_args") or {})
+    for flag, name in (("data", "path"), ("valid", "valid")):
+        if settings.get(flag) is not None:
+            arguments[name] = settings[flag]
+    return build({**dataset, "init_args": arguments}, DataModule, seed=settings.get("seed"))
+
+
+def _check(module: GFlowNetEM) -> None:
+    """Finds settings that contradict each other now rather than in the first update."""
+    model, name = type(module.model), type(module.model).__name__
+    _check_e_step(module)
+    if not module.has_policy:
+        return
+    objective = type(module.objective).__name__
+    if module.samples < 2 and isinstance(module.objective, (VarGrad, ReverseKL)):
+        raise UserError(f"em: samples 1: {objective} compares samples of one x; use 2 or more")
+    if module.objective.forward_looking and model.partial_log_joint is Target.partial_log_joint:
+        raise UserError(f"objective: {name} offers no partial log joint to look forward with")
+    if module.sleep and not _can_sample(model):
+        raise UserError(f"em: sleep {module.sleep}: {name} cannot sample, so it cannot dream")
+
+
+def _check_e_step(module: GFlowNetEM) -> None:
+    """Whether the model and the space offer what `em.e_step` asks of them."""
+    model, name = type(module.model), type(module.model).__name__
+    lacks = {
+        "exact": ("exact log marginal", model.log_marginal is Target.log_marginal),
+        "exact-sampling": (
+            "exact posterior samples",
+            model.sample_posterior is Target.sample_posterior,
+        ),
+        "mcmc": (f"local moves in {type(module.space).__name__}", module.space.moves() is None),
+        "wake-sleep": ("samples to dream of", not _can_sample(model)),
+    }
+    what, missing = lacks.get(module.e_step, ("", False))
+    if missing:
+        others = [e for e in E_STEPS if not lacks.get(e, ("", False))[1]]
+        raise UserError(
+            f"em: e_step {module.e_step}: {name} has no {what}; it can be trained with "
+            f"{', '.join(others)}"
+        )
+
+
+def _can_sample(model: type[Target]) -> bool:
+    return getattr(model, "sample", GenerativeModel.sample) is not GenerativeModel.sample
+
+
+def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
+    """Tries on one observation whether the policy gives what the objective needs."""
+    objective, policy = module.objective, module.policy
+    if not (objective.needs_flow or objective.needs_log_z):
+        return
+    x = data.batch([0])
+    context = policy.encode(x, module.model)
+    trajectories = policy.sample(context, x, module.space, 1)
+    scores = policy.score(context, module.space, trajectories, flows=objective.needs_flow)
+    for needed, value, what in (
+        (objective.needs_flow, scores.log_flow, "flows of states"),
+        (objective.needs_log_z, scores.log_z, "log Z(x)"),
+    ):
+        if needed and value is None:
+            names = f"{type(objective).__name__} needs {what}, which {type(policy).__name__}"
+            raise UserError(f"objective: {names} does not offer")
+
+
+def _folder(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
+    """The run folder, and the checkpoint to start from if it is resumed and has one."""
+    if settings.get("resume"):
+        if settings.get("out") and leads:
+            raise UserError("--out makes a new run and --resume goes on with one: give either")
+        folder = Path(settings["resume"])
+        checkpoint = folder / CHECKPOINT
+        return folder, checkpoint if checkpoint.exists() else None
+    if settings.get("out"):
+        folder = Path(settings["out"])
+        if leads and (folder / CONFIG).exists():
+            raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
+    else:
+        numbers = (Path("runs") / str(number) for number in range(1, 10**6))
+        folder = next(path for path in numbers if not path.exists())
+    return folder, None
+
+
+def _logger(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+def _describe(module: GFlowNetEM) -> str:
+    def size(part: torch.nn.Module) -> str:
+        return f"{sum(p.numel() for p in part.parameters()):,} parameters"
+
+    text = f"model {type(module.model).__name__} ({size(module.model)})"
+    if module.has_policy:
+        text += f", policy {type(module.policy).__name__} ({size(module.policy)})"
+    return text
+
+
+#: settings that may name a file, or a folder or file: a run can be resumed from another folder
+_FILES = ("grammar", "prior", "source")
+_PLACES = ("cache", "data", "path", "shapes", "treebank", "valid")
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """Settings as plain data; paths that exist are made absolute."""
+    if isinstance(value, dict):
+        return {key: _plain(entry, key) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, str) and name in (*_FILES, *_PLACES):
+        return absolute(value, folders=name in _PLACES)
+    return value

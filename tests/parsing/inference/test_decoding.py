@@ -1,0 +1,55 @@
+import pytest
+import torch
+from brute import all_trees, keys, random_tables
+
+from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.inference.inside import inside, span_marginals
+from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_choices import sample_trees
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 7])
+def test_best_tree_of_all(length):
+    scores = torch.randn(1, 8, 9, generator=torch.Generator().manual_seed(length))
+    trees = all_trees(length, 1)
+    sums = scores[0][trees.left[0], trees.right[0]].sum(-1)
+    # Padded to eight words, beside a sentence that fills the width.
+    best = max_span_tree(scores.expand(2, -1, -1), torch.tensor([length, 8]))
+    assert keys(best) == [keys(trees)[int(sums.argmax())]]
+    assert not best.split[0, :, length - 1 :].any()
+
+
+def test_labels_are_read_at_the_chosen_spans():
+    scores = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(3 * 6 * 7).view(3, 6, 7)
+    lengths = torch.tensor([6, 1, 4])
+    best = max_span_tree(scores, lengths, labels)
+    row = torch.arange(3)[:, None, None]
+    expected = labels[row, best.left, best.right] * best.mask()
+    assert torch.equal(best.label, expected)
+    plain = max_span_tree(scores, lengths)
+    assert torch.equal(best.split, plain.split) and not plain.label.any()
+
+
+def test_counts_weigh_every_tree():
+    trees = all_trees(4, 2)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(1, trees.samples, generator=generator)
+    counts, labelled = span_counts(trees, weights), span_counts(trees, weights, labels=2)
+    expected = torch.zeros(4, 5, 2)
+    for sample in range(trees.samples):
+        for left, right, label in trees.spans(0, sample):
+            expected[left, right, label] += weights[0, sample]
+    torch.testing.assert_close(labelled[0], expected)
+    torch.testing.assert_close(counts, labelled.sum(-1))
+
+
+def test_frequencies_of_samples_approach_exact_posteriors():
+    lengths = (5, 1, 6)
+    potentials = RulePotentials.from_tables(*random_tables(3, 3, lengths))
+    generator = torch.Generator().manual_seed(0)
+    trees, _ = sample_trees(potentials, inside(potentials), 4000, generator=generator)
+    exact = span_marginals(potentials).float()
+    counts = span_counts(trees, labels=3)
+    assert (counts - exact).abs().max() < 0.04  # four standard errors of a fair coin
+    assert counts.sum((1, 2, 3)).tolist() == pytest.approx([4, 0, 5], rel=1e-4)
