@@ -45,7 +45,7 @@ from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
 
 GFLOWNET = {
     "policy": GuidedPolicy,
-    "objective": lambda: VarGrad(root=True),
+    "objective": lambda: VarGrad(pseudo_huber=True),
     "em": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
 }
 LEARNED = {"prior": "autoregressive"}
@@ -130,7 +130,7 @@ def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[st
         model,
         space,
         policy,
-        VarGrad(root=True),
+        VarGrad(pseudo_huber=True),
         samples=settings["samples"],
         policy_lr=rate(fitted),
         clip=CLIP,

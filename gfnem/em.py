@@ -263,7 +263,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         self._observations = len(x)
         if self._trainer is not None:
             leave_gradients_alone(self.trainer)
-        self.model.follow(int(self.m_updates))
+        self.model.on_step(int(self.m_updates))
         with self.model.unchanged():
             if self.e_step == "exact":
                 self._exact_step(x)
@@ -477,7 +477,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
         # the same draws for a batch, whichever process it comes to
         torch.manual_seed(batch_idx * world_size() + own_rank())
-        self.model.follow(int(self.m_updates))
+        self.model.on_step(int(self.m_updates))
         figures = {"units": self.model.units(x)}
         exact, likely = self.model.log_marginal(x), self.model.normalised()
         log_p = exact if likely is self.model else likely.log_marginal(x)

@@ -66,7 +66,7 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
         actions, undos, masks = ([pick(t) for t in ts] for ts in (actions, undos, masks))
         final = pick(final)
         actions.append(action)
-        undos.append(space.undo_of(states[-1], action))
+        undos.append(space.backward_action(states[-1], action))
         masks.append(~final)
         states.append(where(final, states[-1], space.step(states[-1], action)))
 

@@ -156,18 +156,18 @@ class VarGrad(Objective):
     """Log-variance over the samples of each `x`.
 
     Args:
-        root: takes `sqrt(1 + variance) - 1` of each `x` instead, which has the same minimum. Far
-            from it this grows like the standard deviation, so that the few `x` that the sampler
-            understands least do not drown all others (nor the sleep phase).
+        pseudo_huber: takes `sqrt(1 + variance) - 1` of each `x` instead, which has the same
+            minimum. Far from it this grows like the standard deviation, so that the few `x` that
+            the sampler understands least do not drown all others (nor the sleep phase).
     """
 
-    def __init__(self, root: bool = False):
-        self.root = root
+    def __init__(self, pseudo_huber: bool = False):
+        self.pseudo_huber = pseudo_huber
 
     def __call__(self, scores, log_reward, log_partial=None):
         """See `vargrad`."""
         variance = vargrad(scores.log_pf, scores.log_pb, log_reward)
-        return (1 + variance).sqrt() - 1 if self.root else variance
+        return (1 + variance).sqrt() - 1 if self.pseudo_huber else variance
 
 
 class BalancedVarGrad(VarGrad):

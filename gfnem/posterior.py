@@ -49,7 +49,7 @@ class Posterior:
         Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
         from `paths` trajectories drawn backwards from `z`, a lower bound in expectation.
         """
-        rounds = 1 if self.space.one_path else paths
+        rounds = 1 if self.space.unique_trajectory else paths
         estimates = []
         for _ in range(rounds):
             trajectories = self.policy.retrace(self.context, self.x, self.space, z)

@@ -111,7 +111,7 @@ def back_and_forth(
     while (moving := (undone < steps) & ~space.is_initial(state)).any():
         allowed = space.backward_mask(state)
         undo, log_pb = draw(_backward(output, allowed), allowed)
-        redo = space.redo_of(state, undo)
+        redo = space.forward_action(state, undo)
         state = where(moving, space.unstep(state, undo), state)
         output = policy(context, state)
         log_pf = _log_probability_of(redo, output.forward, space.forward_mask(state))
@@ -121,7 +121,7 @@ def back_and_forth(
     redone = torch.zeros_like(steps)
     while (moving := ~space.is_final(state)).any():
         action, log_pf = draw(output.forward, space.forward_mask(state))
-        undo = space.undo_of(state, action)
+        undo = space.backward_action(state, action)
         state = where(moving, space.step(state, action), state)
         output = policy(context, state)
         allowed = space.backward_mask(state)

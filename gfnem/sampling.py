@@ -86,7 +86,7 @@ def rollout(
         output = policy(context, state)
         action, log_drawn = draw(output.forward, space.forward_mask(state), exploration)
         log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
-        undos.append(space.undo_of(state, action))
+        undos.append(space.backward_action(state, action))
         state = where(final, state, space.step(state, action))
         states.append(state)
         actions.append(action)
@@ -106,11 +106,11 @@ def backward_rollout(
     log_behaviour = 0.0
     while not (initial := space.is_initial(state)).all():
         allowed = space.backward_mask(state)
-        backward = None if space.one_path else policy(context, state).backward
+        backward = None if space.unique_trajectory else policy(context, state).backward
         backward = torch.zeros_like(allowed, dtype=torch.float) if backward is None else backward
         undo, log_drawn = draw(backward, allowed)
         log_behaviour = log_behaviour + log_drawn.masked_fill(initial, 0.0)
-        actions.append(space.redo_of(state, undo))
+        actions.append(space.forward_action(state, undo))
         state = where(initial, state, space.unstep(state, undo))
         states.append(state)
         undos.append(undo)

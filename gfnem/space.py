@@ -24,7 +24,7 @@ class LatentSpace(Component, ABC):
     """
 
     #: whether every structure is reached by exactly one trajectory (then `log_pb` is 0)
-    one_path: bool = False
+    unique_trajectory: bool = False
 
     @abstractmethod
     def initial_state(self, x: Any, samples: int) -> Any:
@@ -63,17 +63,17 @@ class LatentSpace(Component, ABC):
         """The parent reached by a permitted backward `action`; a new state."""
 
     @abstractmethod
-    def undo_of(self, state: Any, action: Tensor) -> Tensor:
+    def backward_action(self, state: Any, action: Tensor) -> Tensor:
         """The backward action that, in the child, undoes forward `action` taken in `state`."""
 
     @abstractmethod
-    def redo_of(self, state: Any, action: Tensor) -> Tensor:
+    def forward_action(self, state: Any, action: Tensor) -> Tensor:
         """The forward action that, in the parent, redoes backward `action` taken in `state`."""
 
     def states(self, x: Any, z: Any) -> list[Any]:
         """The `steps + 1` states on the only way to each latent (shorter ways stay at their end).
 
-        Needed where `one_path` holds and a policy samples without visiting states.
+        Needed where `unique_trajectory` holds and a policy samples without visiting states.
         """
         raise NotImplementedError(f"{type(self).__name__} does not list the states to a latent")
 

@@ -96,7 +96,7 @@ class Target(Component, nn.Module, ABC):
         """
         yield
 
-    def follow(self, m_updates: int) -> None:
+    def on_step(self, m_updates: int) -> None:
         """Told before each update how many M-updates there have been.
 
         For targets that change as training goes on (an annealed term); most do not care.

@@ -40,7 +40,7 @@ def e_train(policy, space, model, x, objective, updates) -> None:
     alone = 80 if isinstance(objective, TrajectoryBalance) else 0
     for update in range(alone + updates):
         context = policy.encode(x, model)
-        explore = Exploration(epsilon=0.05 if space.one_path else 0.5)
+        explore = Exploration(epsilon=0.05 if space.unique_trajectory else 0.5)
         drawn = policy.sample(context, x, space, 32, explore)
         scores = policy.score(context, space, drawn, flows=objective.uses_flow)
         loss = objective(scores, model.log_joint(x, drawn.latent).detach()).mean()

@@ -80,7 +80,7 @@ class Sum:
 class Sums(LatentSpace):
     """Writes `x` as an ordered sum of ones and twos: trajectories of different lengths."""
 
-    one_path = True
+    unique_trajectory = True
 
     def initial_state(self, x, samples):
         self.x = x[:, None]
@@ -114,10 +114,10 @@ class Sums(LatentSpace):
     def unstep(self, state, action):
         return Sum(state.parts.scatter(2, (self._last(state) - 1).clamp(min=0), 0))
 
-    def undo_of(self, state, action):
+    def backward_action(self, state, action):
         return torch.zeros_like(action)
 
-    def redo_of(self, state, action):
+    def forward_action(self, state, action):
         last = state.parts.gather(2, (self._last(state) - 1).clamp(min=0)).squeeze(2)
         return (last - 1).clamp(min=0)
 

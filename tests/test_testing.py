@@ -63,7 +63,7 @@ class TestBitModel(TargetTestCase):
 
 
 class WipesTheWrongPlace(BitSpace):
-    def undo_of(self, state, action):
+    def backward_action(self, state, action):
         return (action // 2 + 1) % state.value.shape[2]
 
 
@@ -84,11 +84,11 @@ class WritesInPlace(BitSpace):
 
 
 class ClaimsOnePath(BitSpace):
-    one_path = True
+    unique_trajectory = True
 
     def __init__(self):
         super().__init__()
-        self.one_path = True
+        self.unique_trajectory = True
 
 
 class ForgetsABit(BitSpace):

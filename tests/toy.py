@@ -41,7 +41,7 @@ class BitSpace(LatentSpace):
 
     def __init__(self, sizes=SIZES, ordered: bool = False):
         self.sizes = torch.tensor(sizes)
-        self.ordered = self.one_path = ordered  # ordered: from left to right only
+        self.ordered = self.unique_trajectory = ordered  # ordered: from left to right only
 
     def initial_state(self, x, samples):
         size = self.sizes.to(x.device)[x][:, None].expand(-1, samples)
@@ -84,10 +84,10 @@ class BitSpace(LatentSpace):
     def moves(self):
         return BitFlips(self.sizes)
 
-    def undo_of(self, state, action):
+    def backward_action(self, state, action):
         return action // 2
 
-    def redo_of(self, state, action):
+    def forward_action(self, state, action):
         bit = state.value.gather(2, action[..., None])[..., 0]
         return 2 * action + bit.clamp(min=0)
 

@@ -40,7 +40,7 @@ def log_weights(
     Where a grid has one trajectory, grids drawn more than once for an image are decoded once: the
     draws of a good sampler repeat each other, and the decoder is the dearer network.
     """
-    if not space.one_path:
+    if not space.unique_trajectory:
         return Posterior(model, space, policy, x).log_weights(samples)[1]
     drawn = policy.sample(policy.encode(x, model), x, space, samples)
     cells, codes = drawn.latent.shape[2], model.codes

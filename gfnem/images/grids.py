@@ -67,7 +67,7 @@ class RasterGrid(_Grid):
         codes: entries of the dictionary.
     """
 
-    one_path = True
+    unique_trajectory = True
 
     def forward_mask(self, state: GridState) -> Tensor:
         """Every code, until the grid is full."""
@@ -87,11 +87,11 @@ class RasterGrid(_Grid):
         cell = (self._filled(state) - 1).clamp(min=0)
         return GridState(state.codes.scatter(2, cell, EMPTY))
 
-    def undo_of(self, state: GridState, action: Tensor) -> Tensor:
+    def backward_action(self, state: GridState, action: Tensor) -> Tensor:
         """Always action 0."""
         return torch.zeros_like(action)
 
-    def redo_of(self, state: GridState, action: Tensor) -> Tensor:
+    def forward_action(self, state: GridState, action: Tensor) -> Tensor:
         """The code of the last filled cell."""
         cell = (self._filled(state) - 1).clamp(min=0)
         return state.codes.gather(2, cell).squeeze(2).clamp(min=0)
@@ -129,11 +129,11 @@ class AnyOrderGrid(_Grid):
         """Empties cell `action`."""
         return GridState(state.codes.scatter(2, action[:, :, None], EMPTY))
 
-    def undo_of(self, state: GridState, action: Tensor) -> Tensor:
+    def backward_action(self, state: GridState, action: Tensor) -> Tensor:
         """The cell that was written."""
         return action // self.codes
 
-    def redo_of(self, state: GridState, action: Tensor) -> Tensor:
+    def forward_action(self, state: GridState, action: Tensor) -> Tensor:
         """Writing again what the cell holds."""
         held = state.codes.gather(2, action[:, :, None]).squeeze(2).clamp(min=0)
         return action * self.codes + held

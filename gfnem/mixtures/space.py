@@ -44,7 +44,7 @@ class PetalSpace(LatentSpace):
         if order not in ("cluster_first", "either"):
             raise ValueError(f"order is cluster_first or either, not {order!r}")
         self.clusters, self.petals, self.order = clusters, petals, order
-        self.one_path = order == "cluster_first"
+        self.unique_trajectory = order == "cluster_first"
 
     def initial_state(self, x: Tensor, samples: int) -> PetalState:
         """Nothing chosen."""
@@ -70,7 +70,7 @@ class PetalSpace(LatentSpace):
     def forward_mask(self, state: PetalState) -> Tensor:
         """`(batch, samples, clusters + petals)`: values of what is open."""
         cluster, petal = state.cluster < 0, state.petal < 0
-        if self.one_path:
+        if self.unique_trajectory:
             petal = petal & ~cluster
         return torch.cat(
             [
@@ -83,7 +83,7 @@ class PetalSpace(LatentSpace):
     def backward_mask(self, state: PetalState) -> Tensor:
         """`(batch, samples, 2)`: what can be reopened."""
         cluster, petal = state.cluster >= 0, state.petal >= 0
-        if self.one_path:
+        if self.unique_trajectory:
             cluster = cluster & ~petal
         return torch.stack([cluster, petal], -1)
 
@@ -101,11 +101,11 @@ class PetalSpace(LatentSpace):
             torch.where(action == 0, -1, state.cluster), torch.where(action == 1, -1, state.petal)
         )
 
-    def undo_of(self, state: PetalState, action: Tensor) -> Tensor:
+    def backward_action(self, state: PetalState, action: Tensor) -> Tensor:
         """0 for a super-cluster, 1 for a petal."""
         return (action >= self.clusters).long()
 
-    def redo_of(self, state: PetalState, action: Tensor) -> Tensor:
+    def forward_action(self, state: PetalState, action: Tensor) -> Tensor:
         """The value that is about to be reopened."""
         redo = torch.where(action == 0, state.cluster, state.petal + self.clusters)
         return redo.clamp(min=0)  # of an open choice there is nothing to redo

@@ -40,7 +40,7 @@ class Inference:
 
     def posterior(self, x: Any) -> Posterior:
         """The sampler's `q(z|x)` for a batch of observations."""
-        self.model.follow(int(self.m_updates))
+        self.model.on_step(int(self.m_updates))
         return Posterior(self.model, self.space, self.policy, x)
 
     @property
@@ -77,7 +77,7 @@ class Trained(Inference, nn.Module):
         self.policy: Policy = build(policy, Policy)
         self.policy.serve(self.model)
         self.recipe, self.metadata, self.m_updates = E_STEPS[e_step], metadata or {}, m_updates
-        self.model.follow(m_updates)
+        self.model.on_step(m_updates)
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any]) -> Trained:

@@ -74,7 +74,7 @@ class LatentSpaceTestCase(Rows):
         assert (space.backward_mask(every).any(-1) == ~space.is_initial(every)).all()
 
     def test_undoing_undoes_every_step(self):
-        """`unstep` with `undo_of` leads back from every child, and `redo_of` forth again."""
+        """`backward_action` leads back from every child, and `forward_action` forth again."""
         space, _, found = self._space()
         state = concatenate(found.trajectories.states)
         before = [tensor.clone() for tensor in tensors_of(state)]
@@ -83,21 +83,21 @@ class LatentSpaceTestCase(Rows):
             taken = allowed[..., index]
             action = torch.full(taken.shape, index, device=taken.device)
             child = space.step(state, action)
-            undo = space.undo_of(state, action)
+            undo = space.backward_action(state, action)
             permitted = space.backward_mask(child)
-            self._in_range(undo, permitted, "undo_of")
+            self._in_range(undo, permitted, "backward_action")
             if not taken.any():
                 continue
             permitted = permitted.gather(-1, undo[..., None])[..., 0]
             assert permitted[taken].all(), f"action {index} cannot be undone"
             back = space.unstep(child, undo)
             assert self.same_state(back, state)[taken].all(), f"action {index} is undone wrongly"
-            assert (space.redo_of(child, undo) == action)[taken].all()
+            assert (space.forward_action(child, undo) == action)[taken].all()
         for old, tensor in zip(before, tensors_of(state), strict=True):
             assert torch.equal(old, tensor), "step changed the state it was given"
 
     def test_redoing_redoes_every_undoing(self):
-        """`step` with `redo_of` leads forth from every parent, and every parent is reachable."""
+        """`forward_action` leads forth from every parent, and every parent is reachable."""
         space, x, found = self._space()
         state = concatenate(found.trajectories.states)
         shape = space.is_final(state).shape
@@ -113,16 +113,16 @@ class LatentSpaceTestCase(Rows):
             taken = allowed[..., index]
             undo = torch.full(taken.shape, index, device=taken.device)
             parent = space.unstep(state, undo)
-            action = space.redo_of(state, undo)
+            action = space.forward_action(state, undo)
             permitted = space.forward_mask(parent)
-            self._in_range(action, permitted, "redo_of")
+            self._in_range(action, permitted, "forward_action")
             if not taken.any():
                 continue
             permitted = permitted.gather(-1, action[..., None])[..., 0]
             assert permitted[taken].all(), f"undoing {index} cannot be redone"
             forth = space.step(parent, action)
             assert self.same_state(forth, state)[taken].all(), f"undoing {index} is redone wrongly"
-            assert (space.undo_of(parent, action) == undo)[taken].all()
+            assert (space.backward_action(parent, action) == undo)[taken].all()
             keys = keys_of(parent, shape)
             for row, sample in taken.nonzero().tolist():
                 assert keys[row][sample] in reachable[row], "a parent cannot be reached forwards"
@@ -157,8 +157,10 @@ class LatentSpaceTestCase(Rows):
             assert trajectories is None or sum(valid) == trajectories, (
                 f"row {row} has {sum(valid)} trajectories, not {trajectories}"
             )
-            if space.one_path:
-                assert max(ways.values()) == 1, "one_path, but a structure has several trajectories"
+            if space.unique_trajectory:
+                assert max(ways.values()) == 1, (
+                    "unique_trajectory, but a structure has several trajectories"
+                )
             alone = enumerate_trajectories(space, self.take(x, row))
             assert int(alone.valid.sum()) == sum(valid), (
                 "padding changes the number of trajectories"
@@ -173,8 +175,8 @@ class LatentSpaceTestCase(Rows):
                 z, states = found.trajectories.latent, found.trajectories.states
                 state = concatenate(states)
                 for mask, step, back in (
-                    (space.forward_mask(state), space.step, space.undo_of),
-                    (space.backward_mask(state), space.unstep, space.redo_of),
+                    (space.forward_mask(state), space.step, space.backward_action),
+                    (space.backward_mask(state), space.unstep, space.forward_action),
                 ):
                     action = mask.int().argmax(-1)
                     step(state, action), back(state, action)
@@ -316,10 +318,10 @@ class LatentSpaceTestCase(Rows):
         log_pf, log_pb = self._score(policy, context, space, traced)
         if traced.log_behaviour is not None:
             close(traced.log_behaviour, log_pb, self.tolerance, "log_behaviour of retrace")
-        if space.one_path:
+        if space.unique_trajectory:
             close(log_pb, torch.zeros_like(log_pb), self.tolerance, "log_pb of the only path")
         if traced.actions is None or paths.actions.shape[2] == 0:
-            if space.one_path:
+            if space.unique_trajectory:
                 known, _ = self._score(policy, context, space, paths)
                 close(log_pf, known, self.tolerance, "log_pf of retraced trajectories")
             return

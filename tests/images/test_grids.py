@@ -76,7 +76,7 @@ def test_raster_order_fills_rows_from_the_left():
     for code in (3, 0, 4):
         state = space.step(state, torch.tensor([[code]]))
     assert state.codes.tolist() == [[[3, 0, 4, EMPTY]]]
-    assert space.redo_of(state, torch.tensor([[0]])).item() == 4
+    assert space.forward_action(state, torch.tensor([[0]])).item() == 4
     assert space.unstep(state, torch.tensor([[0]])).codes.tolist() == [[[3, 0, EMPTY, EMPTY]]]
 
 

@@ -117,7 +117,7 @@ def test_the_balance_reaches_guess_and_trust():
     context = policy.encode(x, model)
     drawn = policy.sample(context, x, space, 5)
     scores = policy.score(context, space, drawn)
-    VarGrad(root=True)(scores, model.log_joint(x, drawn.latent).detach()).sum().backward()
+    VarGrad(pseudo_huber=True)(scores, model.log_joint(x, drawn.latent).detach()).sum().backward()
     for parameter in (policy.guess.weight, policy.log_trust, policy.network.head):
         assert parameter.grad.abs().sum() > 0
 

@@ -65,16 +65,16 @@ class ShapedGrammar(Target):
         self._arguments["prior"] = self.prior  # a checkpoint must not need the file
         self.temperature = temperature
         self.unit = self.grammar.unit
-        self.follow(0)
+        self.on_step(0)
 
     def __getattr__(self, name: str) -> Any:
         # offered only where the grammar offers it
         return getattr(self.grammar, name) if name in _DELEGATED else super().__getattr__(name)
 
-    def follow(self, m_updates: int) -> None:
+    def on_step(self, m_updates: int) -> None:
         """Sets `T` for so many M-updates."""
         self._temperature = value_at(self.temperature, m_updates)
-        self.grammar.follow(m_updates)
+        self.grammar.on_step(m_updates)
 
     def unchanged(self) -> AbstractContextManager[None]:
         """The grammar may keep what it computes."""

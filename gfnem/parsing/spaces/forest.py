@@ -77,7 +77,7 @@ class ForestSpace(LatentSpace):
         nonterminals: how many labels there are (`N`).
     """
 
-    one_path = False
+    unique_trajectory = False
 
     def __init__(self, nonterminals: Fact = None):
         self.nonterminals = nonterminals
@@ -153,11 +153,11 @@ class ForestSpace(LatentSpace):
         """Rotations and relabelings."""
         return TreeMoves(self.nonterminals)
 
-    def undo_of(self, state: ForestState, action: Tensor) -> Tensor:
+    def backward_action(self, state: ForestState, action: Tensor) -> Tensor:
         """The gap that was closed."""
         return action // self.nonterminals
 
-    def redo_of(self, state: ForestState, action: Tensor) -> Tensor:
+    def forward_action(self, state: ForestState, action: Tensor) -> Tensor:
         """The gap and the label its node had."""
         label = state.label.gather(2, action.unsqueeze(2)).squeeze(2).clamp(min=0)
         return action * self.nonterminals + label

@@ -67,7 +67,7 @@ class ShiftReduceSpace(LatentSpace):
         nonterminals: labels of the model's trees, of which there can be but one.
     """
 
-    one_path = True
+    unique_trajectory = True
 
     def __init__(self, nonterminals: Count | None = None):
         if nonterminals not in (None, 1):
@@ -132,11 +132,11 @@ class ShiftReduceSpace(LatentSpace):
             state.lengths,
         )
 
-    def undo_of(self, state: ShiftReduceState, action: Tensor) -> Tensor:
+    def backward_action(self, state: ShiftReduceState, action: Tensor) -> Tensor:
         """The only way back."""
         return torch.zeros_like(action)
 
-    def redo_of(self, state: ShiftReduceState, action: Tensor) -> Tensor:
+    def forward_action(self, state: ShiftReduceState, action: Tensor) -> Tensor:
         """An item of one word was shifted, others reduced."""
         return (state.read - state.focus()[0] > 1).long()
 

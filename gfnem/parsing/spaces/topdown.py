@@ -49,7 +49,7 @@ class TopDownSpace(LatentSpace):
         nonterminals: how many labels there are (`N`).
     """
 
-    one_path = True
+    unique_trajectory = True
 
     def __init__(self, nonterminals: Fact = None):
         self.nonterminals = nonterminals
@@ -191,11 +191,11 @@ class TopDownSpace(LatentSpace):
         """Rotations and relabelings."""
         return TreeMoves(self.nonterminals)
 
-    def undo_of(self, state: TopDownState, action: Tensor) -> Tensor:
+    def backward_action(self, state: TopDownState, action: Tensor) -> Tensor:
         """The only way back."""
         return torch.zeros_like(action)
 
-    def redo_of(self, state: TopDownState, action: Tensor) -> Tensor:
+    def forward_action(self, state: TopDownState, action: Tensor) -> Tensor:
         """Reads the last expansion off the state."""
         labels = self.nonterminals
         last = state.left.shape[2] - 1

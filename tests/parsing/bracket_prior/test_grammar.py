@@ -63,7 +63,7 @@ def test_the_joint_by_hand_and_as_the_temperature_rises():
     model = shaped(temperature=Anneal(1.0, 100.0, 10, "exponential"))
     trees = all_trees(4, LABELS)
     for m_updates, temperature in ((0, 1.0), (5, 10.0), (10, 100.0), (1000, 100.0)):
-        model.follow(m_updates)
+        model.on_step(m_updates)
         with torch.no_grad():
             expected = model.grammar.log_joint(X, trees) - model.prior(trees) / temperature
             torch.testing.assert_close(model.log_joint(X, trees), expected)

@@ -31,12 +31,12 @@ def test_the_sampler_becomes_the_posterior(space, objective, prior):
     torch.manual_seed(0)
     model = SharpPCFG(WORDS, LABELS, 3, dim=16)
     # bottom-up, a sentence of five words has 5,376 trajectories: four are enough
-    x = Sentences.from_lists(SENTENCES if space.one_path else SENTENCES[:3])
-    policy_class = TopDownPolicy if space.one_path else ForestPolicy
+    x = Sentences.from_lists(SENTENCES if space.unique_trajectory else SENTENCES[:3])
+    policy_class = TopDownPolicy if space.unique_trajectory else ForestPolicy
     policy = policy_class(WORDS, LABELS, dim=32, use_prior=prior).eval()  # no dropout
     before = compare(policy, space, model, x, 1)["distance"]
     # without the grammar's help it takes longer
-    updates = 500 if prior else 1200 if space.one_path else 800
+    updates = 500 if prior else 1200 if space.unique_trajectory else 800
     e_train(policy, space, model, x, objective, updates)
     # what the objective takes log Z(x) to be: the mean log weight, or what was learned
     name = "learned_log_z" if isinstance(objective, TrajectoryBalance) else "vargrad_log_z"

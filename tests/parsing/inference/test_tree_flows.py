@@ -42,7 +42,7 @@ def test_partial_log_joint_is_that_of_the_rules_used(space):
             assert (partial[:, :, 0] == 0).all()
             rules = tree_log_joint(grammar.potentials(one), found.latent)
             gains = partial.diff(dim=2)
-            if not space.one_path:  # the root's label comes with the last merge
+            if not space.unique_trajectory:  # the root's label comes with the last merge
                 gains = torch.cat([gains, rules[:, :, :1]], 2)
                 gains[:, :, -2] -= rules[:, :, 0]
             assert torch.allclose(gains.sort(2).values, rules.sort(2).values, atol=1e-5)
@@ -143,7 +143,7 @@ def train(policy, space, grammar, x, objective, updates, peak):
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [peak, 5 * peak], updates, pct_start=0.1
     )
-    explore = Exploration(epsilon=0.05 if space.one_path else 0.5)
+    explore = Exploration(epsilon=0.05 if space.unique_trajectory else 0.5)
     for _ in range(updates):
         context = policy.encode(x, grammar)
         drawn = policy.sample(context, x, space, 32, explore)
@@ -162,10 +162,12 @@ def train(policy, space, grammar, x, objective, updates, peak):
 )
 def test_the_sampler_becomes_the_posterior(name, space):
     grammar, x = model(), Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6]])
-    policy_class = TopDownPolicy if space.one_path else ForestPolicy
+    policy_class = TopDownPolicy if space.unique_trajectory else ForestPolicy
     policy = policy_class(WORDS, LABELS, dim=32).eval()
     before = compare(policy, space, grammar, x, 1)["distance"]
-    train(policy, space, grammar, x, OBJECTIVES[name], 300 if space.one_path else 900, 1e-2)
+    train(
+        policy, space, grammar, x, OBJECTIVES[name], 300 if space.unique_trajectory else 900, 1e-2
+    )
     for row in range(len(x)):
         result = compare(policy, space, grammar, x, row)
         assert result["distance"] <= 0.02, result

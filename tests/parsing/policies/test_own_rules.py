@@ -62,7 +62,7 @@ def test_a_new_policy_takes_words_for_uniform():
 
 @pytest.mark.parametrize("space", [TopDownSpace(LABELS), ForestSpace(LABELS)], ids=["down", "up"])
 def test_flows_that_know_nothing_of_the_target_are_left_alone(space):
-    policy = TopDownPolicy if space.one_path else ForestPolicy
+    policy = TopDownPolicy if space.unique_trajectory else ForestPolicy
     scores = scored(shaken(policy(WORDS, LABELS, dim=8)), space, flows=True)
     log_reward = torch.randn(scores.log_pf.shape[:2]) - 100
     loss = BalancedVarGrad()(scores, log_reward)

@@ -67,7 +67,7 @@ def test_a_padded_batch_equals_one_by_one_with_the_grammars_weights(policy_class
         )
         own = policy.encode(alone, model)
         assert torch.allclose(policy.log_z(own), policy.log_z(context)[row], atol=1e-4)
-        if space.one_path:
+        if space.unique_trajectory:
             again = policy.score(own, space, policy.retrace(own, alone, space, part))
             assert torch.allclose(again.log_pf.sum(2), scores.log_pf.sum(2)[row], atol=1e-4)
             continue
