@@ -25,7 +25,7 @@ from gfnem.cli.arguments import (
 )
 from gfnem.errors import UserError
 from gfnem.running.trust import opening, signature_of, use_code
-from gfnem.settings import read_settings
+from gfnem.settings import find_settings, read_settings
 
 #: in a run folder (`gfnem.running.runs` says so too, but takes seconds to import)
 CONFIG = "config.yaml"
@@ -99,27 +99,11 @@ def _configs_by_name(arguments: list[str]) -> list[str]:
     for before, word in zip(["", *arguments], arguments, strict=False):
         flag, equals, name = word.partition("=")
         if before == "--config":
-            word = _config_file(word)
+            word = find_settings(word)
         elif flag == "--config" and equals:
-            word = f"{flag}={_config_file(name)}"
+            word = f"{flag}={find_settings(name)}"
         found.append(word)
     return found
-
-
-def _config_file(name: str) -> str:
-    if os.path.exists(name) or Path(name).name != name or Path(name).suffix:
-        return name
-    package = Path(__file__).parents[1]
-    # in an installed package, and in a source checkout
-    shipped = {
-        file.stem: file
-        for folder in (package.parent / "experiments", package / "configs")
-        for file in folder.glob("*.yaml")
-    }
-    if name not in shipped:
-        known = ", ".join(sorted(shipped)) or "none"
-        raise UserError(f"--config {name}: no such file; the configurations shipped are: {known}")
-    return str(shipped[name])
 
 
 def _make_parser(

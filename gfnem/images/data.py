@@ -39,6 +39,8 @@ class Images(DataModule):
         seed: of the order of the images; that of the run if None.
     """
 
+    world = "images"
+
     def __init__(
         self,
         source: str = "digits",

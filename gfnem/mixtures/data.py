@@ -45,6 +45,8 @@ class Petals(DataModule):
     Validation uses all the points: EM is a statement about the points it is given.
     """
 
+    world = "points"
+
     def __init__(
         self,
         path: str | None = None,
