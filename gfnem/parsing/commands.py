@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ from gfnem.running.runs import load_run, read_config
 from gfnem.running.trained import Trained
 from gfnem.running.trust import opening, signature_of
 
+if TYPE_CHECKING:
+    from gfnem.parsing.grammars.truth import Truth
+
 #: what a figure is that only sees the structures its sampler draws
 OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
 
@@ -58,7 +61,7 @@ def parse(
         UserError: if the run or the file is unusable.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     answers = Answers(module, reader.encode, decode, samples, max_length, seed)
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
@@ -91,7 +94,7 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
         UserError: if the run is unusable or its model cannot sample.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     torch.manual_seed(seed)
     try:
         if not hasattr(module.model, "sample"):
@@ -151,26 +154,51 @@ def evaluate(
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
     """
-    reader = _Reader(module)
-    truth = None
+    reader, truth = Reader(module), None
     if data is not None:
         corpus = reader.read(data, max_length)
     elif module.metadata.get("grammar") is not None:
-        from gfnem.parsing.grammars.truth import Truth
-
-        truth = Truth.of_run(module.metadata)
-        corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
+        truth, corpus = drawn_corpus(module)
     else:
         corpus = _held_out(module, run)
-    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    with module.model.unchanged():
-        figures = _figures(module, reader, tokens, gold, decode, samples)
-    if truth is not None:
-        figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
+    figures = measure(module, corpus, truth, decode, samples, limit)
     if format == "json":
         write(f"{as_json(figures)}\n")
     else:
         write(_report(corpus, figures, module.model.unit, samples))
+
+
+def drawn_corpus(module: Trained) -> tuple[Truth, Corpus]:
+    """New sentences of the embedded grammar that a run was trained on, and the truth about them."""
+    from gfnem.parsing.grammars.truth import Truth
+
+    truth = Truth.of_run(module.metadata)
+    return truth, truth.draw(500, module.metadata["seed"] * 1000 + 2)
+
+
+def measure(
+    module: Trained,
+    corpus: Corpus,
+    truth: Truth | None = None,
+    decode: str = "mbr",
+    samples: int = 64,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """The figures that `evaluate` prints.
+
+    Args:
+        module: the trained module.
+        corpus: what to evaluate on.
+        truth: what it was drawn from, where that is known.
+        decode, samples, limit: as for `evaluate`.
+    """
+    reader = Reader(module)
+    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
+    with module.model.unchanged():
+        figures = _figures(module, reader, tokens, gold, decode, samples)
+    if truth is not None:
+        figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
+    return figures
 
 
 def show(run: str, data: str | None = None, top: int = 5) -> None:
@@ -187,7 +215,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     from gfnem.parsing.grammars.listing import UsedGrammar, grammar_of, listing
 
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     grammar = grammar_of(module.model)
     if grammar is None:
         size = sum(parameter.numel() for parameter in module.model.parameters())
@@ -209,7 +237,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
         corpus = reader.read(data, 40)
         batches = (
             reader.encode([corpus.tokens[row] for row in rows])
-            for rows in _by_length(corpus.tokens)
+            for rows in by_length(corpus.tokens)
         )
         source = f"of {data}"
     used = UsedGrammar.of(grammar, batches)
@@ -235,7 +263,7 @@ _METADATA = {
 }
 
 
-class _Reader:
+class Reader:
     """Reads text the way a run's training data was read.
 
     Raises:
@@ -342,7 +370,7 @@ def _held_out(module: Trained, run: str) -> Corpus:
     return held_out
 
 
-def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+def by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
     """Rows in batches of similar length, fewer of the long ones."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     start = 0
@@ -355,7 +383,7 @@ def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
 
 def _figures(
     module: Trained,
-    reader: _Reader,
+    reader: Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
     decode: str,
@@ -370,7 +398,7 @@ def _figures(
         ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
     )
     exact, likely, counted = False, module.model.normalised(), 0
-    for rows in _by_length(tokens):
+    for rows in by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         possible = derivable(module, x)
         if not possible.any():
@@ -530,7 +558,7 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
     console.print(table)
-    for remark in _remarks(figures, samples):
+    for remark in remarks(figures, samples):
         console.print(remark)
     if "sentence_f1" in figures:
         baselines = Table("baseline", "sentence F1", "corpus F1")
@@ -544,7 +572,7 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
     return console.file.getvalue()
 
 
-def _remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
+def remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
     """What a reader of the figures might not see in them."""
     if figures["unknown"] > 0.2:
         yield (
