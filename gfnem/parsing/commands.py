@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ from gfnem.running.run import Run
 from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
 
+if TYPE_CHECKING:
+    from gfnem.parsing.grammars.truth import Truth
+
 #: what a figure is that only sees the structures its sampler draws
 OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
 
@@ -59,7 +62,7 @@ def parse(
         UserError: if the run or the file is unusable.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     answers = Answers(module, reader.encode, decode, samples, max_length, seed)
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
@@ -92,7 +95,7 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
         UserError: if the run is unusable or its model cannot sample.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     torch.manual_seed(seed)
     try:
         if not hasattr(module.model, "sample"):
@@ -148,24 +151,49 @@ def evaluate(
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
     """
-    reader = _Reader(module)
-    truth = None
+    reader, truth = Reader(module), None
     if data is not None:
         corpus = reader.read(data, max_length)
     elif module.metadata.get("grammar") is not None:
-        from gfnem.parsing.grammars.truth import Truth
-
-        truth = Truth.of_run(module.metadata)
-        corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
+        truth, corpus = drawn_corpus(module)
     else:
         corpus = _held_out(module)
-    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = {"data": corpus.source, "read": corpus.summary(), "read_from": corpus.unit}
-    with module.model.unchanged():
-        figures |= _figures(module, reader, tokens, gold, decode, samples)
-    if truth is not None:
-        figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
+    figures |= measure(module, corpus, truth, decode, samples, limit)
     return {**figures, "samples": samples}
+
+
+def drawn_corpus(module: Trained) -> tuple[Truth, Corpus]:
+    """New sentences of the embedded grammar that a run was trained on, and the truth about them."""
+    from gfnem.parsing.grammars.truth import Truth
+
+    truth = Truth.of_run(module.metadata)
+    return truth, truth.draw(500, module.metadata["seed"] * 1000 + 2)
+
+
+def measure(
+    module: Trained,
+    corpus: Corpus,
+    truth: Truth | None = None,
+    decode: str = "mbr",
+    samples: int = 64,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """The figures that `evaluate` prints.
+
+    Args:
+        module: the trained module.
+        corpus: what to evaluate on.
+        truth: what it was drawn from, where that is known.
+        decode, samples, limit: as for `evaluate`.
+    """
+    reader = Reader(module)
+    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
+    with module.model.unchanged():
+        figures = _figures(module, reader, tokens, gold, decode, samples)
+    if truth is not None:
+        figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
+    return figures
 
 
 def show(run: str, data: str | None = None, top: int = 5) -> None:
@@ -182,7 +210,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     from gfnem.parsing.grammars.listing import UsedGrammar, grammar_of, listing
 
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     grammar = grammar_of(module.model)
     if grammar is None:
         size = sum(parameter.numel() for parameter in module.model.parameters())
@@ -204,7 +232,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
         corpus = reader.read(data, 40)
         batches = (
             reader.encode([corpus.tokens[row] for row in rows])
-            for rows in _by_length(corpus.tokens)
+            for rows in by_length(corpus.tokens)
         )
         source = f"of {data}"
     used = UsedGrammar.of(grammar, batches)
@@ -230,7 +258,7 @@ _METADATA = {
 }
 
 
-class _Reader:
+class Reader:
     """Reads text the way a run's training data was read.
 
     Raises:
@@ -333,7 +361,7 @@ def _held_out(module: Run) -> Corpus:
     return held_out
 
 
-def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+def by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
     """Rows in batches of similar length, fewer of the long ones."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     start = 0
@@ -346,7 +374,7 @@ def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
 
 def _figures(
     module: Trained,
-    reader: _Reader,
+    reader: Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
     decode: str,
@@ -361,7 +389,7 @@ def _figures(
         ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
     )
     exact, likely, counted = False, module.model.normalised(), 0
-    for rows in _by_length(tokens):
+    for rows in by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         possible = derivable(module, x)
         if not possible.any():
@@ -527,7 +555,7 @@ def report(figures: dict[str, Any], unit: str) -> str:
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
     console.print(table)
-    for remark in _remarks(figures, samples):
+    for remark in remarks(figures, samples):
         console.print(remark)
     if "sentence_f1" in figures:
         baselines = Table("baseline", "sentence F1", "corpus F1")
@@ -541,7 +569,7 @@ def report(figures: dict[str, Any], unit: str) -> str:
     return console.file.getvalue()
 
 
-def _remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
+def remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
     """What a reader of the figures might not see in them."""
     if figures["unknown"] > 0.2:
         yield (

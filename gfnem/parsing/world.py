@@ -70,11 +70,11 @@ class TextWorld(World):
 
         Lines that have no tree are left out, with a word on standard error (but not for blanks).
         """
-        from gfnem.parsing.commands import _Reader
+        from gfnem.parsing.commands import Reader
         from gfnem.parsing.grammars.support import derivable, why_not_derivable
         from gfnem.parsing.text.corpus import read_sentences
 
-        reader = _Reader(run)
+        reader = Reader(run)
         if isinstance(source, Path):
             piped = str(source) == "-"
             lines = read_sentences(sys.stdin.buffer if piped else source, reader.preprocessing)
@@ -106,9 +106,9 @@ class TextWorld(World):
 
     def observed(self, run: Any, x: Any) -> ObservedText:
         """Sentences that a model has drawn."""
-        from gfnem.parsing.commands import _Reader
+        from gfnem.parsing.commands import Reader
 
-        vocabulary = _Reader(run).vocabulary
+        vocabulary = Reader(run).vocabulary
         words = [
             vocabulary.decode(tokens[:length])
             for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)

@@ -8,7 +8,7 @@ import torch
 from commands import SMALL, printed, refused, trained
 
 from gfnem.parsing import Sentences
-from gfnem.parsing.commands import _different, _remarks, _Unigrams
+from gfnem.parsing.commands import _different, remarks, _Unigrams
 from gfnem.parsing.trees.trees import Trees
 
 SENTENCES = ["the dog sees a cat", "a cat sleeps", "the dog sleeps", "a dog sees the cat"] * 6
@@ -81,12 +81,12 @@ def test_different_trees():
 def test_a_collapsed_sampler_is_named(capsys, tmp_path):
     usual = {"unknown": 0.0, "nll": 5.0, "unigram_nll": 6.0, "labels": 8, "labels_in_use": 5}
     own = "estimate, from its own samples: blind to what it never draws"
-    assert list(_remarks({**usual, "elbo_gap_is": own, "different_trees": 9.0}, 64)) == []
-    (line,) = _remarks({**usual, "elbo_gap_is": own, "different_trees": 1.0}, 64)
+    assert list(remarks({**usual, "elbo_gap_is": own, "different_trees": 9.0}, 64)) == []
+    (line,) = remarks({**usual, "elbo_gap_is": own, "different_trees": 1.0}, 64)
     assert "Collapsed" in line and "do not show it" in line
-    (line,) = _remarks({**usual, "labels_in_use": 1}, 64)
+    (line,) = remarks({**usual, "labels_in_use": 1}, 64)
     assert "one label of 8" in line
-    (line,) = _remarks({**usual, "nll": 7.2}, 64)
+    (line,) = remarks({**usual, "nll": 7.2}, 64)
     assert "less well than unigrams" in line
 
 
