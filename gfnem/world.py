@@ -138,19 +138,21 @@ class World(ABC):
 
     # ---------------------------------------------------------------- command line and Python
 
-    def train_flags(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the flags that `train` has in this world alone."""
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags that `train` or `evaluate` has in this world alone.
+
+        Those of `train` are turned into settings by `expand`; those of `evaluate` are arguments of
+        the method of that name.
+        """
+        return
 
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a run with the flags of `train_flags` turned into settings of its parts.
+        """The settings of a run with this world's own flags turned into settings of its parts.
 
         Raises:
             UserError: if they contradict each other.
         """
         return settings
-
-    def evaluate_flags(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the flags that `evaluate` has in this world alone: arguments of `evaluate`."""
 
     def run_class(self) -> type[Run]:
         """What `gfnem.load` returns: a subclass of `Run` where this world adds methods."""

@@ -18,8 +18,8 @@ class ImagesWorld(World):
 
     about = "images of black and white pixels, and a grid of codes for each"
     data = (
-        "digits (8x8, with scikit-learn), an .npz file with uint8 arrays x_train and x_test "
-        "(images, height, width), or hf:NAME; infer also takes an .npy array of images"
+        "an .npz file with uint8 arrays x_train and x_test (images, height, width), or hf:NAME; "
+        "without it scikit-learn's 8x8 digits (infer also takes an .npy array of images)"
     )
     config = "dvae"
     modules = (

@@ -18,7 +18,12 @@ class PointsWorld(World):
     about = "points in the plane, and the super-cluster and petal of each"
     data = "a .csv, text or .npy file of two columns; without it points are generated"
     config = "mixture"
-    modules = ("gfnem.mixtures",)
+    modules = (
+        "gfnem.mixtures.data",
+        "gfnem.mixtures.model",
+        "gfnem.mixtures.policy",
+        "gfnem.mixtures.space",
+    )
 
     def read(self, run: Any, source: Any) -> Iterator[Observed]:
         """Points of a file, or an array `(points, 2)`."""

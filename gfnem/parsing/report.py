@@ -234,9 +234,7 @@ def _sample(run: Trained, count: int) -> tuple[Any, Trees] | None:
 # ---------------------------------------------------------------- how good it is
 
 
-def _quality(
-    run: Trained, corpus: Corpus, figures: dict[str, Any], samples: int
-) -> list[Block]:
+def _quality(run: Trained, corpus: Corpus, figures: dict[str, Any], samples: int) -> list[Block]:
     unit = run.model.unit
     about = f"Measured on {figures['sentences']:,} sentences: {corpus.source}."
     if figures["not_derivable"]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gfnem.errors import UserError
 from gfnem.ranges import Count
@@ -38,11 +38,11 @@ class TextWorld(World):
 
     about = "sentences, and their trees"
     data = (
-        "a text file with one sentence a line, a file or folder of bracketed trees (.mrg .ptb .tree "
-        ".psd), a folder of .txt files, a column of a table as FILE.csv:COLUMN, or "
+        "a text file with one sentence a line, a file or folder of bracketed trees (.mrg .ptb "
+        ".tree .psd), a folder of .txt files, a column of a table as FILE.csv:COLUMN, or "
         "hf:NAME[/CONFIG]:COLUMN"
     )
-    parts = {
+    parts: ClassVar = {
         "dataset": "gfnem.parsing.text.data.TextData",
         "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
         "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
@@ -134,8 +134,11 @@ class TextWorld(World):
 
         return report(figures, run.model.unit)
 
-    def train_flags(self, parser: argparse.ArgumentParser) -> None:
-        """Adds `--shapes`."""
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """`--shapes` of `train`; of `evaluate` how trees are chosen, and what is left out."""
+        if verb == "evaluate":
+            _evaluate_flags(parser)
+            return
         parser.add_argument(
             "--shapes",
             metavar="TREEBANK",
@@ -161,25 +164,6 @@ class TextWorld(World):
         arguments = {**(side.get("init_args") or {}), "treebank": settings["shapes"]}
         return {**settings, "em": {**settings["em"], "side": {**side, "init_args": arguments}}}
 
-    def evaluate_flags(self, parser: argparse.ArgumentParser) -> None:
-        """Adds how trees are chosen, and which sentences are left out."""
-        parser.add_argument(
-            "--decode",
-            choices=("map", "mbr"),
-            default="mbr",
-            help="how trees are chosen, as for parse",
-        )
-        parser.add_argument(
-            "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
-        )
-        parser.add_argument(
-            "--max-length",
-            metavar="N",
-            type=Count,
-            default=150,
-            help="longer sentences are left out and counted",
-        )
-
     def run_class(self) -> type[TextRun]:
         """A run that parses."""
         from gfnem.parsing.run import TextRun
@@ -192,3 +176,22 @@ def _left_out(line: Line, why: str) -> bool:
     if line.text.strip():
         print(f"gfnem: line {line.number}: {why}: left out", file=sys.stderr)
     return False
+
+
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decode",
+        choices=("map", "mbr"),
+        default="mbr",
+        help="how trees are chosen, as for parse",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
+    )
+    parser.add_argument(
+        "--max-length",
+        metavar="N",
+        type=Count,
+        default=150,
+        help="longer sentences are left out and counted",
+    )

@@ -83,7 +83,11 @@ class Run(Trained):
         exact = self.model.log_marginal(x)
         if self.has_policy:
             z, log_weights = self.posterior(x).log_weights(samples)
-            return z, importance_weighted(log_weights) if exact is None else exact, exact is not None
+            return (
+                z,
+                importance_weighted(log_weights) if exact is None else exact,
+                exact is not None,
+            )
         z = self.model.sample_posterior(x, samples)
         if z is None or exact is None:
             raise UserError(

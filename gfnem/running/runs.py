@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gfnem.errors import UserError
-from gfnem.running.torch_files import load_plain
 from gfnem.running.run import Run
+from gfnem.running.torch_files import load_plain
 from gfnem.running.trust import opening
 from gfnem.settings import read_settings
 from gfnem.world import World, find
@@ -43,6 +43,14 @@ def checkpoint_path(run: str | os.PathLike) -> Path:
     if not path.exists():
         raise UserError(f"{run}: no such run folder or checkpoint")
     return path
+
+
+def is_run(path: str | os.PathLike) -> bool:
+    """Whether there is a run folder or a checkpoint of this name."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / CHECKPOINT).exists() or (path / BEST).exists()
+    return path.suffix == ".ckpt" and path.is_file()
 
 
 def read_config(run: str | os.PathLike) -> dict[str, Any]:

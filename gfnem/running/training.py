@@ -237,7 +237,9 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     data = build_data(settings)
     world = world_of(settings)
     if data.world is not None and world.name in declared(WORLDS) and data.world != world.name:
-        raise UserError(f"dataset: {type(data).__name__} is of the world {data.world}, not {world.name}")
+        raise UserError(
+            f"dataset: {type(data).__name__} is of the world {data.world}, not {world.name}"
+        )
     facts = data.facts()
     model: Target = build(settings["model"], Target, **facts)
     facts = {**facts, **model.facts()}
@@ -394,7 +396,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
-_FILES = ("grammar", "prior", "source")
+_FILES = ("grammar", "prior")
 _PLACES = ("cache", "data", "path", "shapes", "treebank", "valid")
 
 

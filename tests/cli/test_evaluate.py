@@ -8,7 +8,7 @@ import torch
 from commands import SMALL, printed, refused, trained
 
 from gfnem.parsing import Sentences
-from gfnem.parsing.commands import _different, remarks, _Unigrams
+from gfnem.parsing.commands import _different, _Unigrams, remarks
 from gfnem.parsing.trees.trees import Trees
 
 SENTENCES = ["the dog sees a cat", "a cat sleeps", "the dog sleeps", "a dog sees the cat"] * 6
@@ -115,7 +115,7 @@ def test_flags_of_text_are_refused_for_other_worlds(capsys, tmp_path):
     settings, run = tmp_path / "mixture.yaml", tmp_path / "run"
     settings.write_text(POINTS)
     printed(capsys, "train", "--config", settings, "--out", run)
-    for flag in ("--limit=3", "--decode=map", "--samples=4", "--max-length=7"):
+    for flag in ("--limit=3", "--decode=map", "--max-length=7"):
         line = refused(capsys, "evaluate", run, flag)
         assert flag.split("=")[0] in line and "text" in line
     assert "posterior_tv" in printed(capsys, "evaluate", run)
