@@ -10,9 +10,7 @@ import gfnem
 ROOT = Path(gfnem.__file__).parent
 DOMAINS = {"parsing", "mixtures", "images", "graphs"}
 CORE = sorted(
-    path
-    for path in ROOT.rglob("*.py")
-    if path.name != "cli.py" and path.relative_to(ROOT).parts[0] not in DOMAINS
+    path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in {*DOMAINS, "cli"}
 )
 
 

@@ -13,11 +13,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from gfnem.arguments import read_settings
 from gfnem.errors import UserError
 from gfnem.running.torch_files import load_plain
 from gfnem.running.trained import Trained
 from gfnem.running.trust import opening
+from gfnem.settings import read_settings
 
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"

@@ -7,14 +7,11 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from gfnem.errors import UserError
-from gfnem.files import read_text
 from gfnem.ranges import check_range, ranges_of
 
 
@@ -146,27 +143,6 @@ def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
         if name == flag and (equals or following is not None):
             values.append(value if equals else following)
     return values
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file.
-
-    Raises:
-        UserError: naming the line where it can, if this is not a file of `name: value` settings.
-    """
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise UserError(
-            f"{where}: not YAML ({getattr(error, 'problem', None) or error})"
-        ) from error
-    except (ValueError, OverflowError, RecursionError) as error:  # a date with a 13th month, say
-        raise UserError(f"{path}: not YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: no settings in it (a YAML file of `name: value` is wanted)")
-    return content
 
 
 def is_chosen(name: str, arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> bool:

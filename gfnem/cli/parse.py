@@ -1,0 +1,51 @@
+"""`gfnem parse`."""
+
+from __future__ import annotations
+
+import jsonargparse
+
+from gfnem.cli.arguments import CommandParser
+from gfnem.cli.shared import code_argument, format_argument, import_nltk_alone
+from gfnem.ranges import Count, Seed
+
+HELP = "draw trees for sentences"
+
+
+def parser() -> jsonargparse.ArgumentParser:
+    """The flags of `parse`."""
+    parser = CommandParser(
+        usage="gfnem parse RUN [FILE] [--decode map|mbr|sample] [--format bracket|json|svg] ...",
+        description="Print a tree for each line of a text.",
+    )
+    parser.add_argument("run", help="run folder or checkpoint")
+    parser.add_argument("file", nargs="?", default="-", help="one sentence a line; - is stdin")
+    parser.add_argument(
+        "--decode",
+        choices=("map", "mbr", "sample"),
+        default="mbr",
+        help="map: most probable tree; mbr: the tree with the most probable spans; "
+        "sample: draws from the sampler",
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="N",
+        type=Count | None,
+        help="trees to print with --decode sample (default 1); otherwise importance samples "
+        "instead of exact inference",
+    )
+    format_argument(parser)
+    code_argument(parser)
+    parser.add_argument(
+        "--max-length", metavar="N", type=Count, default=150, help="longer lines are left out"
+    )
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    return parser
+
+
+def run(settings: jsonargparse.Namespace) -> int:
+    """Runs `parse`; returns the exit code."""
+    import_nltk_alone()
+    from gfnem.parsing.commands import parse
+
+    parse(**settings.as_dict())
+    return 0

@@ -1,0 +1,55 @@
+"""Flags that several verbs have, and what they do with them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jsonargparse
+
+
+def code_argument(parser: jsonargparse.ArgumentParser) -> None:
+    """Adds `--code`."""
+    parser.add_argument(
+        "--code",
+        metavar="FILE",
+        action="append",
+        type=str,
+        help="a Python file of yours, or a module, that holds classes which the run names; may be "
+        "repeated. Without it only gfnem's own classes are used, and yours in runs of your own",
+    )
+
+
+def format_argument(parser: jsonargparse.ArgumentParser) -> None:
+    """Adds `--format` of trees."""
+    parser.add_argument(
+        "--format",
+        choices=("bracket", "json", "svg"),
+        default="bracket",
+        help="a tree in brackets on each line, a JSON object on each line, or one web page with "
+        "the trees drawn as SVG",
+    )
+
+
+def import_nltk_alone() -> None:
+    """Imports NLTK without the optional packages that it would load for what is not used here.
+
+    With SciPy and scikit-learn, where they are installed, it takes a second longer. Only for a
+    process that is the program's own.
+    """
+    optional = [name for name in ("scipy", "sklearn") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(optional))  # None: importing them fails
+    try:
+        import nltk  # noqa: F401
+    finally:
+        for name in optional:
+            del sys.modules[name]
+
+
+def options_of(settings: jsonargparse.Namespace) -> dict[str, Any]:
+    """The settings as keyword arguments; their seed is used here."""
+    import torch
+
+    options = settings.as_dict()
+    torch.manual_seed(options.pop("seed"))
+    return options
