@@ -94,7 +94,7 @@ class Run(Trained):
                 f"{self.path}: {type(self.model).__name__} was trained without a sampler, and has "
                 "no exact posterior to draw from"
             )
-        return z, exact, True
+        return given.sample_posterior(samples), given.log_marginal(), True
 
     @torch.no_grad()
     def sample(self, n: int = 5) -> list[dict[str, Any]]:
@@ -103,11 +103,13 @@ class Run(Trained):
         Raises:
             UserError: if the model cannot sample.
         """
+        name = type(self.model).__name__
+        if not self.model.offers("sample"):
+            raise UserError(f"{self.path}: {name} cannot sample")
         try:
             x, z = self.model.sample(n)
-        except (AttributeError, NotImplementedError, RuntimeError) as error:
-            why = error if isinstance(error, RuntimeError) else "its model cannot sample"
-            raise UserError(f"{self.path}: {type(self.model).__name__}: {why}") from error
+        except RuntimeError as error:
+            raise UserError(f"{self.path}: {name}: {error}") from error
         observed = self.world.observed(self, x)
         latents = self.world.latents(self, observed, z)
         log_joint = self.model.log_joint(x, z)[:, 0].tolist()
@@ -158,14 +160,17 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
         `observations`, `exact` and `nll` (nats a unit); with a sampler `elbo_gap` (nats an
         observation) and `ess` (the share of its samples that count).
     """
-    sums, exact = dict.fromkeys(("observations", "units", "nll", "elbo_gap", "ess"), 0.0), True
+    exact = run.model.offers("log_marginal")
+    if not (exact or run.has_policy):
+        raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
+    sums = dict.fromkeys(("observations", "units", "nll", "elbo_gap", "ess"), 0.0)
     for x in batches:
         x = x.to(run.device)
-        log_p = run.model.log_marginal(x)
+        log_p = run.model.log_marginal(x) if exact else None
         if run.has_policy:
             _, log_weights = run.posterior(x).log_weights(samples)
             if log_p is None:
-                log_p, exact = importance_weighted(log_weights), False
+                log_p = importance_weighted(log_weights)
             sums["elbo_gap"] += float((log_p - elbo(log_weights)).sum())
             sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
         sums["nll"] -= float(log_p.double().sum())
