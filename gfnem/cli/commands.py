@@ -13,7 +13,7 @@ from typing import Any
 import jsonargparse
 
 from gfnem import __version__
-from gfnem.cli import evaluate, generate, parse, show, train, train_prior
+from gfnem.cli import evaluate, generate, parse, report, show, train, train_prior
 from gfnem.cli.arguments import (
     CommandParser,
     SettingsError,
@@ -36,6 +36,7 @@ VERBS = {
     "evaluate": evaluate,
     "generate": generate,
     "show": show,
+    "report": report,
     "train-prior": train_prior,
 }
 

@@ -236,8 +236,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     else:
         corpus = reader.read(data, 40)
         batches = (
-            reader.encode([corpus.tokens[row] for row in rows])
-            for rows in by_length(corpus.tokens)
+            reader.encode([corpus.tokens[row] for row in rows]) for rows in by_length(corpus.tokens)
         )
         source = f"of {data}"
     used = UsedGrammar.of(grammar, batches)
@@ -291,10 +290,12 @@ class Reader:
         self.shortest = min(module.metadata.get("min_length", 2), 2)
 
     def read(self, data: str, max_length: int) -> Corpus:
+        """A corpus, read as the training data was; sentences of more tokens are left out."""
         lengths = {"min_length": self.shortest, "max_length": max_length}
         return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
+        """Tokens to word indices, padded."""
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
 
 

@@ -8,7 +8,7 @@ import torch
 from commands import SMALL, printed, refused, trained
 
 from gfnem.parsing import Sentences
-from gfnem.parsing.commands import _different, remarks, _Unigrams
+from gfnem.parsing.commands import _different, _Unigrams, remarks
 from gfnem.parsing.trees.trees import Trees
 
 SENTENCES = ["the dog sees a cat", "a cat sleeps", "the dog sleeps", "a dog sees the cat"] * 6
