@@ -64,8 +64,28 @@ class Share:
         width = 100 * min(max(self.value, 0.0), 1.0) if self.value == self.value else 0.0
         return (
             f'<span class="share"><span class="bar"><span style="width:{width:.1f}%"></span></span>'
-            f"{escape(self.text) or _percent(self.value)}</span>"
+            f"{escape(self.text) or percent(self.value)}</span>"
         )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What something is made of: names with their shares.
+
+    Attributes:
+        parts: pairs of a name and a probability.
+        none: what to say where there is none.
+    """
+
+    parts: Sequence[tuple[str, float]]
+    none: str = ""
+
+    def html(self) -> str:
+        """One `span` for each pair; names of any script stay apart from their neighbours."""
+        return " ".join(
+            f'<span class="part"><bdi>{escape(name)}</bdi> <small>{percent(p)}</small></span>'
+            for name, p in self.parts
+        ) or escape(self.none)
 
 
 @dataclass(frozen=True)
@@ -156,12 +176,14 @@ class Posterior:
         choices: structures, the most probable first.
         rest: what is to be said of all the others.
         block: the observation itself, where a title does not say it.
+        tiles: whether the structures are small pictures, which stand side by side.
     """
 
     title: str
     choices: Sequence[Choice]
     rest: str = ""
     block: Block | None = None
+    tiles: bool = False
 
     def html(self) -> str:
         """A heading and a list."""
@@ -173,10 +195,10 @@ class Posterior:
             )
             items.append(f'<li><div class="says-all">{bars}</div>{choice.block.html()}</li>\n')
         rest = f'<p class="rest">{escape(self.rest)}</p>' if self.rest else ""
-        seen = self.block.html() if self.block else ""
+        seen, kind = self.block.html() if self.block else "", ' class="tiles"' if self.tiles else ""
         return (
             f'<div class="posterior"><h3 dir="auto">{escape(self.title)}</h3>{seen}'
-            f"<ol>{''.join(items)}</ol>{rest}</div>"
+            f"<ol{kind}>{''.join(items)}</ol>{rest}</div>"
         )
 
 
@@ -274,10 +296,13 @@ def _html(blocks: Sequence[Block]) -> str:
     return "\n".join(block.html() for block in blocks)
 
 
-def _percent(p: float) -> str:
+def percent(p: float) -> str:
+    """A probability as people read it, the number and its sign kept together."""
     if p != p:
         return "unknown"
-    return f"{100 * p:.1f} %" if p < 0.1 else f"{100 * p:.0f} %"
+    if 0 < p < 0.001:
+        return "<0.1\u00a0%"
+    return f"{100 * p:.1f}\u00a0%" if p < 0.1 else f"{100 * p:.0f}\u00a0%"
 
 
 def _cell(value: Any) -> str:
@@ -318,6 +343,8 @@ td { overflow-wrap: break-word; }
 .number { font-variant-numeric: tabular-nums; text-align: end; white-space: nowrap; }
 .share { display: inline-flex; align-items: center; gap: 0.4rem; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
+.part { display: inline-block; margin-right: 0.6rem; }
+small { color: var(--soft); }
 .bar { display: inline-block; width: 5rem; height: 0.6rem; border-radius: 3px;
   background: var(--line); overflow: hidden; }
 .bar > span { display: block; height: 100%; background: var(--bar); }
@@ -329,9 +356,12 @@ figcaption, .rest { color: var(--soft); font-size: 0.92rem; margin-top: 0.3rem; 
 .row > * { min-width: 0; }
 .posterior { border-top: 1px solid var(--line); padding-top: 0.75rem; margin-bottom: 1rem; }
 .posterior ol { list-style: none; margin: 0; padding: 0; }
-.posterior li { display: grid; grid-template-columns: 13rem minmax(0, 1fr); gap: 0.5rem 1rem;
+.posterior li { display: grid; grid-template-columns: 16rem minmax(0, 1fr); gap: 0.5rem 1rem;
   align-items: center; margin-bottom: 0.5rem; }
 .posterior li figure { margin: 0; }
+.posterior ol.tiles { display: grid; gap: 0.5rem 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
+.posterior .tiles li { display: flex; flex-direction: column-reverse; align-items: flex-start; }
 .says { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.92rem; }
 .says .share { width: 8.6rem; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 0.8rem; font-size: 0.95rem; }
@@ -344,8 +374,9 @@ pre { font-size: 0.85rem; line-height: 1.4; margin: 0; }
 @media (max-width: 40rem) {
   body { padding: 0.6rem; }
   section { padding: 0.75rem; }
+  td .bar { width: 2.5rem; }
   .posterior li { grid-template-columns: minmax(0, 1fr); }
   .says { justify-content: flex-start; }
-  .says > span:first-child { min-width: 5rem; }
+  .says > span:first-child { min-width: 7.5rem; }
 }
 """

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
 import os
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from gfnem.page import (
     Section,
     Table,
     Text,
+    percent,
     render,
 )
 from gfnem.running.curves import PANELS, draw_panel, png
@@ -47,6 +48,15 @@ from gfnem.running.trust import opening, signature_of
 REPORT = "report.html"
 #: observations shown with their posterior, structures shown of each, and draws of the model
 EXAMPLES, STRUCTURES, DRAWN = 5, 4, 8
+#: structures drawn for each of these observations
+EXAMPLE_DRAWS = 256
+#: what the bars beside structures mean
+BARS = (
+    f"Each observation stands above structures that explain it, of {EXAMPLE_DRAWS} drawn. The "
+    "model's bar is how probable the model finds a structure, given the observation; the sampler's "
+    "bar is the share of the draws. Bars of one length mean that the sampler has learned the "
+    "model's posterior."
+)
 #: most characters of a record
 _RECORD = 300
 
@@ -67,15 +77,14 @@ def write_report(
     trained, config = load_run(run), read_config(run)
     folder = checkpoint_path(run).parent
     kind, data, why = _data_of(trained, config, run)
-    facts = [*_facts(trained), *(data.summary().splitlines() if data is not None else [])]
     sections = list(kind.report(trained, data, samples))
     if why:
         remark = f"What the run held out is not to be had ({why}): nothing here is of such data."
         sections.insert(0, Section("Without held-out data", [Text(remark, remark=True)]))
-    sections += [curves(folder / METRICS), settings(config)]
+    sections += [curves(folder / METRICS), settings(config, "" if data is None else data.summary())]
     title = f"Run {shown(folder.resolve().name)}"
     path = folder / REPORT if out is None else Path(out)
-    write_atomically(path, render(title, sections, facts))
+    write_atomically(path, render(title, sections, _facts(trained)))
     return path
 
 
@@ -201,12 +210,8 @@ def certificates(
 
 
 def _likelihood(nll: float, exact: bool, samples: int, unit: str) -> Certificate:
-    if unit == "observation" or nll > 15 or nll <= 0:
-        like = ""
-    else:
-        like = f" (as uncertain as a fair choice among {math.exp(nll):,.1f})"
     meaning = (
-        f"How surprised the model is by a {unit} of data it was not trained on, on average{like}. "
+        f"How surprised the model is by a {unit} of data it was not trained on, on average. "
         "Lower is better; compare it only on the same data. "
     )
     if exact:
@@ -259,27 +264,28 @@ def _gap(gap: float, exact: bool, each: str) -> Certificate:
 
 
 def ranked(
-    keys: Sequence[Hashable], model: Sequence[float], sampler: Sequence[float] | None, exact: bool
+    keys: Sequence[Hashable], model: Sequence[float], exact: bool, sampler: bool
 ) -> list[tuple[int, dict[str, float]]]:
     """The different structures among draws, the model's most probable first.
 
     Args:
         keys: of each draw; equal ones are one structure.
         model: the model's `p(z|x)` of each where `exact`, else normalised importance weights.
-        sampler: `q(z|x)` of each; None where there is no sampler.
         exact: see `model`.
+        sampler: whether the draws are a sampler's.
 
     Returns:
-        For each structure its first draw, and its probabilities by who says so.
+        For each structure its first draw, and its probabilities by who says so: the model's, and
+        its share of the sampler's draws.
     """
     first: dict[Hashable, int] = {}
     weight: dict[Hashable, float] = {}
     for place, key in enumerate(keys):
         first.setdefault(key, place)
         weight[key] = model[place] if exact else weight.get(key, 0.0) + model[place]
-    name = "model" if exact else "model (estimate)"
+    counts, name = Counter(keys), "model" if exact else "model (estimate)"
     return [
-        (first[key], {name: p} | ({} if sampler is None else {"sampler": sampler[first[key]]}))
+        (first[key], {name: p} | ({"sampler": counts[key] / len(keys)} if sampler else {}))
         for key, p in sorted(weight.items(), key=lambda entry: -entry[1])
     ]
 
@@ -295,10 +301,8 @@ def others(ranks: Sequence[tuple[int, dict[str, float]]], shown: int, drawn: int
     if len(ranks) <= shown:
         return f"No other structure is among {drawn} draws."
     left = sum(next(iter(shares.values())) for _, shares in ranks[shown:])
-    return (
-        f"{len(ranks) - shown} other structures are among {drawn} draws; the model gives them "
-        f"{100 * left:.0f} % together."
-    )
+    some = f"{len(ranks) - shown} other structure{'s' if len(ranks) - shown > 1 else ''}"
+    return f"Besides, {some} among {drawn} draws: {percent(left)} for the model, all in all."
 
 
 def general(run: Trained, data: DataModule | None, samples: int) -> list[Section]:
@@ -320,7 +324,7 @@ def general(run: Trained, data: DataModule | None, samples: int) -> list[Section
     drawn = _drawn(run)
     x = batches[0] if batches else drawn[0] if drawn else None
     title = "Examples of held-out data" if batches else "Examples drawn from the model"
-    examples = [] if x is None else _examples(run, x, samples)
+    examples = [] if x is None else _examples(run, x)
     if drawn:
         examples.append(Fold(f"{DRAWN} draws of the model", [_records(*drawn)]))
     return [Section(title, examples), Section("How good is it?", quality)]
@@ -346,35 +350,23 @@ def _drawn(run: Trained) -> tuple[Any, Any] | None:
 
 
 @torch.no_grad()
-def _examples(run: Trained, x: Any, samples: int) -> list[Block]:
+def _examples(run: Trained, x: Any) -> list[Block]:
+    samples = EXAMPLE_DRAWS
     x = x[:EXAMPLES] if isinstance(x, Tensor) else x
-    exact, sampler = run.model.log_marginal(x), None
+    exact = run.model.log_marginal(x)
     if run.has_policy:
-        posterior = run.posterior(x)
-        z, log_weights = posterior.log_weights(samples)
-        sampler, model = posterior.log_prob(z).exp(), log_weights.softmax(1)
+        z, log_weights = run.posterior(x).log_weights(samples)
+        model = log_weights.softmax(1)
     else:
         z = run.model.sample_posterior(x, samples)
         if z is None or exact is None:
             return []
     if exact is not None:
         model = (run.model.log_joint(x, z) - exact[:, None]).exp()
-    blocks: list[Block] = [
-        Text(
-            "Each observation x with the structures z that explain it, the most probable first. "
-            "The model's bar is the probability it gives this z when x is seen; the sampler's "
-            "bar is how often the sampler draws it. Bars of one length mean the sampler has "
-            "learned the model's posterior."
-        )
-    ]
+    blocks: list[Block] = [Text(f"{BARS} Each observation is x, a structure that explains it z.")]
     for row in range(min(EXAMPLES, len(x))):
         keys = [record(z, row, sample) for sample in range(samples)]
-        ranks = ranked(
-            keys,
-            model[row].tolist(),
-            None if sampler is None else sampler[row].tolist(),
-            exact is not None,
-        )
+        ranks = ranked(keys, model[row].tolist(), exact is not None, run.has_policy)
         choices = [
             Choice(shares, Lines(f"z = {keys[place]}")) for place, shares in ranks[:STRUCTURES]
         ]
@@ -460,15 +452,20 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         raise UserError(f"{path}: not a table of numbers ({error})") from error
 
 
-def settings(config: Mapping[str, Any]) -> Section:
-    """What a run was trained with."""
+def settings(config: Mapping[str, Any], data: str) -> Section:
+    """What a run was trained with.
+
+    Args:
+        config: its settings.
+        data: what was read, in some lines for people.
+    """
     parts = [
         [name, part["class_path"].rpartition(".")[2]]
         for name, part in config.items()
         if isinstance(part, Mapping) and "class_path" in part
     ]
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    return Section(
-        "Settings",
-        [Table(["part", "class"], parts), Fold("All settings (config.yaml)", [Lines(text)])],
-    )
+    folds = [Fold("All settings (config.yaml)", [Lines(text)])]
+    if data:
+        folds.insert(0, Fold("The data", [Lines(data)]))
+    return Section("Settings", [Table(["part", "class"], parts), *folds])

@@ -36,7 +36,9 @@ def world_flags(
         find(name).flags(verb, other)
         for flag in given.intersection(other._option_string_actions):
             if flag not in parser._option_string_actions:
-                raise UserError(f"{flag}: of the world {name}, where {world.name or 'none'} is used")
+                raise UserError(
+                    f"{flag}: of the world {name}, where {world.name or 'none'} is used"
+                )
 
 
 def code_argument(parser: jsonargparse.ArgumentParser) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.page import (
@@ -13,6 +15,7 @@ from gfnem.page import (
     Certificate,
     Choice,
     Fold,
+    Parts,
     Picture,
     Posterior,
     Row,
@@ -20,6 +23,7 @@ from gfnem.page import (
     Share,
     Table,
     Text,
+    percent,
 )
 from gfnem.parsing.commands import Reader, drawn_corpus, measure, remarks
 from gfnem.parsing.grammars.listing import (
@@ -31,11 +35,12 @@ from gfnem.parsing.grammars.listing import (
     grammar_of,
 )
 from gfnem.parsing.grammars.support import derivable
-from gfnem.parsing.parser import label_names, parse
-from gfnem.parsing.trees.drawing import bracket, brackets, tree_svg
+from gfnem.parsing.parser import Parses, label_names, parse
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.drawing import bracket, tree_svg
 from gfnem.parsing.trees.scores import SCORE_CONVENTION
 from gfnem.parsing.trees.trees import Trees
-from gfnem.report import EXAMPLES, STRUCTURES, certificates, others, ranked
+from gfnem.report import BARS, EXAMPLE_DRAWS, EXAMPLES, STRUCTURES, certificates, others, ranked
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
@@ -44,8 +49,8 @@ if TYPE_CHECKING:
 
 #: symbols shown in full, rules or words shown of each, sentences drawn from the model
 SYMBOLS, PARTS, DRAWN = 30, 6, 6
-#: most characters of a word in a table, and tokens of an example
-_WORD, _LONGEST = 40, 12
+#: most characters of a word in a table, least share of a word or rule, most tokens of an example
+_WORD, _LEAST, _LONGEST = 40, 0.001, 12
 
 
 def sections(run: Trained, data: TextData | None, samples: int) -> list[Section]:
@@ -68,7 +73,7 @@ def sections(run: Trained, data: TextData | None, samples: int) -> list[Section]
         torch.manual_seed(0)
         drawn = _drawn(run, reader)
         sentences = corpus.tokens if corpus is not None else [words for words, _ in drawn]
-        examples = _examples(run, reader, sentences, samples)
+        examples = _examples(run, reader, sentences)
         learned = _learned(run, reader, corpus)
     if drawn:
         examples.append(
@@ -135,8 +140,8 @@ def _symbols(caption: str, symbols: Sequence[Described]) -> list[Block]:
     for symbol in shown:
         row = [symbol.name, Share(symbol.uses / most, f"{symbol.uses:.2f}")]
         if parents:
-            row.append(_listed(symbol.parents[:3]))
-        rows.append([*row, _listed(symbol.makes)])
+            row.append(_parts(symbol.parents[:3]))
+        rows.append([*row, _parts(symbol.makes)])
     head = ["symbol", "uses a sentence", *(["stands under"] if parents else []), "makes"]
     blocks: list[Block] = [Table(head, rows, caption)]
     if rest:
@@ -151,8 +156,9 @@ def _symbols(caption: str, symbols: Sequence[Described]) -> list[Block]:
     return blocks
 
 
-def _listed(parts: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{_short(name)} {100 * p:.0f} %" for name, p in parts)
+def _parts(parts: Sequence[tuple[str, float]]) -> Parts:
+    usual = [(_short(name), p) for name, p in parts if p >= _LEAST]
+    return Parts(usual, f"many things, none of them more than {percent(_LEAST)}")
 
 
 def _short(word: str) -> str:
@@ -162,44 +168,52 @@ def _short(word: str) -> str:
 # ---------------------------------------------------------------- examples
 
 
-def _examples(
-    run: Trained, reader: Reader, sentences: Sequence[Sequence[str]], samples: int
-) -> list[Block]:
-    """A few sentences, each with its most probable trees among those drawn."""
+def _examples(run: Trained, reader: Reader, sentences: Sequence[Sequence[str]]) -> list[Block]:
+    """A few sentences, each with its most probable bracketings among those drawn."""
     middling = [words for words in sentences if 4 <= len(words) <= _LONGEST]
     chosen = (middling or sorted(sentences, key=len))[:EXAMPLES]
     if not chosen:
         return []
     x, names = reader.encode(chosen), label_names(run)
     try:
-        parses, possible = parse(run, x, "sample", samples), derivable(run, x).tolist()
-        weights = (parses.log_joint - parses.log_q).softmax(1)
+        parses, possible = parse(run, x, "sample", EXAMPLE_DRAWS), derivable(run, x).tolist()
+        model, exact = _probabilities(run, x, parses)
     except UserError as error:
         return [Text(f"No trees can be drawn: {error}.")]
-    marginal = parses.log_marginal
-    if marginal.exact:
-        weights = (parses.log_joint - marginal.value[:, None]).exp()
-    keys = brackets(parses.trees, chosen, names)
     blocks: list[Block] = [
+        Text(BARS),
         Text(
-            "A sentence has many trees; the model says how probable each is, and the sampler draws "
-            "them. Where both bars of a tree are of one length, the sampler has learned what the "
-            "model thinks. Long sentences have so many trees that each alone is improbable."
-        )
+            "Here a structure is a tree without its labels: trees that divide the sentence alike "
+            "count as one, drawn with the labels of the most probable of them."
+        ),
     ]
     for row, words in enumerate(chosen):
+        title = " ".join(words)
         if not possible[row]:
-            blocks.append(Posterior(" ".join(words), [], "The model has no tree for it."))
+            blocks.append(Posterior(title, [], "The model has no tree for it."))
             continue
-        sampler = parses.log_q[row].exp().tolist() if run.has_policy else None
-        ranks = ranked(keys[row], weights[row].tolist(), sampler, marginal.exact)
+        order = parses.log_joint[row].argsort(descending=True).tolist()
+        keys = [tuple(span[:2] for span in parses.trees.spans(row, at)) for at in order]
+        ranks = ranked(keys, model[row, order].tolist(), exact, run.has_policy)
         choices = [
-            Choice(shares, _tree(parses.trees.to_nltk(row, words, names, place)))
+            Choice(shares, _tree(parses.trees.to_nltk(row, words, names, order[place])))
             for place, shares in ranks[:STRUCTURES]
         ]
-        rest = others(ranks, STRUCTURES, samples)
-        blocks.append(Posterior(" ".join(words), choices, rest))
+        blocks.append(Posterior(title, choices, others(ranks, STRUCTURES, EXAMPLE_DRAWS)))
     return blocks
+
+
+@torch.no_grad()
+def _probabilities(run: Trained, x: Sentences, parses: Parses) -> tuple[Tensor, bool]:
+    """`(batch, samples)` the model's probability of each tree's bracketing, and whether exact.
+
+    Where it is not, the trees' importance weights, which add up to 1.
+    """
+    if parses.log_marginal.exact:
+        log_joint = run.model.collapsed_log_joint(x, parses.trees)
+        if log_joint is not None:
+            return (log_joint - parses.log_marginal.value[:, None]).exp(), True
+    return (parses.log_joint - parses.log_q).softmax(1), False
 
 
 def _tree(tree: Any, caption: str = "") -> Block:
@@ -243,10 +257,20 @@ def _quality(run: Trained, corpus: Corpus, figures: dict[str, Any], samples: int
         )
     blocks: list[Block] = [Text(about)]
     blocks += [Text(remark, remark=True) for remark in remarks(figures, samples)]
-    figures = {**figures, "gap_exact": figures.get("elbo_gap_is") == "exact"}
+    figures = {
+        **figures,
+        "gap_exact": figures.get("elbo_gap_is") == "exact",
+        "perplexity": math.exp(min(figures["nll"], 700.0)),
+    }
     blocks.append(certificates(figures, samples, unit, "sentence"))
     rows = [
         (f"NLL per {unit}, nats", "nll", "true_nll", "{:.4f}"),
+        (
+            f"perplexity, e to the NLL: as uncertain as among so many {unit}s",
+            "perplexity",
+            "",
+            "{:,.0f}",
+        ),
         (f"upper bound on it, {samples} samples, nats", "bound", "", "{:.4f}"),
         (f"NLL of {unit}s without any structure, nats", "unigram_nll", "", "{:.4f}"),
         ("words that the model does not know", "unknown", "", "{:.1%}"),
