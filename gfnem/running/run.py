@@ -80,16 +80,12 @@ class Run(Trained):
     @torch.no_grad()
     def _draw(self, x: Any, samples: int) -> tuple[Any, Tensor, bool]:
         """Latents of each `x`, `(batch,)` `log p(x)`, and whether that is exact."""
-        exact = self.model.log_marginal(x)
+        offers, given = self.model.offers, self.model.given(x)
+        exact = offers("log_marginal")
         if self.has_policy:
             z, log_weights = self.posterior(x).log_weights(samples)
-            return (
-                z,
-                importance_weighted(log_weights) if exact is None else exact,
-                exact is not None,
-            )
-        z = self.model.sample_posterior(x, samples)
-        if z is None or exact is None:
+            return z, given.log_marginal() if exact else importance_weighted(log_weights), exact
+        if not (exact and offers("sample_posterior")):
             raise UserError(
                 f"{self.path}: {type(self.model).__name__} was trained without a sampler, and has "
                 "no exact posterior to draw from"

@@ -64,7 +64,7 @@ def test_through_the_command_line(capsys, elsewhere):
     assert "bound, 8 samples" in printed(
         capsys, "evaluate", "run", "--data=text.txt", "--samples=8"
     )
-    assert "does not implement sample" in refused(capsys, "generate", "run")
+    assert "offers no sample" in refused(capsys, "generate", "run")
     assert "cannot dream" in refused(
         capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--em.sleep=1"
     )

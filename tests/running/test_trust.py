@@ -185,7 +185,7 @@ def own(capsys, tmp_path):
 def test_ones_own_run_opens_anywhere(capsys, own):
     for command in openings(own):
         if command[0] == "generate":  # this model cannot
-            assert "does not implement sample" in refused(capsys, *command)
+            assert "offers no sample" in refused(capsys, *command)
         else:
             printed(capsys, *command)
         assert sys.modules.pop("my_grammar").__file__ == str(own.parent / "my_grammar.py")
