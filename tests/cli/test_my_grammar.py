@@ -43,6 +43,7 @@ def test_the_file_is_short_and_the_model_none_of_ours():
     assert not hasattr(load().MyGrammar(3), "potentials")
 
 
+@pytest.mark.slow
 def test_through_the_command_line(capsys, elsewhere):
     flags = [*FLAGS, "--data=text.txt", "--out=run"]
     # its settings may come before its name
@@ -79,6 +80,7 @@ def sentence(folder) -> str:
     return "text"
 
 
+@pytest.mark.slow
 def test_through_the_api(elsewhere, monkeypatch):
     monkeypatch.syspath_prepend(str(elsewhere))
     from my_grammar import MyGrammar

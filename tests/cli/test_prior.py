@@ -7,6 +7,8 @@ import pytest
 import torch
 from commands import SMALL, call, printed, refused
 
+pytestmark = pytest.mark.slow
+
 TREES = """\
 (S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))) (. .))
 (S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))
