@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from gfnem.esteps import E_STEPS, M_STEPS
+
 from gfnem.files import write_atomically
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.language_models import NGramModel

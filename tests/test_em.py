@@ -3,13 +3,13 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+from gfnem.esteps import E_STEPS
 from toy import BitData, BitModel, BitPolicy, BitSpace, strings
 from toy_training import fit, make
 
 from gfnem.em import GFlowNetEM
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.errors import UserError
-from gfnem.esteps import E_STEPS
 from gfnem.objectives import (
     DetailedBalance,
     ForwardKL,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 from gfnem.parsing.bracket_prior.brackets import (
     LISTED,
     Brackets,

@@ -8,7 +8,7 @@ from brute import all_trees, keys, spans_of
 from sharp_energy import sharp_energy
 
 from gfnem.errors import UserError
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_shapes
 from gfnem.parsing.bracket_prior.energy import ShapeEnergy
 from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform

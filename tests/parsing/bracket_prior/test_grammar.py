@@ -8,7 +8,7 @@ from sharp_grammar import LABELS, SENTENCES, WORDS, SharpPCFG, compare, e_train
 
 from gfnem.component import build
 from gfnem.em import GFlowNetEM
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 from gfnem.objectives import VarGrad
 from gfnem.parsing import (
     ForestPolicy,
