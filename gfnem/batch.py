@@ -113,7 +113,7 @@ class Draws:
 
     @property
     def log_weight(self) -> Tensor:
-        """`(batch, samples)` log importance weight, in nats: `p~(x, z) P_B(tau|z)` over behaviour."""
+        """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
         if self._log_path is None:
             with torch.no_grad():
                 self.scores()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gfnem.batch import Batch
@@ -62,6 +63,19 @@ class EM(nn.Module):
     def network(self, name: str) -> nn.Module:
         """The policy or the model, by the name that phases call them."""
         return {POLICY: self.policy, MODEL: self.model}[name]
+
+    @torch.no_grad()
+    def try_out(self, x: Any) -> None:
+        """Takes the phases that train the policy through a batch, and leaves everything as it is.
+
+        Raises:
+            NotOffered: if the policy lacks what an objective needs.
+        """
+        with torch.random.fork_rng(devices=[]):
+            batch = Batch(self, x)
+            for phase in self.phases:
+                if phase.trains == POLICY:
+                    phase(batch)
 
     def prepare(self) -> list[str]:
         """Has the phases read what they need beside the observations; lines for people."""

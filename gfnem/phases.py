@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gfnem.batch import Batch, Draws
 from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
-from gfnem.policy import Policy
+from gfnem.offers import NotOffered
+from gfnem.policy import Policy, Scores
 from gfnem.ranges import Positive
 from gfnem.schedules import Anneal, value_at
 from gfnem.side import SideInformation
@@ -79,6 +80,7 @@ class TrainPolicy(Phase):
         draws, objective = batch.draw(self.source), self.objective
         flows = objective.needs_flow or objective.uses_flow
         scores = draws.scores(flows, objective.forward_looking)
+        self._has_what_it_needs(scores, batch.em.policy)
         temperature = value_at(self.reward_temperature, batch.em.clock.m_updates)
         partial, reward = None, torch.zeros_like(scores.log_pf[:, :, 0].detach())
         if objective.uses_reward:
@@ -93,6 +95,17 @@ class TrainPolicy(Phase):
         if draws.batch is batch and batch.em.policy.offers("auxiliary_loss"):
             loss = loss + batch.em.policy.auxiliary_loss(batch.context).mean()
         return loss
+
+    def _has_what_it_needs(self, scores: Scores, policy: Policy) -> None:
+        for needed, value, what in (
+            (self.objective.needs_flow, scores.log_flow, "flows of states"),
+            (self.objective.needs_log_z, scores.log_z, "log Z(x)"),
+        ):
+            if needed and value is None:
+                raise NotOffered(
+                    f"{type(self.objective).__name__} needs {what}, which {type(policy).__name__} "
+                    "does not offer"
+                )
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """Whether source, objective, target and policy fit each other."""
@@ -111,8 +124,6 @@ class TrainPolicy(Phase):
             )
         if self.objective.forward_looking:
             needs(model, "partial_log_joint", f"{name} that looks forward")
-        if self.objective.needs_log_z:
-            needs(policy, "log_z", name)
 
 
 @torch.no_grad()

@@ -10,11 +10,15 @@ from typing import Any
 
 from gfnem.component import Component
 from gfnem.objectives import ForwardKL, MaximumLikelihood, Objective, ReverseKL
+from gfnem.offers import NotOffered
 from gfnem.phases import ClimbMarginal, LearnBeside, Phase, Together, TrainModel, TrainPolicy
+from gfnem.policy import Policy
 from gfnem.ranges import Amount, Count, NotNegative, Positive, Share, hints_of
 from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
 from gfnem.sources import Chains, ModelSamples, Own, PosteriorSamples, Refined, Source
+from gfnem.space import LatentSpace
+from gfnem.target import Target
 
 
 class Recipe(Component, ABC):
@@ -132,7 +136,7 @@ def wake_sleep(
 def reverse_kl(
     samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
 ) -> list[Phase]:
-    """Hierarchical variational inference: the policy climbs the ELBO by score-function gradients."""
+    """Hierarchical variational inference: score-function gradients of the ELBO."""
     own = Own(samples)
     return [TrainPolicy(own, ReverseKL()), _m_step(own, "equal", collapse, side)]
 
@@ -177,3 +181,23 @@ def mcmc(
         side: as in `gflownet`.
     """
     return [_m_step(Chains(samples, steps), "equal", collapse, side)]
+
+
+#: the recipes that are shipped, by name
+RECIPES = {
+    made.__name__: made
+    for made in (gflownet, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc)
+}
+
+
+def fitting(model: Target, space: LatentSpace, policy: Policy) -> list[str]:
+    """The shipped recipes, with their default settings, that these parts can be trained by."""
+    names = []
+    for name, made in RECIPES.items():
+        try:
+            for phase in made().phases():
+                phase.check(model, space, policy)
+        except (NotOffered, ValueError):
+            continue
+        names.append(name)
+    return names

@@ -7,9 +7,9 @@ from gfnem.esteps import E_STEPS
 from toy import BitData, BitModel, BitPolicy, BitSpace, strings
 from toy_training import fit, make
 
-from gfnem.em import GFlowNetEM
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.errors import UserError
+from gfnem.lightning import GFlowNetEM
 from gfnem.objectives import (
     DetailedBalance,
     ForwardKL,

@@ -22,7 +22,7 @@ from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.images.data import Images
 from gfnem.parsing.answers import Answers
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.commands import _Reader
 from gfnem.parsing.text.corpus import read_corpus, read_sentences
 from gfnem.parsing.text.data import TextData
@@ -593,12 +593,12 @@ def test_checkpoints(trap):
 
 
 def test_priors(tmp_path):
-    ShapeEnergy(4).save(tmp_path / "prior.pt")
+    BracketEnergy(4).save(tmp_path / "prior.pt")
     good = (tmp_path / "prior.pt").read_bytes()
-    whole = ShapeEnergy.load(tmp_path / "prior.pt").state_dict()
+    whole = BracketEnergy.load(tmp_path / "prior.pt").state_dict()
 
     def load(folder: Path, data: bytes) -> None:
-        state = ShapeEnergy.load(written(folder / "prior.pt", data)).state_dict()
+        state = BracketEnergy.load(written(folder / "prior.pt", data)).state_dict()
         assert all(torch.equal(state[name], value) for name, value in whole.items())
 
     fuzz("priors", 50, bent([good], edits=1), load)

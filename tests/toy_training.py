@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from toy import BitModel, BitPolicy, BitSpace
 
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
 
 
 def make(seed=0, ordered=False, fixed=False, scale=1.0, **options):

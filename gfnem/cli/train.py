@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +18,9 @@ DEFAULTS = {
     "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
     "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
     "policy": "gfnem.parsing.policies.topdown.TopDownPolicy",
-    "objective": "gfnem.objectives.BalancedVarGrad",
-    "timing": "gfnem.schedules.EveryUpdate",
+    "recipe": "gfnem.recipes.gflownet",
+    "schedule": "gfnem.schedules.EveryUpdate",
+    "rates": "gfnem.rates.Rates",
 }
 #: constructor arguments that come from the data or the model, never from the user
 FACTS = {"vocab_size", "vocabulary", "shortest"}
@@ -30,10 +30,7 @@ def parser(
     arguments: Sequence[str], contents: Sequence[dict[str, Any]]
 ) -> jsonargparse.ArgumentParser:
     """The flags of `train`."""
-    from gfnem import objectives, schedules
     from gfnem.data import DataModule
-    from gfnem.em import GFlowNetEM
-    from gfnem.esteps import E_STEPS
     from gfnem.parsing.bracket_prior import grammar, treebank_brackets  # noqa: F401
     from gfnem.parsing.grammars import (  # noqa: F401  imported to be known by their bare names
         neural_pcfg,
@@ -47,18 +44,21 @@ def parser(
     from gfnem.parsing.spaces import forest, shift_reduce, topdown  # noqa: F401
     from gfnem.parsing.text import data  # noqa: F401
     from gfnem.policy import Policy
+    from gfnem.rates import Rates
+    from gfnem.recipes import RECIPES, Recipe
+    from gfnem.schedules import Schedule
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
     parser = CommandParser(
         usage="gfnem train [--data PATH] [--out RUN] [--max-updates N] [--config FILE]\n"
         "                   [--PART CLASS] [--PART.SETTING VALUE] ...",
-        description="Train a model and its sampler. A run is made of six parts (dataset, model, "
-        "space, policy, objective, timing), each a class with settings of its own, which "
+        description="Train a model and its sampler. A run is made of seven parts (dataset, "
+        "model, space, policy, recipe, schedule, rates), each with settings of its own, which "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
         "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
-        "--em.policy_lr 0.002",
+        "--rates.policy 0.002 --recipe.samples 8",
     )
     parser.add_argument(
         "--config",
@@ -80,12 +80,12 @@ def parser(
         help="held-out data, likewise (short for --dataset.valid)",
     )
     parser.add_argument(
-        "--shapes",
+        "--brackets",
         metavar="TREEBANK",
         type=str | None,
-        help="bracketed trees whose shapes, without words and labels, a grammar is to learn from "
-        "beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, with a "
-        "weight that falls from 10 to 1 in the first half of the updates)",
+        help="bracketed trees whose brackets, without words and labels, a grammar is to learn from "
+        "beside the text (short for --recipe.side TreebankBrackets --recipe.side.treebank "
+        "TREEBANK, with a weight that falls from 10 to 1 in the first half of the updates)",
     )
     parser.add_argument(
         "--out",
@@ -144,19 +144,20 @@ def parser(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
     parser.add_argument(
-        "--e-step",
-        metavar="NAME",
-        type=str | None,
-        help="where the structures that the model learns from come from (short for --em.e_step): "
-        + "; ".join(f"{name}: {step.about}" for name, step in E_STEPS.items()),
+        "--eval-samples",
+        metavar="N",
+        type=Count,
+        default=16,
+        help="structures drawn for each held-out observation",
     )
     for name, base, about in (
         ("dataset", DataModule, "what is learned from, and how it is read"),
         ("model", Target, "the joint p(x, z)"),
         ("space", LatentSpace, "how a structure is built"),
         ("policy", Policy, "the sampler"),
-        ("objective", objectives.Objective, "the E-step's loss"),
-        ("timing", schedules.Timing, "when sampler and model are trained"),
+        ("recipe", Recipe, f"what an update is made of: {', '.join(RECIPES)}, or one of your own"),
+        ("schedule", Schedule, "when sampler and model are trained"),
+        ("rates", Rates, "learning rates"),
     ):
         parser.add_subclass_arguments(
             base,
@@ -170,14 +171,8 @@ def parser(
         parser.groups[name].title = f"{name}: {about}"
         if not is_chosen(name, arguments, contents):
             parser.set_defaults({name: {"class_path": DEFAULTS[name]}})
-    components = {"model", "space", "policy", "objective", "timing"}
-    skip = components | {"max_updates", "max_m_updates", "metadata"}
-    parser.add_class_arguments(GFlowNetEM, "em", skip=skip, instantiate=False)
-    parser.groups["em"].title = "em: the settings of GFlowNet-EM"
     for action in parser._actions:
-        if action.dest == "em" or (action.dest.startswith("em.") and action.dest.endswith(".help")):
-            action.help = argparse.SUPPRESS  # both would only be in a reader's way
-        elif action.dest.endswith(".help"):
+        if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
         elif action.dest == "print_config":
             action.help, action.metavar = "print all settings as YAML and stop", ""

@@ -50,7 +50,7 @@ def test_a_run_with_shapes(capsys, place, e_step):
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(capsys, place):
-    side = ["--shapes=bank.mrg", "--em.side=TreebankShapes", "--em.side.weight=0.5"]
+    side = ["--shapes=bank.mrg", "--em.side=TreebankBrackets", "--em.side.weight=0.5"]
     flags = [*SMALL, "--data=text", *side]
     assert call("train", *flags, "--out=whole") == 0
     assert call("train", *flags, "--max-updates=10", "--out=half") == 0
@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(capsys, place):
 
 
 def test_shapes_in_a_settings_file(capsys, place):
-    side = {"class_path": "TreebankShapes", "init_args": {"treebank": "bank.mrg", "weight": 2.0}}
+    side = {"class_path": "TreebankBrackets", "init_args": {"treebank": "bank.mrg", "weight": 2.0}}
     (place / "settings.yaml").write_text(yaml.safe_dump({"em": {"side": side}}))
     assert call("train", *SMALL, "--config=settings.yaml", "--data=text", "--out=run") == 0
     assert trained_module(place / "run").side.weight == 2.0
@@ -85,6 +85,6 @@ def test_bad_shapes_are_refused_before_a_run_is_made(capsys, place):
     flags = [*where, "--model=RNNG", "--shapes=bank.mrg"]
     flags = [flag for flag in flags if "terminals" not in flag]
     assert "RNNG has no exact likelihood of a tree's shape" in refused(capsys, *flags)
-    missing = refused(capsys, *where, "--em.side=TreebankShapes")
+    missing = refused(capsys, *where, "--em.side=TreebankBrackets")
     assert "treebank is needed (or --shapes TREEBANK)" in missing
     assert not (place / "run").exists()

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from commands import SMALL, printed, refused
 
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
 from gfnem.objectives import VarGrad
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.topdown import TopDownSpace

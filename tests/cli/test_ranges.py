@@ -23,7 +23,7 @@ from commands import TINY, call, printed, refused
         ("--dataset gfnem.mixtures.Petals --dataset.sd 0", "sd 0.0: more than 0"),
         ("--dataset gfnem.mixtures.Petals --dataset.centres [[0,.inf]]", "centres inf: a finite"),
         ("--dataset gfnem.images.data.Images --dataset.threshold 1", "threshold 1.0: at least 0"),
-        ("--em.side TreebankShapes --em.side.treebank x --em.side.weight -1", "weight -1.0"),
+        ("--em.side TreebankBrackets --em.side.treebank x --em.side.weight -1", "weight -1.0"),
         ("--max-updates 0", "--max-updates 0: at least 1"),
         ("--max-m-updates -1", "--max-m-updates -1: at least 1"),
         ("--devices 0", "--devices 0: at least 1"),

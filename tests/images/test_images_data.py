@@ -9,12 +9,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.images.data import Images, read
 from gfnem.images.grids import RasterGrid
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import RasterPolicy
+from gfnem.lightning import GFlowNetEM
 
 DATA = Path(
     os.environ.get(

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from gfnem.component import build
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.lightning import GFlowNetEM
 from gfnem.mixtures import PetalMixture, PetalPolicy, Petals, PetalSpace, PetalState
 from gfnem.mixtures.data import read_points, recovered
 from gfnem.mixtures.exact import exact_em, log_joint_table, normalise

@@ -15,7 +15,7 @@ from gfnem.side import SideInformation
 from gfnem.target import Target
 
 
-class TreebankShapes(SideInformation):
+class TreebankBrackets(SideInformation):
     """Trees without words: a treebank's brackets, of which words and labels are missing.
 
     Sentences teach a grammar what its symbols emit, and shapes how they branch: the M-step raises
