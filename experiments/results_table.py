@@ -107,7 +107,7 @@ class Table:
                 config = self._config(cell, folder / "settings.yaml", updates)
                 self._gfnem("train", "--config", config, "--out", run, log=folder / "train.log")
             if cell.model in SAMPLED and not E_STEPS[cell.e_step].policy:
-                flags = ["--e-step", "gflownet", "--em.model_lr", 0, "--max-updates", 2 * updates]
+                flags = ["--recipe", "gflownet", "--rates.model", 0, "--max-updates", 2 * updates]
                 self._gfnem("train", "--resume", run, *flags, log=folder / "sampler.log")
             seconds = float(_last_row(run / "metrics.csv")["seconds"])
             figures = {**asdict(cell), "updates": updates, "seconds": seconds, "valid": {}}

@@ -28,7 +28,7 @@ def seconds(folder: Path, devices: int, options: argparse.Namespace) -> float:
     if options.data:
         command += ["--data", options.data]
     if options.exact:
-        command += ["--e-step", "exact"]
+        command += ["--recipe", "exact"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     with open(folder / "metrics.csv", newline="") as stream:

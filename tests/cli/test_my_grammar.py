@@ -19,6 +19,7 @@ from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
+from gfnem.recipes import gflownet
 from gfnem.testing import TargetTestCase
 
 FILE = Path(__file__).parents[2] / "experiments" / "my_grammar.py"
@@ -66,7 +67,7 @@ def test_through_the_command_line(capsys, elsewhere):
     )
     assert "does not implement sample" in refused(capsys, "generate", "run")
     assert "cannot dream" in refused(
-        capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--em.sleep=1"
+        capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--recipe.sleep=1"
     )
     sys.modules.pop("my_grammar")
     (elsewhere / "my_grammar.py").unlink()
@@ -90,7 +91,7 @@ def test_through_the_api(elsewhere, monkeypatch):
         MyGrammar(words, nonterminals=3),
         TopDownSpace(nonterminals=3),
         TopDownPolicy(words, nonterminals=3, dim=16),
-        VarGrad(),
+        gflownet(VarGrad()),
         max_updates=10,
         metadata=data.metadata(),
     )

@@ -17,13 +17,13 @@ SETTINGS = [
     *TINY,
     "--max-updates=60",
     "--dataset.interval=5",
-    "--timing=AdaptiveThreshold",
-    "--timing.level=Anneal",
-    "--timing.level.start=1.5",
-    "--timing.level.end=0.5",
-    "--timing.level.updates=20",
-    "--em.sleep=0.5",
-    "--em.epsilon=0.1",
+    "--schedule=AdaptiveThreshold",
+    "--schedule.level=Anneal",
+    "--schedule.level.start=1.5",
+    "--schedule.level.end=0.5",
+    "--schedule.level.updates=20",
+    "--recipe.sleep=0.5",
+    "--recipe.epsilon=0.1",
 ]
 
 

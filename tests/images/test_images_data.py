@@ -159,10 +159,9 @@ def trained():
         DiscreteVAE(**facts, channels=8, prior="autoregressive"),
         RasterGrid(2, 2, 4),
         RasterPolicy(**facts, channels=8, hidden=32, units=8),
+        gflownet(sleep=0.1),
+        rates=Rates(policy=3e-3, model=3e-3),
         max_updates=150,
-        sleep=0.1,
-        policy_lr=3e-3,
-        model_lr=3e-3,
     )
     before = module.model.log_marginal(data.images("test")).mean().item()
     pl.Trainer(
