@@ -23,7 +23,7 @@ from gfnem.errors import UserError
 from gfnem.images.data import Images
 from gfnem.parsing.answers import Answers
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
-from gfnem.parsing.commands import _Reader
+from gfnem.parsing.commands import Reader
 from gfnem.parsing.text.corpus import read_corpus, read_sentences
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.vocabulary import Vocabulary
@@ -229,12 +229,14 @@ HOW = ("data", "corpus", "lines", "vocabulary")
 ENCODINGS = ("utf-8", "utf-8", "latin-1", "utf-16", "utf-7", "cp1252", "gb18030", "utf-8-sig")
 
 
+@pytest.mark.slow
 def test_text():
     names = st.sampled_from(("text.txt", "text", "text.txt.gz", os.fsdecode(b"caf\xe9.txt")))
     examples = st.tuples(bent(TEXTS), names, st.sampled_from(HOW), st.sampled_from(ENCODINGS))
     fuzz("text", 200, examples, read_as_text)
 
 
+@pytest.mark.slow
 def test_treebanks():
     names = st.sampled_from(("trees.mrg", "trees.ptb", "trees.txt"))
     how = st.sampled_from(HOW[:3])
@@ -294,6 +296,7 @@ def draw_from(folder: Path, example: tuple) -> None:
     build({"class_path": "gfnem.parsing.TextData", "init_args": arguments}, DataModule).summary()
 
 
+@pytest.mark.slow
 def test_grammars():
     plain = st.tuples(bent(PCFG), st.just("grammar.pcfg"))
     parents = st.tuples(bent(NCFG), st.just("grammar.ncfg"))
@@ -337,6 +340,7 @@ def read_table(folder: Path, example: tuple) -> None:
     corpus.summary(), corpus.digest()
 
 
+@pytest.mark.slow
 def test_tables(parquet):
     columns = st.sampled_from(("text", "text", "text", "id", "", "none"))
     separated = bent(CSV) | bent([seed.replace(b",", b"\t") for seed in CSV])
@@ -493,9 +497,11 @@ def expanded(value: Any) -> Any:
 
 #: what the command line itself makes sure of
 OWN = ("accelerator", "devices", "num_nodes", "precision", "seed", "max_updates", "out", "resume",
-       "config", "max_m_updates", "patience", "data", "valid", "brackets", "eval_samples")  # fmt: skip
+       "config", "max_m_updates", "patience", "data", "valid", "brackets",
+       "eval_samples")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_settings():
     content = run_settings()
     examples = odd_settings(content, 3, OWN)
@@ -581,6 +587,7 @@ def checkpoints(draw: st.DrawFn, good: bytes) -> tuple[bytes, bool]:
     return Bytes(stream.getvalue()), False
 
 
+@pytest.mark.slow
 def test_checkpoints(trap):
     good = (trained() / "last.ckpt").read_bytes()
     weights = load_run(trained() / "last.ckpt").state_dict()
@@ -592,7 +599,7 @@ def test_checkpoints(trap):
             state = module.state_dict()
             assert all(torch.equal(state[name], weights[name]) for name in weights)
         if module.metadata.get("kind") == "text":
-            Answers(module, _Reader(module).encode, "mbr", None, 20, 0)
+            Answers(module, Reader(module).encode, "mbr", None, 20, 0)
 
     fuzz("checkpoints", 100, checkpoints(good), open_run)
     assert not trap.exists(), "a stranger's module was imported"
@@ -614,7 +621,8 @@ def test_priors(tmp_path):
 # ----------------------------------------------------------------------------- the command line
 
 TEXT = TEXTS[0]
-YAML = b"seed: 1\nmodel:\n  class_path: NeuralPCFG\n  init_args:\n    dim: 8\nem:\n  samples: 4\n"
+YAML = b"seed: 1\nmodel:\n  class_path: NeuralPCFG\n  init_args:\n    dim: 8\n"
+NAN = b"rates:\n  class_path: gfnem.rates.Rates\n  init_args:\n    policy: .nan\n"
 #: a file's name and content, and the command that reads it
 COMMANDS = {
     "name of other bytes": (os.fsdecode(b"caf\xe9.txt"), TEXT, "train --data FILE"),
@@ -630,7 +638,7 @@ COMMANDS = {
     "settings, a strange number": ("s.yaml", b"seed: 0b_\n", "train --config FILE"),
     "settings of another kind": ("s.yaml", b"em: 3\n", "train --config FILE"),
     "settings, none": ("s.yaml", b"em:\nmodel:\ndataset:\n", "train --config FILE"),
-    "settings, NaN": ("s.yaml", YAML + b"rates:\n  class_path: gfnem.rates.Rates\n  init_args:\n    policy: .nan\n", "train --config FILE"),
+    "settings, NaN": ("s.yaml", YAML + NAN, "train --config FILE"),
     "settings, a list": ("s.yaml", YAML + b"  clip: [1]\n", "train --config FILE"),
     "huge model": ("t.txt", TEXT, "train --data FILE --model.nonterminals 2000000"),
     "huger model": ("t.txt", TEXT, f"train --data FILE --model.preterminals {10**30}"),

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import jsonargparse
 
-from gfnem.cli.arguments import CommandParser, is_chosen
-from gfnem.cli.shared import code_argument
+from gfnem.cli.arguments import (
+    CommandParser,
+    class_path,
+    classes_first,
+    help_on_chosen,
+    is_chosen,
+    values_of,
+)
+from gfnem.cli.shared import code_argument, world_flags
+from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
+from gfnem.world import DEFAULT, Unnamed, World, find
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
-#: what a run is made of when nothing else is asked for
+#: what a run is made of
+PARTS = ("dataset", "model", "space", "policy", "recipe", "schedule", "rates")
+#: what it is made of in every world where nothing else is asked for
 DEFAULTS = {
-    "dataset": "gfnem.parsing.text.data.TextData",
-    "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
-    "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
-    "policy": "gfnem.parsing.policies.topdown.TopDownPolicy",
-    "recipe": "gfnem.recipes.gflownet",
-    "schedule": "gfnem.schedules.EveryUpdate",
-    "rates": "gfnem.rates.Rates",
+    "recipe": {
+        "class_path": "gfnem.recipes.gflownet",
+        "init_args": {"objective": {"class_path": "gfnem.objectives.BalancedVarGrad"}},
+    },
+    "schedule": {"class_path": "gfnem.schedules.EveryUpdate"},
+    "rates": {"class_path": "gfnem.rates.Rates"},
 }
-#: constructor arguments that come from the data or the model, never from the user
-FACTS = {"vocab_size", "vocabulary", "shortest"}
 
 
 def parser(
@@ -31,18 +40,6 @@ def parser(
 ) -> jsonargparse.ArgumentParser:
     """The flags of `train`."""
     from gfnem.data import DataModule
-    from gfnem.parsing.bracket_prior import grammar, treebank_brackets  # noqa: F401
-    from gfnem.parsing.grammars import (  # noqa: F401  imported to be known by their bare names
-        neural_pcfg,
-        parent_grammar,
-        rnng,
-        tabular_pcfg,
-    )
-    from gfnem.parsing.policies import forest as forest_policy  # noqa: F401
-    from gfnem.parsing.policies import shift_reduce as shift_reduce_policy  # noqa: F401
-    from gfnem.parsing.policies import topdown as topdown_policy  # noqa: F401
-    from gfnem.parsing.spaces import forest, shift_reduce, topdown  # noqa: F401
-    from gfnem.parsing.text import data  # noqa: F401
     from gfnem.policy import Policy
     from gfnem.rates import Rates
     from gfnem.recipes import RECIPES, Recipe
@@ -50,9 +47,12 @@ def parser(
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
+    world = _world(arguments, contents)
+    world.import_classes()
+    defaults = _defaults(world)
     parser = CommandParser(
-        usage="gfnem train [--data PATH] [--out RUN] [--max-updates N] [--config FILE]\n"
-        "                   [--PART CLASS] [--PART.SETTING VALUE] ...",
+        usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
+        "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
         description="Train a model and its sampler. A run is made of seven parts (dataset, "
         "model, space, policy, recipe, schedule, rates), each with settings of its own, which "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
@@ -66,12 +66,18 @@ def parser(
         help="settings in a YAML file, or the name of a shipped one, such as text",
     )
     parser.add_argument(
+        "--world",
+        metavar="WORLD",
+        type=str | None,
+        default=world.name or None,
+        help="what kind of data there are: a name that `gfnem worlds` lists, or a class of yours "
+        "as my_file.MyWorld",
+    )
+    parser.add_argument(
         "--data",
         metavar="PATH",
         type=str | None,
-        help="what to train on: a text file with one sentence a line, a file or folder of "
-        "bracketed trees (.mrg .ptb .tree .psd), a folder of .txt files, a column of a table as "
-        "FILE.csv:COLUMN, or hf:NAME[/CONFIG]:COLUMN (short for --dataset.path)",
+        help=f"what to train on: {world.data or 'see the dataset'} (short for --dataset.path)",
     )
     parser.add_argument(
         "--valid",
@@ -79,14 +85,7 @@ def parser(
         type=str | None,
         help="held-out data, likewise (short for --dataset.valid)",
     )
-    parser.add_argument(
-        "--brackets",
-        metavar="TREEBANK",
-        type=str | None,
-        help="bracketed trees whose brackets, without words and labels, a grammar is to learn from "
-        "beside the text (short for --recipe.side TreebankBrackets --recipe.side.treebank "
-        "TREEBANK, with a weight that falls from 10 to 1 in the first half of the updates)",
-    )
+    world_flags(parser, world, "train", arguments)
     parser.add_argument(
         "--out",
         metavar="RUN",
@@ -162,21 +161,61 @@ def parser(
         parser.add_subclass_arguments(
             base,
             name,
-            skip=FACTS,
+            skip=set(world.told),
             required=False,
             metavar="CLASS",
             help=f"a class listed here, or one of your own as my_file.MyClass; its settings are "
             f"--{name}.SETTING",
         )
         parser.groups[name].title = f"{name}: {about}"
-        if not is_chosen(name, arguments, contents):
-            parser.set_defaults({name: {"class_path": DEFAULTS[name]}})
+        if is_chosen(name, arguments, contents):
+            defaults.pop(name, None)
+    parser.set_defaults(_flat(defaults))
     for action in parser._actions:
         if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
         elif action.dest == "print_config":
             action.help, action.metavar = "print all settings as YAML and stop", ""
     return parser
+
+
+def _world(arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> World:
+    """The world that flags or files name; that of the dataset they name; else the default one."""
+    named = [content["world"] for content in contents if content.get("world") is not None]
+    if named := [*named, *values_of("--world", arguments)]:
+        return find(named[-1])
+    datasets = [class_path(content["dataset"]) for content in contents if content.get("dataset")]
+    datasets += values_of("--dataset", arguments)
+    if datasets and "." in datasets[-1]:
+        from gfnem.component import class_of
+        from gfnem.data import DataModule
+
+        with contextlib.suppress(UserError):  # the parser reports it
+            return find(class_of({"class_path": datasets[-1]}, DataModule).world)
+    return find(DEFAULT)
+
+
+def _defaults(world: World) -> dict[str, Any]:
+    """Settings where the user says nothing, as in a settings file."""
+    return dict(DEFAULTS) if isinstance(world, Unnamed) else {**DEFAULTS, **world.defaults()}
+
+
+def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:
+    """The command line in the order that its parser needs, its help that of the chosen classes."""
+    defaults = _defaults(_world(arguments, contents))
+    classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
+    return classes_first(help_on_chosen(arguments, contents, classes), PARTS)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of no class under dotted names, as the parser takes defaults."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and "class_path" not in value:
+            flat |= {f"{name}.{key}": entry for key, entry in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def run(settings: jsonargparse.Namespace) -> int:

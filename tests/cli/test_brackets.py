@@ -9,7 +9,9 @@ import torch
 import yaml
 from commands import SMALL, call, printed, refused
 
-from gfnem import GFlowNetEM
+from gfnem import GFlowNetEM, LearnBeside
+
+pytestmark = pytest.mark.slow
 
 TREES = """\
 (S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))) (. .))
@@ -32,6 +34,12 @@ def trained_module(run):
     return GFlowNetEM.load_from_checkpoint(Path(run) / "last.ckpt", weights_only=True)
 
 
+def _side(run):
+    """What a run's model learns from beside its text."""
+    (phase,) = [p for p in trained_module(run).em.phases.modules() if isinstance(p, LearnBeside)]
+    return phase.side
+
+
 @pytest.mark.parametrize("recipe", ["gflownet", "exact", "mcmc"])
 def test_a_run_with_shapes(capsys, place, recipe):
     more = ["--recipe.steps=5"] if recipe == "mcmc" else []
@@ -42,7 +50,7 @@ def test_a_run_with_shapes(capsys, place, recipe):
     column = head.split(",").index("side_log_likelihood")
     first, last = (float(row.split(",")[column]) for row in (rows[0], rows[-1]))
     assert first < last < 0  # nats a tree
-    weight = trained_module("run").side.weight  # shapes come first
+    weight = _side("run").weight  # brackets come first
     assert [weight(update) for update in (0, 10, 20)] == pytest.approx([10, 1, 1])
     figures = json.loads(printed(capsys, "evaluate", "run", "--data=bank.mrg", "--format=json"))
     assert figures["exact"] is True and 0 <= figures["sentence_f1"] <= 100

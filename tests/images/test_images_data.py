@@ -15,6 +15,8 @@ from gfnem.images.grids import RasterGrid
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import RasterPolicy
 from gfnem.lightning import GFlowNetEM
+from gfnem.rates import Rates
+from gfnem.recipes import gflownet
 
 DATA = Path(
     os.environ.get(
@@ -136,6 +138,7 @@ def test_public_data_sets_are_read(monkeypatch):
         read("hf:some/name")
 
 
+@pytest.mark.slow
 def test_mnist_file():
     path = DATA / "mnist.npz"
     if not path.exists():
@@ -176,11 +179,13 @@ def trained():
     return data, module, before
 
 
+@pytest.mark.slow
 def test_training_raises_the_likelihood(trained):
     data, module, before = trained
     assert module.model.log_marginal(data.images("test")).mean().item() > before + 10
 
 
+@pytest.mark.slow
 def test_evaluation_agrees_with_exact_inference(trained):
     data, module, _ = trained
     torch.manual_seed(0)
@@ -192,6 +197,7 @@ def test_evaluation_agrees_with_exact_inference(trained):
     assert report["test_gap"] == pytest.approx(-report["test_nll"] - report["test_elbo"])
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn(trained, tmp_path):
     data, module, _ = trained
     state = torch.get_rng_state()
@@ -202,6 +208,7 @@ def test_pictures_are_drawn(trained, tmp_path):
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_components_are_rebuilt_from_their_specs(trained):
     _, module, _ = trained
     again = GFlowNetEM(module.model.spec(), module.space.spec(), module.policy.spec())

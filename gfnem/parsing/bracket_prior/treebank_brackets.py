@@ -40,7 +40,7 @@ class TreebankBrackets(SideInformation):
     ):
         super().__init__(weight)
         if treebank is None:
-            raise ValueError("treebank is needed (or --shapes TREEBANK)")
+            raise ValueError("treebank is needed (or --brackets TREEBANK)")
         self.treebank, self.batch_size, self.max_length = treebank, batch_size, max_length
 
     @cached_property
