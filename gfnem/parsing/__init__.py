@@ -16,7 +16,7 @@ _attribute, __dir__, __all__ = public_names(
         "grammars.parent_grammar": ("NeuralParentPCFG", "ParentGrammar"),
         "grammars.rnng": ("RNNG",),
         "text.sentences": ("Sentences",),
-        "bracket_prior.energy": ("ShapeEnergy",),
+        "bracket_prior.energy": ("BracketEnergy",),
         "bracket_prior.grammar": ("ShapedGrammar",),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),
@@ -24,7 +24,7 @@ _attribute, __dir__, __all__ = public_names(
         "grammars.tabular_pcfg": ("TabularPCFG",),
         "spaces.topdown": ("TopDownSpace",),
         "policies.topdown": ("TopDownPolicy",),
-        "bracket_prior.treebank_brackets": ("TreebankShapes",),
+        "bracket_prior.treebank_brackets": ("TreebankBrackets",),
         "trees.trees": ("Trees",),
     },
 )

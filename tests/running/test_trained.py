@@ -4,8 +4,8 @@ import pytest
 import torch
 from commands import trained
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.lightning import GFlowNetEM
 from gfnem.parsing import Sentences
 from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
