@@ -43,6 +43,7 @@ from gfnem.running.curves import PANELS, draw_panel, png
 from gfnem.running.runs import METRICS, checkpoint_path, load_run, read_config
 from gfnem.running.trained import Trained
 from gfnem.running.trust import opening, signature_of
+from gfnem.target import Target
 
 #: the page's name in a run folder
 REPORT = "report.html"
@@ -131,8 +132,8 @@ def measure(run: Trained, batches: Sequence[Any], samples: int) -> dict[str, Any
     exact = gap_exact = False
     for x in batches:
         figures = {"units": run.model.units(x)}
-        total, likely = run.model.log_marginal(x), run.model.normalised()
-        log_p = total if likely is run.model else likely.log_marginal(x)
+        total, likely = _exact(run.model, x), run.model.normalised()
+        log_p = total if likely is run.model else _exact(likely, x)
         exact, gap_exact = log_p is not None, total is not None
         if run.has_policy:
             posterior = run.posterior(x)
@@ -156,6 +157,10 @@ def measure(run: Trained, batches: Sequence[Any], samples: int) -> dict[str, Any
     if "log_p" in joined:
         found["nll"] = -(joined["log_p"].sum() / joined["units"].sum()).item()
     return {**found, "exact": exact, "gap_exact": gap_exact}
+
+
+def _exact(model: Target, x: Any) -> Tensor | None:
+    return model.log_marginal(x) if model.offers("log_marginal") else None
 
 
 def certificates(
@@ -301,8 +306,9 @@ def others(ranks: Sequence[tuple[int, dict[str, float]]], shown: int, drawn: int
     if len(ranks) <= shown:
         return f"No other structure is among {drawn} draws."
     left = sum(next(iter(shares.values())) for _, shares in ranks[shown:])
-    some = f"{len(ranks) - shown} other structure{'s' if len(ranks) - shown > 1 else ''}"
-    return f"Besides, {some} among {drawn} draws: {percent(left)} for the model, all in all."
+    count = len(ranks) - shown
+    some = f"{count} other structures are" if count > 1 else "One other structure is"
+    return f"{some} among {drawn} draws; the model gives {percent(left)} to what is not shown."
 
 
 def general(run: Trained, data: DataModule | None, samples: int) -> list[Section]:
@@ -323,11 +329,16 @@ def general(run: Trained, data: DataModule | None, samples: int) -> list[Section
         quality.append(figures_table(told))
     drawn = _drawn(run)
     x = batches[0] if batches else drawn[0] if drawn else None
-    title = "Examples of held-out data" if batches else "Examples drawn from the model"
-    examples = [] if x is None else _examples(run, x)
+    learned: list[Block] = []
     if drawn:
-        examples.append(Fold(f"{DRAWN} draws of the model", [_records(*drawn)]))
-    return [Section(title, examples), Section("How good is it?", quality)]
+        about = "What the model has learned shows in what it makes: observations x with the "
+        learned = [Text(f"{about}structures z behind them, drawn from it."), _records(*drawn)]
+    title = "Examples of held-out data" if batches else "Examples drawn from the model"
+    return [
+        Section("What was learned", learned),
+        Section(title, [] if x is None else _examples(run, x)),
+        Section("How good is it?", quality),
+    ]
 
 
 def figures_table(figures: Mapping[str, Any]) -> Block:
@@ -335,17 +346,18 @@ def figures_table(figures: Mapping[str, Any]) -> Block:
     return Table(
         ["figure", "value"],
         [[name.replace("_", " "), value] for name, value in figures.items()],
-        "What `gfnem evaluate` prints.",
+        "What gfnem evaluate prints.",
     )
 
 
 def _drawn(run: Trained) -> tuple[Any, Any] | None:
     """Observations and structures drawn from the model; None where it cannot draw."""
-    sample = getattr(run.model, "sample", None)
+    if not run.model.offers("sample"):
+        return None
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            return None if sample is None else sample(DRAWN)
-    except (NotImplementedError, RuntimeError):
+            return run.model.sample(DRAWN)
+    except RuntimeError:  # a model that finds no end
         return None
 
 
@@ -353,17 +365,18 @@ def _drawn(run: Trained) -> tuple[Any, Any] | None:
 def _examples(run: Trained, x: Any) -> list[Block]:
     samples = EXAMPLE_DRAWS
     x = x[:EXAMPLES] if isinstance(x, Tensor) else x
-    exact = run.model.log_marginal(x)
+    given = run.model.given(x)
+    exact = given.log_marginal() if given.offers("log_marginal") else None
     if run.has_policy:
         z, log_weights = run.posterior(x).log_weights(samples)
         model = log_weights.softmax(1)
+    elif exact is not None and given.offers("sample_posterior"):
+        z = given.sample_posterior(samples)
     else:
-        z = run.model.sample_posterior(x, samples)
-        if z is None or exact is None:
-            return []
+        return []
     if exact is not None:
-        model = (run.model.log_joint(x, z) - exact[:, None]).exp()
-    blocks: list[Block] = [Text(f"{BARS} Each observation is x, a structure that explains it z.")]
+        model = (given.log_joint(z) - exact[:, None]).exp()
+    blocks: list[Block] = [Text(f"{BARS} An observation is x; a structure that explains it is z.")]
     for row in range(min(EXAMPLES, len(x))):
         keys = [record(z, row, sample) for sample in range(samples)]
         ranks = ranked(keys, model[row].tolist(), exact is not None, run.has_policy)

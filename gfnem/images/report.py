@@ -53,7 +53,7 @@ def sections(run: Trained, data: Images | None, samples: int) -> list[Section]:
         ]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        images = data.images("test") if data is not None else run.model.sample(12)[0]
+        images = data.images("test") if data is not None else run.model.sample(8)[0]
         return [
             Section("What was learned", _learned(run, images)),
             Section("Examples: images and their grids of codes", _examples(run, images[:SHOWN])),
@@ -94,9 +94,10 @@ def _image(figure, caption: str) -> Block:
 
 def _examples(run: Trained, images: Tensor) -> list[Block]:
     """Each image with its most probable grids, decoded."""
-    model, exact = run.model, run.model.log_marginal(images)
+    model = run.model
     if not run.has_policy:
         return []
+    exact = model.log_marginal(images) if model.offers("log_marginal") else None
     z, log_weights = run.posterior(images).log_weights(EXAMPLE_DRAWS)
     weights = log_weights.softmax(1)
     if exact is not None:

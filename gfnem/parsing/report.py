@@ -108,10 +108,11 @@ def _learned(run: Trained, reader: Reader, corpus: Corpus | None) -> list[Block]
         batches = [reader.encode(tokens[at : at + 50]) for at in range(0, len(tokens), 50)]
         source = "held-out"
     else:
-        batches, source = [_sample(run, 200)[0]], "drawn"
+        drawn, source = _sample(run, 200), "drawn"
+        batches = [] if drawn is None else [drawn[0]]
     try:
         used = UsedGrammar.of(grammar, batches)
-    except (UserError, TypeError):  # nothing derivable, or nothing drawn
+    except UserError:  # nothing derivable, or nothing drawn
         return [Text("The model has no tree for any of the sentences, so no symbol is in use.")]
     symbols = described(used, reader.vocabulary.to_list(), PARTS)
     phrases = [symbol for symbol in symbols if symbol.phrase]
@@ -209,10 +210,9 @@ def _probabilities(run: Trained, x: Sentences, parses: Parses) -> tuple[Tensor, 
 
     Where it is not, the trees' importance weights, which add up to 1.
     """
-    if parses.log_marginal.exact:
+    if parses.log_marginal.exact and run.model.offers("collapsed_log_joint"):
         log_joint = run.model.collapsed_log_joint(x, parses.trees)
-        if log_joint is not None:
-            return (log_joint - parses.log_marginal.value[:, None]).exp(), True
+        return (log_joint - parses.log_marginal.value[:, None]).exp(), True
     return (parses.log_joint - parses.log_q).softmax(1), False
 
 
@@ -237,11 +237,12 @@ def _drawn(run: Trained, reader: Reader) -> list[tuple[list[str], Any]]:
 
 
 def _sample(run: Trained, count: int) -> tuple[Any, Trees] | None:
-    sample = getattr(run.model, "sample", None)
+    if not run.model.offers("sample"):
+        return None
     try:
         with torch.no_grad():
-            return None if sample is None else sample(count)
-    except (NotImplementedError, RuntimeError):  # a model that cannot, or that finds no end
+            return run.model.sample(count)
+    except RuntimeError:  # a grammar that finds no end
         return None
 
 
@@ -311,7 +312,7 @@ def _tree_scores(figures: dict[str, Any]) -> list[Block]:
                     "Agreement with the trees of people (F1)",
                     f"{figures['sentence_f1']:.1f} %",
                     "How many brackets of the chosen tree are those of the gold tree, in percent, "
-                    "a mean over sentences. The trees were not seen in training. A run that is not "
+                    "a mean over sentences. A run that is not "
                     "above the trees that always branch right or left has learned no structure "
                     "that people see.",
                     "Labels: brackets are compared without them. And other trees than these may be "
