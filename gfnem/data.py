@@ -161,9 +161,10 @@ class DataModule(Component, pl.LightningDataModule, ABC):
 
     def _next_updates(self) -> range:
         """The updates up to the next validation (fewer where the run's end comes first)."""
-        if self.trainer.overfit_batches:
+        trainer: Any = self.trainer
+        if trainer.overfit_batches:
             return range(self.interval)  # the same few batches again and again
-        module = self.trainer.lightning_module
+        module = trainer.lightning_module
         start = int(module.updates)
         stop = (start // self.interval + 1) * self.interval
         if module.max_updates is not None:
