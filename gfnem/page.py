@@ -352,7 +352,8 @@ figure { margin: 0 0 1rem; }
 figure img, figure svg { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .wide img, .wide svg { max-width: none; }
 figcaption, .rest { color: var(--soft); font-size: 0.92rem; margin-top: 0.3rem; }
-.row { display: grid; gap: 1rem; margin-bottom: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.row { display: grid; gap: 1rem; margin-bottom: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .row > * { min-width: 0; }
 .posterior { border-top: 1px solid var(--line); padding-top: 0.75rem; margin-bottom: 1rem; }
 .posterior ol { list-style: none; margin: 0; padding: 0; }

@@ -355,7 +355,7 @@ def _drawn(run: Trained) -> tuple[Any, Any] | None:
     if not run.model.offers("sample"):
         return None
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             return run.model.sample(DRAWN)
     except RuntimeError:  # a model that finds no end
         return None

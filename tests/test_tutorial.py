@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import call, printed
+from pages import Page
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
@@ -153,6 +154,16 @@ def test_the_model_learns(capsys, folder):
     learned, truth = float(figures["nll_learned"]), float(figures["nll_truth"])
     assert learned == pytest.approx(float(rows[-1][1]), abs=2e-3)
     assert truth - 0.02 < learned < truth + 0.25
+
+
+def test_a_report_of_a_world_of_ones_own(capsys, folder):
+    printed(capsys, "report", "runs/symptoms", "--samples=16")
+    text = Page((folder / "runs/symptoms/report.html").read_text(encoding="utf-8")).text
+    figures = dict(
+        line.split() for line in printed(capsys, "evaluate", "runs/symptoms").splitlines()
+    )
+    assert f"{float(figures['nll_learned']):.4f} nats per patient" in text
+    assert "z = [" in text and "model" in text and "NoisyOr" in text
 
 
 def test_the_programs_run(capsys, folder):

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from gfnem.mixtures.data import Petals
 
 
+#: what the figures of `Petals.evaluate` mean
+_ABOUT = {
+    "log_likelihood": "Log likelihood: nats a point, the NLL without its sign.",
+    "recovered": "Recovered: the share of the true centres that have a learned mean of their own "
+    "within one standard deviation.",
+    "posterior_tv": "Posterior tv: how far the sampler's table of a point is from the exact one, "
+    "half the sum of the differences; 0 is exact, 1 has nothing in common.",
+}
+
+
 def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     """What was learned, points with their posterior, and how good it is.
 
@@ -29,9 +39,13 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     """
     quality: list[Block] = []
     if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        told = figures_table(data.evaluate(run))
+        told = data.evaluate(run)
         figures = measure(run, data.validation_batches(), samples)
-        quality = [certificates(figures, samples, "point", "point"), told, _words(data)]
+        quality = [
+            certificates(figures, samples, "point", "point"),
+            figures_table(told),
+            Text(" ".join(about for name, about in _ABOUT.items() if name in told)),
+        ]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         points = data.points if data is not None else run.model.sample(500)[0]
@@ -42,20 +56,6 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
         Section("Examples: points and what they belong to", examples),
         Section("How good is it?", quality),
     ]
-
-
-def _words(data: Petals) -> Block:
-    text = (
-        "log likelihood: nats a point, the NLL without its sign. posterior tv: how far the "
-        "sampler's table of a point is from the exact one, half the sum of the differences; 0 is "
-        "exact, 1 has nothing in common."
-    )
-    if data.centres is not None:
-        text += (
-            " recovered: the share of the true centres that have a learned mean of their own "
-            "within one standard deviation."
-        )
-    return Text(text)
 
 
 def _learned(run: Trained, points: Tensor, centres: Tensor | None) -> list[Block]:
