@@ -89,7 +89,12 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         interval: updates between two validations (and checkpoints).
         seed: of the order of the data (not of the model). None is 0, and in a run of the command
             line the run's own seed.
+
+    Attributes:
+        world: name of the world that the data belong to (see `gfnem.world`); None if to none.
     """
+
+    world: str | None = None
 
     def __init__(self, batch_size: Count = 32, interval: Count = 100, seed: int | None = None):
         super().__init__()

@@ -275,3 +275,20 @@ def unreadable(path: str | os.PathLike, error: Exception) -> UserError:
     if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
         return UserError(f"{path}: a damaged gzip file ({error})")
     return UserError(f"{path}: cannot read ({getattr(error, 'strerror', None) or error})")
+
+
+def read_array(path: str | os.PathLike) -> Any:
+    """The array in an `.npy` file, read without running any code in it.
+
+    Raises:
+        UserError: if the file is missing or not such a file.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except Exception as error:  # there is no end to what damaged bytes can raise
+        why = str(error) or type(error).__name__
+        raise UserError(f"{path}: not an .npy file of numbers ({why})") from error

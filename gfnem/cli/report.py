@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
@@ -12,7 +14,7 @@ from gfnem.ranges import Count, Seed
 HELP = "a web page: what was learned, and how far it can be trusted"
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `report`."""
     parser = CommandParser(
         usage="gfnem report RUN [--out FILE] [--samples N] [--seed N]",

@@ -22,6 +22,7 @@ from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import label_names
 from gfnem.parsing.parser import parse as parse_batch
+from gfnem.parsing.run import TextRun
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.text.vocabulary import Vocabulary
@@ -35,9 +36,9 @@ from gfnem.parsing.trees.scores import (
 )
 from gfnem.parsing.trees.treebank import CONVENTION
 from gfnem.parsing.trees.trees import Trees
-from gfnem.running.runs import load_run, read_config
+from gfnem.running.run import Run
+from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
-from gfnem.running.trust import opening, signature_of
 
 if TYPE_CHECKING:
     from gfnem.parsing.grammars.truth import Truth
@@ -126,27 +127,23 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
 
 
 def evaluate(
-    module: Trained,
-    run: str,
+    module: Run,
     data: str | None = None,
     decode: str = "mbr",
     samples: int = 64,
     limit: int | None = None,
     max_length: int = 150,
-    format: str = "text",
-) -> None:
-    """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
+) -> dict[str, Any]:
+    """NLL, the sampler's quality, and tree scores where there are gold trees.
 
     Args:
-        module: the trained module.
-        run: the folder or checkpoint that it is from.
+        module: the trained run.
         data: what to evaluate on. None: new sentences of the embedded grammar that the run was
             trained on, or the sentences that it held out.
         decode: how trees are chosen.
         samples: importance samples for each sentence.
         limit: how many sentences to evaluate on, from the first.
         max_length: longer sentences are left out.
-        format: "text" or "json".
 
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
@@ -157,12 +154,10 @@ def evaluate(
     elif module.metadata.get("grammar") is not None:
         truth, corpus = drawn_corpus(module)
     else:
-        corpus = _held_out(module, run)
-    figures = measure(module, corpus, truth, decode, samples, limit)
-    if format == "json":
-        write(f"{as_json(figures)}\n")
-    else:
-        write(_report(corpus, figures, module.model.unit, samples))
+        corpus = _held_out(module)
+    figures = {"data": corpus.source, "read": corpus.summary(), "read_from": corpus.unit}
+    figures |= measure(module, corpus, truth, decode, samples, limit)
+    return {**figures, "samples": samples}
 
 
 def drawn_corpus(module: Trained) -> tuple[Truth, Corpus]:
@@ -286,18 +281,18 @@ class Reader:
         self.shortest = min(module.metadata.get("min_length", 2), 2)
 
     def read(self, data: str, max_length: int) -> Corpus:
-        """A corpus, read as the training data was; sentences of more tokens are left out."""
+        """Sentences to evaluate on."""
         lengths = {"min_length": self.shortest, "max_length": max_length}
         return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
-        """Tokens to word indices, padded."""
+        """Tokens as word indices, padded."""
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
 
 
-def _load_text_run(run: str) -> Trained:
+def _load_text_run(run: str) -> TextRun:
     module = load_run(run)
-    if module.metadata.get("kind") != "text":
+    if not isinstance(module, TextRun):
         raise UserError(f"{run}: this run was not trained on text")
     return module
 
@@ -345,15 +340,11 @@ def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
         yield f"line {line.number}: {line.text.strip()}", tree
 
 
-def _held_out(module: Trained, run: str) -> Corpus:
+def _held_out(module: Run) -> Corpus:
     """The sentences that a run on the user's own data was validated on, read again."""
-    from gfnem.running.training import build_data
-
-    other = "name held-out data with --data"
+    run, other = module.path, "name held-out data with --data"
     try:
-        config = read_config(run)
-        with opening(config, signature_of(run)):
-            data = build_data(config)
+        data = module.data()
     except UserError as error:
         raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
     if module.metadata.get("data", {}) != data.fingerprint():
@@ -508,8 +499,13 @@ class _Unigrams:
         return float(self.logs[x.tokens[x.mask()]].sum() + len(x) * self.logs[-1])
 
 
-def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) -> str:
-    """The figures as tables."""
+def report(figures: dict[str, Any], unit: str) -> str:
+    """The figures of `evaluate` as tables.
+
+    Args:
+        figures: what `evaluate` returns.
+        unit: what likelihoods are reported for.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -517,7 +513,8 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
     console = Console(
         width=width, highlight=False, file=io.StringIO(), force_terminal=sys.stdout.isatty()
     )
-    console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
+    samples = figures["samples"]
+    console.print(f"{figures['data']}: {figures['read']}", soft_wrap=True)
     if figures["not_derivable"]:
         share = f"{figures['not_derivable']:,} of {figures['sentences']:,} sentences"
         what = "the model has no tree for them; the figures are of the others"
@@ -564,7 +561,7 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
             baselines.add_row(f"{name} branching", *(f"{value:.1f}" for value in pair))
         console.print(baselines)
         console.print(SCORE_CONVENTION, style="dim")
-        if corpus.unit == "trees":
+        if figures["read_from"] == "trees":
             console.print(CONVENTION, style="dim")
     return console.file.getvalue()
 

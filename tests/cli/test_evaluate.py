@@ -37,6 +37,7 @@ def test_unknown_words_are_a_figure_and_said(capsys, tmp_path):
     assert "unknown words" in out and "62.5%" in out and "62% of the words are unknown" in out
 
 
+@pytest.mark.slow
 def test_unigrams_stand_beside_the_model(capsys, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("\n".join(SENTENCES) + "\n")
@@ -64,6 +65,7 @@ def test_unigrams_are_a_distribution_over_sentences():
     assert unigrams.logs.exp().sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_labels_in_use(capsys):
     found = figures(capsys, trained(), "--limit=20")
     assert found["labels"] == 4 and 1 <= found["labels_in_use"] <= 4
@@ -90,6 +92,7 @@ def test_a_collapsed_sampler_is_named(capsys, tmp_path):
     assert "less well than unigrams" in line
 
 
+@pytest.mark.slow
 def test_a_gap_without_exact_inference_says_what_it_is(capsys, tmp_path):
     run = tmp_path / "run"
     rnng = ["--model=RNNG", "--model.dim=8", "--policy.dim=8", "--em.samples=4", "--max-updates=2"]
@@ -111,11 +114,12 @@ accelerator: cpu
 """
 
 
+@pytest.mark.slow
 def test_flags_of_text_are_refused_for_other_worlds(capsys, tmp_path):
     settings, run = tmp_path / "mixture.yaml", tmp_path / "run"
     settings.write_text(POINTS)
     printed(capsys, "train", "--config", settings, "--out", run)
-    for flag in ("--limit=3", "--decode=map", "--samples=4", "--max-length=7"):
+    for flag in ("--limit=3", "--decode=map", "--max-length=7"):
         line = refused(capsys, "evaluate", run, flag)
         assert flag.split("=")[0] in line and "text" in line
     assert "posterior_tv" in printed(capsys, "evaluate", run)

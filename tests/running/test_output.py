@@ -7,7 +7,7 @@ PROGRAM = """
 import sys
 from gfnem.running.output import forgiving_output
 with forgiving_output():
-    for number in range(100_000):
+    for number in range(20_000):
         print("line", number)
 print("after", file=sys.stderr)
 """

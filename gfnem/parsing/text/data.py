@@ -66,6 +66,8 @@ class TextData(DataModule):
         UserError: if the data cannot be read.
     """
 
+    world = "text"
+
     def __init__(
         self,
         path: str | None = None,
@@ -267,7 +269,7 @@ class TextData(DataModule):
         # in full, since the run may be used from another folder
         grammar = absolute(self.grammar) if self.path is None else None
         return {
-            "kind": "text",
+            "world": self.world,
             "vocabulary": self.vocabulary.to_list(),
             "counts": self._counts_by_index(),
             "sentences": len(self._rows),

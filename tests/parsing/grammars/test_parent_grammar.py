@@ -117,6 +117,7 @@ def test_rules_that_ignore_the_parent_are_a_pcfg():
     torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     torch.manual_seed(0)
     root, rules, emissions = torch.randn(4), torch.randn(3, 2, 4, 4), torch.randn(2, 5, 3, 2)
