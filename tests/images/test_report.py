@@ -41,7 +41,7 @@ def test_images_beside_what_explains_them(run, data):
     for name, value in figures.items():
         assert f"{name.replace('_', ' ')} {value:.4g}" in text
     exact = run.model.offers("log_marginal")
-    assert ("bound" in sections[2].blocks[0].html()) != exact
+    assert ("(NLL), bound" in text) != exact
     assert ("What the sampler misses" in text) != exact
     first = sections[1].blocks[1]
     name = "model" if exact else "model (estimate)"
