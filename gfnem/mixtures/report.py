@@ -11,9 +11,9 @@ from torch import Tensor
 from gfnem.mixtures.drawing import draw_density, draw_means, draw_posteriors
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text
-from gfnem.report import EXAMPLES, STRUCTURES, certificates, figures_table, measure
+from gfnem.report import EXAMPLES, STRUCTURES, figures_of
 from gfnem.running.curves import png
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run
 
 if TYPE_CHECKING:
     from gfnem.mixtures.data import Petals
@@ -29,7 +29,7 @@ _ABOUT = {
 }
 
 
-def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
+def sections(run: Run, data: Petals | None, samples: int) -> list[Section]:
     """What was learned, points with their posterior, and how good it is.
 
     Args:
@@ -39,13 +39,10 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     """
     quality: list[Block] = []
     if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        told = data.evaluate(run)
-        figures = measure(run, data.validation_batches(), samples)
-        quality = [
-            certificates(figures, samples, "point", "point"),
-            figures_table(told),
-            Text(" ".join(about for name, about in _ABOUT.items() if name in told)),
-        ]
+        quality = figures_of(run, data, samples)
+        quality.append(
+            Text(" ".join(_ABOUT[name] for name in _ABOUT if _concerns(name, run, data)))
+        )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         points = data.points if data is not None else run.model.sample(500)[0]
@@ -58,7 +55,11 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     ]
 
 
-def _learned(run: Trained, points: Tensor, centres: Tensor | None) -> list[Block]:
+def _concerns(name: str, run: Run, data: Petals) -> bool:
+    return {"recovered": data.centres is not None, "posterior_tv": run.has_policy}.get(name, True)
+
+
+def _learned(run: Run, points: Tensor, centres: Tensor | None) -> list[Block]:
     model = run.model
     shares = model.exact_posterior(points).sum(2).mean(0).tolist()
     rows = [
@@ -88,7 +89,7 @@ def _learned(run: Trained, points: Tensor, centres: Tensor | None) -> list[Block
     ]
 
 
-def _examples(run: Trained, points: Tensor) -> list[Block]:
+def _examples(run: Run, points: Tensor) -> list[Block]:
     """The posterior as maps, and as bars for the points that it is least sure of."""
     exact = run.model.exact_posterior(points)
     learned = None

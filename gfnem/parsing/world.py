@@ -134,6 +134,12 @@ class TextWorld(World):
 
         return report(figures, run.model.unit)
 
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """The grammar, sentences with their trees, figures."""
+        from gfnem.parsing.report import sections
+
+        return sections(run, data, samples)
+
     def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
         """`--shapes` of `train`; of `evaluate` how trees are chosen, and what is left out."""
         if verb == "evaluate":

@@ -9,8 +9,9 @@ from gfnem.images.data import Images
 from gfnem.images.grids import RasterGrid
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import RasterPolicy
+from gfnem.images.world import ImagesWorld
 from gfnem.page import render
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run, measured
 
 SHAPE = {"height": 4, "width": 8, "rows": 1, "columns": 2, "codes": 3}
 
@@ -29,17 +30,22 @@ def run(request):
     torch.manual_seed(0)
     model = DiscreteVAE(**SHAPE, channels=4, exact_limit=request.param)
     policy = RasterPolicy(**SHAPE, units=6, channels=4)
-    return Trained(model, RasterGrid(1, 2, 3), policy).requires_grad_(False).eval()
+    run = Run(model, RasterGrid(1, 2, 3), policy)
+    run.world = ImagesWorld()
+    return run.requires_grad_(False).eval()
 
 
 def test_images_beside_what_explains_them(run, data):
     torch.manual_seed(0)
-    sections = Images.report(run, data, 8)
+    sections = ImagesWorld().report(run, data, 8)
     text = Page(render("", sections)).text
     torch.manual_seed(0)
-    figures = data.evaluate(run)
+    figures = measured(run, run.world.held_out(data), 8) | data.evaluate(run)
     for name, value in figures.items():
-        assert f"{name.replace('_', ' ')} {value:.4g}" in text
+        assert (
+            f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+            in text
+        )
     exact = run.model.offers("log_marginal")
     assert ("(NLL), bound" in text) != exact
     assert ("What the sampler misses" in text) != exact
@@ -50,6 +56,6 @@ def test_images_beside_what_explains_them(run, data):
 
 
 def test_without_data_the_models_own_images_are_shown(run):
-    page = Page(render("", Images.report(run, None, 8)))
+    page = Page(render("", ImagesWorld().report(run, None, 8)))
     assert "Image 4" in page.text and "nats per image" not in page.text
     assert page.tags.count("img") > 8

@@ -5,8 +5,9 @@ import torch
 from pages import Page
 
 from gfnem.mixtures import PetalMixture, PetalPolicy, Petals, PetalSpace
+from gfnem.mixtures.world import PointsWorld
 from gfnem.page import render
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run, measured
 
 
 @pytest.fixture(scope="module")
@@ -17,28 +18,32 @@ def data():
 @pytest.fixture(scope="module")
 def run(data):
     torch.manual_seed(0)
-    run = Trained(PetalMixture(data.initial_means.tolist()), PetalSpace(4, 4), PetalPolicy())
+    run = Run(PetalMixture(data.initial_means.tolist()), PetalSpace(4, 4), PetalPolicy())
+    run.world = PointsWorld()
     return run.requires_grad_(False).eval()
 
 
 def text_of(run, data) -> tuple[str, list[str]]:
     torch.manual_seed(0)
-    page = Page(render("", Petals.report(run, data, 8)))
+    page = Page(render("", PointsWorld().report(run, data, 8)))
     return page.text, page.tags
 
 
 def test_density_means_posteriors_and_figures(run, data):
     text, tags = text_of(run, data)
     torch.manual_seed(0)
-    figures = data.evaluate(run)
+    figures = measured(run, run.world.held_out(data), 8) | data.evaluate(run)
     for name, value in figures.items():
-        assert f"{name.replace('_', ' ')} {value:.4g}" in text
+        assert (
+            f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+            in text
+        )
     assert f"{-figures['log_likelihood']:.4f} nats per point" in text
     assert "super-cluster 3" in text and tags.count("img") == 3
 
 
 def test_bars_are_the_exact_posterior(run, data):
-    _, examples, _ = Petals.report(run, data, 8)
+    _, examples, _ = PointsWorld().report(run, data, 8)
     least = run.model.exact_posterior(data.points).flatten(1).max(1).values.min().item()
     first = examples.blocks[-5]
     assert first.choices[0].shares["model"] == pytest.approx(least, abs=1e-6)
@@ -51,8 +56,9 @@ def test_without_data_the_models_own_points_are_shown(run):
 
 
 def test_without_a_sampler(data):
-    run = Trained(
+    run = Run(
         PetalMixture(data.initial_means.tolist()), PetalSpace(4, 4), PetalPolicy(), e_step="exact"
     )
+    run.world = PointsWorld()
     text, tags = text_of(run.requires_grad_(False).eval(), data)
     assert "sampler" not in text and "ELBO" not in text and tags.count("img") == 2

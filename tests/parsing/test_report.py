@@ -12,18 +12,18 @@ from gfnem.parsing.commands import Reader
 from gfnem.parsing.grammars.parent_grammar import NeuralParentPCFG
 from gfnem.parsing.parser import parse
 from gfnem.parsing.report import SYMBOLS, _probabilities, sections
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run
 
 WORDS = ["<unk>", "<b>", "the", "w" * 90, "שלום"]
 
 
-def untrained(model=NeuralPCFG, nonterminals=3, preterminals=4, **metadata) -> Trained:
+def untrained(model=NeuralPCFG, nonterminals=3, preterminals=4, **metadata) -> Run:
     torch.manual_seed(0)
     made = model(len(WORDS), nonterminals=nonterminals, preterminals=preterminals, dim=8)
     parents = model is NeuralParentPCFG
     policy = TopDownPolicy(len(WORDS), nonterminals, dim=8, parent_conditioned=parents)
     told = {"vocabulary": WORDS, "preprocessing": {}, "grammar": None, **metadata}
-    run = Trained(made, TopDownSpace(nonterminals), policy, metadata=told)
+    run = Run(made, TopDownSpace(nonterminals), policy, metadata=told)
     return run.requires_grad_(False).eval()
 
 
