@@ -1,13 +1,16 @@
 # make demo   a virtual environment, the main job on the embedded default, and what it learned
 # make test   a virtual environment if there is none, and the whole test suite
-# make lint   ruff, lint and format
+# make quick  what of it trains nothing, in about a minute on two cores
+# make lint   ruff (lint and format) and pyright
+# make docs   the pages in docs/, into build/site; warnings are errors
+# make tables docs/results.md, from the measurements in experiments/results
 
 PYTHON ?= python3
 BIN := .venv/bin
 # threads that spin while they wait make small tensors slow on shared machines
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint docs tables clean
 
 demo: .venv/installed
 	@rm -rf runs/demo
@@ -21,8 +24,17 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
+quick: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+tables: .venv/installed
+	$(BIN)/python experiments/tables.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -264,13 +264,13 @@ class GFlowNetEM(Inference, pl.LightningModule):
         if self._trainer is not None:
             leave_gradients_alone(self.trainer)
         self.model.on_step(int(self.m_updates))
-        with self.model.unchanged():
-            if self.e_step == "exact":
-                self._exact_step(x)
-            elif not self.has_policy:
-                self._drawn_step(x)
-            else:
-                self._sampled_step(x)
+        self._given = self.model.given(x)
+        if self.e_step == "exact":
+            self._exact_step(x)
+        elif not self.has_policy:
+            self._drawn_step(x)
+        else:
+            self._sampled_step(x)
         self.updates += 1
         if world_size() == 1:
             self._stop_agreed = self._stop_asked
@@ -289,10 +289,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
             trainer.should_stop = True
 
     def _exact_step(self, x: Any) -> None:
-        log_marginal = self.model.log_marginal(x)
-        if log_marginal is None:
-            raise ValueError(f"{type(self.model).__name__} has no exact log marginal")
-        self._m_update(-log_marginal.mean())
+        self._m_update(-self._given.log_marginal().mean())
 
     def _drawn_step(self, x: Any) -> None:
         """An M-step on structures that no policy is needed for."""
@@ -301,8 +298,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         else:
             moves = self.space.moves()
             z = moves.initial(x, self.samples)
-            log_joint = self.model.log_joint_given(x)
-            z, _, accepted = metropolis(moves, log_joint, x, z, self.mcmc_steps)
+            z, _, accepted = metropolis(moves, self._given.log_joint, x, z, self.mcmc_steps)
             self._averages.add(accepted=accepted.mean())
         self._m_update(-self._climbed(x, z).mean())
 
@@ -315,7 +311,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
             )
         train_policy = self.timing.e_step_due(int(self.updates))
         with torch.set_grad_enabled(train_policy):
-            context = self.policy.encode(x, self.model)
+            context = self.policy.encode(x, self._given)
             trajectories = self.policy.sample(context, x, self.space, self.samples, exploration)
             scores = None
             if train_policy or not self._alike:
@@ -324,7 +320,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         figures = {}
         if scores is not None:
             with torch.no_grad():
-                log_joint = self.model.log_joint(x, z)
+                log_joint = self._given.log_joint(z)
             log_path = scores.log_pb.detach().sum(2) - trajectories.log_behaviour
             figures["elbo"] = (log_joint - (scores.log_pf - scores.log_pb).detach().sum(2)).mean()
         if train_policy:
@@ -353,8 +349,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
             total = loss + sleep_loss
         else:
             loss = total = sleep_loss
-        if (extra := self.policy.auxiliary_loss(context)) is not None:
-            total = total + extra.mean()
+        if self.policy.offers("auxiliary_loss"):
+            total = total + self.policy.auxiliary_loss(context).mean()
         for group in self.optimizers()[0].param_groups:
             if not group.get("log_z"):
                 group["lr"] = value_at(self.policy_lr, m_updates)
@@ -373,8 +369,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
         `log_joint`, and `log_path` (`log P_B` less that of drawing), may be None where `_alike`.
         """
         if self.refine:
-            context = self.policy.encode(x, self.model)  # the E-step has just moved the policy
-            z, _, accepted = refine(self.policy, context, x, self.space, self.model, z, self.refine)
+            context = self.policy.encode(x, self._given)  # the E-step has just moved the policy
+            z, _, accepted = refine(self.policy, context, self._given, self.space, z, self.refine)
             self._averages.add(accepted=accepted.mean())
         if self._alike:
             return z, 1 / self.samples
@@ -402,8 +398,9 @@ class GFlowNetEM(Inference, pl.LightningModule):
 
     def _climbed(self, x: Any, z: Any) -> Tensor:
         """`(batch, samples)` what the M-step raises: the log joint, collapsed where it can be."""
-        collapsed = self.model.collapsed_log_joint(x, z) if self.collapse else None
-        return self.model.log_joint(x, z) if collapsed is None else collapsed
+        if self.collapse and self.model.offers("collapsed_log_joint"):
+            return self._given.collapsed_log_joint(z)
+        return self._given.log_joint(z)
 
     def _e_loss(self, x, trajectories, scores, log_joint: Tensor, m_updates: int) -> Tensor:
         temperature = value_at(self.reward_temperature, m_updates)
@@ -411,9 +408,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         if self.objective.forward_looking:
             states = trajectories.states or self.space.states(x, trajectories.latent)
             with torch.no_grad():
-                partial = self.model.partial_log_joint(x, concatenate(states))
-            if partial is None:
-                raise ValueError(f"{type(self.model).__name__} offers no partial_log_joint")
+                partial = self._given.partial_log_joint(concatenate(states))
             steps = len(states)
             partial = partial.unflatten(1, (steps, self.samples)).transpose(1, 2) / temperature
         return self.objective(scores, log_joint / temperature, partial).mean()
@@ -424,7 +419,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
             return torch.zeros((), device=self.device)
         with torch.no_grad():
             x, z = self.model.sample(count)
-        context = self.policy.encode(x, self.model)
+        context = self.policy.encode(x, self.model.given(x))
         trajectories = self.policy.retrace(context, x, self.space, z)
         log_pf = self.policy.score(context, self.space, trajectories).log_pf
         loss = forward_kl(log_pf, torch.zeros_like(log_pf[:, :, 0])).mean()
@@ -479,8 +474,11 @@ class GFlowNetEM(Inference, pl.LightningModule):
         torch.manual_seed(batch_idx * world_size() + own_rank())
         self.model.on_step(int(self.m_updates))
         figures = {"units": self.model.units(x)}
-        exact, likely = self.model.log_marginal(x), self.model.normalised()
-        log_p = exact if likely is self.model else likely.log_marginal(x)
+        likely = self.model.normalised()
+        exact = self.model.log_marginal(x) if self.model.offers("log_marginal") else None
+        log_p = exact
+        if likely is not self.model:
+            log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
         if self.has_policy:
             posterior = self.posterior(x)
             z, log_weights = posterior.log_weights(self.eval_samples)

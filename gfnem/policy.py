@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from gfnem import refinement, sampling
 from gfnem.component import Component
+from gfnem.offers import Offering, optional
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories, concatenate
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Scores:
     guided: bool = True
 
 
-class Policy(Component, nn.Module, ABC):
+class Policy(Component, Offering, nn.Module, ABC):
     """A conditional forward policy, with backward policy and flow where it has them.
 
     A subclass writes `encode` (run once for each `x`) and `forward` (any number of states). It may
@@ -75,23 +76,23 @@ class Policy(Component, nn.Module, ABC):
         """
 
     @abstractmethod
-    def encode(self, x: Any, target: Target | None = None) -> Any:
-        """Reads the observations (and the target's optional hooks) once; returns a context."""
+    def encode(self, x: Any, given: Conditioned | None = None) -> Any:
+        """Reads the observations, and what the target tells of them, once; returns a context."""
 
     @abstractmethod
     def forward(self, context: Any, state: Any) -> Step:
         """Scores the next and the previous steps of states, `(batch, any number, ...)`."""
 
-    def log_z(self, context: Any) -> Tensor | None:
-        """`(batch,)` learned `log Z(x)` in nats; None if the policy has none."""
-        return None
+    @optional
+    def log_z(self, context: Any) -> Tensor:
+        """`(batch,)` learned `log Z(x)` in nats. Optional."""
 
-    def auxiliary_loss(self, context: Any) -> Tensor | None:
+    @optional
+    def auxiliary_loss(self, context: Any) -> Tensor:
         """`(batch,)` loss added to the E-step's objective, for parts that learn by other means.
 
-        None, as here, where there are no such parts.
+        Optional.
         """
-        return None
 
     @torch.no_grad()
     def sample(
@@ -141,10 +142,11 @@ class Policy(Component, nn.Module, ABC):
         """
         states, actions = trajectories.states, trajectories.actions
         batch, samples, steps = actions.shape
+        log_z = self.log_z(context) if self.offers("log_z") else None
         if steps == 0:
             nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
             log_flow = nothing.new_zeros(batch, samples, 1) if flows else None
-            return Scores(nothing, nothing, trajectories.mask, self.log_z(context), log_flow)
+            return Scores(nothing, nothing, trajectories.mask, log_z, log_flow)
         output = self(context, concatenate(states))
 
         def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
@@ -163,6 +165,6 @@ class Policy(Component, nn.Module, ABC):
             log_pf.masked_fill(~mask, 0.0),
             log_pb.masked_fill(~mask, 0.0),
             mask,
-            self.log_z(context),
+            log_z,
             unfold(output.log_flow) if flows and output.log_flow is not None else None,
         )

@@ -30,7 +30,8 @@ class Posterior:
         training = policy.training
         policy.eval()  # no dropout, also where training goes on afterwards
         with torch.no_grad():
-            self.context = policy.encode(x, model)
+            self.given = model.given(x)
+            self.context = policy.encode(x, self.given)
         policy.train(training)
 
     def sample(self, shape: int | tuple[int, ...] = (1,), temperature: float = 1.0) -> Any:
@@ -66,7 +67,7 @@ class Posterior:
         """
         trajectories = self._trajectories(samples)
         scores = self.policy.score(self.context, self.space, trajectories)
-        log_joint = self.model.log_joint(self.x, trajectories.latent)
+        log_joint = self.given.log_joint(trajectories.latent)
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
 
     @torch.no_grad()
@@ -78,7 +79,7 @@ class Posterior:
         """
         part = self.model.normalised()
         if part is not self.model:
-            log_weights = log_weights - self.model.log_joint(self.x, z)
+            log_weights = log_weights - self.given.log_joint(z)
             log_weights = log_weights + part.log_joint(self.x, z)
         return importance_weighted(log_weights)
 
@@ -101,7 +102,7 @@ class Posterior:
         trajectories = self._trajectories(samples, Exploration(1.0, epsilon))
         if trajectories.log_behaviour is None:
             return None
-        log_joint = self.model.log_joint(self.x, trajectories.latent)
+        log_joint = self.given.log_joint(trajectories.latent)
         scores = self.policy.score(self.context, self.space, trajectories)
         strayed = log_joint + scores.log_pb.sum(2) - trajectories.log_behaviour
         return importance_weighted(strayed) - importance_weighted(log_weights)
@@ -115,13 +116,14 @@ class Posterior:
                 offers it, and for 64 samples where not.
         """
         if samples is None:
-            exact = self.model.log_marginal(self.x)
-            if exact is not None:
-                return LogMarginal.from_exact(exact)
+            if self.model.offers("log_marginal"):
+                return LogMarginal.from_exact(self.given.log_marginal())
         return LogMarginal.from_weights(self.log_weights(samples or 64)[1])
 
     def log_z(self) -> Tensor | None:
-        """`(batch,)` the policy's own learned `log Z(x)` in nats, if it has one."""
+        """`(batch,)` the policy's own learned `log Z(x)` in nats; None if it has none."""
+        if not self.policy.offers("log_z"):
+            return None
         with torch.no_grad():
             return self.policy.log_z(self.context)
 

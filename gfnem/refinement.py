@@ -12,7 +12,7 @@ from gfnem.moves import LocalMoves, metropolis
 from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
 from gfnem.space import LatentSpace, where
-from gfnem.target import Target
+from gfnem.target import Conditioned
 
 if TYPE_CHECKING:
     from gfnem.policy import Policy, Step
@@ -56,9 +56,8 @@ class BackAndForth(LocalMoves):
 def refine(
     policy: Policy,
     context: Any,
-    x: Any,
+    given: Conditioned,
     space: LatentSpace,
-    target: Target,
     z: Any,
     proposals: int = 10,
     back: int | float = 0.5,
@@ -70,8 +69,8 @@ def refine(
     forth proposals).
 
     Args:
-        policy, context, x, space, back: as in `BackAndForth`.
-        target: whose `log_joint` the chains follow.
+        policy, context, space, back: as in `BackAndForth`.
+        given: the target, given `x`; the chains follow its `log_joint`.
         z: latents to start from, leading axes `(batch, samples)`.
         proposals: how many moves each chain tries.
 
@@ -79,8 +78,8 @@ def refine(
         The latents, their `(batch, samples)` log joint in nats, and the `(batch, samples)` share
         of proposals accepted.
     """
-    moves = BackAndForth(policy, context, x, space, back)
-    return metropolis(moves, target.log_joint_given(x), x, z, proposals)
+    moves = BackAndForth(policy, context, given.x, space, back)
+    return metropolis(moves, given.log_joint, given.x, z, proposals)
 
 
 @torch.no_grad()

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gfnem.component import Component
 from gfnem.moves import LocalMoves
+from gfnem.offers import Offering, optional
 
 
-class LatentSpace(Component, ABC):
+class LatentSpace(Component, Offering, ABC):
     """The dynamics of building a latent structure; it knows nothing of rewards or networks.
 
     A *state* is a dataclass of tensors that all lead with `(batch, samples)`. Actions are int64
@@ -70,12 +71,12 @@ class LatentSpace(Component, ABC):
     def forward_action(self, state: Any, action: Tensor) -> Tensor:
         """The forward action that, in the parent, redoes backward `action` taken in `state`."""
 
+    @optional
     def states(self, x: Any, z: Any) -> list[Any]:
         """The `steps + 1` states on the only way to each latent (shorter ways stay at their end).
 
         Needed where `unique_trajectory` holds and a policy samples without visiting states.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not list the states to a latent")
 
     def pick(self, x: Any, z: Any, index: Tensor) -> Any:
         """Samples number `index` `(batch, picked)` of each `x`; leading axes `(batch, picked)`."""
@@ -85,9 +86,9 @@ class LatentSpace(Component, ABC):
 
         return self.to_latent(x, map_states(rows, self.final_state(x, z)))
 
-    def moves(self) -> LocalMoves | None:
-        """Small random changes of complete structures, where there are any to offer."""
-        return None
+    @optional
+    def moves(self) -> LocalMoves:
+        """Small random changes of complete structures. Optional."""
 
 
 def map_states(function: Callable[..., Tensor], *states: Any) -> Any:

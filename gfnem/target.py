@@ -3,21 +3,63 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfnem.component import Component
+from gfnem.offers import Offering, optional
 
 
-class Target(Component, nn.Module, ABC):
+class Conditioned:
+    """A target, given one batch of observations.
+
+    What depends on the observations and the parameters alone is computed once here. It is good
+    until the target's parameters change.
+
+    Args:
+        target: the model.
+        x: a batch of observations.
+    """
+
+    def __init__(self, target: Target, x: Any):
+        self.target, self.x = target, x
+        self._log_marginal: dict[bool, Tensor] = {}
+
+    def offers(self, hook: str) -> bool:
+        """Whether the target offers a hook (see `Target`)."""
+        return self.target.offers(hook)
+
+    def log_joint(self, z: Any) -> Tensor:
+        """`(batch, samples)` `log p~(x, z)` in nats."""
+        return self.target.log_joint(self.x, z)
+
+    def partial_log_joint(self, state: Any) -> Tensor:
+        """See `Target.partial_log_joint`."""
+        return self.target.partial_log_joint(self.x, state)
+
+    def collapsed_log_joint(self, z: Any) -> Tensor:
+        """See `Target.collapsed_log_joint`."""
+        return self.target.collapsed_log_joint(self.x, z)
+
+    def log_marginal(self) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats; computed once."""
+        with_gradient = torch.is_grad_enabled()
+        if with_gradient not in self._log_marginal:
+            self._log_marginal[with_gradient] = self.target.log_marginal(self.x)
+        return self._log_marginal[with_gradient]
+
+    def sample_posterior(self, samples: int) -> Any:
+        """See `Target.sample_posterior`."""
+        return self.target.sample_posterior(self.x, samples)
+
+
+class Target(Component, Offering, nn.Module, ABC):
     """A joint `log p~(x, z)` over observations `x` and latent structures `z`.
 
-    Only `log_joint` is required. The hooks below it make training better or its report richer
-    where a model can offer them; everything works without them.
+    Only `log_joint` is required. The optional hooks make training better or its report richer
+    where a model offers them (`offers`); everything works without them.
     """
 
     #: what one unit of `x` is called where likelihoods are reported per unit
@@ -32,27 +74,41 @@ class Target(Component, nn.Module, ABC):
             z: latents, leading axes `(batch, samples)`.
         """
 
-    def partial_log_joint(self, x: Any, state: Any) -> Tensor | None:
+    def given(self, x: Any) -> Conditioned:
+        """The target, given a batch: what is asked many things of one `x` is asked there."""
+        return Conditioned(self, x)
+
+    @optional
+    def partial_log_joint(self, x: Any, state: Any) -> Tensor:
         """`(batch, samples)` part of `log_joint` that a partial object already determines.
 
         It must equal `log_joint` at final states. Objectives use it as forward-looking credit
-        (Pan et al. 2023, arXiv 2302.01687). None where the target does not offer it.
+        (Pan et al. 2023, arXiv 2302.01687). Optional.
         """
-        return None
 
-    def collapsed_log_joint(self, x: Any, z: Any) -> Tensor | None:
+    @optional
+    def collapsed_log_joint(self, x: Any, z: Any) -> Tensor:
         """`(batch, samples)` `log_joint` with a part of `z` summed out in closed form.
 
         The log of the sum of `p~(x, z')` over all `z'` that agree with `z` in the rest. The M-step
         then climbs this instead of `log_joint`: the same expected gradient with less noise
-        (Rao-Blackwell), which keeps symbols that few samples would starve. None where the target
-        does not offer it.
+        (Rao-Blackwell), which keeps symbols that few samples would starve. Optional.
         """
-        return None
 
-    def log_marginal(self, x: Any) -> Tensor | None:
-        """`(batch,)` exact `log p(x)` in nats, differentiable; None where it is intractable."""
-        return None
+    @optional
+    def log_marginal(self, x: Any) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable."""
+
+    @optional
+    def sample_posterior(self, x: Any, samples: int) -> Any:
+        """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd. Optional."""
+
+    @optional
+    def sample(self, count: int) -> tuple[Any, Any]:
+        """`count` draws `(x, z)` of the model, `z` with one sample for each `x`. Optional.
+
+        Draws from torch's global generator, without autograd. The sleep phase and `sample` use it.
+        """
 
     def in_support(self, x: Any) -> Tensor:
         """`(batch,)` bool: which observations the target gives any probability at all.
@@ -68,33 +124,6 @@ class Target(Component, nn.Module, ABC):
         unnormalised: then that model.
         """
         return self
-
-    def log_joint_given(self, x: Any) -> Callable[[Any], Tensor]:
-        """`log_joint` of one batch for many latents, without autograd.
-
-        A target for which part of the work depends on `x` alone does that part once.
-        """
-
-        def log_joint(z: Any) -> Tensor:
-            with torch.no_grad():
-                return self.log_joint(x, z)
-
-        return log_joint
-
-    def sample_posterior(self, x: Any, samples: int) -> Any | None:
-        """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd.
-
-        None where that is intractable.
-        """
-        return None
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """A context in which the parameters stay as they are until the last use of the target.
-
-        A target that is asked several things of one `x` may keep what it has computed.
-        """
-        yield
 
     def on_step(self, m_updates: int) -> None:
         """Told before each update how many M-updates there have been.
@@ -113,17 +142,7 @@ class Target(Component, nn.Module, ABC):
 
 
 class GenerativeModel(Target):
-    """A normalised `p(x, z)`. Where it can `sample`, the sleep phase and `generate` use it."""
-
-    def sample(self, count: int) -> tuple[Any, Any]:
-        """`count` draws `(x, z)` of the model, `z` with one sample for each `x`.
-
-        Draws from torch's global generator, without autograd.
-
-        Raises:
-            NotImplementedError: if the model cannot sample.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not implement sample(count)")
+    """A normalised `p(x, z)`."""
 
 
 class EnergyModel(Target):

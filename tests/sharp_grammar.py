@@ -39,7 +39,7 @@ def e_train(policy, space, model, x, objective, updates) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(second, [1e-2, 5e-2], updates, pct_start=0.1)
     alone = 80 if isinstance(objective, TrajectoryBalance) else 0
     for update in range(alone + updates):
-        context = policy.encode(x, model)
+        context = policy.encode(x, model.given(x))
         explore = Exploration(epsilon=0.05 if space.unique_trajectory else 0.5)
         drawn = policy.sample(context, x, space, 32, explore)
         scores = policy.score(context, space, drawn, flows=objective.uses_flow)
@@ -59,7 +59,7 @@ def compare(policy, space, model, x: Sentences, row: int) -> dict[str, float]:
     one = x.select(torch.tensor([row]))
     trees = all_trees(int(one.lengths[0]), LABELS)
     log_joint = model.log_joint(one, trees)[0]
-    context = policy.encode(one, model)
+    context = policy.encode(one, model.given(one))
     found = enumerate_trajectories(space, one).trajectories
     scores = policy.score(context, space, found)
     log_pf, log_pb = scores.log_pf.sum(2)[0], scores.log_pb.sum(2)[0]

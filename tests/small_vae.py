@@ -32,7 +32,7 @@ def make_model(prior="autoregressive", **changes):
 
 def exact_kl(model, policy, space, x, reverse=True):
     every = model.all_codes().expand(len(x), -1, -1)
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     log_q = policy.score(context, space, policy.retrace(context, x, space, every)).log_pf.sum(2)
     log_p = model.log_joint_of_all(x).log_softmax(1)
     if not reverse:

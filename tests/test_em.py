@@ -18,9 +18,11 @@ from gfnem.objectives import (
     TrajectoryBalance,
     VarGrad,
 )
+from gfnem.offers import NotOffered
 from gfnem.running.training import _check_e_step
 from gfnem.sampling import Exploration
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, EveryUpdate
+from gfnem.target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.*")
 
@@ -154,7 +156,7 @@ def test_learning_rates_follow_their_schedules(which):
 
 def test_targets_are_told_of_the_m_updates(monkeypatch):
     told = []
-    monkeypatch.setattr(BitModel, "follow", lambda self, m_updates: told.append(m_updates))
+    monkeypatch.setattr(BitModel, "on_step", lambda self, m_updates: told.append(m_updates))
     module = make(max_updates=3)
     fit(module, BitData(interval=3))
     assert told == [0, 1, 2]
@@ -174,14 +176,14 @@ def test_exact_step_needs_no_sampler():
 
 
 def test_exact_step_needs_an_exact_marginal(monkeypatch):
-    monkeypatch.setattr(BitModel, "log_marginal", lambda self, x: None)
-    with pytest.raises(ValueError, match="no exact log marginal"):
+    monkeypatch.setattr(BitModel, "log_marginal", Target.log_marginal)
+    with pytest.raises(NotOffered, match="BitModel offers no log_marginal"):
         fit(make(e_step="exact", max_updates=1), BitData())
 
 
 def test_forward_looking_needs_partial_credit(monkeypatch):
-    monkeypatch.setattr(BitModel, "partial_log_joint", lambda self, x, state: None)
-    with pytest.raises(ValueError, match="offers no partial_log_joint"):
+    monkeypatch.setattr(BitModel, "partial_log_joint", Target.partial_log_joint)
+    with pytest.raises(NotOffered, match="offers no partial_log_joint"):
         fit(make(objective=DetailedBalance(True), max_updates=1), BitData())
 
 

@@ -20,7 +20,7 @@ def chi_square(kind, bias, wrong=False, chains=20_000, steps=60):
         moves.propose = ignore_ratio
     x = torch.tensor([kind])
     z, value, accepted = metropolis(
-        moves, model.log_joint_given(x), x, moves.initial(x, chains), steps
+        moves, model.given(x).log_joint, x, moves.initial(x, chains), steps
     )
     torch.testing.assert_close(value, model.log_joint(x, z).detach())
     assert 0 < accepted.mean() < 1
@@ -46,5 +46,5 @@ def test_the_ratio_of_proposals_matters():
 def test_no_step_changes_nothing():
     model, moves, x = BitModel(), BitFlips(), torch.tensor([0, 1])
     start = moves.initial(x, 3)
-    z, _, accepted = metropolis(moves, model.log_joint_given(x), x, start, 0)
+    z, _, accepted = metropolis(moves, model.given(x).log_joint, x, start, 0)
     assert torch.equal(z, start) and (accepted == 0).all()

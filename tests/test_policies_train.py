@@ -232,9 +232,9 @@ class Idle(BitPolicy):
 class Cut(RasterPolicy):
     """What it reads of the image is cut off from the loss."""
 
-    def encode(self, x, target=None):
+    def encode(self, x, given=None):
         with torch.no_grad():
-            return super().encode(x, target)
+            return super().encode(x, given)
 
 
 class Undeclared(RasterPolicy):

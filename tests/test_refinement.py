@@ -43,7 +43,7 @@ def bits(ordered: bool):
 def test_chains_reach_the_posterior(ordered, back):
     x, space, model, policy, probabilities = bits(ordered)
     start = repeated(policy.sample(x, x, space, 1).latent, CHAINS)
-    z, log_joint, accepted = refine(policy, x, x, space, model, start, PROPOSALS, back)
+    z, log_joint, accepted = refine(policy, x, model.given(x), space, start, PROPOSALS, back)
     got = Counter(map(tuple, z[0].tolist()))
     statistic, quantile = chi_square(got, probabilities)
     assert statistic < quantile
@@ -54,11 +54,11 @@ def test_rows_of_different_length_and_none():
     torch.manual_seed(0)
     x, space, model, policy = torch.tensor([1, 2, 0]), BitSpace(), BitModel(), BitPolicy()
     z = policy.sample(x, x, space, 5).latent
-    moved, log_joint, accepted = refine(policy, x, x, space, model, z, 3)
+    moved, log_joint, accepted = refine(policy, x, model.given(x), space, z, 3)
     assert torch.allclose(log_joint, model.log_joint(x, moved))
     assert (moved[1] == 0).all() and (accepted[1] == 1).all()  # nothing to choose: stays
     assert (moved[2, :, 2] == 0).all() and not log_joint.requires_grad
-    same, _, accepted = refine(policy, x, x, space, model, z, 0)
+    same, _, accepted = refine(policy, x, model.given(x), space, z, 0)
     assert torch.equal(same, z) and (accepted == 0).all()
 
 
@@ -127,7 +127,7 @@ class SumPolicy(Policy):
         super().__init__()
         self.table = torch.nn.Parameter(torch.randn(6, 2) / 2)
 
-    def encode(self, x, target=None):
+    def encode(self, x, given=None):
         return x
 
     def forward(self, context, state):
@@ -158,6 +158,6 @@ def test_trajectories_of_different_lengths(back, all_the_way):
     start = found[:, posterior.multinomial(CHAINS, replacement=True)]
     if all_the_way:
         start = repeated(found, CHAINS)
-    z, _, _ = refine(policy, x, x, space, target, start, PROPOSALS, back)
+    z, _, _ = refine(policy, x, target.given(x), space, start, PROPOSALS, back)
     statistic, quantile = chi_square(Counter(map(tuple, z[0].tolist())), probabilities)
     assert statistic < quantile

@@ -1,4 +1,4 @@
-"""The tutorial of experiments/README.md, followed to the letter in an empty folder."""
+"""The tutorial, docs/tutorial.md, followed to the letter in an empty folder."""
 
 import contextlib
 import io
@@ -18,7 +18,8 @@ from commands import call, printed
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
 
-PAGE = Path(__file__).parents[1] / "experiments" / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
+EXPERIMENTS = PAGE.parents[1] / "experiments"
 TEXT = PAGE.read_text(encoding="utf-8")
 UPDATES = 300
 
@@ -64,20 +65,25 @@ def test_the_page_is_whole():
     }
     lines = [line for line in files()["symptoms.py"].splitlines() if line.strip()]
     assert len(lines) <= 125, "about 100 lines were promised"
-    listed = set(re.findall(r"^\| `([\w./]+)`", TEXT, re.MULTILINE))
+    for name in re.findall(r"`(gfnem/\w+/)`", TEXT):
+        assert (PAGE.parents[1] / name).exists(), name
+
+
+def test_the_list_of_experiments_is_whole():
+    text = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([\w./]+)`", text, re.MULTILINE))
     for name in listed:
-        assert (PAGE.parent / name).exists(), name
-    kept = {path.name for path in PAGE.parent.iterdir() if path.suffix in (".py", ".yaml")}
+        assert (EXPERIMENTS / name).exists(), name
+    kept = {path.name for path in EXPERIMENTS.iterdir() if path.suffix in (".py", ".yaml")}
     assert kept <= listed, "the list of experiments lacks some"
-    for name in re.findall(r"`(gfnem/\w+/|bench_\w+\.py)`", TEXT):
-        home = PAGE.parents[1] if "/" in name else PAGE.parent / "benchmarks"
-        assert (home / name).exists(), name
+    timed = set(re.findall(r"`(bench_\w+\.py)`", text))
+    assert timed == {path.name for path in (EXPERIMENTS / "benchmarks").glob("bench_*.py")}
 
 
 @pytest.mark.skipif(shutil.which("awk") is None, reason="no awk here")
 def test_the_line_that_copies_the_files(tmp_path):
     (command,) = re.findall(r"^```sh\n(awk .*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    command = command.replace("path/to/gfnem/experiments/README.md", f"'{PAGE}'")
+    command = command.replace("path/to/gfnem/docs/tutorial.md", f"'{PAGE}'")
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files()
 

@@ -31,7 +31,7 @@ class Forgetful(Policy):
         super().__init__()
         self.net = nn.Linear(vocab_size, hidden + 1)
 
-    def encode(self, x, target=None):
+    def encode(self, x, given=None):
         return x
 
     def forward(self, context, state):
@@ -123,7 +123,7 @@ class Two(BitPolicy):
         super().__init__(sizes=(2,))
         self.fault = fault
 
-    def encode(self, x, target=None):
+    def encode(self, x, given=None):
         return torch.zeros(len(x), dtype=torch.long)
 
     def forward(self, context, state):

@@ -214,7 +214,7 @@ class BitPolicy(Policy):
             self.network[-1].weight *= scale
         self.normaliser = nn.Parameter(torch.zeros(self.kinds))
 
-    def encode(self, x, target=None):
+    def encode(self, x, given=None):
         return x
 
     def forward(self, context, state):

@@ -64,7 +64,7 @@ def draw_sentences(model: NeuralPCFG, count: int, shortest: int, longest: int):
 
 def loss_of(objective: Objective, policy, space, model, x, samples: int) -> torch.Tensor:
     """One E-step's loss."""
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     drawn = policy.sample(context, x, space, samples, Exploration(epsilon=0.02))
     flows = objective.needs_flow or objective.uses_flow
     scores = policy.score(context, space, drawn, flows, objective.forward_looking)

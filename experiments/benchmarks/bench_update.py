@@ -95,7 +95,7 @@ def main() -> None:
 
         def sample(many: Sentences = many) -> None:
             with torch.no_grad():
-                context = sampled.policy.encode(many, sampled.model)
+                context = sampled.policy.encode(many, sampled.model.given(many))
                 sampled.policy.sample(context, many, sampled.space, 1)
 
         seconds = median_seconds(sample, options.repeats, options.device)

@@ -42,7 +42,7 @@ def log_weights(
     """
     if not space.unique_trajectory:
         return Posterior(model, space, policy, x).log_weights(samples)[1]
-    drawn = policy.sample(policy.encode(x, model), x, space, samples)
+    drawn = policy.sample(policy.encode(x, model.given(x)), x, space, samples)
     cells, codes = drawn.latent.shape[2], model.codes
     if cells * math.log2(codes) + math.log2(len(x)) >= 62:  # the key below would overflow
         return model.log_joint(x, drawn.latent) - drawn.log_behaviour

@@ -13,7 +13,7 @@ from gfnem.images.model import DiscreteVAE
 from gfnem.images.networks import CausalNet, Filling
 from gfnem.images.policies import ImageContext, RasterPolicy
 from gfnem.ranges import Amount, Count, Fact, NotNegative, Positive
-from gfnem.target import Target
+from gfnem.target import Conditioned
 
 
 @dataclass
@@ -88,8 +88,9 @@ class GuidedPolicy(RasterPolicy):
         # counted in tenths, so that small steps of the optimiser go far enough
         self.log_trust = nn.Parameter(torch.full((cells,), math.log(trust) / 10))
 
-    def encode(self, x: Tensor, target: Target | None = None) -> GuidedContext:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> GuidedContext:
         """Reads images `(batch, height, width)` and the decoder of `target`, a `DiscreteVAE`."""
+        target = None if given is None else given.target
         if not isinstance(target, DiscreteVAE):
             raise TypeError("a guided sampler looks at the decoder of the DiscreteVAE it samples")
         features, whole = self.encoder(x)

@@ -105,10 +105,13 @@ class DiscreteVAE(GenerativeModel):
             columns.append(x.flatten(1) @ logits.T + weight)
         return torch.cat(columns, 1)
 
-    def log_marginal(self, x: Tensor) -> Tensor | None:
-        """`(batch,)` exact `log p(x)` in nats; None with more than `exact_limit` grids."""
-        if self.codes**self.cells > self.exact_limit:
-            return None
+    def offers(self, hook: str) -> bool:
+        """Exact inference only where there are at most `exact_limit` grids."""
+        few = self.codes**self.cells <= self.exact_limit
+        return super().offers(hook) and (few or hook != "log_marginal")
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats; not offered for more than `exact_limit` grids."""
         return self.log_joint_of_all(x).logsumexp(1)
 
     @torch.no_grad()

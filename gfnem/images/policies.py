@@ -17,7 +17,7 @@ from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Target
+from gfnem.target import Conditioned
 
 
 @dataclass
@@ -124,7 +124,8 @@ class CodePolicy(Policy):
         else:  # a full grid's flow is its reward, which is not the policy's to say
             log_flow = nn.functional.pad(log_flow, (0, 1))
         every = torch.ones_like(codes, dtype=torch.bool)
-        return Scores(log_pf, torch.zeros_like(log_pf), every, self.log_z(context), log_flow)
+        log_z = self.log_z(context) if self.offers("log_z") else None
+        return Scores(log_pf, torch.zeros_like(log_pf), every, log_z, log_flow)
 
 
 class RasterPolicy(CodePolicy):
@@ -167,7 +168,7 @@ class RasterPolicy(CodePolicy):
         self.log_z_head = _LogZ(hidden, height * width)
         self.flow = nn.Linear(units, 1) if flow else None
 
-    def encode(self, x: Tensor, target: Target | None = None) -> ImageContext:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> ImageContext:
         """Reads images `(batch, height, width)`."""
         features, whole = self.encoder(x)
         return ImageContext(features, self.log_z_head(whole))
@@ -238,7 +239,7 @@ class AnyOrderPolicy(Policy):
             if head is not None:
                 nn.init.normal_(head.weight, std=0.01)
 
-    def encode(self, x: Tensor, target: Target | None = None) -> ImageContext:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> ImageContext:
         """Reads images `(batch, height, width)`."""
         features, whole = self.encoder(x)
         return ImageContext(features.flatten(1), self.log_z_head(whole))
@@ -295,7 +296,7 @@ class MeanFieldPolicy(CodePolicy):
         self.head = nn.Conv2d(units, codes, 1)
         self.grid = (rows, columns)
 
-    def encode(self, x: Tensor, target: Target | None = None) -> Tensor:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, cells, codes)` log weights for images `(batch, height, width)`."""
         features = self.encoder(x)[0].transpose(1, 2).unflatten(2, self.grid)
         return self.head(self.residual(features)).flatten(2).transpose(1, 2)

@@ -13,7 +13,7 @@ from gfnem.images.networks import Encoder, Residual, pyramid
 from gfnem.images.policies import CodePolicy
 from gfnem.ranges import Count, Fact
 from gfnem.schedules import Anneal, value_at
-from gfnem.target import Target
+from gfnem.target import Conditioned
 
 
 class NearestCode(CodePolicy):
@@ -62,8 +62,9 @@ class NearestCode(CodePolicy):
         """`(batch, cells)` the dictionary entries nearest to the encoder's values."""
         return self.distances(x, model.dictionary).argmin(2)
 
-    def encode(self, x: Tensor, target: Target | None = None) -> Tensor:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, cells, codes)` log weights under the dictionary of `target`, a `DiscreteVAE`."""
+        target = None if given is None else given.target
         if not isinstance(target, DiscreteVAE):
             raise TypeError("distances to a dictionary need the DiscreteVAE that has it")
         return -self.distances(x, target.dictionary) / (2 * self.spread.square())
@@ -189,7 +190,7 @@ def fit_spread(
     bounds = []
     for spread in candidates:
         encoder.spread.fill_(spread)
-        context = encoder.encode(x, model)
+        context = encoder.encode(x, model.given(x))
         drawn = encoder.sample(context, x, None, samples)
         log_weights = model.log_joint(x, drawn.latent) - drawn.log_behaviour
         bounds.append((log_weights.logsumexp(1).mean().item(), spread))

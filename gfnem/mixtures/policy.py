@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gfnem.mixtures.space import PetalSpace, PetalState
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Amount, Count, Positive
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 class PetalPolicy(Policy):
@@ -45,7 +45,7 @@ class PetalPolicy(Policy):
         self.choices = _Network(features, hidden, layers, sum(self.sizes))
         self.normaliser = _Network(2, hidden, layers, 1)
 
-    def encode(self, x: Tensor, target: Target | None = None) -> Tensor:
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """The scaled points themselves, `(batch, 2)`."""
         return x * self.scale
 
@@ -102,7 +102,7 @@ def learned_posterior(policy: Policy, space: PetalSpace, x: Tensor, target: Targ
     )
     cluster, petal = cluster.reshape(1, -1), petal.reshape(1, -1)
     state = PetalState(cluster.expand(len(x), -1), petal.expand(len(x), -1))
-    output = policy(policy.encode(x, target), state)
+    output = policy(policy.encode(x, target.given(x)), state)
     allowed = space.forward_mask(state)
     choice = output.forward.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
     choice = choice.unflatten(1, (space.clusters + 1, space.petals + 1))

@@ -63,21 +63,20 @@ def parse(
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
     read, normalised = 0, module.model.normalised() is module.model
-    with module.model.unchanged():
-        name = "standard input" if file == "-" else file
-        for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
-            read += len(window)
-            output: list[str] = []
-            for answer in answers.of(window):
-                if answer.why not in ("", "blank"):
-                    print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
-                if format == "json":
-                    output += [as_json(record) for record in records(answer, normalised)]
-                elif format == "bracket":
-                    output += answer.trees or [""]
-                else:
-                    drawings += _drawings(answer, answers.names)
-            write("".join(f"{line}\n" for line in output))
+    name = "standard input" if file == "-" else file
+    for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
+        read += len(window)
+        output: list[str] = []
+        for answer in answers.of(window):
+            if answer.why not in ("", "blank"):
+                print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
+            if format == "json":
+                output += [as_json(record) for record in records(answer, normalised)]
+            elif format == "bracket":
+                output += answer.trees or [""]
+            else:
+                drawings += _drawings(answer, answers.names)
+        write("".join(f"{line}\n" for line in output))
     if not read and file == "-":
         raise UserError("standard input is empty")
     if format == "svg":
@@ -94,8 +93,6 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
     reader = _Reader(module)
     torch.manual_seed(seed)
     try:
-        if not hasattr(module.model, "sample"):
-            raise NotImplementedError(f"{type(module.model).__name__} cannot sample")
         x, z = module.model.sample(count)
     except (NotImplementedError, RuntimeError) as error:
         raise UserError(str(error)) from error
@@ -163,8 +160,7 @@ def evaluate(
     else:
         corpus = _held_out(module, run)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    with module.model.unchanged():
-        figures = _figures(module, reader, tokens, gold, decode, samples)
+    figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
         figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
     if format == "json":
@@ -390,7 +386,7 @@ def _figures(
         log_p = log_marginal if parses.log_marginal.exact else None
         if likely is not module.model:
             with torch.no_grad():
-                log_p = likely.log_marginal(x)
+                log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
         exact = log_p is not None
         if module.has_policy and samples is not None:
             posterior = module.posterior(x)

@@ -113,12 +113,12 @@ def draws(module: Inference, decode: str, samples: int | None) -> bool:
 
 
 def _is_solvable(module: Inference) -> bool:
-    return hasattr(module.model, "span_marginals") and hasattr(module.model, "best_trees")
+    return module.model.offers("span_marginals") and module.model.offers("best_trees")
 
 
 def label_names(module: Inference) -> list[str]:
     """A name for each nonterminal: the model's own names where it has any."""
-    if hasattr(module.model, "names"):
+    if module.model.offers("names"):
         return module.model.names()
     return [f"NT{index}" for index in range(module.space.nonterminals)]
 

@@ -45,7 +45,7 @@ from gfnem.running.signals import heeding_signals
 from gfnem.running.tryout import try_out
 from gfnem.schedules import Timing
 from gfnem.space import LatentSpace
-from gfnem.target import GenerativeModel, Target
+from gfnem.target import Target
 
 
 def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
@@ -261,7 +261,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         if module.has_policy:
             _check_policy(module, data)
-        elif module.e_step == "exact" and module.model.log_marginal(data.batch([0])) is None:
+        elif module.e_step == "exact" and not module.model.offers("log_marginal"):
             raise UserError(
                 f"em: e_step exact: {type(module.model).__name__} gives no exact log marginal here"
             )
@@ -299,30 +299,30 @@ def build_data(settings: dict[str, Any]) -> DataModule:
 
 def _check(module: GFlowNetEM) -> None:
     """Finds settings that contradict each other now rather than in the first update."""
-    model, name = type(module.model), type(module.model).__name__
+    name = type(module.model).__name__
     _check_e_step(module)
     if not module.has_policy:
         return
     objective = type(module.objective).__name__
     if module.samples < 2 and isinstance(module.objective, (VarGrad, ReverseKL)):
         raise UserError(f"em: samples 1: {objective} compares samples of one x; use 2 or more")
-    if module.objective.forward_looking and model.partial_log_joint is Target.partial_log_joint:
+    if module.objective.forward_looking and not module.model.offers("partial_log_joint"):
         raise UserError(f"objective: {name} offers no partial log joint to look forward with")
-    if module.sleep and not _can_sample(model):
+    if module.sleep and not module.model.offers("sample"):
         raise UserError(f"em: sleep {module.sleep}: {name} cannot sample, so it cannot dream")
 
 
 def _check_e_step(module: GFlowNetEM) -> None:
     """Whether the model and the space offer what `em.e_step` asks of them."""
-    model, name = type(module.model), type(module.model).__name__
+    model, name = module.model, type(module.model).__name__
     lacks = {
-        "exact": ("exact log marginal", model.log_marginal is Target.log_marginal),
+        "exact": ("exact log marginal", not model.offers("log_marginal")),
         "exact-sampling": (
             "exact posterior samples",
-            model.sample_posterior is Target.sample_posterior,
+            not model.offers("sample_posterior"),
         ),
-        "mcmc": (f"local moves in {type(module.space).__name__}", module.space.moves() is None),
-        "wake-sleep": ("samples to dream of", not _can_sample(model)),
+        "mcmc": (f"local moves in {type(module.space).__name__}", not module.space.offers("moves")),
+        "wake-sleep": ("samples to dream of", not model.offers("sample")),
     }
     what, missing = lacks.get(module.e_step, ("", False))
     if missing:
@@ -333,17 +333,13 @@ def _check_e_step(module: GFlowNetEM) -> None:
         )
 
 
-def _can_sample(model: type[Target]) -> bool:
-    return getattr(model, "sample", GenerativeModel.sample) is not GenerativeModel.sample
-
-
 def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
     """Tries on one observation whether the policy gives what the objective needs."""
     objective, policy = module.objective, module.policy
     if not (objective.needs_flow or objective.needs_log_z):
         return
     x = data.batch([0])
-    context = policy.encode(x, module.model)
+    context = policy.encode(x, module.model.given(x))
     trajectories = policy.sample(context, x, module.space, 1)
     scores = policy.score(context, module.space, trajectories, flows=objective.needs_flow)
     for needed, value, what in (

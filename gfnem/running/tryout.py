@@ -36,8 +36,9 @@ def what_is_wrong(
             if not torch.isfinite(value).all():
                 return f"{owner}: the parameter {parameter} is not finite"
     if policy is None:
-        return _faults(f"{name}.log_marginal", model.log_marginal(x), (batch,))
-    context = policy.encode(x, model)
+        marginal = model.log_marginal(x) if model.offers("log_marginal") else None
+        return _faults(f"{name}.log_marginal", marginal, (batch,))
+    context = policy.encode(x, model.given(x))
     trajectories = policy.sample(context, x, space, samples)
     scores = policy.score(context, space, trajectories)
     return (

@@ -181,8 +181,8 @@ class LatentSpaceTestCase(Rows):
                     action = mask.int().argmax(-1)
                     step(state, action), back(state, action)
                 space.pick(x, z, torch.zeros_like(found.valid[:, :1], dtype=torch.long))
-                moves = space.moves()
-                if moves is not None:
+                if space.offers("moves"):
+                    moves = space.moves()
                     moves.propose(x, moves.initial(x, 2))
 
     # ------------------------------------------------------------------ a policy on it

@@ -81,7 +81,7 @@ class PolicyTestCase:
         return reached, {name for name, p in policy.named_parameters() if p.requires_grad}
 
     def _loss(self, objective, policy, target, space, x):
-        context = policy.encode(x, target)
+        context = policy.encode(x, target.given(x))
         trajectories = policy.sample(context, x, space, self.samples)
         flows = objective.needs_flow or objective.uses_flow
         looks = {"forward_looking": True} if objective.forward_looking else {}
@@ -99,8 +99,9 @@ class PolicyTestCase:
                 partial = target.partial_log_joint(x, concatenate(states))
                 partial = partial.unflatten(1, (len(states), self.samples)).transpose(1, 2)
         loss = objective(scores, log_joint, partial).mean()
-        extra = policy.auxiliary_loss(context)
-        return loss if extra is None else loss + extra.mean()
+        if policy.offers("auxiliary_loss"):
+            loss = loss + policy.auxiliary_loss(context).mean()
+        return loss
 
     def test_training_reaches_every_parameter(self):
         """Each gets a gradient; those for `log Z` alone only need one where it is learned."""
@@ -142,11 +143,11 @@ class PolicyTestCase:
     def _draw(self, policy, target, space, x) -> None:
         """What is done with a policy beside training it: explored samples, and their refinement."""
         policy.eval()
-        context = policy.encode(x, target)
+        context = policy.encode(x, target.given(x))
         z = policy.sample(context, x, space, 2, Exploration(1.5, 0.1)).latent
         policy.score(context, space, policy.retrace(context, x, space, z))
         try:
-            refine(policy, context, x, space, target, z, 1)
+            refine(policy, context, target.given(x), space, z, 1)
         except NotImplementedError:  # a policy that scores whole structures only
             pass
 

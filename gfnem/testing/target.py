@@ -11,6 +11,7 @@ from unittest import SkipTest
 import torch
 
 from gfnem.enumeration import tensors_of
+from gfnem.offers import NotOffered
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
@@ -81,7 +82,7 @@ class TargetTestCase(Rows):
         """Values in a padded batch are those of each observation on its own."""
         target, x, z = self._target()
         together = target.log_joint(x, z)
-        marginal = target.log_marginal(x)
+        marginal = target.log_marginal(x) if target.offers("log_marginal") else None
         for row in range(len(x)):
             single = self.take(x, row)
             alone = target.log_joint(single, self.take_latent(z, row))
@@ -95,7 +96,7 @@ class TargetTestCase(Rows):
     def test_log_joint_sums_to_log_marginal(self):
         """The joint summed over all latents is the marginal."""
         target, x, _ = self._target()
-        marginal = target.log_marginal(x)
+        marginal = target.log_marginal(x) if target.offers("log_marginal") else None
         latents = [self.enumerate_latents(self.take(x, row)) for row in range(len(x))]
         if marginal is None or any(z is None for z in latents):
             raise SkipTest("no exact log_marginal, or no enumerate_latents")
@@ -108,13 +109,10 @@ class TargetTestCase(Rows):
     def test_samples(self):
         """`sample` returns what `log_joint` accepts, as often as `log_joint` says."""
         target, _, _ = self._target()
-        if not hasattr(target, "sample"):
+        if not target.offers("sample"):
             raise SkipTest("the target does not sample")
         count = max(self.frequency_samples, 4)
-        try:
-            x, z = target.sample(count)
-        except NotImplementedError:
-            raise SkipTest("the target does not sample") from None
+        x, z = target.sample(count)
         value = target.log_joint(x, z)
         assert value.shape == (count, 1), f"log_joint of samples has shape {value.shape}"
         assert torch.isfinite(value).all(), "sampled what log_joint calls impossible"
@@ -140,9 +138,9 @@ class TargetTestCase(Rows):
         space = self.make_space()
         if space is None:
             raise SkipTest("no make_space")
-        partial = target.partial_log_joint(x, space.final_state(x, z))
-        if partial is None:
+        if not target.offers("partial_log_joint"):
             raise SkipTest("the target offers no partial_log_joint")
+        partial = target.partial_log_joint(x, space.final_state(x, z))
         close(partial, target.log_joint(x, z), self.tolerance, "partial_log_joint at the end")
 
     @torch.no_grad()
@@ -154,19 +152,55 @@ class TargetTestCase(Rows):
             target, x, z = target.to(device), moved(x, device), moved(z, device)
             with DevicesNamed():
                 close(target.log_joint(x, z).cpu(), values.cpu(), 1e-3, f"log_joint on {device}")
-                for given in (
-                    target.units(x),
-                    target.collapsed_log_joint(x, z),
-                    target.log_marginal(x),
-                    target.log_joint_given(x)(z),
-                ):
-                    assert given is None or given.device == target.log_joint(x, z).device
-                target.sample_posterior(x, 2)
+                device = target.log_joint(x, z).device
+                assert target.units(x).device == device
+                for value in self._offered(target, x, z).values():
+                    assert getattr(value, "device", device) == device
+                if target.offers("sample"):
+                    target.log_joint(*target.sample(3))
+
+    @staticmethod
+    def _offered(target: Target, x: Any, z: Any) -> dict[str, Any]:
+        """The hooks of one batch that the target says it offers, each called."""
+        given = target.given(x)
+        hooks = {
+            "collapsed_log_joint": lambda: given.collapsed_log_joint(z),
+            "log_marginal": given.log_marginal,
+            "sample_posterior": lambda: given.sample_posterior(2),
+        }
+        return {name: hook() for name, hook in hooks.items() if target.offers(name)}
+
+    @torch.no_grad()
+    def test_offers_and_hooks_agree(self):
+        """A hook that is offered returns something; one that is not raises `NotOffered`."""
+        target, x, z = self._target()
+        offered = self._offered(target, x, z)
+        assert all(value is not None for value in offered.values())
+        calls = {
+            "collapsed_log_joint": (x, z),
+            "log_marginal": (x,),
+            "sample_posterior": (x, 2),
+            "sample": (2,),
+            "partial_log_joint": (x, None),
+        }
+        for name, arguments in calls.items():
+            if not target.offers(name):
                 try:
-                    if hasattr(target, "sample"):
-                        target.log_joint(*target.sample(3))
-                except NotImplementedError:
-                    pass
+                    getattr(target, name)(*arguments)
+                except NotOffered:
+                    continue
+                raise AssertionError(f"{name} is not offered, but can be called")
+
+    @torch.no_grad()
+    def test_given_a_batch_it_is_the_same(self):
+        """`given(x)` says what the target says of `x`."""
+        target, x, z = self._target()
+        given = target.given(x)
+        close(given.log_joint(z), target.log_joint(x, z), self.tolerance, "given(x).log_joint")
+        for name, arguments in (("log_marginal", ()), ("collapsed_log_joint", (z,))):
+            if target.offers(name):
+                one, other = getattr(given, name)(*arguments), getattr(target, name)(x, *arguments)
+                close(one, other, self.tolerance, f"given(x).{name}")
 
     @torch.no_grad()
     def test_spec_rebuilds(self):

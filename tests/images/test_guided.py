@@ -59,7 +59,7 @@ def test_the_guide_is_a_quadratic_form():
     """Before normalising, the codes' log weights add up to the Gaussian's log density."""
     model, x = make_model("uniform"), images()
     guided, codes = make_policy(), torch.randint(4, (3, 9, 4))
-    context = guided.encode(x, model)
+    context = guided.encode(x, model.given(x))
     both = guided.cell_logits(context, codes)[0]
     network = RasterPolicy.cell_logits(guided, context, codes)[0]
     found = (both - network).gather(3, codes[..., None]).sum((2, 3))
@@ -75,7 +75,7 @@ def test_the_guide_is_a_quadratic_form():
 def test_one_pass_equals_state_by_state():
     model, x, space = make_model(), images(), RasterGrid(**GRID)
     policy = make_policy(trust=0.5, flow=True)
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     exploration = sampling.Exploration(1.5, 0.1)
     drawn = policy.sample(context, x, space, 7)
     slow = sampling.rollout(policy, context, x, space, 7, exploration)
@@ -102,7 +102,7 @@ def test_an_untrained_guide_is_nearer_to_the_posterior():
 def test_the_guess_learns_where_the_decoder_moves_it():
     model, x = make_model(), images(8)
     policy = make_policy(guess_weight=2.0)
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     loss = policy.auxiliary_loss(context)
     torch.testing.assert_close(loss, (context.guess - context.centre).square().sum(1))
     loss.mean().backward()
@@ -114,7 +114,7 @@ def test_the_guess_learns_where_the_decoder_moves_it():
 def test_the_balance_reaches_guess_and_trust():
     model, x, space = make_model(), images(), RasterGrid(**GRID)
     policy = make_policy()
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     drawn = policy.sample(context, x, space, 5)
     scores = policy.score(context, space, drawn)
     VarGrad(pseudo_huber=True)(scores, model.log_joint(x, drawn.latent).detach()).sum().backward()

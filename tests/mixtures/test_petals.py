@@ -202,7 +202,9 @@ def test_learned_posterior_sums_over_all_trajectories(order):
     for row, sample in found.valid.nonzero().tolist():
         i, j = found.trajectories.latent[row, sample].tolist()
         expected[row, i, j] += log_pf[row, sample].exp()
-    torch.testing.assert_close(learned_posterior(policy, space, x, None), expected)
+    torch.testing.assert_close(
+        learned_posterior(policy, space, x, PetalMixture(MEANS, petals=2)), expected
+    )
 
 
 # ---------------------------------------------------------------- training

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.bracket_prior.energy import ShapeEnergy
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
 from gfnem.parsing.inference.potentials import full_precision
@@ -16,10 +15,28 @@ from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count, Positive
 from gfnem.schedules import Anneal, value_at
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
-#: what the grammar offers to others and the prior leaves true
-_DELEGATED = ("potentials", "names", "log_brackets")
+
+class GivenShaped(Conditioned):
+    """A grammar with a prior over brackets, given sentences."""
+
+    def __init__(self, target: ShapedGrammar, x: Sentences):
+        super().__init__(target, x)
+        self._grammar = target.grammar.given(x)
+
+    @property
+    def potentials(self) -> Any:
+        """The weights of the grammar's rules."""
+        return self._grammar.potentials
+
+    def log_joint(self, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p~(x, z)` in nats."""
+        return self._grammar.log_joint(z) + self.target._log_prior(z)
+
+    def collapsed_log_joint(self, z: Trees) -> Tensor:
+        """`(batch, samples)` the grammar's, and the prior: it looks at no label."""
+        return self._grammar.collapsed_log_joint(z) + self.target._log_prior(z)
 
 
 class ShapedGrammar(Target):
@@ -67,18 +84,26 @@ class ShapedGrammar(Target):
         self.unit = self.grammar.unit
         self.on_step(0)
 
-    def __getattr__(self, name: str) -> Any:
-        # offered only where the grammar offers it
-        return getattr(self.grammar, name) if name in _DELEGATED else super().__getattr__(name)
+    def offers(self, hook: str) -> bool:
+        """What the grammar offers and the prior leaves true."""
+        return super().offers(hook) and self.grammar.offers(hook)
+
+    def potentials(self, x: Sentences) -> Any:
+        """The grammar's."""
+        return self.grammar.potentials(x)
+
+    def names(self) -> list[str]:
+        """The grammar's."""
+        return self.grammar.names()
+
+    def log_brackets(self, brackets: Brackets) -> Tensor:
+        """The grammar's."""
+        return self.grammar.log_brackets(brackets)
 
     def on_step(self, m_updates: int) -> None:
         """Sets `T` for so many M-updates."""
         self._temperature = value_at(self.temperature, m_updates)
         self.grammar.on_step(m_updates)
-
-    def unchanged(self) -> AbstractContextManager[None]:
-        """The grammar may keep what it computes."""
-        return self.grammar.unchanged()
 
     def normalised(self) -> Target:
         """The grammar."""
@@ -88,15 +113,13 @@ class ShapedGrammar(Target):
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self.grammar.log_joint(x, z) + self._log_prior(z)
 
-    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor | None:
+    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
         """`(batch, samples)` the grammar's, and the prior: it looks at no label."""
-        collapsed = self.grammar.collapsed_log_joint(x, z)
-        return None if collapsed is None else collapsed + self._log_prior(z)
+        return self.grammar.collapsed_log_joint(x, z) + self._log_prior(z)
 
-    def log_joint_given(self, x: Sentences) -> Callable[[Trees], Tensor]:
-        """`log_joint` of one batch for many trees, without autograd."""
-        log_joint = self.grammar.log_joint_given(x)
-        return lambda z: log_joint(z) + self._log_prior(z)
+    def given(self, x: Sentences) -> GivenShaped:
+        """The grammar and the prior, given sentences."""
+        return GivenShaped(self, x)
 
     @torch.no_grad()
     def _log_prior(self, z: Trees) -> Tensor:

@@ -53,7 +53,7 @@ class TreebankShapes(SideInformation):
         Raises:
             UserError: if it cannot be read, or `model` has no `log_brackets`.
         """
-        if not hasattr(model, "log_brackets"):
+        if not model.offers("log_brackets"):
             raise UserError(
                 f"{type(model).__name__} has no exact likelihood of a tree's shape (log_brackets), "
                 "so it cannot learn from shapes; grammars such as NeuralPCFG can"

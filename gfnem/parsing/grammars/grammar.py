@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,9 +20,57 @@ from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count
-from gfnem.target import GenerativeModel
+from gfnem.target import Conditioned, GenerativeModel
 
 _LOG = logging.getLogger(__name__)
+
+
+class GivenTrees(Conditioned):
+    """A grammar, given sentences: the weights of its rules are made once.
+
+    Attributes:
+        potentials: with gradients where they are enabled, without where not.
+    """
+
+    target: TreeGrammar
+
+    def __init__(self, target: TreeGrammar, x: Sentences):
+        super().__init__(target, x)
+        self._potentials: tuple[Any, Any] | None = None
+
+    @property
+    def potentials(self) -> Any:
+        """The rules' log weights at each position of each sentence."""
+        if self._potentials is None:
+            with torch.enable_grad():
+                potentials = self.target.potentials(self.x)
+            self._potentials = potentials, potentials.detach()
+        return self._potentials[0 if torch.is_grad_enabled() else 1]
+
+    def log_joint(self, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, z)` in nats."""
+        if not self.target.additive:
+            return super().log_joint(z)
+        return self.target._node_scores(self.potentials, z).sum(2)
+
+    def partial_log_joint(self, state: Any) -> Tensor:
+        """`(batch, samples)` log weight of the rules that a state has used."""
+        trees, chosen = partial_trees(state)
+        scores = self.target._node_scores(self.potentials, trees)
+        return torch.where(chosen, scores, 0.0).sum(2)
+
+    def collapsed_log_joint(self, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, bracketing)` in nats."""
+        return self.target._bracketing_log_joint(self.potentials, z)
+
+    def log_marginal(self) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
+        return self.target._within_support(self.x, self.target._log_partition(self.potentials))
+
+    @torch.no_grad()
+    def sample_posterior(self, samples: int) -> Trees:
+        """Exact draws of `P(z|x)`."""
+        return self.target._sample(self.potentials, samples)
 
 
 class TreeGrammar(GenerativeModel):
@@ -40,14 +87,16 @@ class TreeGrammar(GenerativeModel):
     """
 
     unit = "token"
+    #: whether `log_joint` is the sum of the weights of a tree's rules; a subclass that adds to it
+    #: says False
+    additive: bool = True
 
     def __init__(self, nonterminals: Count, preterminals: Count, vocab_size: Count):
         super().__init__()
         self.nonterminals, self.preterminals = nonterminals, preterminals
         self.vocab_size = vocab_size
-        self._kept: tuple | None = None  # see `unchanged`
         self._said = False  # whether a warning has been given
-        self._kept_tables: tuple[Tensor, Tensor, Tensor] | None = None
+        self._kept_tables: tuple[list, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,33 +154,22 @@ class TreeGrammar(GenerativeModel):
         """What spaces and policies are told: `nonterminals`."""
         return {"nonterminals": self.nonterminals}
 
+    def given(self, x: Sentences) -> GivenTrees:
+        """The grammar, given sentences: potentials are computed once."""
+        return GivenTrees(self, x)
+
     def potentials(self, x: Sentences) -> Any:
         """The rules' log weights at each position of each sentence, preterminals summed out."""
-        if self._kept is None:
-            return self._potentials(self._fixed_tables(), x)
-        if self._kept[0] is not x:
-            with torch.enable_grad():
-                potentials = self._potentials(self._fixed_tables(), x)
-            self._kept = x, potentials, potentials.detach()
-        return self._kept[1 if torch.is_grad_enabled() else 2]
+        return self._potentials(self._fixed_tables(), x)
 
     def _fixed_tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The `tables`; made once where `unchanged` holds and no parameter is trained."""
-        if self._kept_tables is not None:
-            return self._kept_tables
-        tables = self.tables()
-        if self._kept is not None and not any(p.requires_grad for p in self.parameters()):
-            self._kept_tables = tables
-        return tables
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Keeps the potentials of the batch that was asked for last."""
-        self._kept = None, None, None
-        try:
-            yield
-        finally:
-            self._kept = self._kept_tables = None
+        """The `tables`; made once for parameters that nobody trains or changes."""
+        if any(p.requires_grad for p in self.parameters()):
+            return self.tables()
+        versions = [(p._version, p.device) for p in self.parameters()]
+        if self._kept_tables is None or self._kept_tables[0] != versions:
+            self._kept_tables = versions, self.tables()
+        return self._kept_tables[1]
 
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""
@@ -181,21 +219,34 @@ class TreeGrammar(GenerativeModel):
         """`(batch, samples)` `log p(x, z)` in nats, preterminals summed out."""
         return self._node_scores(self.potentials(x), z).sum(2)
 
-    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
         """`(batch, samples)` log weight of the rules that a state of either tree space has used."""
-        trees, chosen = partial_trees(state)
-        return torch.where(chosen, self._node_scores(self.potentials(x), trees), 0.0).sum(2)
+        return self.given(x).partial_log_joint(state)
 
-    def log_joint_given(self, x: Sentences) -> Callable[[Trees], Tensor]:
-        """`log_joint` of one batch for many trees, without autograd; the weights are made once."""
-        with torch.no_grad():
-            potentials = self.potentials(x)
+    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
+        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
+        return self.given(x).collapsed_log_joint(z)
 
-        def log_joint(z: Trees) -> Tensor:
-            with torch.no_grad():
-                return self._node_scores(potentials, z).sum(2)
+    def log_marginal(self, x: Sentences) -> Tensor:
+        """`(batch,)` exact `log p(x)` in nats by the inside algorithm.
 
-        return log_joint
+        Minus infinity, without gradient, for what the grammar cannot derive.
+        """
+        return self.given(x).log_marginal()
+
+    def sample_posterior(self, x: Sentences, samples: int) -> Trees:
+        """Exact draws of `P(z|x)` from the inside chart."""
+        return self.given(x).sample_posterior(samples)
+
+    @staticmethod
+    @abstractmethod
+    def _bracketing_log_joint(potentials: Any, z: Trees) -> Tensor:
+        """`(batch, samples)` log weight of each bracketing, its labels summed out."""
+
+    @staticmethod
+    @abstractmethod
+    def _sample(potentials: Any, samples: int) -> Trees:
+        """Exact draws of trees."""
 
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""
@@ -226,16 +277,11 @@ class Grammar(TreeGrammar):
     _node_scores = staticmethod(tree_log_joint)
     _log_partition = staticmethod(log_partition)
 
-    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
-        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
-        return bracketing_log_joint(self.potentials(x), z)
+    _bracketing_log_joint = staticmethod(bracketing_log_joint)
 
-    def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats by the inside algorithm.
-
-        Minus infinity, without gradient, for what the grammar cannot derive.
-        """
-        return self._within_support(x, log_partition(self.potentials(x)))
+    @staticmethod
+    def _sample(potentials: RulePotentials, samples: int) -> Trees:
+        return sample_trees(potentials, inside(potentials), samples)[0]
 
     def by_context(self) -> ContextTables:
         """The tables with one context and one group."""
@@ -248,12 +294,6 @@ class Grammar(TreeGrammar):
         words = emissions.logsumexp(1).expand(*brackets.spans.shape[:2], -1)
         potentials = RulePotentials.from_tables(root, rules, words, brackets.lengths)
         return log_partition(potentials, inside(potentials, barred(brackets, self.nonterminals)))
-
-    @torch.no_grad()
-    def sample_posterior(self, x: Sentences, samples: int) -> Trees:
-        """Exact draws of `P(z|x)` from the inside chart."""
-        potentials = self.potentials(x)
-        return sample_trees(potentials, inside(potentials), samples)[0]
 
     def best_trees(self, x: Sentences) -> Trees:
         """The most probable tree of each sentence, without autograd."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfnem.offers import NotOffered
 from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.grammars.grammar import TreeGrammar, barred, draw_derivations, start_choice
 from gfnem.parsing.grammars.language import ContextTables
@@ -59,20 +60,18 @@ class ParentGrammar(TreeGrammar):
     _node_scores = staticmethod(parent_tree_log_joint)
     _log_partition = staticmethod(parent_log_partition)
 
-    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor | None:
+    _bracketing_log_joint = staticmethod(parent_bracketing_log_joint)
+    _sample = staticmethod(parent_sample)
+
+    def partial_log_joint(self, x: Sentences, state: Any) -> Tensor:
         """`(batch, samples)` log weight of the rules that a top-down state has used.
 
-        None for bottom-up states, which do not know parents yet.
+        Raises:
+            NotOffered: for bottom-up states, which do not know parents yet.
         """
-        return super().partial_log_joint(x, state) if isinstance(state, TopDownState) else None
-
-    def collapsed_log_joint(self, x: Sentences, z: Trees) -> Tensor:
-        """`(batch, samples)` `log p(x, bracketing)` in nats: the labels of `z` are summed out."""
-        return parent_bracketing_log_joint(self.potentials(x), z)
-
-    def log_marginal(self, x: Sentences) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
-        return self._within_support(x, parent_log_partition(self.potentials(x)))
+        if not isinstance(state, TopDownState):
+            raise NotOffered("bottom-up states do not know the parents that rules look at")
+        return super().partial_log_joint(x, state)
 
     def by_context(self) -> ContextTables:
         """The tables with each nonterminal in a group of its own: its children stand under it."""
@@ -86,11 +85,6 @@ class ParentGrammar(TreeGrammar):
         potentials = ParentPotentials.from_tables(root, rules, words, brackets.lengths)
         chart = parent_inside(potentials, barred(brackets, self.nonterminals))
         return parent_log_partition(potentials, chart)
-
-    @torch.no_grad()
-    def sample_posterior(self, x: Sentences, samples: int) -> Trees:
-        """Exact draws of `P(z|x)`."""
-        return parent_sample(self.potentials(x), samples)
 
     @torch.no_grad()
     def best_trees(self, x: Sentences) -> Trees:

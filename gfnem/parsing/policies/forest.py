@@ -16,7 +16,7 @@ from gfnem.parsing.text.sentences import Sentences
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 @dataclass
@@ -81,16 +81,17 @@ class ForestPolicy(Policy):
         # bottom-up, what depends on the parent is not known yet
         return (
             self.use_prior
-            and hasattr(target, "potentials")
+            and target is not None
+            and target.offers("potentials")
             and not target.facts().get("parent_conditioned")
         )
 
-    def encode(self, x: Sentences, target: Target | None = None) -> ForestContext:
+    def encode(self, x: Sentences, given: Conditioned | None = None) -> ForestContext:
         """Span vectors, one network call."""
         potentials = profiles = None
-        if self._follows(target):
+        if self._follows(None if given is None else given.target):
             with torch.no_grad():
-                potentials = target.potentials(x)
+                potentials = given.potentials
                 profiles = potentials.word_profiles()
         spans = span_chart(self.encoder(x, profiles), x.max_length)
         rows = torch.arange(len(x), device=spans.device)

@@ -18,7 +18,7 @@ from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import ON_POLICY, Exploration, draw
 from gfnem.space import LatentSpace, Trajectories, where
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 @dataclass
@@ -76,9 +76,10 @@ class ShiftReducePolicy(Policy):
         if not isinstance(target, RNNG):
             self.use_prior, self.memory = False, None
 
-    def encode(self, x: Sentences, target: Target | None = None) -> Reading:
+    def encode(self, x: Sentences, given: Conditioned | None = None) -> Reading:
         """Reads the sentences, one network call."""
         places = self.ends(self.encoder.fences(x)).flatten(0, 1).chunk(3, 1)
+        target = None if given is None else given.target
         follows = self.use_prior and isinstance(target, RNNG)
         return Reading(x, torch.stack(places), target if follows else None)
 

@@ -26,7 +26,7 @@ from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact, PartialShare
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 class TopDownPolicy(Policy):
@@ -92,21 +92,21 @@ class TopDownPolicy(Policy):
         levels = self.own is not None and name.startswith("word_score.")
         return levels or super().is_for_log_z(name)
 
-    def _follows(self, target: Target | None) -> bool:
-        return self.use_prior and hasattr(target, "potentials")
+    def _follows(self, target: Target | Conditioned | None) -> bool:
+        return self.use_prior and target is not None and target.offers("potentials")
 
-    def encode(self, x: Sentences, target: Target | None = None) -> Choices:
+    def encode(self, x: Sentences, given: Conditioned | None = None) -> Choices:
         """Rule weights and look-ahead values, one network call.
 
         Raises:
             ValueError: if the target's rules depend on the parent and the policy does not know, or
                 the other way round.
         """
-        own = not self._follows(target)
+        own = not self._follows(given)
         scores = self.word_score(x.tokens).squeeze(2)
         if not own:
             with torch.no_grad():
-                potentials = target.potentials(x)
+                potentials = given.potentials
         elif self.own is not None:
             # a model that has learned nothing spreads each word over the whole vocabulary
             scores = scores - math.log(self.word_score.num_embeddings)
@@ -114,14 +114,15 @@ class TopDownPolicy(Policy):
         else:
             raise ValueError(
                 "this TopDownPolicy follows the rules of the target it was made for, and "
-                f"{type(target).__name__} offers no potentials"
+                f"{_name(given)} offers no potentials"
             )
         if isinstance(potentials, ParentPotentials) != self.parent_conditioned:
             raise ValueError(
                 f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
-                f"rules of {type(target).__name__}"
+                f"rules of {_name(given)}"
             )
-        exact = _is_grammar(target)  # if not, there is more to a tree than the rules' weights
+        # if not, there is more to a tree than the rules' weights
+        exact = given is not None and _is_grammar(given.target)
         profiles = guess = levels = None
         if not own:
             with torch.no_grad():
@@ -282,6 +283,10 @@ class OwnRules(nn.Module):
         return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
 
 
-def _is_grammar(target: Target | None) -> bool:
+def _is_grammar(target: Target) -> bool:
     """Whether the target's log joint is the sum of its potentials and nothing else."""
-    return isinstance(target, TreeGrammar) and type(target).log_joint is TreeGrammar.log_joint
+    return isinstance(target, TreeGrammar) and target.additive
+
+
+def _name(given: Conditioned | None) -> str:
+    return type(None if given is None else given.target).__name__

@@ -67,7 +67,7 @@ def test_the_joint_by_hand_and_as_the_temperature_rises():
         with torch.no_grad():
             expected = model.grammar.log_joint(X, trees) - model.prior(trees) / temperature
             torch.testing.assert_close(model.log_joint(X, trees), expected)
-            torch.testing.assert_close(model.log_joint_given(X)(trees), expected)
+            torch.testing.assert_close(model.given(X).log_joint(trees), expected)
 
 
 @pytest.mark.parametrize("kind", [NeuralPCFG, NeuralParentPCFG])
@@ -153,7 +153,7 @@ def test_chains_follow_it_too():
     torch.manual_seed(0)
     moves = TreeMoves(LABELS)
     z = moves.initial(X, chains)
-    z, _, _ = metropolis(moves, model.log_joint_given(X), X, z, 60)
+    z, _, _ = metropolis(moves, model.given(X).log_joint, X, z, 60)
     with torch.no_grad():
         drawn = model.prior(z)[0]
         listed = model.prior(all_trees(4, LABELS))[0]

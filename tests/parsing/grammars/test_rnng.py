@@ -142,7 +142,7 @@ def test_the_sampler_becomes_the_posterior(space):
     optimizer = torch.optim.Adam(policy.parameters(), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, 200, pct_start=0.1)
     for _ in range(200):
-        context = policy.encode(x, model)
+        context = policy.encode(x, model.given(x))
         drawn = policy.sample(context, x, space, 32, Exploration(epsilon=0.05))
         scores = policy.score(context, space, drawn)
         with torch.no_grad():
@@ -193,7 +193,7 @@ class TestGuidedShiftReduce(TestShiftReduceSpace):
         torch.manual_seed(0)
         policy, model = unlike_the_prior(ShiftReducePolicy(WORDS, 12, dim=8)), make_model(scale=1.5)
         encode = policy.encode
-        policy.encode = lambda x: encode(x, model)
+        policy.encode = lambda x: encode(x, model.given(x))
         return policy
 
 

@@ -65,7 +65,7 @@ def test_top_down_flows_of_trees_and_of_single_states_agree(prior):
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.normal_(std=0.5)
-        context = policy.encode(x, grammar)
+        context = policy.encode(x, grammar.given(x))
         trees = policy.sample(context, x, space, 20).latent
         scores = policy.score(context, space, policy.retrace(context, x, space, trees), True)
         states = space.states(x, trees)
@@ -145,7 +145,7 @@ def train(policy, space, grammar, x, objective, updates, peak):
     )
     explore = Exploration(epsilon=0.05 if space.unique_trajectory else 0.5)
     for _ in range(updates):
-        context = policy.encode(x, grammar)
+        context = policy.encode(x, grammar.given(x))
         drawn = policy.sample(context, x, space, 32, explore)
         loss = objective_loss(objective, policy, context, space, grammar, x, drawn).mean()
         policy.zero_grad()

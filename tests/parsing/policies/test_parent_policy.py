@@ -93,7 +93,7 @@ def test_a_fresh_policy_knows_what_does_not_depend_on_the_parent():
         both = parent_inside(grammar.potentials(x))
         assert torch.allclose(chart.unsqueeze(3).expand_as(both).exp(), both.exp(), atol=1e-12)
         sampler = policy(dim=8).double()
-        context = sampler.encode(x, grammar)
+        context = sampler.encode(x, grammar.given(x))
         assert torch.allclose(sampler.log_z(context), grammar.log_marginal(x))
 
 
@@ -148,7 +148,7 @@ class TestSampler(TopDownCase):
         torch.manual_seed(3)
         grammar = NeuralParentPCFG(6, LABELS, 3, dim=8)
         encode = sampler.encode
-        sampler.encode = lambda x, target=None: encode(x, grammar if target is None else target)
+        sampler.encode = lambda x, given=None: encode(x, given or grammar.given(x))
         return sampler
 
 
@@ -156,7 +156,7 @@ def test_flows_of_trees_and_of_single_states_agree():
     grammar, sampler = model(), shake(policy(dim=8))
     x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
     with torch.no_grad():
-        context = sampler.encode(x, grammar)
+        context = sampler.encode(x, grammar.given(x))
         drawn = sampler.sample(context, x, SPACE, 20)
         states = SPACE.states(x, drawn.latent)
         steps = concatenate(states)
@@ -178,7 +178,7 @@ def test_a_padded_batch_equals_one_by_one():
     grammar, sampler = model(), shake(policy(dim=8))
     x = Sentences.from_lists([[1, 2, 3, 4, 5], [2], [3, 1], [5, 5, 1]])
     with torch.no_grad():
-        context = sampler.encode(x, grammar)
+        context = sampler.encode(x, grammar.given(x))
         drawn = sampler.sample(context, x, SPACE, 3)
         scores = sampler.score(context, SPACE, drawn)
         for row in range(len(x)):
@@ -186,7 +186,7 @@ def test_a_padded_batch_equals_one_by_one():
             parts = {name: part[row : row + 1, :, : alone.max_length - 1]
                      for name, part in vars(drawn.latent).items() if part.dim() == 3}  # fmt: skip
             latent = type(drawn.latent)(**parts, lengths=alone.lengths)
-            own = sampler.encode(alone, grammar)
+            own = sampler.encode(alone, grammar.given(alone))
             again = sampler.score(own, SPACE, Trajectories(latent)).log_pf.sum(2)[0]
             assert torch.allclose(again, scores.log_pf.sum(2)[row], atol=1e-4)
             assert torch.allclose(sampler.log_z(own), sampler.log_z(context)[row], atol=1e-4)
@@ -198,7 +198,7 @@ def test_exploration_is_what_it_says(temperature, epsilon):
     grammar, sampler = model(), shake(policy(dim=8))
     x, count = Sentences.from_lists([[7, 3, 2, 6]]), 4000
     with torch.no_grad():
-        context, trees = sampler.encode(x, grammar), all_trees(4, LABELS)
+        context, trees = sampler.encode(x, grammar.given(x)), all_trees(4, LABELS)
         scores = score_choices(context, trees, temperature, epsilon).sum(2)[0].exp()
         assert scores.sum().item() == pytest.approx(1, abs=1e-4)
         torch.manual_seed(0)
@@ -215,12 +215,12 @@ def test_refinement_reaches_the_posterior_of_a_parent_grammar():
     x, chains = Sentences.from_lists([[7, 3, 2, 6]]), 800
     torch.manual_seed(0)
     with torch.no_grad():
-        context, trees = sampler.encode(x, grammar), all_trees(4, LABELS)
+        context, trees = sampler.encode(x, grammar.given(x)), all_trees(4, LABELS)
         log_joint = grammar.log_joint(x, trees)[0]
         worst = log_joint.argmin().expand(chains)
         parts = (trees.left, trees.right, trees.split, trees.label)
         start = type(trees)(*(part[:, worst] for part in parts), trees.lengths)
-        z, _, accepted = refine(sampler, context, x, SPACE, grammar, start, 60, 1.0)
+        z, _, accepted = refine(sampler, context, grammar.given(x), SPACE, start, 60, 1.0)
     assert 0 < accepted.mean() < 1
     exact = dict(zip(keys(trees), log_joint.softmax(0).tolist(), strict=True))
     statistic, quantile = chi_square(Counter(keys(z)), exact)
@@ -230,9 +230,9 @@ def test_refinement_reaches_the_posterior_of_a_parent_grammar():
 def test_policy_and_grammar_must_agree_about_parents():
     x = Sentences.from_lists([[1, 2, 3]])
     with pytest.raises(ValueError, match="parent_conditioned"):
-        TopDownPolicy(WORDS, LABELS, dim=8).encode(x, model())
+        TopDownPolicy(WORDS, LABELS, dim=8).encode(x, model().given(x))
     with pytest.raises(ValueError, match="parent_conditioned"):
-        policy(dim=8).encode(x, NeuralPCFG(WORDS, LABELS, 3, dim=8))
+        policy(dim=8).encode(x, NeuralPCFG(WORDS, LABELS, 3, dim=8).given(x))
 
 
 def test_one_expansion_by_the_rules_under_each_parent():

@@ -40,7 +40,7 @@ def chains(space, policy, back, proposals, exact=False):
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
-        context = policy.encode(x, model)
+        context = policy.encode(x, model.given(x))
         trees = all_trees(4, LABELS)
         log_joint = model.log_joint(x, trees)
         first = log_joint[0].argmin().expand(CHAINS)
@@ -48,7 +48,7 @@ def chains(space, policy, back, proposals, exact=False):
             first = log_joint[0].softmax(0).multinomial(CHAINS, replacement=True)
         parts = (trees.left, trees.right, trees.split, trees.label)
         start = Trees(*(part[:, first] for part in parts), trees.lengths)
-        z, value, accepted = refine(policy, context, x, space, model, start, proposals, back)
+        z, value, accepted = refine(policy, context, model.given(x), space, start, proposals, back)
         assert torch.allclose(value, model.log_joint(x, z), atol=1e-4)
     probabilities = dict(zip(keys(trees), log_joint[0].softmax(0).tolist(), strict=True))
     return *chi_square(Counter(keys(z)), probabilities), accepted.mean()

@@ -52,7 +52,7 @@ def test_a_padded_batch_equals_one_by_one_with_the_grammars_weights(policy_class
     policy = shake(policy_class(WORDS, LABELS, dim=8, use_prior=prior))
     space = TopDownSpace(LABELS) if policy_class is TopDownPolicy else ForestSpace(LABELS)
     x = Sentences.from_lists([[1, 2, 3, 4, 5], [2], [3, 1], [5, 5, 1]])
-    context = policy.encode(x, model)
+    context = policy.encode(x, model.given(x))
     trajectories = policy.sample(context, x, space, 3)
     torch.manual_seed(1)
     together = policy.retrace(context, x, space, trajectories.latent)
@@ -65,7 +65,7 @@ def test_a_padded_batch_equals_one_by_one_with_the_grammars_weights(policy_class
             *(t[row : row + 1, :, :nodes] for t in vars(latent).values() if t.dim() == 3),
             alone.lengths,
         )
-        own = policy.encode(alone, model)
+        own = policy.encode(alone, model.given(alone))
         assert torch.allclose(policy.log_z(own), policy.log_z(context)[row], atol=1e-4)
         if space.unique_trajectory:
             again = policy.score(own, space, policy.retrace(own, alone, space, part))
