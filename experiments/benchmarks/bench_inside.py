@@ -10,10 +10,10 @@ import statistics
 import time
 
 import torch
+from gfnem.parsing.inference.rule_choices import sample_trees, score_trees, tree_log_joint
 
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
 from gfnem.parsing.inference.potentials import RulePotentials
-from gfnem.parsing.inference.rule_choices import sample_trees, score_trees, tree_log_joint
 
 
 def main() -> None:

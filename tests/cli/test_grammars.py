@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import SMALL, call, printed, refused
 
-from gfnem.parsing.grammars.tabular_parent_grammar import load_grammar
+from gfnem.parsing.grammars.tabular import load_grammar
 
 DIGITS = (
     "S -> N V [0.5] | N V N [0.5]\nN -> '12' [0.4] | '7' [0.2] | 'The' [0.2] | 'the' [0.2]\n"

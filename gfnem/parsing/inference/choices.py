@@ -121,9 +121,7 @@ class RuleChoices:
         It is asked once for each different row.
         """
         spans = len(self.lengths) * self.max_length * (self.max_length + 1)
-        asked = torch.zeros(
-            spans * self.potentials.contexts, dtype=torch.bool, device=rows.device
-        )
+        asked = torch.zeros(spans * self.potentials.contexts, dtype=torch.bool, device=rows.device)
         asked[rows.flatten()] = True
         place = asked.cumsum(0) - 1
         found = Rows.of(self.look_ahead(asked.nonzero().squeeze(1)) / self.temperature)

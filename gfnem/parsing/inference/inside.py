@@ -58,8 +58,10 @@ def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Inside(torch.autograd.Function):
-    """The chart and, written out, its gradient: the outside pass, which is autograd's (Eisner, 2016,
-    "Inside-outside and forward-backward algorithms are just backprop"), in half the time.
+    """The chart, and its gradient written out: the outside pass.
+
+    It is what autograd does (Eisner, 2016, "Inside-outside and forward-backward algorithms are just
+    backprop"), in half the time.
 
     Tables lead with the position, so that slices of them are not copied. Spans stand by start and
     width, and by end and falling width: the splits of a span are slices of both.
@@ -123,7 +125,7 @@ class _Inside(torch.autograd.Function):
         outside = _outside(n, lengths)
         chart.masked_fill_(outside[..., None, None], IMPOSSIBLE)
         if saves:
-            ctx.kept = rules, columns, left, right, starts, ends, steps, outside
+            ctx.kept = rules, left, right, starts, ends, steps, outside
         return chart
 
     @staticmethod
@@ -133,7 +135,7 @@ class _Inside(torch.autograd.Function):
 
     @staticmethod
     def outside(ctx, gradient):
-        rules, columns, left, right, starts, ends, steps, outside = ctx.kept
+        rules, left, right, starts, ends, steps, outside = ctx.kept
         batch, n, _, contexts, labels = gradient.shape
         groups, size, _ = rules.shape
         gradient = gradient.masked_fill(outside[..., None, None], 0)

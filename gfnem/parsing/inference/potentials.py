@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,6 +168,16 @@ class GivenPotentials(Potentials):
         self.root, self.rules, self.leaf_tables = root, rules, (left_leaf, right_leaf)
         self.both_leaves, self.single, self.lengths = both_leaves, single, lengths
 
+    def detach(self) -> GivenPotentials:
+        """The same weights without gradient."""
+        tables = (self.root, self.rules, *self.leaf_tables, self.both_leaves, self.single)
+        return GivenPotentials(*(table.detach() for table in tables), self.lengths)
+
+
+def _kept(make: Callable[[Any], Any]) -> cached_property:
+    """A table made once, with gradient if the weights have one, whoever asks for it first."""
+    return cached_property(torch.enable_grad()(make))
+
 
 class RulePotentials(Potentials):
     """The potentials of a grammar's rules and of a batch's words.
@@ -261,7 +273,7 @@ class RulePotentials(Potentials):
         """See `Potentials`."""
         return self.start[: self.labels]
 
-    @cached_property
+    @_kept
     def rules(self) -> Tensor:
         """See `Potentials`."""
         return self.productions[:, :, : self.labels, : self.labels].contiguous()
@@ -276,12 +288,12 @@ class RulePotentials(Potentials):
         """`(K, N, T, N)`, `[k, A, T, B]`: the right child is a preterminal."""
         return self.productions[:, :, : self.labels, self.labels :].transpose(2, 3)
 
-    @cached_property
+    @_kept
     def single(self) -> Tensor:
         """See `Potentials`."""
         return torch.logsumexp(self.start[self.labels :] + self.words[:, 0, self.top], -1)
 
-    @cached_property
+    @_kept
     def word_weights(self) -> tuple[Tensor, Tensor]:
         """`(G, n, batch, T)` words under each group in exp space, and their log maxima."""
         # of two words or more none stands at the top
@@ -306,7 +318,7 @@ class RulePotentials(Potentials):
         """`(..., K, N)` from `(G, ..., N / G * K)`."""
         return table.unflatten(-1, (-1, self.contexts)).movedim(0, -3).flatten(-3, -2).mT
 
-    @cached_property
+    @_kept
     def leaf_tables(self) -> tuple[Tensor, Tensor]:
         """See `Potentials`."""
         return self._one_leaf(self.word_first), self._one_leaf(self.word_second)
@@ -322,7 +334,7 @@ class RulePotentials(Potentials):
             logs = logs.unflatten(1, words.shape[1:3]).unflatten(3, table.shape[2:])
             return logs.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)
 
-    @cached_property
+    @_kept
     def both_leaves(self) -> Tensor:
         """See `Potentials`."""
         if self.origin is not None:
@@ -337,7 +349,7 @@ class RulePotentials(Potentials):
             both = both + (peaks[:, :-1] + peaks[:, 1:])[..., None] + tops[:, None]
             return self.by_label(both).transpose(0, 1)
 
-    @cached_property
+    @_kept
     def three_words(self) -> Tensor:
         """`(batch, n - 2, K, N)`, `[b, i, k, A]`: log inside values of three words."""
         with full_precision(self.productions):
@@ -361,7 +373,7 @@ class RulePotentials(Potentials):
                 found.append(logs + peaks[..., None] + tops[:, None])
             return self.by_label(torch.logaddexp(*found)).transpose(0, 1)
 
-    @cached_property
+    @_kept
     def _leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
         """`(K * N, T * N)` rules with one word in exp space, and their log maxima."""
         tables = [table.flatten(0, 1).flatten(1) for table in (self.word_first, self.word_second)]
