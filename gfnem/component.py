@@ -97,20 +97,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     """
     if spec is None or isinstance(spec, base):
         return spec
-    if not _is_spec(spec):
-        shown = reprlib.repr(spec)
-        raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {shown}")
-    path = spec["class_path"]
-    module_name, _, class_name = path.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"cannot import {path} ({error}); if it is your own file, name it with --code FILE, or "
-            "run from its folder"
-        ) from error
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{path} is not a {base.__name__}")
+    cls, path = class_of(spec, base), spec["class_path"]
     if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
         raise UserError(f"{path} lacks methods that it must define: {lacking}")
     given = spec.get("init_args") or {}
@@ -148,6 +135,29 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         if (why := too_large(error)) is None:
             raise
         raise UserError(f"{path}: too large ({why})") from error
+
+
+def class_of(spec: Any, base: type) -> type:
+    """The class that a spec names.
+
+    Raises:
+        UserError: if `spec` is none, or its class cannot be imported or is not a `base`.
+    """
+    if not _is_spec(spec):
+        shown = reprlib.repr(spec)
+        raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {shown}")
+    path = spec["class_path"]
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"cannot import {path} ({error}); if it is your own file, name it with --code FILE, or "
+            "run from its folder"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UserError(f"{path} is not a {base.__name__}")
+    return cls
 
 
 def _is_spec(value: Any) -> bool:

@@ -89,7 +89,12 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         interval: updates between two validations (and checkpoints).
         seed: of the order of the data (not of the model). None is 0, and in a run of the command
             line the run's own seed.
+
+    Attributes:
+        world: name of the world that the data belong to (see `gfnem.world`); None if to none.
     """
+
+    world: str | None = None
 
     def __init__(self, batch_size: Count = 32, interval: Count = 100, seed: int | None = None):
         super().__init__()
@@ -133,6 +138,22 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """Draws what was learned into `folder`; returns the names of the files written."""
         return []
 
+    @classmethod
+    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
+        """Sections of a run's web page: what was learned, examples, how good it is.
+
+        Args:
+            run: the run, a `gfnem.running.trained.Trained`.
+            data: what it was trained on; None where that is not to be had any more.
+            samples: structures drawn for each observation.
+
+        Returns:
+            A list of `gfnem.page.Section`.
+        """
+        from gfnem.report import general
+
+        return general(run, data, samples)
+
     def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> Any:
         """The batch of update number `update`, or one process's share of it."""
         if self._order is None:
@@ -145,9 +166,10 @@ class DataModule(Component, pl.LightningDataModule, ABC):
 
     def _next_updates(self) -> range:
         """The updates up to the next validation (fewer where the run's end comes first)."""
-        if self.trainer.overfit_batches:
+        trainer: Any = self.trainer
+        if trainer.overfit_batches:
             return range(self.interval)  # the same few batches again and again
-        module = self.trainer.lightning_module
+        module = trainer.lightning_module
         start = int(module.updates)
         stop = (start // self.interval + 1) * self.interval
         if module.max_updates is not None:

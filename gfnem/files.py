@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from gfnem.errors import UserError
 
@@ -101,7 +101,7 @@ def open_bytes(path: str | os.PathLike) -> BinaryIO:
         # nothing may be waited for in a pipe before it is asked for
         if stream.seekable() and stream.peek(2)[:2] == _GZIP:
             stream.close()
-            return gzip.open(path, "rb")
+            return cast(BinaryIO, gzip.open(path, "rb"))
     except OSError as error:
         raise unreadable(path, error) from error
     return stream
@@ -213,7 +213,8 @@ def decode(data: bytes, name: str, line: int = 1, encoding: str = "utf-8", hint:
     except UnicodeError as error:
         line += lines_before(error, encoding)
         what = "UTF-8" if known == "utf-8" else encoding
-        why = f"byte 0x{data[error.start]:02x}" if hasattr(error, "start") else str(error)
+        placed = isinstance(error, UnicodeDecodeError)
+        why = f"byte 0x{data[error.start]:02x}" if placed else str(error)
         raise UserError(f"{name}, line {line}: not {what} text ({why}){hint}") from error
     if known != "utf-8" and (wrong := no_text(text)):
         what, place = wrong
@@ -274,3 +275,20 @@ def unreadable(path: str | os.PathLike, error: Exception) -> UserError:
     if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
         return UserError(f"{path}: a damaged gzip file ({error})")
     return UserError(f"{path}: cannot read ({getattr(error, 'strerror', None) or error})")
+
+
+def read_array(path: str | os.PathLike) -> Any:
+    """The array in an `.npy` file, read without running any code in it.
+
+    Raises:
+        UserError: if the file is missing or not such a file.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except Exception as error:  # there is no end to what damaged bytes can raise
+        why = str(error) or type(error).__name__
+        raise UserError(f"{path}: not an .npy file of numbers ({why})") from error

@@ -231,7 +231,7 @@ def checked(function: Callable) -> Callable:
 
     # the command line reads the ranges off the signature, where strings would lose them
     hints = hints_of(function)
-    wrapper.__signature__ = signature.replace(
+    vars(wrapper)["__signature__"] = signature.replace(
         parameters=[
             parameter.replace(annotation=hints.get(name, parameter.annotation))
             for name, parameter in signature.parameters.items()

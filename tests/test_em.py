@@ -59,6 +59,7 @@ def distance(module, kind=1, temperature=1.0):
 # -------------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [VarGrad(), DetailedBalance(forward_looking=True), SubTrajectoryBalance(forward_looking=True)],
@@ -74,6 +75,7 @@ def test_a_fixed_model_is_amortised_inference(objective):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 def test_em_climbs_the_marginal_and_keeps_up():
     """Both steps together reach the best likelihood that any model can have."""
     kinds = (0,) * 6 + (1,) * 2
@@ -85,6 +87,7 @@ def test_em_climbs_the_marginal_and_keeps_up():
     assert distance(module) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "e_step", ["wake-sleep", "reverse-kl", "iw", "exact", "exact-sampling", "mcmc"]
 )
@@ -103,6 +106,7 @@ def test_every_rival_e_step_learns_the_model(e_step):
         assert distance(module) < (0.25 if e_step == "wake-sleep" else 0.15)  # dreams alone: slower
 
 
+@pytest.mark.slow
 def test_refined_samples_count_equally_and_teach_the_model():
     kinds = (0,) * 6 + (1,) * 2
     options = {"samples": 8, "policy_lr": 1e-9, "model_lr": 0.05, "max_updates": 150}
@@ -214,6 +218,7 @@ def m_step_gradient(m_step, samples=20_000, **options):
     return got, exact, plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exploration", [{}, {"temperature": 2.0, "epsilon": 0.3}])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_weighted_m_step_is_the_exact_gradient(exploration, ordered):
@@ -222,11 +227,13 @@ def test_weighted_m_step_is_the_exact_gradient(exploration, ordered):
     assert (plain - exact).norm() > 0.3 * exact.norm()  # the weights are what does it
 
 
+@pytest.mark.slow
 def test_plain_m_step_follows_the_sampler():
     got, _, plain = m_step_gradient("plain")
     assert (got - plain).norm() < 0.05 * plain.norm()
 
 
+@pytest.mark.slow
 def test_sleep_phase_trains_the_policy_on_dreams():
     """With nothing but dreams to learn from (a flat reward), the policy learns the posterior."""
     options = {"samples": 2, "policy_lr": 0.01, "max_updates": 120, "reward_temperature": 1e6}
@@ -241,6 +248,7 @@ def test_sleep_phase_trains_the_policy_on_dreams():
 # -------------------------------------------------------------------- timing
 
 
+@pytest.mark.slow
 def test_adaptive_threshold_trains_the_model_only_below_it():
     level = Anneal(0.6, 0.3, updates=30)
     module = make(
@@ -383,6 +391,7 @@ def test_explored_samples_carry_the_probability_they_were_drawn_with():
 # -------------------------------------------------------------------- validation and checkpoints
 
 
+@pytest.mark.slow
 def test_validation_reports_and_leaves_training_alone():
     held = BitData(interval=5, held=(0, 1, 1, 2))
     module = make(max_updates=10, eval_samples=400)
@@ -410,6 +419,7 @@ def full_options():
     }
 
 
+@pytest.mark.slow
 def test_checkpoints_are_plain_data_and_make_the_module_again(tmp_path):
     module = make(**full_options())
     fit(module, BitData(interval=10), SaveEachEpoch(tmp_path))
@@ -430,6 +440,7 @@ def test_checkpoints_are_plain_data_and_make_the_module_again(tmp_path):
     assert torch.equal(again.posterior(x).sample(7), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [(), (0, 1)], ids=["no-validation", "validation"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, held):
     whole = make(**full_options())
@@ -468,6 +479,7 @@ class OpinionatedPolicy(BitPolicy):
         return (self.opinion - 1).square().expand(len(context))
 
 
+@pytest.mark.slow
 def test_auxiliary_loss_trains_the_policy():
     module = GFlowNetEM(BitModel(), BitSpace(), OpinionatedPolicy(), policy_lr=0.02, max_updates=80)
     fit(module, BitData(interval=80))

@@ -52,6 +52,7 @@ def test_importance_weights_average_to_the_marginal():
     assert not bound.exact and (bound.value - exact).abs().max() < 0.5
 
 
+@pytest.mark.slow
 def test_log_prob_of_a_latent_sums_its_paths():
     torch.manual_seed(0)
     x = torch.tensor([1, 0])

@@ -258,6 +258,7 @@ def exact_reverse_kl(policy, space, model, found):
     return ((log_pf - log_pb - log_joint) * log_pf.exp() * found.valid).sum(1)
 
 
+@pytest.mark.slow
 def test_reverse_kl_gradient_is_that_of_the_enumerated_kl():
     """Forward and backward policies' gradients, in expectation; VarGrad's forward one is twice."""
     torch.manual_seed(0)
@@ -312,6 +313,7 @@ def total_variation(policy, space, model):
 CONVERGING = [*BALANCING[:5], *BALANCING[6:], ReverseKL()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "ordered"),
     [(objective, False) for objective in CONVERGING] + [(VarGrad(), True), (ReverseKL(), True)],

@@ -82,6 +82,7 @@ class UnguidedForest(TestForest):
         return *super().make_objectives(), DetailedBalance()
 
 
+@pytest.mark.slow
 class TestForestAlone(UnguidedForest):
     __test__ = True
 
@@ -96,6 +97,7 @@ class TestForestWithParents(UnguidedForest):
         return NeuralParentPCFG(WORDS, LABELS, 4, dim=8)
 
 
+@pytest.mark.slow
 class TestForestWithoutPotentials(UnguidedForest):
     __test__ = True
 

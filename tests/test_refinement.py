@@ -36,6 +36,7 @@ def bits(ordered: bool):
 
 
 # less than all three steps never changes an ordered string's first bit
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ordered", "back"),
     [(False, 1), (False, 2), (False, 0.5), (False, 1.0), (True, 3), (True, 1.0)],
@@ -143,6 +144,7 @@ class SumTarget(Target):
         return self.table[torch.arange(5), z].sum(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("back", "all_the_way"),
     [(1, False), (3, False), (0.5, False), (0.8, False), (5, True), (1.0, True)],

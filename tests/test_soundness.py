@@ -55,6 +55,7 @@ def test_numbers_out_of_range_are_refused_by_name(setting):
         make(**setting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flag", ["--em.clip=-1", "--em.average_decay=1", "--em.reward_temperature=0"]
 )
@@ -123,6 +124,7 @@ def test_a_loss_that_is_not_finite_stays_out_of_the_average():
     assert averages["third"] == averages["third"] and averages["third"] > 0
 
 
+@pytest.mark.slow
 def test_a_policy_that_never_has_a_finite_gradient_is_reported():
     module = make(objective=Explodes(range(100)), max_updates=60)
     with pytest.raises(UserError, match=r"no finite gradient of the policy .*em\.policy_lr"):
@@ -156,6 +158,7 @@ def run(module, data=None, loader=None, **options):
     return trainer
 
 
+@pytest.mark.slow
 def test_the_stream_follows_the_count_of_updates_in_any_trainer():
     data = Counted(interval=10, batch_size=2)
     run(make(max_updates=25), data)
@@ -168,6 +171,7 @@ def test_overfitting_one_batch_sees_one_batch():
     assert set(data.made) == {0} and len(data.made) >= 8
 
 
+@pytest.mark.slow
 def test_max_updates_holds_with_a_loader_of_ones_own():
     module = make(max_updates=20)
     loader = torch.utils.data.DataLoader([torch.tensor([0, 1])] * 50, batch_size=None)
@@ -233,6 +237,7 @@ def test_scaled_gradients_are_clipped_as_if_they_were_not():
 # ------------------------------------------------------------------ run folders
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(capsys, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -243,6 +248,7 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(capsys, tmp_
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_the_data_it_was_trained_with(capsys, tmp_path):
     text = tmp_path / "text.txt"
     words = ["cat", "dog", "bird"] * 20
@@ -272,6 +278,7 @@ def test_points_and_images_have_fingerprints_too():
         assert one.fingerprint() != other.fingerprint()
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_used(capsys, tmp_path):
     """Held-out NLL rises again at a rate far too high; the run stops and says so."""
     settings = [*TINY, "--max-updates=100", "--em.model_lr=0.3", "--dataset.interval=2"]
@@ -299,12 +306,14 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_a_reader(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Full())
     assert call("train", *TINY, "--out", tmp_path / "run") == 0
     assert (tmp_path / "run/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_one_line(capsys, tmp_path, monkeypatch):
     def full(trainer, path, *_):
         path.write_bytes(b"half")

@@ -88,6 +88,7 @@ def test_the_line_that_copies_the_files(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files()
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(folder):
     settings = {**os.environ, "PYTHONPATH": str(PAGE.parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_symptoms.py"]
@@ -110,6 +111,7 @@ def exact_and_learned(module, x):
     return exact, learned
 
 
+@pytest.mark.slow
 def test_the_sampler_is_near_the_exact_posterior(folder):
     from symptoms import Clinic, Doctor
 
@@ -138,6 +140,7 @@ def test_the_sampler_is_near_the_exact_posterior(folder):
     assert total_variation() > 0.4, "an untrained sampler would pass as well"
 
 
+@pytest.mark.slow
 def test_the_model_learns(capsys, folder):
     lines = (folder / "train.out").read_text().splitlines()
     assert (
@@ -155,6 +158,7 @@ def test_the_model_learns(capsys, folder):
     assert truth - 0.02 < learned < truth + 0.25
 
 
+@pytest.mark.slow
 def test_the_programs_run(capsys, folder):
     runpy.run_path("diagnose.py")
     lines = capsys.readouterr().out.splitlines()

@@ -186,11 +186,12 @@ def help_on_chosen(
         name = word.removeprefix("--").removesuffix(".help")
         if word == f"--{name}.help" and name in defaults and following.startswith("-"):
             named = values_of(f"--{name}", arguments)
-            named += [_class_path(content[name]) for content in contents if content.get(name)]
+            named += [class_path(content[name]) for content in contents if content.get(name)]
             word = f"{word}={named[0] if named else defaults[name]}"
         helped.append(word)
     return helped
 
 
-def _class_path(part: Any) -> str:
+def class_path(part: Any) -> str:
+    """The class that a part of a settings file names; "" if none."""
     return str(part.get("class_path", "")) if isinstance(part, dict) else str(part)

@@ -8,35 +8,36 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonargparse
 
 from gfnem import __version__
-from gfnem.cli import evaluate, generate, parse, show, train, train_prior
 from gfnem.cli.arguments import (
     CommandParser,
     SettingsError,
     check_ranges,
-    classes_first,
     file_beside_run,
-    help_on_chosen,
     values_of,
 )
+from gfnem.cli.train import PARTS, arranged
 from gfnem.errors import UserError
 from gfnem.running.trust import opening, signature_of, use_code
-from gfnem.settings import read_settings
+from gfnem.settings import find_settings, read_settings
+from gfnem.world import VERBS as VERBS_OF_WORLDS
+from gfnem.world import declared
 
 #: in a run folder (`gfnem.running.runs` says so too, but takes seconds to import)
 CONFIG = "config.yaml"
-#: in the order of their use
+#: the verbs that every world has
 VERBS = {
-    "train": train,
-    "parse": parse,
-    "evaluate": evaluate,
-    "generate": generate,
-    "show": show,
-    "train-prior": train_prior,
+    "train": "gfnem.cli.train",
+    "infer": "gfnem.cli.infer",
+    "sample": "gfnem.cli.sample",
+    "evaluate": "gfnem.cli.evaluate",
+    "report": "gfnem.cli.report",
+    "worlds": "gfnem.cli.worlds",
 }
 
 
@@ -58,20 +59,21 @@ def run(arguments: list[str]) -> int:
         if runs := values_of("--resume", arguments):
             return _resume(runs[-1], arguments, files)
     name, settings = _settings(arguments, files)
-    return VERBS[name].run(settings)
+    return _verbs()[name].run(settings)
 
 
 def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse.Namespace]:
     """The command and its settings, from flags and settings files."""
     contents = [read_settings(file) for file in files]
     for file, content in zip(files, contents, strict=True):
-        for name in (*train.DEFAULTS, "em"):
+        for name in (*PARTS, "em"):
             if name in content and not isinstance(content[name], (dict, str)):
                 raise UserError(
                     f"{file}: {name}: settings are wanted under it, as `name: value` (or leave it "
                     "out)"
                 )
-    arguments = classes_first(help_on_chosen(arguments, contents, train.DEFAULTS), train.DEFAULTS)
+    if arguments[0] == "train":
+        arguments = arranged(arguments, contents)
     parser = _make_parser(arguments, contents)
     try:
         settings = parser.parse_args(arguments)
@@ -99,50 +101,38 @@ def _configs_by_name(arguments: list[str]) -> list[str]:
     for before, word in zip(["", *arguments], arguments, strict=False):
         flag, equals, name = word.partition("=")
         if before == "--config":
-            word = _config_file(word)
+            word = find_settings(word)
         elif flag == "--config" and equals:
-            word = f"{flag}={_config_file(name)}"
+            word = f"{flag}={find_settings(name)}"
         found.append(word)
     return found
-
-
-def _config_file(name: str) -> str:
-    if os.path.exists(name) or Path(name).name != name or Path(name).suffix:
-        return name
-    package = Path(__file__).parents[1]
-    # in an installed package, and in a source checkout
-    shipped = {
-        file.stem: file
-        for folder in (package.parent / "experiments", package / "configs")
-        for file in folder.glob("*.yaml")
-    }
-    if name not in shipped:
-        known = ", ".join(sorted(shipped)) or "none"
-        raise UserError(f"--config {name}: no such file; the configurations shipped are: {known}")
-    return str(shipped[name])
 
 
 def _make_parser(
     arguments: Sequence[str], contents: Sequence[dict[str, Any]] = ()
 ) -> jsonargparse.ArgumentParser:
-    """The parser of all commands; that of `train`, which takes seconds, only where it is used."""
+    """The parser of all commands, with the flags of the one that is used."""
     parser = CommandParser(
         prog="gfnem",
         version=__version__,
         description="Train latent-variable models whose latents are structures (such as parse "
         "trees), with GFlowNet-EM.\n\nFirst steps: `gfnem train` learns a grammar from embedded "
         "example sentences, `gfnem train --data TEXT --out RUN` from a text of yours with one "
-        "sentence a line; `gfnem parse RUN SENTENCES` then prints trees.",
+        "sentence a line; `gfnem parse RUN SENTENCES` then prints trees. `gfnem worlds` lists what "
+        "else there is to learn from.",
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     verb = next((word for word in arguments if not word.startswith("-")), None)
-    for name, module in VERBS.items():
-        if module is train:
-            made = train.parser(arguments, contents) if verb == name else CommandParser()
-        else:
-            made = module.parser()
+    for name, module in _verbs().items():
+        made = module.parser(arguments, contents) if name == verb else CommandParser()
         commands.add_subcommand(name, made, help=module.HELP)
     return parser
+
+
+def _verbs() -> dict[str, ModuleType]:
+    """The module of each verb: its `HELP`, its `parser` and its `run`."""
+    homes = {**VERBS, **declared(VERBS_OF_WORLDS)}
+    return {name: importlib.import_module(home) for name, home in homes.items()}
 
 
 def _resume(run: str, arguments: list[str], files: list[str]) -> int:
@@ -150,7 +140,7 @@ def _resume(run: str, arguments: list[str], files: list[str]) -> int:
     config = Path(run) / CONFIG
     if not config.is_file():
         raise UserError(f"{run}: no {CONFIG} in it, so there is no run to resume")
-    for value in (value for part in train.DEFAULTS for value in values_of(f"--{part}", arguments)):
+    for value in (value for part in PARTS for value in values_of(f"--{part}", arguments)):
         with contextlib.suppress(ImportError, ValueError):  # the parser reports it
             importlib.import_module(value.rpartition(".")[0])  # named by the user, not by the run
     content, signed = read_settings(config), signature_of(run)
@@ -158,4 +148,4 @@ def _resume(run: str, arguments: list[str], files: list[str]) -> int:
     with opening(content, signed, suspicious=True):
         name, settings = _settings(arguments, [str(config), *files])
     with opening(settings.as_dict(), signed):
-        return VERBS[name].run(settings)
+        return _verbs()[name].run(settings)

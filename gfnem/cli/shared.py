@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jsonargparse
+
+from gfnem.cli.arguments import CommandParser
+from gfnem.errors import UserError
+from gfnem.world import DEFAULT, WORLDS, World, declared, find
+
+
+def world_of_run(arguments: Sequence[str]) -> World:
+    """The world of the run that a command is about; the default one where none is there yet."""
+    from gfnem.running.runs import is_run, world_of
+
+    run = next((word for word in arguments[1:] if is_run(word)), None)
+    return find(DEFAULT) if run is None else world_of(run)
+
+
+def world_flags(
+    parser: jsonargparse.ArgumentParser, world: World, verb: str, arguments: Sequence[str]
+) -> None:
+    """Adds the flags that a world has of its own.
+
+    Raises:
+        UserError: if a flag of another world is given.
+    """
+    world.flags(verb, parser)
+    given = {word.partition("=")[0] for word in arguments}
+    for name in declared(WORLDS):
+        other = CommandParser()
+        find(name).flags(verb, other)
+        for flag in given.intersection(other._option_string_actions):
+            if flag not in parser._option_string_actions:
+                raise UserError(
+                    f"{flag}: of the world {name}, where {world.name or 'none'} is used"
+                )
 
 
 def code_argument(parser: jsonargparse.ArgumentParser) -> None:

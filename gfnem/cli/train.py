@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import jsonargparse
 
-from gfnem.cli.arguments import CommandParser, is_chosen
-from gfnem.cli.shared import code_argument
+from gfnem.cli.arguments import (
+    CommandParser,
+    class_path,
+    classes_first,
+    help_on_chosen,
+    is_chosen,
+    values_of,
+)
+from gfnem.cli.shared import code_argument, world_flags
+from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
+from gfnem.world import DEFAULT, Unnamed, World, find
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
-#: what a run is made of when nothing else is asked for
+#: what a run is made of
+PARTS = ("dataset", "model", "space", "policy", "objective", "timing")
+#: what it is made of in every world where nothing else is asked for
 DEFAULTS = {
-    "dataset": "gfnem.parsing.text.data.TextData",
-    "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
-    "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
-    "policy": "gfnem.parsing.policies.topdown.TopDownPolicy",
     "objective": "gfnem.objectives.BalancedVarGrad",
     "timing": "gfnem.schedules.EveryUpdate",
 }
-#: constructor arguments that come from the data or the model, never from the user
-FACTS = {"vocab_size", "vocabulary", "shortest"}
 
 
 def parser(
@@ -34,25 +40,16 @@ def parser(
     from gfnem.data import DataModule
     from gfnem.em import GFlowNetEM
     from gfnem.esteps import E_STEPS
-    from gfnem.parsing.bracket_prior import grammar, treebank_brackets  # noqa: F401
-    from gfnem.parsing.grammars import (  # noqa: F401  imported to be known by their bare names
-        neural_pcfg,
-        parent_grammar,
-        rnng,
-        tabular_pcfg,
-    )
-    from gfnem.parsing.policies import forest as forest_policy  # noqa: F401
-    from gfnem.parsing.policies import shift_reduce as shift_reduce_policy  # noqa: F401
-    from gfnem.parsing.policies import topdown as topdown_policy  # noqa: F401
-    from gfnem.parsing.spaces import forest, shift_reduce, topdown  # noqa: F401
-    from gfnem.parsing.text import data  # noqa: F401
     from gfnem.policy import Policy
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
+    world = _world(arguments, contents)
+    world.import_classes()
+    defaults = _defaults(world)
     parser = CommandParser(
-        usage="gfnem train [--data PATH] [--out RUN] [--max-updates N] [--config FILE]\n"
-        "                   [--PART CLASS] [--PART.SETTING VALUE] ...",
+        usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
+        "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
         description="Train a model and its sampler. A run is made of six parts (dataset, model, "
         "space, policy, objective, timing), each a class with settings of its own, which "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
@@ -66,12 +63,18 @@ def parser(
         help="settings in a YAML file, or the name of a shipped one, such as text",
     )
     parser.add_argument(
+        "--world",
+        metavar="WORLD",
+        type=str | None,
+        default=world.name or None,
+        help="what kind of data there are: a name that `gfnem worlds` lists, or a class of yours "
+        "as my_file.MyWorld",
+    )
+    parser.add_argument(
         "--data",
         metavar="PATH",
         type=str | None,
-        help="what to train on: a text file with one sentence a line, a file or folder of "
-        "bracketed trees (.mrg .ptb .tree .psd), a folder of .txt files, a column of a table as "
-        "FILE.csv:COLUMN, or hf:NAME[/CONFIG]:COLUMN (short for --dataset.path)",
+        help=f"what to train on: {world.data or 'see the dataset'} (short for --dataset.path)",
     )
     parser.add_argument(
         "--valid",
@@ -79,14 +82,7 @@ def parser(
         type=str | None,
         help="held-out data, likewise (short for --dataset.valid)",
     )
-    parser.add_argument(
-        "--shapes",
-        metavar="TREEBANK",
-        type=str | None,
-        help="bracketed trees whose shapes, without words and labels, a grammar is to learn from "
-        "beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, with a "
-        "weight that falls from 10 to 1 in the first half of the updates)",
-    )
+    world_flags(parser, world, "train", arguments)
     parser.add_argument(
         "--out",
         metavar="RUN",
@@ -161,19 +157,20 @@ def parser(
         parser.add_subclass_arguments(
             base,
             name,
-            skip=FACTS,
+            skip=set(world.told),
             required=False,
             metavar="CLASS",
             help=f"a class listed here, or one of your own as my_file.MyClass; its settings are "
             f"--{name}.SETTING",
         )
         parser.groups[name].title = f"{name}: {about}"
-        if not is_chosen(name, arguments, contents):
-            parser.set_defaults({name: {"class_path": DEFAULTS[name]}})
+        if is_chosen(name, arguments, contents):
+            defaults.pop(name, None)
     components = {"model", "space", "policy", "objective", "timing"}
     skip = components | {"max_updates", "max_m_updates", "metadata"}
     parser.add_class_arguments(GFlowNetEM, "em", skip=skip, instantiate=False)
     parser.groups["em"].title = "em: the settings of GFlowNet-EM"
+    parser.set_defaults(_flat(defaults))
     for action in parser._actions:
         if action.dest == "em" or (action.dest.startswith("em.") and action.dest.endswith(".help")):
             action.help = argparse.SUPPRESS  # both would only be in a reader's way
@@ -182,6 +179,46 @@ def parser(
         elif action.dest == "print_config":
             action.help, action.metavar = "print all settings as YAML and stop", ""
     return parser
+
+
+def _world(arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> World:
+    """The world that flags or files name; that of the dataset they name; else the default one."""
+    named = [content["world"] for content in contents if content.get("world") is not None]
+    if named := [*named, *values_of("--world", arguments)]:
+        return find(named[-1])
+    datasets = [class_path(content["dataset"]) for content in contents if content.get("dataset")]
+    datasets += values_of("--dataset", arguments)
+    if datasets and "." in datasets[-1]:
+        from gfnem.component import class_of
+        from gfnem.data import DataModule
+
+        with contextlib.suppress(UserError):  # the parser reports it
+            return find(class_of({"class_path": datasets[-1]}, DataModule).world)
+    return find(DEFAULT)
+
+
+def _defaults(world: World) -> dict[str, Any]:
+    """Settings where the user says nothing, as in a settings file."""
+    common = {name: {"class_path": path} for name, path in DEFAULTS.items()}
+    return common if isinstance(world, Unnamed) else {**common, **world.defaults()}
+
+
+def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:
+    """The command line in the order that its parser needs, its help that of the chosen classes."""
+    defaults = _defaults(_world(arguments, contents))
+    classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
+    return classes_first(help_on_chosen(arguments, contents, classes), PARTS)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of no class under dotted names, as the parser takes defaults."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and "class_path" not in value:
+            flat |= {f"{name}.{key}": entry for key, entry in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def run(settings: jsonargparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from gfnem.data import DataModule, digest
 from gfnem.errors import UserError
+from gfnem.files import read_array
 from gfnem.images.drawing import draw_all
 from gfnem.images.evaluation import likelihoods, summary
 from gfnem.ranges import Amount, Count, PartialShare, Range, Seed
@@ -23,9 +25,10 @@ class Images(DataModule):
     """Images of black and white pixels, and the grid of codes they are to be described by.
 
     Args:
-        source: `digits` (8x8, bundled with scikit-learn, no download), the path of an `.npz` file
-            with arrays `x_train` and `x_test` of uint8 or bool `(images, height, width)` (labels in
-            it are not used), or `hf:NAME`, a data set of that name on the Hugging Face hub.
+        path: an `.npz` file with arrays `x_train` and `x_test` of uint8 or bool
+            `(images, height, width)` (labels in it are not used), or `hf:NAME`, a data set of that
+            name on the Hugging Face hub. None is `digits`: 8x8, bundled with scikit-learn, no
+            download.
         rows: of the grid of codes.
         columns: of the grid of codes.
         codes: entries of the dictionary.
@@ -39,9 +42,11 @@ class Images(DataModule):
         seed: of the order of the images; that of the run if None.
     """
 
+    world = "images"
+
     def __init__(
         self,
-        source: str = "digits",
+        path: str | None = None,
         rows: Count = 2,
         columns: Count = 2,
         codes: Annotated[int, Range(2)] = 16,
@@ -55,7 +60,7 @@ class Images(DataModule):
         seed: Seed | None = None,
     ):
         super().__init__(batch_size, interval, seed)
-        self.source, self.threshold = source, threshold
+        self.source, self.threshold = path or "digits", threshold
         self.rows, self.columns, self.codes = rows, columns, codes
         self.validation, self.chunk = validation, chunk
         self.test_images, self.test_samples = test_images, test_samples
@@ -148,6 +153,13 @@ class Images(DataModule):
             report["test_nll_exact"] = -torch.cat(exact).mean().item()
         return report
 
+    @classmethod
+    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
+        """Reconstructions, codes, samples, figures."""
+        from gfnem.images.report import sections
+
+        return sections(run, data, samples)
+
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Pictures of reconstructions, posterior samples, model samples and code grids."""
         return draw_all(module, self.images("test").to(module.device), Path(folder))
@@ -190,6 +202,29 @@ def read(source: str, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
                 f"or darker than {threshold:g} of {brightest}, the brightest value there is"
             )
     return binary[0], binary[1]
+
+
+def as_images(source: Any, threshold: float = 0.5) -> Tensor:
+    """`(images, height, width)` floats, 0 or 1, of an array, or of the `.npy` file of one.
+
+    Args:
+        source: an array or tensor `(images, height, width)`, or a path.
+        threshold: a pixel is white above this share of the brightest value.
+
+    Raises:
+        UserError: if it holds no such images.
+    """
+    name = source if isinstance(source, (str, os.PathLike)) else "these images"
+    array = read_array(source) if name is source else source
+    try:
+        images = torch.as_tensor(np.asarray(array), dtype=torch.float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: not an array of numbers ({error})") from error
+    if images.dim() != 3 or not images.numel():
+        raise UserError(f"{name}: shape {tuple(images.shape)}, not (images, height, width)")
+    if not torch.isfinite(images).all():
+        raise UserError(f"{name}: some pixels are not finite numbers")
+    return (images > threshold * images.max()).float()
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

@@ -97,6 +97,13 @@ def code_grids(module: Any, images: Tensor) -> Figure:
     return figure
 
 
+def picture(pixels: Tensor) -> Figure:
+    """One image, `(height, width)` probabilities of white."""
+    figure, axes = _grid(1, 1)
+    _picture(axes[0, 0], pixels)
+    return figure
+
+
 def _best(module: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     z = module.posterior(images).sample(16)
     best = module.model.log_joint(images, z).argmax(1)

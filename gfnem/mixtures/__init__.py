@@ -1,8 +1,19 @@
 """Points in the plane: a hierarchical Gaussian mixture whose posterior is known exactly."""
 
-from gfnem.mixtures.data import Petals
-from gfnem.mixtures.model import PetalMixture
-from gfnem.mixtures.policy import PetalPolicy
-from gfnem.mixtures.space import PetalSpace, PetalState
+from typing import Any
 
-__all__ = ["PetalMixture", "PetalPolicy", "PetalSpace", "PetalState", "Petals"]
+from gfnem.lazy import public_names
+
+_attribute, __dir__, __all__ = public_names(
+    "gfnem.mixtures",
+    {
+        "data": ("Petals",),
+        "model": ("PetalMixture",),
+        "policy": ("PetalPolicy",),
+        "space": ("PetalSpace", "PetalState"),
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    return _attribute(name)

@@ -6,14 +6,16 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gfnem.data import DataModule, digest
 from gfnem.errors import UserError
-from gfnem.files import read_lines
+from gfnem.files import read_array, read_lines
 from gfnem.mixtures.model import petal_offsets
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.ranges import Count, Finite, Positive, Seed
@@ -30,7 +32,8 @@ class Petals(DataModule):
 
     Args:
         path: a text file with two numbers a line, separated by a comma or white space (empty lines
-            and lines that start with `#` are passed over). None generates the points.
+            and lines that start with `#` are passed over, and so is a first line of names in a
+            `.csv` file), or an `.npy` file of two columns. None generates the points.
         points: how many to generate.
         centres: `[x, y]` of each super-cluster to generate.
         clusters: super-clusters to learn from a file (generated data have one for each centre).
@@ -44,6 +47,8 @@ class Petals(DataModule):
 
     Validation uses all the points: EM is a statement about the points it is given.
     """
+
+    world = "points"
 
     def __init__(
         self,
@@ -136,6 +141,13 @@ class Petals(DataModule):
             figures["posterior_tv"] = distance.mean().item()
         return figures
 
+    @classmethod
+    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
+        """Density beside data, posteriors, figures."""
+        from gfnem.mixtures.report import sections
+
+        return sections(run, data, samples)
+
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Draws data and means, the posteriors, and the log-likelihood's course where known."""
         from gfnem.mixtures import drawing
@@ -168,12 +180,14 @@ def recovered(means: Tensor, centres: Tensor, tolerance: float) -> float:
 
 
 def read_points(path: str | os.PathLike) -> Tensor:
-    """`(points, 2)` from a text file of two numbers a line.
+    """`(points, 2)` from a text or `.csv` file of two numbers a line, or from an `.npy` file.
 
     Raises:
         UserError: naming file and line, if the file cannot be read, a line does not hold exactly
             two numbers of a size to reckon with, or there is no point at all.
     """
+    if Path(path).suffix == ".npy":
+        return as_points(read_array(path), str(path))
     points = []
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -182,6 +196,8 @@ def read_points(path: str | os.PathLike) -> Tensor:
         try:
             pair = [float(field) for field in fields]
         except ValueError:
+            if number == 1 and len(fields) == 2 and Path(path).suffix == ".csv":
+                continue  # the names of the columns
             pair = []
         if len(pair) != 2 or not all(map(math.isfinite, pair)):
             shown = line if len(line) <= 40 else line[:40] + "..."
@@ -192,3 +208,20 @@ def read_points(path: str | os.PathLike) -> Tensor:
     if not points:
         raise UserError(f"{path}: no points in it")
     return torch.tensor(points)
+
+
+def as_points(array: Any, name: str = "these points") -> Tensor:
+    """`(points, 2)` from an array, a tensor or a list of pairs.
+
+    Raises:
+        UserError: if there are no two columns of numbers of a size to reckon with.
+    """
+    try:
+        points = torch.as_tensor(np.asarray(array), dtype=torch.float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: not an array of numbers ({error})") from error
+    if points.dim() != 2 or points.shape[1] != 2 or not len(points):
+        raise UserError(f"{name}: shape {tuple(points.shape)}, where two columns are wanted")
+    if not (points.abs() <= LARGEST).all():
+        raise UserError(f"{name}: numbers from {-LARGEST:g} to {LARGEST:g} are wanted")
+    return points

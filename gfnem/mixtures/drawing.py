@@ -80,19 +80,29 @@ def draw_means(points: Tensor, model: Any, centres: Tensor | None) -> Figure:
     return figure
 
 
+@torch.no_grad()
+def draw_density(points: Tensor, model: Any) -> Figure:
+    """Data over the density that the model gives to every place, darker where it is greater."""
+    grid, extent = _places(points)
+    density = model.log_marginal(grid).exp().unflatten(0, (_GRID, _GRID))
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(density.numpy(), origin="lower", extent=extent, cmap="Blues")
+    axes.scatter(*points.T, s=5, color=_PALETTE[5], alpha=0.6, linewidths=0)
+    axes.set_title("Data over the model's density")
+    return figure
+
+
 def draw_posteriors(points: Tensor, module: Any) -> Figure:
     """Exact posterior left, learned one right.
 
     Above as maps of the plane, each place in the mix of colours of what it may belong to; below
     the joint table of the point whose two latents hang together most.
     """
-    low, high = points.min(0).values - 0.5, points.max(0).values + 0.5
-    xs, ys = (torch.linspace(float(low[d]), float(high[d]), _GRID) for d in (0, 1))
-    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(-1, 2)
+    grid, extent = _places(points)
     exact, learned = _both(module, grid)
     figure = Figure(figsize=(8, 11.5), layout="constrained")
     axes = figure.subplots(3, 2)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
     for column, (title, table) in enumerate((("exact", exact), ("learned", learned))):
         for row, (what, over) in enumerate((("super-cluster", 2), ("petal", 1))):
             image = _blend(table.sum(over)).unflatten(0, (_GRID, _GRID))
@@ -121,6 +131,14 @@ def draw_history(updates: list[int], log_likelihood: list[float]) -> Figure:
     axes.set_ylabel("log-likelihood, nats a point")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _places(points: Tensor) -> tuple[Tensor, tuple[float, float, float, float]]:
+    """`(places, 2)` of a grid over the points, and its left, right, bottom and top."""
+    low, high = points.min(0).values - 0.5, points.max(0).values + 0.5
+    xs, ys = (torch.linspace(float(low[d]), float(high[d]), _GRID) for d in (0, 1))
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).reshape(-1, 2)
+    return grid, (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
 
 
 def _both(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import label_names
 from gfnem.parsing.parser import parse as parse_batch
+from gfnem.parsing.run import TextRun
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus, read_sentences
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.text.vocabulary import Vocabulary
@@ -35,9 +36,12 @@ from gfnem.parsing.trees.scores import (
 )
 from gfnem.parsing.trees.treebank import CONVENTION
 from gfnem.parsing.trees.trees import Trees
-from gfnem.running.runs import load_run, read_config
+from gfnem.running.run import Run
+from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
-from gfnem.running.trust import opening, signature_of
+
+if TYPE_CHECKING:
+    from gfnem.parsing.grammars.truth import Truth
 
 #: what a figure is that only sees the structures its sampler draws
 OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
@@ -58,7 +62,7 @@ def parse(
         UserError: if the run or the file is unusable.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     answers = Answers(module, reader.encode, decode, samples, max_length, seed)
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
@@ -90,7 +94,7 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
         UserError: if the run is unusable or its model cannot sample.
     """
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     torch.manual_seed(seed)
     try:
         x, z = module.model.sample(count)
@@ -123,50 +127,69 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
 
 
 def evaluate(
-    module: Trained,
-    run: str,
+    module: Run,
     data: str | None = None,
     decode: str = "mbr",
     samples: int = 64,
     limit: int | None = None,
     max_length: int = 150,
-    format: str = "text",
-) -> None:
-    """Prints NLL, the sampler's quality, and tree scores where there are gold trees.
+) -> dict[str, Any]:
+    """NLL, the sampler's quality, and tree scores where there are gold trees.
 
     Args:
-        module: the trained module.
-        run: the folder or checkpoint that it is from.
+        module: the trained run.
         data: what to evaluate on. None: new sentences of the embedded grammar that the run was
             trained on, or the sentences that it held out.
         decode: how trees are chosen.
         samples: importance samples for each sentence.
         limit: how many sentences to evaluate on, from the first.
         max_length: longer sentences are left out.
-        format: "text" or "json".
 
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
     """
-    reader = _Reader(module)
-    truth = None
+    reader, truth = Reader(module), None
     if data is not None:
         corpus = reader.read(data, max_length)
     elif module.metadata.get("grammar") is not None:
-        from gfnem.parsing.grammars.truth import Truth
-
-        truth = Truth.of_run(module.metadata)
-        corpus = truth.draw(500, module.metadata["seed"] * 1000 + 2)
+        truth, corpus = drawn_corpus(module)
     else:
-        corpus = _held_out(module, run)
+        corpus = _held_out(module)
+    figures = {"data": corpus.source, "read": corpus.summary(), "read_from": corpus.unit}
+    figures |= measure(module, corpus, truth, decode, samples, limit)
+    return {**figures, "samples": samples}
+
+
+def drawn_corpus(module: Trained) -> tuple[Truth, Corpus]:
+    """New sentences of the embedded grammar that a run was trained on, and the truth about them."""
+    from gfnem.parsing.grammars.truth import Truth
+
+    truth = Truth.of_run(module.metadata)
+    return truth, truth.draw(500, module.metadata["seed"] * 1000 + 2)
+
+
+def measure(
+    module: Trained,
+    corpus: Corpus,
+    truth: Truth | None = None,
+    decode: str = "mbr",
+    samples: int = 64,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """The figures that `evaluate` prints.
+
+    Args:
+        module: the trained module.
+        corpus: what to evaluate on.
+        truth: what it was drawn from, where that is known.
+        decode, samples, limit: as for `evaluate`.
+    """
+    reader = Reader(module)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
     figures = _figures(module, reader, tokens, gold, decode, samples)
     if truth is not None:
-        figures.update(truth.figures(reader.encode, _by_length(tokens), tokens, gold, decode))
-    if format == "json":
-        write(f"{as_json(figures)}\n")
-    else:
-        write(_report(corpus, figures, module.model.unit, samples))
+        figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
+    return figures
 
 
 def show(run: str, data: str | None = None, top: int = 5) -> None:
@@ -183,7 +206,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     from gfnem.parsing.grammars.listing import UsedGrammar, grammar_of, listing
 
     module = _load_text_run(run)
-    reader = _Reader(module)
+    reader = Reader(module)
     grammar = grammar_of(module.model)
     if grammar is None:
         size = sum(parameter.numel() for parameter in module.model.parameters())
@@ -204,8 +227,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     else:
         corpus = reader.read(data, 40)
         batches = (
-            reader.encode([corpus.tokens[row] for row in rows])
-            for rows in _by_length(corpus.tokens)
+            reader.encode([corpus.tokens[row] for row in rows]) for rows in by_length(corpus.tokens)
         )
         source = f"of {data}"
     used = UsedGrammar.of(grammar, batches)
@@ -231,7 +253,7 @@ _METADATA = {
 }
 
 
-class _Reader:
+class Reader:
     """Reads text the way a run's training data was read.
 
     Raises:
@@ -259,16 +281,18 @@ class _Reader:
         self.shortest = min(module.metadata.get("min_length", 2), 2)
 
     def read(self, data: str, max_length: int) -> Corpus:
+        """Sentences to evaluate on."""
         lengths = {"min_length": self.shortest, "max_length": max_length}
         return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
+        """Tokens as word indices, padded."""
         return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
 
 
-def _load_text_run(run: str) -> Trained:
+def _load_text_run(run: str) -> TextRun:
     module = load_run(run)
-    if module.metadata.get("kind") != "text":
+    if not isinstance(module, TextRun):
         raise UserError(f"{run}: this run was not trained on text")
     return module
 
@@ -316,15 +340,11 @@ def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
         yield f"line {line.number}: {line.text.strip()}", tree
 
 
-def _held_out(module: Trained, run: str) -> Corpus:
+def _held_out(module: Run) -> Corpus:
     """The sentences that a run on the user's own data was validated on, read again."""
-    from gfnem.running.training import build_data
-
-    other = "name held-out data with --data"
+    run, other = module.path, "name held-out data with --data"
     try:
-        config = read_config(run)
-        with opening(config, signature_of(run)):
-            data = build_data(config)
+        data = module.data()
     except UserError as error:
         raise UserError(f"{error}; to evaluate this run on something else, {other}") from error
     if module.metadata.get("data", {}) != data.fingerprint():
@@ -338,7 +358,7 @@ def _held_out(module: Trained, run: str) -> Corpus:
     return held_out
 
 
-def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+def by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
     """Rows in batches of similar length, fewer of the long ones."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     start = 0
@@ -351,7 +371,7 @@ def _by_length(tokens: Sequence[Sequence[str]]) -> Iterator[list[int]]:
 
 def _figures(
     module: Trained,
-    reader: _Reader,
+    reader: Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
     decode: str,
@@ -366,7 +386,7 @@ def _figures(
         ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
     )
     exact, likely, counted = False, module.model.normalised(), 0
-    for rows in _by_length(tokens):
+    for rows in by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         possible = derivable(module, x)
         if not possible.any():
@@ -479,8 +499,13 @@ class _Unigrams:
         return float(self.logs[x.tokens[x.mask()]].sum() + len(x) * self.logs[-1])
 
 
-def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) -> str:
-    """The figures as tables."""
+def report(figures: dict[str, Any], unit: str) -> str:
+    """The figures of `evaluate` as tables.
+
+    Args:
+        figures: what `evaluate` returns.
+        unit: what likelihoods are reported for.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -488,7 +513,8 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
     console = Console(
         width=width, highlight=False, file=io.StringIO(), force_terminal=sys.stdout.isatty()
     )
-    console.print(f"{corpus.source}: {corpus.summary()}", soft_wrap=True)
+    samples = figures["samples"]
+    console.print(f"{figures['data']}: {figures['read']}", soft_wrap=True)
     if figures["not_derivable"]:
         share = f"{figures['not_derivable']:,} of {figures['sentences']:,} sentences"
         what = "the model has no tree for them; the figures are of the others"
@@ -526,7 +552,7 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
     console.print(table)
-    for remark in _remarks(figures, samples):
+    for remark in remarks(figures, samples):
         console.print(remark)
     if "sentence_f1" in figures:
         baselines = Table("baseline", "sentence F1", "corpus F1")
@@ -535,12 +561,12 @@ def _report(corpus: Corpus, figures: dict[str, Any], unit: str, samples: int) ->
             baselines.add_row(f"{name} branching", *(f"{value:.1f}" for value in pair))
         console.print(baselines)
         console.print(SCORE_CONVENTION, style="dim")
-        if corpus.unit == "trees":
+        if figures["read_from"] == "trees":
             console.print(CONVENTION, style="dim")
     return console.file.getvalue()
 
 
-def _remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
+def remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
     """What a reader of the figures might not see in them."""
     if figures["unknown"] > 0.2:
         yield (

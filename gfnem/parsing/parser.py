@@ -139,16 +139,16 @@ class _ExactPosterior(Posterior):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
     def __init__(self, model: Target, x: Sentences):
-        self.model, self.x = model, x
-        self.exact = model.log_marginal(x)
+        self.model, self.x, self.given = model, x, model.given(x)
+        self.exact = self.given.log_marginal()
 
     def sample(self, shape=1, temperature: float = 1.0) -> Trees:
         if temperature != 1:
             raise NotImplementedError("exact draws are those of temperature 1")
-        return self.model.sample_posterior(self.x, shape)
+        return self.given.sample_posterior(shape)
 
     def log_prob(self, z: Trees, paths: int = 1) -> Tensor:
-        return self.model.log_joint(self.x, z) - self.exact[:, None]
+        return self.given.log_joint(z) - self.exact[:, None]
 
     def log_weights(self, samples: int) -> tuple[Trees, Tensor]:
         trees = self.sample(samples)

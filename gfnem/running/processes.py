@@ -180,8 +180,9 @@ class Helpers:
                 env=environment,
                 text=True,
             )
-            process.stdin.write(json.dumps(settings))
-            process.stdin.close()
+            assert process.stdin is not None
+            with process.stdin as stream:
+                stream.write(json.dumps(settings))
             self.processes.append(process)
         self._done = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()

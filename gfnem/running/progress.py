@@ -63,7 +63,7 @@ class TrainingProgress(pl.Callback):
             )
             self._bar.start()
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer, pl_module: Any, outputs, batch, batch_idx) -> None:
         """Moves the bar."""
         if self._bar is not None:
             figures = f"E-loss {pl_module.average_loss():.3g}, M-updates {pl_module.m_updates}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 
 from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
@@ -26,7 +27,7 @@ except ImportError:  # not on Windows, where two runs in one folder are not noti
     fcntl = None
 
 
-class RunFolder(pl.callbacks.Checkpoint):
+class RunFolder(Checkpoint):
     """After every interval: metrics to CSV, and a checkpoint that holds the same rows.
 
     A resumed run takes the rows from its checkpoint, so its file ends as if it had never stopped.

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gfnem.errors import UserError
+from gfnem.running.run import Run
 from gfnem.running.torch_files import load_plain
-from gfnem.running.trained import Trained
 from gfnem.running.trust import opening
 from gfnem.settings import read_settings
+from gfnem.world import World, find
 
 CHECKPOINT = "last.ckpt"
 BEST = "best.ckpt"
@@ -44,6 +45,14 @@ def checkpoint_path(run: str | os.PathLike) -> Path:
     return path
 
 
+def is_run(path: str | os.PathLike) -> bool:
+    """Whether there is a run folder or a checkpoint of this name."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / CHECKPOINT).exists() or (path / BEST).exists()
+    return path.suffix == ".ckpt" and path.is_file()
+
+
 def read_config(run: str | os.PathLike) -> dict[str, Any]:
     """The resolved configuration beside a run's checkpoint.
 
@@ -53,7 +62,7 @@ def read_config(run: str | os.PathLike) -> dict[str, Any]:
     return read_settings(checkpoint_path(run).parent / CONFIG)
 
 
-def load_run(run: str | os.PathLike, device: str = "cpu") -> Trained:
+def load_run(run: str | os.PathLike, device: str = "cpu") -> Run:
     """The trained model and sampler of a run folder or checkpoint, ready for inference.
 
     Raises:
@@ -63,7 +72,8 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Trained:
     content = read_checkpoint(path, mmap=True)
     try:
         with opening(content["hyper_parameters"], content.get("trust")):
-            trained = Trained.from_checkpoint(content)
+            world = find((content["hyper_parameters"].get("metadata") or {}).get("world"))
+            run = world.run_class().from_checkpoint(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (RuntimeError, AttributeError) as error:
@@ -72,7 +82,21 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Trained:
         ) from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
-    return trained.to(device)
+    run.world, run.path = world, path
+    return run.to(device)
+
+
+def world_of(run: str | os.PathLike) -> World:
+    """The world that a run was trained in.
+
+    Raises:
+        UserError: if there is no such run, or it is damaged.
+    """
+    path = checkpoint_path(run)
+    content = read_checkpoint(path, mmap=True)
+    metadata = content["hyper_parameters"].get("metadata") or {}
+    with opening(content["hyper_parameters"], content.get("trust")):
+        return find(metadata.get("world"))
 
 
 def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:

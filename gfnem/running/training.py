@@ -21,7 +21,7 @@ import yaml
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from gfnem.component import build
+from gfnem.component import build, class_of
 from gfnem.data import DataModule
 from gfnem.em import GFlowNetEM
 from gfnem.errors import Interrupted, UserError, too_large
@@ -46,6 +46,7 @@ from gfnem.running.tryout import try_out
 from gfnem.schedules import Timing
 from gfnem.space import LatentSpace
 from gfnem.target import Target
+from gfnem.world import WORLDS, World, declared, find, reference
 
 
 def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
@@ -63,8 +64,8 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     leads = own_rank() == 0  # the others neither write nor speak
     folder, checkpoint = _folder(settings, leads)
     wanted = settings  # as other processes are told
-    if settings.get("shapes") is not None:
-        settings = _with_shapes(settings)
+    world = world_of(settings)
+    settings = world.expand(settings)
     before()
     check_device(settings["accelerator"], devices, settings["precision"])
     pl.seed_everything(settings["seed"], verbose=False)
@@ -99,7 +100,7 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
                 told["out"] = str(folder)
             with _helpers(told, devices, nodes):
                 _fit(trainer, module, data, checkpoint, folder)
-        _sum_up(module, data, folder, record)
+        _sum_up(module, world, data, folder, record)
     return folder
 
 
@@ -134,7 +135,9 @@ def train_beside() -> None:
     os._exit(code)
 
 
-def _sum_up(module: GFlowNetEM, data: DataModule, folder: Path, record: RunFolder) -> None:
+def _sum_up(
+    module: GFlowNetEM, world: World, data: DataModule, folder: Path, record: RunFolder
+) -> None:
     """Draws what was learned, and says what is in the folder."""
     if record.out_of_patience:
         print(f"stopped: no lower held-out NLL in {record.patience} validations")
@@ -145,7 +148,7 @@ def _sum_up(module: GFlowNetEM, data: DataModule, folder: Path, record: RunFolde
             f"{BEST} is from update {best['update']:.0f} (held-out NLL {best['nll']:.3f}); parse, "
             "evaluate and generate use it"
         )
-    files = data.draw(module.eval(), folder)
+    files = world.draw(module.eval(), data, folder)
     names = (BEST, CHECKPOINT, CONFIG, METRICS, CURVES)
     written = [name for name in names if (folder / name).exists()]
     print(f"done: {folder} holds {', '.join([*written, *files])}")
@@ -232,6 +235,11 @@ def _updates_done(checkpoint: Path, module: GFlowNetEM) -> int:
 def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     """Builds data and training module; data tells the model, and both tell space and policy."""
     data = build_data(settings)
+    world = world_of(settings)
+    if data.world is not None and world.name in declared(WORLDS) and data.world != world.name:
+        raise UserError(
+            f"dataset: {type(data).__name__} is of the world {data.world}, not {world.name}"
+        )
     facts = data.facts()
     model: Target = build(settings["model"], Target, **facts)
     facts = {**facts, **model.facts()}
@@ -251,7 +259,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
             **{name: value for name, value in em.items() if value is not None},
             max_updates=settings["max_updates"],
             max_m_updates=settings["max_m_updates"],
-            metadata={**data.metadata(), "data": data.fingerprint()},
+            metadata={**data.metadata(), "data": data.fingerprint(), "world": reference(world)},
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"em: {error}") from error
@@ -268,19 +276,15 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     return data, module
 
 
-def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+def world_of(settings: dict[str, Any]) -> World:
+    """The world that settings name; that of their dataset if they name none.
 
-    By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+    Raises:
+        UserError: if it cannot be found, or the dataset's class cannot.
     """
-    side = settings["em"].get("side")
-    if side is None:
-        half = max(1, settings["max_updates"] // 2)
-        weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
-        weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
-        side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
-    side = {**side, "init_args": {**(side.get("init_args") or {}), "treebank": settings["shapes"]}}
-    return {**settings, "em": {**settings["em"], "side": side}}
+    if settings.get("world") is not None:
+        return find(settings["world"])
+    return find(class_of(settings["dataset"], DataModule).world)
 
 
 def build_data(settings: dict[str, Any]) -> DataModule:
@@ -388,7 +392,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
-_FILES = ("grammar", "prior", "source")
+_FILES = ("grammar", "prior")
 _PLACES = ("cache", "data", "path", "shapes", "treebank", "valid")
 
 

@@ -50,6 +50,7 @@ def test_training_data(capsys, tmp_path, unreadable):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_validation_and_evaluation_data(capsys, tmp_path, unreadable):
     file, expected = unreadable
     good = tmp_path / "good.txt"
@@ -95,6 +96,7 @@ def test_too_few_words(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_line_ends_marks_blanks_and_long_lines_are_counted_not_feared(capsys, tmp_path):
     file = tmp_path / "text.txt"
     text = f"{SENTENCES}\nyes\n{LONG}...\n".replace("\n", "\r\n")
@@ -109,6 +111,7 @@ def test_line_ends_marks_blanks_and_long_lines_are_counted_not_feared(capsys, tm
     assert set(words) == {"<unk>", "the", "a", "cat", "dog", "sees", "sleeps"}  # no \r, no mark
 
 
+@pytest.mark.slow
 def test_one_word_sentences_can_be_trained_on(capsys, tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("yes\nno\n" * 10)

@@ -11,6 +11,8 @@ from commands import SMALL, call, printed, refused
 
 from gfnem import GFlowNetEM
 
+pytestmark = pytest.mark.slow
+
 TREES = """\
 (S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))) (. .))
 (S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))

@@ -43,6 +43,7 @@ def messy_lines(count: int) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_lines_of_mixed_quality(capsys, tmp_path):
     lines = messy_lines(20_000)
     file = tmp_path / "web.txt"
@@ -80,6 +81,7 @@ def hub(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_a_public_dataset(capsys, tmp_path, hub):
     arguments = ["--data", "hf:someone/news/plain:text", "--valid", "hf:other:text@test[:10]"]
     out = printed(capsys, "train", *SMALL, "--max-updates=2", *arguments, "--out", tmp_path / "r")
@@ -106,6 +108,7 @@ def test_a_public_dataset_that_cannot_be_had(capsys, tmp_path, hub, source, expe
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_is_used_where_it_is_installed(monkeypatch, tmp_path):
     from pytorch_lightning import loggers
 
@@ -146,6 +149,7 @@ N -> 'dog' [0.6] | 'bird' [0.4]
 """
 
 
+@pytest.mark.slow
 def test_a_corpus_from_a_grammar_that_looks_at_parents(capsys, tmp_path):
     file = tmp_path / "toy.ncfg"
     file.write_text(CONTEXT)
@@ -161,6 +165,7 @@ def test_a_corpus_from_a_grammar_that_looks_at_parents(capsys, tmp_path):
         assert figures["sentence_f1"] <= figures["true_sentence_f1"] > 50
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_grammar_from_another_folder(capsys, tmp_path, monkeypatch):
     (tmp_path / "toy.ncfg").write_text(CONTEXT)
     (tmp_path / "elsewhere").mkdir()

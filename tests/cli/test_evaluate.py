@@ -8,7 +8,7 @@ import torch
 from commands import SMALL, printed, refused, trained
 
 from gfnem.parsing import Sentences
-from gfnem.parsing.commands import _different, _remarks, _Unigrams
+from gfnem.parsing.commands import _different, _Unigrams, remarks
 from gfnem.parsing.trees.trees import Trees
 
 SENTENCES = ["the dog sees a cat", "a cat sleeps", "the dog sleeps", "a dog sees the cat"] * 6
@@ -37,6 +37,7 @@ def test_unknown_words_are_a_figure_and_said(capsys, tmp_path):
     assert "unknown words" in out and "62.5%" in out and "62% of the words are unknown" in out
 
 
+@pytest.mark.slow
 def test_unigrams_stand_beside_the_model(capsys, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("\n".join(SENTENCES) + "\n")
@@ -64,6 +65,7 @@ def test_unigrams_are_a_distribution_over_sentences():
     assert unigrams.logs.exp().sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_labels_in_use(capsys):
     found = figures(capsys, trained(), "--limit=20")
     assert found["labels"] == 4 and 1 <= found["labels_in_use"] <= 4
@@ -81,15 +83,16 @@ def test_different_trees():
 def test_a_collapsed_sampler_is_named(capsys, tmp_path):
     usual = {"unknown": 0.0, "nll": 5.0, "unigram_nll": 6.0, "labels": 8, "labels_in_use": 5}
     own = "estimate, from its own samples: blind to what it never draws"
-    assert list(_remarks({**usual, "elbo_gap_is": own, "different_trees": 9.0}, 64)) == []
-    (line,) = _remarks({**usual, "elbo_gap_is": own, "different_trees": 1.0}, 64)
+    assert list(remarks({**usual, "elbo_gap_is": own, "different_trees": 9.0}, 64)) == []
+    (line,) = remarks({**usual, "elbo_gap_is": own, "different_trees": 1.0}, 64)
     assert "Collapsed" in line and "do not show it" in line
-    (line,) = _remarks({**usual, "labels_in_use": 1}, 64)
+    (line,) = remarks({**usual, "labels_in_use": 1}, 64)
     assert "one label of 8" in line
-    (line,) = _remarks({**usual, "nll": 7.2}, 64)
+    (line,) = remarks({**usual, "nll": 7.2}, 64)
     assert "less well than unigrams" in line
 
 
+@pytest.mark.slow
 def test_a_gap_without_exact_inference_says_what_it_is(capsys, tmp_path):
     run = tmp_path / "run"
     rnng = ["--model=RNNG", "--model.dim=8", "--policy.dim=8", "--em.samples=4", "--max-updates=2"]
@@ -111,11 +114,12 @@ accelerator: cpu
 """
 
 
+@pytest.mark.slow
 def test_flags_of_text_are_refused_for_other_worlds(capsys, tmp_path):
     settings, run = tmp_path / "mixture.yaml", tmp_path / "run"
     settings.write_text(POINTS)
     printed(capsys, "train", "--config", settings, "--out", run)
-    for flag in ("--limit=3", "--decode=map", "--samples=4", "--max-length=7"):
+    for flag in ("--limit=3", "--decode=map", "--max-length=7"):
         line = refused(capsys, "evaluate", run, flag)
         assert flag.split("=")[0] in line and "text" in line
     assert "posterior_tv" in printed(capsys, "evaluate", run)

@@ -7,6 +7,8 @@ from commands import SMALL, call, printed, refused
 
 from gfnem.parsing.grammars.tabular import load_grammar
 
+pytestmark = pytest.mark.slow
+
 DIGITS = (
     "S -> N V [0.5] | N V N [0.5]\nN -> '12' [0.4] | '7' [0.2] | 'The' [0.2] | 'the' [0.2]\n"
     "V -> 'sees.' [0.7] | 'IS' [0.3]\n"

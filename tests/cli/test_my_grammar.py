@@ -43,6 +43,7 @@ def test_the_file_is_short_and_the_model_none_of_ours():
     assert not hasattr(load().MyGrammar(3), "potentials")
 
 
+@pytest.mark.slow
 def test_through_the_command_line(capsys, elsewhere):
     flags = [*FLAGS, "--data=text.txt", "--out=run"]
     # its settings may come before its name
@@ -64,7 +65,7 @@ def test_through_the_command_line(capsys, elsewhere):
     assert "bound, 8 samples" in printed(
         capsys, "evaluate", "run", "--data=text.txt", "--samples=8"
     )
-    assert "does not implement sample" in refused(capsys, "generate", "run")
+    assert "offers no sample" in refused(capsys, "generate", "run")
     assert "cannot dream" in refused(
         capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--em.sleep=1"
     )
@@ -79,6 +80,7 @@ def sentence(folder) -> str:
     return "text"
 
 
+@pytest.mark.slow
 def test_through_the_api(elsewhere, monkeypatch):
     monkeypatch.syspath_prepend(str(elsewhere))
     from my_grammar import MyGrammar

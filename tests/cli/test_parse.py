@@ -24,6 +24,7 @@ def stdin(monkeypatch, text: str):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
+@pytest.mark.slow
 def test_nothing_that_training_needs_is_imported(tmp_path):
     script = (
         "import sys; from gfnem.cli import main; code = main(sys.argv[1:]); "
@@ -46,6 +47,7 @@ def test_nothing_that_training_needs_is_imported(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_order_is_kept_whatever_the_lengths(capsys, tmp_path):
     words = "the dog sees a cat with the park".split()
     lines = [" ".join((words * 6)[: 2 + 7 * number % 40]) for number in range(600)]
@@ -56,6 +58,7 @@ def test_order_is_kept_whatever_the_lengths(capsys, tmp_path):
     assert [" ".join(Tree.fromstring(line).leaves()) if line else "" for line in out] == lines
 
 
+@pytest.mark.slow
 def test_a_pipe_is_answered_before_it_ends():
     command = [sys.executable, "-m", "gfnem", "parse", str(trained())]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -103,6 +106,7 @@ def test_the_sentence_heads_its_picture(capsys, tmp_path):
     assert "line 3: dog dog" in page and "more than --max-length 10: not parsed" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--decode=sample"], ["--decode=mbr", "--samples=8"]])
 def test_what_is_drawn_depends_neither_on_the_format_nor_on_the_terminal(capsys, tmp_path, flags):
     lines = ["the dog sees a cat with the park", "a cat sleeps", "the park sees the dog"] * 3
@@ -116,6 +120,7 @@ def test_what_is_drawn_depends_neither_on_the_format_nor_on_the_terminal(capsys,
     assert one.returncode == 0 and one.stdout == other.stdout
 
 
+@pytest.mark.slow
 def test_output_is_utf_8_whatever_the_locale():
     environment = {"env": {**ALONE, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}}
     command = [sys.executable, "-m", "gfnem", "parse", str(trained())]
@@ -125,6 +130,7 @@ def test_output_is_utf_8_whatever_the_locale():
     assert Tree.fromstring(done.stdout.decode()).leaves() == sentence.decode().split()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("verb", ["parse", "generate"])
@@ -139,6 +145,7 @@ def test_a_full_disk_is_one_line(verb, unbuffered):
     assert done.stderr.decode() == "gfnem: error: cannot write (No space left on device)\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough():
     script = f"{sys.executable} -m gfnem generate {trained()} -n 3000 | head -1"
     done = subprocess.run(script, shell=True, env=ALONE, capture_output=True, timeout=120)

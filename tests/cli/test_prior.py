@@ -7,6 +7,8 @@ import pytest
 import torch
 from commands import SMALL, call, printed, refused
 
+pytestmark = pytest.mark.slow
+
 TREES = """\
 (S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))) (. .))
 (S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))
@@ -68,7 +70,7 @@ def test_a_run_does_without_the_priors_file(capsys, place):
     assert 0 <= figures["nll"] <= figures["bound"] + 0.05 and "sentence_f1" in figures
     out = printed(capsys, "evaluate", run, "--data", bank)
     assert "NeuralPCFG alone, exact" in out and "of the unnormalised whole, 64 samples" in out
-    assert "ShapedGrammar cannot sample" in refused(capsys, "generate", run)
+    assert "ShapedGrammar offers no sample" in refused(capsys, "generate", run)
 
 
 def test_the_validated_likelihood_is_the_grammars(place):

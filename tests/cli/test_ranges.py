@@ -94,6 +94,7 @@ def test_a_setting_of_a_setting_is_named(capsys, flags, says):
     assert says in refused(capsys, "train", *flags.split())
 
 
+@pytest.mark.slow
 def test_what_is_allowed_at_the_edge(tmp_path):
     flags = ["--dataset.valid_sentences=0", "--policy.dropout=0", "--max-updates=1"]
     assert call("train", *TINY, *flags, "--out", tmp_path / "run") == 0

@@ -12,6 +12,8 @@ import pytest
 import torch
 from commands import SMALL, TINY, call, printed, refused
 
+pytestmark = pytest.mark.slow
+
 #: adaptive timing and sleep, so that their state must survive as well
 SETTINGS = [
     *TINY,

@@ -8,6 +8,8 @@ from commands import printed, refused
 from gfnem.parsing import ShiftReducePolicy
 from gfnem.running.runs import load_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--model=RNNG",
     "--model.dim=8",

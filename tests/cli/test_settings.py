@@ -132,6 +132,7 @@ def test_wrong_settings_files_are_named(capsys, tmp_path, content, expected):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_printed_settings_can_be_trained_with(capsys, tmp_path):
     flags = [flag for flag in TINY if "nonterminals" not in flag]
     text = printed(capsys, "train", *flags, "--em.sleep=0.5", "--print_config")
@@ -149,6 +150,7 @@ def test_printed_settings_can_be_trained_with(capsys, tmp_path):
     assert kept["dataset"]["init_args"]["sentences"] == 200 and kept["max_updates"] == 2
 
 
+@pytest.mark.slow
 def test_the_seed_is_also_the_datas_unless_it_has_its_own(capsys, tmp_path):
     runs = {}
     for name, flags in {
@@ -171,6 +173,7 @@ def test_the_seed_is_also_the_datas_unless_it_has_its_own(capsys, tmp_path):
     assert not same_weights(runs["one"], runs["one, data of its own"])
 
 
+@pytest.mark.slow
 def test_run_folders_are_numbered_and_never_overwritten(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "1").mkdir(parents=True)
@@ -183,6 +186,7 @@ def test_run_folders_are_numbered_and_never_overwritten(capsys, monkeypatch, tmp
     assert "cannot make" in refused(capsys, "train", *TINY, "--out", "file")
 
 
+@pytest.mark.slow
 def test_resuming_needs_a_run_that_fits(capsys, tmp_path):
     assert "no run to resume" in refused(capsys, "train", "--resume", tmp_path)
     assert "give either" in refused(capsys, "train", "--resume", trained(), "--out", tmp_path / "r")
@@ -191,6 +195,7 @@ def test_resuming_needs_a_run_that_fits(capsys, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_updates(capsys, tmp_path):
     straight, parts = tmp_path / "straight", tmp_path / "parts"
     printed(

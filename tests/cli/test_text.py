@@ -10,6 +10,7 @@ from gfnem.files import absolute
 TREES = "(S (NP (DT a) (NN dog)) (VP (VBZ sees) (NP (DT the) (NN café))) (. .))\n" * 12
 
 
+@pytest.mark.slow
 def test_text_with_brackets_trains_as_text(capsys, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("(he left the room)\n(she saw it too)\n" * 10)
@@ -22,6 +23,7 @@ def test_text_with_brackets_trains_as_text(capsys, tmp_path):
     assert "choose one of auto, text, trees" in error and not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_treebank_in_another_encoding(capsys, tmp_path):
     file = tmp_path / "bank.ptb"
     file.write_bytes(TREES.encode("latin-1"))
@@ -32,6 +34,7 @@ def test_a_treebank_in_another_encoding(capsys, tmp_path):
     assert "12 trees: 12 sentences kept (5-5 tokens); 12 words removed" in out
 
 
+@pytest.mark.slow
 def test_a_column_is_found_from_another_folder(capsys, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "table.csv").write_text("id,text\n" + "1,the cat sees the dog\n" * 20)

@@ -164,6 +164,7 @@ def test_flow_objectives_reach_the_flow_head(objective):
     assert policy.log_z_head.head.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_log_z_is_one_number_for_each_image():
     """Trained by trajectory balance, log Z tells images apart."""
     torch.manual_seed(0)

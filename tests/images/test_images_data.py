@@ -136,6 +136,7 @@ def test_public_data_sets_are_read(monkeypatch):
         read("hf:some/name")
 
 
+@pytest.mark.slow
 def test_mnist_file():
     path = DATA / "mnist.npz"
     if not path.exists():
@@ -177,11 +178,13 @@ def trained():
     return data, module, before
 
 
+@pytest.mark.slow
 def test_training_raises_the_likelihood(trained):
     data, module, before = trained
     assert module.model.log_marginal(data.images("test")).mean().item() > before + 10
 
 
+@pytest.mark.slow
 def test_evaluation_agrees_with_exact_inference(trained):
     data, module, _ = trained
     torch.manual_seed(0)
@@ -193,6 +196,7 @@ def test_evaluation_agrees_with_exact_inference(trained):
     assert report["test_gap"] == pytest.approx(-report["test_nll"] - report["test_elbo"])
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn(trained, tmp_path):
     data, module, _ = trained
     state = torch.get_rng_state()
@@ -203,6 +207,7 @@ def test_pictures_are_drawn(trained, tmp_path):
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_components_are_rebuilt_from_their_specs(trained):
     _, module, _ = trained
     again = GFlowNetEM(module.model.spec(), module.space.spec(), module.policy.spec())

@@ -135,6 +135,7 @@ def test_the_estimate_with_the_exact_posterior_is_exact():
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_standard_errors_cover():
     """Over 200 repetitions the stated error is the spread really seen, within a fifth."""
     model, space, x = make_model(), RasterGrid(**GRID), images(1)
@@ -165,6 +166,7 @@ def best_product_kl(model, x):
     return (-entropy - energy).mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy, objective, reverse, bound",
     [
@@ -195,6 +197,7 @@ def test_objectives_lead_to_the_exact_posterior(policy, objective, reverse, boun
     assert after < (bound or best_product_kl(model, x) + 0.05)
 
 
+@pytest.mark.slow
 def test_forward_kl_gradient_is_that_of_the_exact_divergence():
     """With very many samples, against automatic differentiation of the enumerated KL(p || q)."""
     model, x, space = make_model(), images(1), RasterGrid(**GRID)
@@ -238,6 +241,7 @@ def test_vqvae_gradients_go_straight_through():
     torch.testing.assert_close(pull, wanted)
 
 
+@pytest.mark.slow
 def test_vqvae_learns_and_its_likelihood_is_estimated():
     """Four patterns in four quarters: the VQ-VAE reconstructs them, the prior finds them."""
     torch.manual_seed(0)

@@ -53,6 +53,7 @@ class TestClusterFirst(LatentSpaceTestCase):
         return 6 * self.paths
 
 
+@pytest.mark.slow
 class TestEitherOrder(TestClusterFirst):
     order = "either"
     paths = 2
@@ -239,6 +240,7 @@ def train(order, objective, updates, model_lr=0.0, seed=0, **settings):
     return module, data
 
 
+@pytest.mark.slow
 def test_sampler_learns_the_exact_posterior():
     """Means fixed at the truth, either order, learned backward policy and conditional `log Z`."""
     module, data = train("either", TrajectoryBalance(), 300)
@@ -251,6 +253,7 @@ def test_sampler_learns_the_exact_posterior():
     assert (uniform - exact).abs().sum((1, 2)).mean() / 2 > 0.8
 
 
+@pytest.mark.slow
 def test_gflownet_em_reaches_exact_em(tmp_path):
     module, data = train("cluster_first", VarGrad(), 250, model_lr=0.03)
     _, history = exact_em(data.points, data.initial_means, module.model.offsets, 0.25, 200)

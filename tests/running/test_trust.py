@@ -182,15 +182,17 @@ def own(capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_ones_own_run_opens_anywhere(capsys, own):
     for command in openings(own):
         if command[0] == "generate":  # this model cannot
-            assert "does not implement sample" in refused(capsys, *command)
+            assert "offers no sample" in refused(capsys, *command)
         else:
             printed(capsys, *command)
         assert sys.modules.pop("my_grammar").__file__ == str(own.parent / "my_grammar.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["signature", "key", "no key", "open key", "class", "file"])
 def test_a_run_that_is_not_quite_ones_own(capsys, tmp_path, mark, own, change):
     key = tmp_path / "state" / "gfnem" / "key"
@@ -214,6 +216,7 @@ def test_a_run_that_is_not_quite_ones_own(capsys, tmp_path, mark, own, change):
     assert "my_grammar" not in sys.modules and not mark.exists()
 
 
+@pytest.mark.slow
 def test_code_named_by_the_user(capsys, own):
     (own.parent / "my_grammar.py").rename("my_grammar.py")
     command = openings(own)[0]
@@ -225,6 +228,7 @@ def test_code_named_by_the_user(capsys, own):
             del sys.modules["my_grammar"]
 
 
+@pytest.mark.slow
 def test_an_import_of_the_users_own(capsys, tmp_path, own, monkeypatch):
     (tmp_path / "state" / "gfnem" / "key").unlink()
     monkeypatch.syspath_prepend(str(own.parent))
@@ -234,6 +238,7 @@ def test_an_import_of_the_users_own(capsys, tmp_path, own, monkeypatch):
     printed(capsys, *openings(own)[0])
 
 
+@pytest.mark.slow
 def test_training_names_code_itself(capsys, tmp_path):
     folder = tmp_path / "settings"
     folder.mkdir()

@@ -27,6 +27,8 @@ from gfnem.target import Target
 RAREST = 10_000
 #: ... except that a word keeps the preterminals that have this share of it
 SHARE_OF_WORD = 0.01
+#: uses in a sentence below which a symbol is named and not described
+RARE = 1e-3
 
 
 @dataclass
@@ -311,6 +313,60 @@ def grammar_of(model: Target) -> Grammar | None:
 # ---------------------------------------------------------------- a few lines for each symbol
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a symbol is.
+
+    Attributes:
+        name: of the symbol.
+        phrase: whether it is a nonterminal; a preterminal otherwise.
+        uses: expected in a sentence.
+        parents: what it stands under with which share of its uses; empty if context-free.
+        makes: its most probable rules or words, with their probabilities.
+    """
+
+    name: str
+    phrase: bool
+    uses: float
+    parents: list[tuple[str, float]]
+    makes: list[tuple[str, float]]
+
+
+def described(used: UsedGrammar, vocabulary: Sequence[str], most: int = 5) -> list[Described]:
+    """All symbols: phrases first, and of these the most used first.
+
+    Args:
+        used: the grammar.
+        vocabulary: the word at each index.
+        most: how many rules or words of a symbol.
+    """
+    total, found = used.uses.sum(0), []
+    for symbol in sorted(range(len(total)), key=lambda s: (s >= used.labels, -float(total[s]))):
+        weight = used.uses[:, symbol] / total[symbol].clamp(min=1e-30)
+        parents = []
+        if not used.context_free:
+            above = [
+                "/".join(used.names[label] for label in used.parents(context)) or "the top"
+                for context in range(len(used.rules))
+            ]
+            parents = [(above[at], p) for at, p in _largest(weight, most)]
+        if symbol < used.labels:
+            p = torch.einsum("k,kbc->bc", weight, used.rules[:, symbol]).flatten()
+            sides = [(divmod(at, len(total)), share) for at, share in _largest(p, most)]
+            makes = [(f"{used.names[a]} {used.names[b]}", q) for (a, b), q in sides]
+        else:
+            p = weight @ used.words[:, symbol - used.labels]
+            makes = [(vocabulary[at], q) for at, q in _largest(p, most)]
+        phrase, uses = symbol < used.labels, float(total[symbol])
+        found.append(Described(used.names[symbol], phrase, uses, parents, makes))
+    return found
+
+
+def at_the_top(used: UsedGrammar, most: int = 5) -> list[tuple[str, float]]:
+    """The symbols that sentences are, with their probabilities, the most probable first."""
+    return [(used.names[symbol], p) for symbol, p in _largest(used.root, most)]
+
+
 def listing(used: UsedGrammar, vocabulary: Sequence[str], most: int = 5) -> list[str]:
     """Lines that say what each symbol is: its uses, its most probable rules or words.
 
@@ -319,42 +375,25 @@ def listing(used: UsedGrammar, vocabulary: Sequence[str], most: int = 5) -> list
         vocabulary: the word at each index.
         most: how many rules or words of a symbol.
     """
-    total = used.uses.sum(0)
-    rare = [symbol for symbol in range(len(total)) if total[symbol] < 1e-3]
-    lines = [
-        f"{_share(p)} of sentences are {used.names[symbol]}"
-        for symbol, p in _largest(used.root, most)
-    ]
-    for title, symbols in (
-        ("Phrases", range(used.labels)),
-        ("Words", range(used.labels, len(total))),
-    ):
+    symbols = described(used, vocabulary, most)
+    rare = [symbol.name for symbol in symbols if symbol.uses < RARE]
+    lines = [f"{_share(p)} of sentences are {name}" for name, p in at_the_top(used, most)]
+    for title, phrase in (("Phrases", True), ("Words", False)):
         lines += ["", f"{title}, with their uses in a sentence on average:"]
-        for symbol in sorted(symbols, key=lambda symbol: -float(total[symbol])):
-            if symbol in rare:
+        for symbol in symbols:
+            if symbol.uses < RARE or symbol.phrase != phrase:
                 continue
-            name = used.names[symbol]
-            lines.append(f"{name}  {float(total[symbol]):.3f}")
-            weight = used.uses[:, symbol] / total[symbol]
-            if not used.context_free:
-                above = [
-                    "/".join(used.names[label] for label in used.parents(context)) or "the top"
-                    for context in range(len(used.rules))
-                ]
-                shares = [f"{above[at]} {_share(p)}" for at, p in _largest(weight, most)]
-                lines.append(f"    under {', '.join(shares)}")
-            if symbol < used.labels:
-                p = torch.einsum("k,kbc->bc", weight, used.rules[:, symbol]).flatten()
-                sides = [(divmod(at, len(total)), share) for at, share in _largest(p, most)]
-                shares = [f"{used.names[a]} {used.names[b]} {_share(q)}" for (a, b), q in sides]
-            else:
-                p = weight @ used.words[:, symbol - used.labels]
-                shares = [f"{vocabulary[at]} {_share(q)}" for at, q in _largest(p, most)]
-            lines.append(f"    -> {', '.join(shares)}")
+            lines.append(f"{symbol.name}  {symbol.uses:.3f}")
+            if symbol.parents:
+                lines.append(f"    under {_shared(symbol.parents)}")
+            lines.append(f"    -> {_shared(symbol.makes)}")
     if rare:
-        names = ", ".join(used.names[symbol] for symbol in rare)
-        lines += ["", f"used less than once in 1,000 sentences: {names}"]
+        lines += ["", f"used less than once in 1,000 sentences: {', '.join(rare)}"]
     return lines
+
+
+def _shared(parts: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {_share(p)}" for name, p in parts)
 
 
 def _largest(p: Tensor, most: int) -> list[tuple[int, float]]:

@@ -66,6 +66,8 @@ class TextData(DataModule):
         UserError: if the data cannot be read.
     """
 
+    world = "text"
+
     def __init__(
         self,
         path: str | None = None,
@@ -255,12 +257,19 @@ class TextData(DataModule):
             print(f"no picture of parses beside parses.html: {error}")
         return written
 
+    @classmethod
+    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
+        """The grammar, sentences with their trees, and figures."""
+        from gfnem.parsing.report import sections
+
+        return sections(run, data, samples)
+
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
         # in full, since the run may be used from another folder
         grammar = absolute(self.grammar) if self.path is None else None
         return {
-            "kind": "text",
+            "world": self.world,
             "vocabulary": self.vocabulary.to_list(),
             "counts": self._counts_by_index(),
             "sentences": len(self._rows),

@@ -112,6 +112,7 @@ def test_padding_batch_and_labels_do_not_matter():
     assert not together[1].any()  # a word alone has no shape
 
 
+@pytest.mark.slow
 def test_rotations_lead_to_the_energys_distribution():
     """Chi-square of chains that all start from one tree."""
     energy = sharp_energy()
@@ -130,6 +131,7 @@ def test_rotations_lead_to_the_energys_distribution():
     assert ((counts - chains * exact) ** 2 / (chains * exact)).sum() < 34.5  # 99.9 %
 
 
+@pytest.mark.slow
 def test_contrast_learns_a_known_distribution():
     """From draws of another energy's distributions over the shapes of 5 and of 6 words."""
     other = sharp_energy()

@@ -118,6 +118,7 @@ def test_what_the_data_tells_reaches_the_grammar_inside():
 
 # a top-down policy weighs spans apart from one another; from 5 words on that cannot express every
 # prior over shapes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "policy", "sentences", "updates"),
     [
@@ -147,6 +148,7 @@ def posterior(model, x, row):
     return model.log_joint(one, all_trees(int(one.lengths[0]), LABELS))[0].softmax(0)
 
 
+@pytest.mark.slow
 def test_chains_follow_it_too():
     """Expected energy under `p~` by Metropolis-Hastings, and by listing all trees."""
     model, chains = shaped(temperature=1.0), 3000

@@ -75,6 +75,7 @@ def bank(folder, *lines):
 RIGHT = "(S (A a) (X (A a) (X (A a) (X (A a) (A a)))))"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GRAMMARS)
 def test_a_grammar_learns_the_shapes(kind, tmp_path):
     torch.manual_seed(0)

@@ -28,6 +28,7 @@ def test_expected_uses_are_those_of_sampled_trees(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_relative_frequency_estimate(tmp_path):
     """NLTK induces a PCFG from sampled trees with their preterminals: the same, in the limit."""
     grammar = TabularParentGrammar(write(tmp_path, BINARY))

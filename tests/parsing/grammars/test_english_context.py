@@ -62,6 +62,7 @@ def test_probabilities_are_written_to_sum_to_one():
             assert abs(round(p, 4) - p) < 1e-9
 
 
+@pytest.mark.slow
 def test_sentences_are_ambiguous(grammar, drawn):
     x, _ = drawn
     rows = [row for row in range(200) if 8 <= int(x.lengths[row]) <= 12][:40]
@@ -74,6 +75,7 @@ def test_sentences_are_ambiguous(grammar, drawn):
     assert sum(shapes) / len(shapes) > 1.5
 
 
+@pytest.mark.slow
 def test_it_agrees_with_the_pcfg_over_annotated_symbols(grammar, drawn, tmp_path):
     path = tmp_path / "annotated.pcfg"
     path.write_text(annotated_pcfg(find_grammar("english_context")))
@@ -101,6 +103,7 @@ def test_case_and_verb_forms_follow_the_parent(grammar, drawn):
     assert not after["would", "saw"] and not after["will", "found"]
 
 
+@pytest.mark.slow
 def test_a_context_free_grammar_of_the_same_symbols_fits_worse(grammar, drawn):
     fit = context_free_fit(grammar)
     assert fit.cross_entropy > fit.entropy + 2  # nats a sentence, on derivations, exact

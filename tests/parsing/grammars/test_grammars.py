@@ -64,6 +64,7 @@ class TestTabularPCFG(GrammarCase):
         return Sentences.from_lists([[words.index(word) for word in row] for row in rows])
 
 
+@pytest.mark.slow
 def test_sentences_of_a_converted_grammar_come_as_often_as_it_says(tmp_path):
     path = tmp_path / "toy.pcfg"
     path.write_text(TOY)

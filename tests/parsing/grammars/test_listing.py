@@ -97,6 +97,7 @@ def test_nltk_reads_the_file():
     assert str(grammar.start()) == "S" and len(grammar.productions()) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["english", "english_context"])
 def test_a_grammar_from_a_file_keeps_its_names(name, tmp_path):
     grammar = load_grammar(name)

@@ -63,6 +63,7 @@ def definition(text: str) -> PCFG:
     return PCFG(Nonterminal(f"{start}^TOP"), grammar.productions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", GRAMMARS.values(), ids=GRAMMARS.keys())
 def test_every_sentence_keeps_its_probability(tmp_path, text):
     ours, annotated = read_both(tmp_path, text)
@@ -102,6 +103,7 @@ def test_a_file_that_names_no_parent_is_a_pcfg(tmp_path, text):
     assert (ours.rules == ours.rules[:1]).all() and (ours.emissions == ours.emissions[:1]).all()
 
 
+@pytest.mark.slow
 def test_binary_grammars_and_their_annotation_agree_on_trees(tmp_path):
     """Best tree, spans, samples: without unary rules, trees correspond one to one."""
     ours, annotated = read_both(tmp_path, BINARY)

@@ -127,6 +127,7 @@ def test_dropout_is_for_the_m_step_alone():
     torch.testing.assert_close(model.eval().log_joint(x, z).detach(), fixed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [TopDownSpace(1), ShiftReduceSpace()], ids=["down", "shift"])
 def test_the_sampler_becomes_the_posterior(space):
     model = make_model(scale=2.0, closing=1.0)

@@ -17,6 +17,7 @@ SPACES = {"down": TopDownSpace(LABELS), "up": ForestSpace(LABELS)}
 LOSSES = {"vargrad": VarGrad(), "tb": TrajectoryBalance(), "balanced": BalancedVarGrad()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "objective", "prior"),
     [
@@ -58,6 +59,7 @@ class TiltedPCFG(SharpPCFG):
         return super().log_joint(x, z) + (3.0 * (z.label == 0) * pairs).sum(2)
 
 
+@pytest.mark.slow
 def test_more_than_the_rules_can_be_learned_everywhere():
     torch.manual_seed(0)
     model = TiltedPCFG(WORDS, LABELS, 3, dim=16)

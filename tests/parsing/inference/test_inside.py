@@ -83,6 +83,7 @@ def test_many_labels_and_longer_sentence_agree_with_textbook_recursion():
     torch.testing.assert_close(log_partition(potentials, chart[None])[0], total)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     root, rules, emissions, lengths = random_tables(lengths=(1, 4, 5), absent=0)
     spans = torch.randn(3, 5, 6, 2, dtype=torch.float64, requires_grad=True)

@@ -124,6 +124,7 @@ def test_inside_values_give_the_posterior(dtype, tolerance):
             assert not any(field[n - 1 :].any() for field in (left, right, split, label))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "temperature, epsilon, exact", [(1.0, 0.0, True), (1.0, 0.0, False), (2.0, 0.0, False),
                                     (0.8, 0.25, False), (1.0, 1.0, False)]
@@ -171,6 +172,7 @@ def test_padded_batch_equals_one_by_one():
         assert not scores[row, :, n:].any() and not joint[row, :, n:].any()
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     root, rules, emissions, lengths = random_tables(lengths=(1, 5, 6), absent=0)
     potentials = RulePotentials.from_tables(root, rules, emissions, lengths)
@@ -201,6 +203,7 @@ def test_absent_rules_give_finite_values_and_gradients(dtype):
     assert all(torch.isfinite(table.grad).all() for table in tables[:3])
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_bits_on_two_threads():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -157,6 +157,7 @@ def train(policy, space, grammar, x, objective, updates, peak):
 
 # with the grammar's weights the policies' flows hold the partial joint already, so that looking
 # forward is the same thing: for forests, which take long, one form of each will do
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "space"),
     [(name, SPACES[0]) for name in OBJECTIVES] + [("db", SPACES[1]), ("subtb", SPACES[1])],

@@ -48,6 +48,7 @@ def policy(**settings) -> TopDownPolicy:
     return TopDownPolicy(WORDS, LABELS, contexts=LABELS + 1, **settings).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [VarGrad(), TrajectoryBalance()], ids=["vargrad", "tb"])
 def test_the_sampler_becomes_the_posterior(objective):
     grammar, sampler = model(), policy(dim=32)
@@ -209,6 +210,7 @@ def test_exploration_is_what_it_says(temperature, epsilon):
     assert ((seen - scores).abs() < 4.5 * (scores / count).sqrt() + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_refinement_reaches_the_posterior_of_a_parent_grammar():
     grammar, sampler = model(), shake(policy(dim=8), seed=1)
     x, chains = Sentences.from_lists([[7, 3, 2, 6]]), 800

@@ -31,6 +31,7 @@ def transitions(moves, n, labels, times):
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "labels"), [(2, 3), (3, 2), (4, 2), (5, 1)])
 def test_proposals_are_trees_symmetric_and_lead_everywhere(n, labels):
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def test_short_sentences_beside_a_long_one():
     assert not z.left[:2, :, 1:].any() and not z.label[0].any()
 
 
+@pytest.mark.slow
 def test_chains_end_in_the_exact_posterior():
     """Chi-square of many chains from one fixed tree against exact inference."""
     torch.manual_seed(0)

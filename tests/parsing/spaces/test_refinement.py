@@ -54,6 +54,7 @@ def chains(space, policy, back, proposals, exact=False):
     return *chi_square(Counter(keys(z)), probabilities), accepted.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [3, 1.0])
 def test_forest_chains_reach_the_posterior(back):
     policy = ForestPolicy(WORDS, LABELS, dim=8)
@@ -62,6 +63,7 @@ def test_forest_chains_reach_the_posterior(back):
     assert 0 < accepted < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [1, 2, 0.6])
 def test_forest_chains_leave_the_posterior_as_it_is(back):
     """Short ways back mix slowly, so these chains start where they ought to stay."""
@@ -71,6 +73,7 @@ def test_forest_chains_leave_the_posterior_as_it_is(back):
     assert 0 < accepted < 1
 
 
+@pytest.mark.slow
 def test_top_down_chains_reach_the_posterior():
     policy = TopDownPolicy(WORDS, LABELS, dim=8).eval()
     statistic, quantile, accepted = chains(TopDownSpace(LABELS), policy, 1.0, 60)
@@ -78,6 +81,7 @@ def test_top_down_chains_reach_the_posterior():
     assert 0 < accepted < 1
 
 
+@pytest.mark.slow
 def test_forest_chains_without_the_backward_ratio_do_not(monkeypatch):
     """The same chains, told that there is one way back: found out."""
     policy = ForestPolicy(WORDS, LABELS, dim=8)

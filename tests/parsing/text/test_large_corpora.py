@@ -120,6 +120,7 @@ def _read_into(file, place, start, queue):
     queue.put(read_corpus(file, cache=place, processes=1).digest())
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path, file, large):
     context = multiprocessing.get_context("fork")
     start, queue = context.Event(), context.Queue()

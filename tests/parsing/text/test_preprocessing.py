@@ -20,6 +20,7 @@ def nltk(text: str) -> list[str]:
     return NLTKWordTokenizer().tokenize(" ".join(map(clean, text.split())))
 
 
+@pytest.mark.slow
 def test_lines_are_cut_as_nltk_cuts_them():
     rng = random.Random(0)
     kept = Preprocessing(lower=False, digits=False, punctuation=True)

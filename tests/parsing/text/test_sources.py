@@ -264,6 +264,7 @@ def test_one_spelling_of_unknown_words_and_of_composed_letters():
     assert corpus.tokens == [["café", "<unk>"]]
 
 
+@pytest.mark.slow
 def test_damaged_files_cost_one_line(tmp_path):
     rng = random.Random(0)
     seeds = {

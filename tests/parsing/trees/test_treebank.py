@@ -72,6 +72,7 @@ def test_a_word_decides_for_itself_whatever_its_tag():
     assert gold.tokens == ["a", "<unk>", "'s"] and gold.removed == 2
 
 
+@pytest.mark.slow
 def test_trees_may_be_as_deep_as_they_like(tmp_path):
     deep = "(S " * 3000 + "(A a) (B b)" + ")" * 3000
     [gold] = read_treebank(_file(tmp_path, deep))
@@ -173,6 +174,7 @@ def craft(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_baselines_on_real_trees(craft):
     left, right = SpanF1(), SpanF1()
     count = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
@@ -11,7 +13,7 @@ from gfnem.ranges import Count, NotNegative, Positive, Seed
 HELP = "learn what shapes the trees of a treebank have"
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `train-prior`."""
     parser = CommandParser(
         usage="gfnem train-prior --data TREEBANK --out FILE [--valid TREEBANK] [--updates N] ...",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
@@ -11,7 +13,7 @@ from gfnem.ranges import Count, Seed
 HELP = "what a trained grammar has learned"
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `show`."""
     parser = CommandParser(
         usage="gfnem show RUN [--data PATH] [--top N]",

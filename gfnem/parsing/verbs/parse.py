@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
@@ -11,7 +13,7 @@ from gfnem.ranges import Count, Seed
 HELP = "draw trees for sentences"
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `parse`."""
     parser = CommandParser(
         usage="gfnem parse RUN [FILE] [--decode map|mbr|sample] [--format bracket|json|svg] ...",

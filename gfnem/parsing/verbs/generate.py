@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
@@ -11,7 +13,7 @@ from gfnem.ranges import Count, Seed
 HELP = "sentences with their trees"
 
 
-def parser() -> jsonargparse.ArgumentParser:
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `generate`."""
     parser = CommandParser(
         usage="gfnem generate RUN [-n N] [--format bracket|json|svg] [--seed N]",

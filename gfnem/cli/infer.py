@@ -1,0 +1,47 @@
+"""`gfnem infer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+
+from gfnem.cli.arguments import CommandParser
+from gfnem.cli.shared import code_argument, options_of
+from gfnem.files import as_json, write
+from gfnem.ranges import Count, Seed
+
+HELP = "the most probable latents of new data"
+
+
+def parser(*_: Any) -> jsonargparse.ArgumentParser:
+    """The flags of `infer`."""
+    parser = CommandParser(
+        usage="gfnem infer RUN FILE [-k K] [--samples N] [--seed N]",
+        description="Print a JSON object for each observation of a file: the observation, its "
+        "log p(x), and its most probable latents with their log p(z|x) and log p(x, z), in nats. "
+        "Latents are drawn by the run's sampler; the most probable of them are printed.",
+    )
+    parser.add_argument("run", help="run folder or checkpoint")
+    parser.add_argument("file", help="new data, as --data of train takes them (see gfnem worlds)")
+    parser.add_argument(
+        "-k", "--count", metavar="K", type=Count, default=5, help="most latents of an observation"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=Count, default=64, help="latents drawn for each observation"
+    )
+    code_argument(parser)
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    return parser
+
+
+def run(settings: jsonargparse.Namespace) -> int:
+    """Runs `infer`; returns the exit code."""
+    from gfnem.running.runs import load_run
+
+    options = options_of(settings)
+    run, file = load_run(options["run"]), Path(options["file"])
+    for record in run.inferences(file, options["count"], options["samples"]):
+        write(f"{as_json(record)}\n")
+    return 0

@@ -1,0 +1,116 @@
+"""The report of a run on images: originals beside reconstructions and codes, samples, figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gfnem.images.drawing import code_grids, model_samples, picture, reconstructions
+from gfnem.page import Block, Choice, Picture, Posterior, Section, Text
+from gfnem.report import (
+    BARS,
+    EXAMPLE_DRAWS,
+    STRUCTURES,
+    certificates,
+    figures_table,
+    measure,
+    others,
+    ranked,
+)
+from gfnem.running.curves import png
+from gfnem.running.trained import Trained
+
+if TYPE_CHECKING:
+    from gfnem.images.data import Images
+
+#: images shown with their codes
+SHOWN = 4
+
+
+def sections(run: Trained, data: Images | None, samples: int) -> list[Section]:
+    """What was learned, images with their posterior, and how good it is.
+
+    Args:
+        run: a run on images.
+        data: its data; None where that is not to be had.
+        samples: importance samples for each image.
+    """
+    quality: list[Block] = []
+    if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
+        told = data.evaluate(run)
+        figures = measure(run, data.validation_batches(), samples)
+        quality = [
+            certificates(figures, samples, "image", "image"),
+            figures_table(told),
+            Text(
+                "The cards are of the images set aside for validation; the table is of the test "
+                f"images, with {data.test_samples:,} draws each. All in nats an image: test nll "
+                "bounds the likelihood, test gap is the ELBO gap, test effective samples the "
+                "median number of draws that count."
+            ),
+        ]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        images = data.images("test") if data is not None else run.model.sample(12)[0]
+        return [
+            Section("What was learned", _learned(run, images)),
+            Section("Examples: images and their grids of codes", _examples(run, images[:SHOWN])),
+            Section("How good is it?", quality),
+        ]
+
+
+def _learned(run: Trained, images: Tensor) -> list[Block]:
+    model, blocks = run.model, []
+    blocks.append(
+        Text(
+            f"Each image is described by {model.rows} x {model.columns} codes out of "
+            f"{model.codes}; a decoder makes pixels of them."
+        )
+    )
+    if run.has_policy:
+        blocks += [
+            _image(
+                reconstructions(run, images[:8]),
+                "Images that were not trained on, above what is left of them after they were "
+                "described by codes and decoded. What is lost below, the codes do not hold.",
+            ),
+            _image(
+                code_grids(run, images[:6]),
+                "The codes themselves: like shades are like numbers for the decoder.",
+            ),
+        ]
+    caption = (
+        "Images that the model makes by itself, from codes of its prior. They look like the data "
+        "only if the prior knows which codes go together."
+    )
+    return [*blocks, _image(model_samples(run, 24, columns=8), caption)]
+
+
+def _image(figure, caption: str) -> Block:
+    return Picture(png(figure, 120), caption, drawing=False)
+
+
+def _examples(run: Trained, images: Tensor) -> list[Block]:
+    """Each image with its most probable grids, decoded."""
+    model, exact = run.model, run.model.log_marginal(images)
+    if not run.has_policy:
+        return []
+    z, log_weights = run.posterior(images).log_weights(EXAMPLE_DRAWS)
+    weights = log_weights.softmax(1)
+    if exact is not None:
+        weights = (model.log_joint(images, z) - exact[:, None]).exp()
+    blocks: list[Block] = [Text(BARS)]
+    for row, image in enumerate(images):
+        keys = [tuple(grid) for grid in z[row].tolist()]
+        ranks = ranked(keys, weights[row].tolist(), exact is not None, sampler=True)
+        choices = []
+        for place, shares in ranks[:STRUCTURES]:
+            decoded = model.decode(z[row : row + 1, place : place + 1])[0, 0].sigmoid()
+            codes = " ".join(str(code) for code in keys[place])
+            choices.append(Choice(shares, _image(picture(decoded), f"codes {codes}")))
+        rest = others(ranks, STRUCTURES, EXAMPLE_DRAWS)
+        seen = Picture(png(picture(image), 120), "the image", drawing=False)
+        blocks.append(Posterior(f"Image {row + 1}", choices, rest, seen, tiles=True))
+    return blocks

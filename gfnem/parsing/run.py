@@ -1,0 +1,46 @@
+"""A trained run on text: sentences in, `nltk` trees out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nltk import Tree
+from nltk.tree import ProbabilisticTree
+
+from gfnem.running.run import Run
+
+
+class TextRun(Run):
+    """A trained run on text."""
+
+    def parse(
+        self, sentences: str | Sequence[str], k: int = 5, samples: int = 64
+    ) -> list[ProbabilisticTree] | list[list[ProbabilisticTree]]:
+        """The most probable trees of a sentence, or of each of several.
+
+        Args:
+            sentences: one, or a list of them.
+            k: most trees of a sentence.
+            samples: trees drawn for each, of which the most probable are returned.
+
+        Returns:
+            A list of `nltk` trees, the most probable first, with `prob()` the probability
+            `p(z|x)` of each given the sentence; of a list of sentences one such list each. A
+            sentence that has no tree has an empty list.
+
+        Raises:
+            UserError: if the run has no sampler and no exact posterior.
+        """
+        alone = isinstance(sentences, str)
+        texts = [sentences] if alone else list(sentences)
+        found: list[list[ProbabilisticTree]] = [[] for _ in texts]
+        for number, text in enumerate(texts):
+            for record in self.inferences(text, k, samples):
+                found[number] = [_tree(**latent) for latent in record["latents"]]
+        return found[0] if alone else found
+
+
+def _tree(latent: str, log_prob: float, log_joint: float) -> ProbabilisticTree:
+    tree = Tree.fromstring(latent)
+    return ProbabilisticTree(tree.label(), list(tree), prob=math.exp(log_prob))

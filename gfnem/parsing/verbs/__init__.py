@@ -1,0 +1,1 @@
+"""The verbs that text has of its own: `parse`, `generate`, `show`, `train-prior`."""

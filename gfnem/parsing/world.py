@@ -1,0 +1,197 @@
+"""The world of text: sentences are observed, their trees are latent."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gfnem.errors import UserError
+from gfnem.ranges import Count
+from gfnem.world import Observed, World
+
+if TYPE_CHECKING:
+    from gfnem.parsing.run import TextRun
+    from gfnem.parsing.text.corpus import Line
+
+#: sentences of a batch
+_BATCH = 32
+
+
+@dataclass
+class ObservedText(Observed):
+    """Sentences, with the words that trees are printed over.
+
+    Attributes:
+        words: of each sentence.
+    """
+
+    words: list[list[str]]
+
+
+class TextWorld(World):
+    """Sentences `x` and their labelled binary trees `z`."""
+
+    about = "sentences, and their trees"
+    data = (
+        "a text file with one sentence a line, a file or folder of bracketed trees (.mrg .ptb "
+        ".tree .psd), a folder of .txt files, a column of a table as FILE.csv:COLUMN, or "
+        "hf:NAME[/CONFIG]:COLUMN"
+    )
+    parts: ClassVar = {
+        "dataset": "gfnem.parsing.text.data.TextData",
+        "model": "gfnem.parsing.grammars.neural_pcfg.NeuralPCFG",
+        "space": "gfnem.parsing.spaces.topdown.TopDownSpace",
+        "policy": "gfnem.parsing.policies.topdown.TopDownPolicy",
+    }
+    modules = (
+        "gfnem.parsing.text.data",
+        "gfnem.parsing.grammars.neural_pcfg",
+        "gfnem.parsing.grammars.parent_grammar",
+        "gfnem.parsing.grammars.rnng",
+        "gfnem.parsing.grammars.tabular_pcfg",
+        "gfnem.parsing.bracket_prior.grammar",
+        "gfnem.parsing.bracket_prior.treebank_brackets",
+        "gfnem.parsing.spaces.forest",
+        "gfnem.parsing.spaces.shift_reduce",
+        "gfnem.parsing.spaces.topdown",
+        "gfnem.parsing.policies.forest",
+        "gfnem.parsing.policies.shift_reduce",
+        "gfnem.parsing.policies.topdown",
+    )
+    told = frozenset({"vocab_size", "vocabulary", "shortest"})
+
+    def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
+        """Sentences of a file (`-` is standard input), a sentence, or a list of sentences.
+
+        Lines that have no tree are left out, with a word on standard error (but not for blanks).
+        """
+        from gfnem.parsing.commands import Reader
+        from gfnem.parsing.grammars.support import derivable, why_not_derivable
+        from gfnem.parsing.text.corpus import read_sentences
+
+        reader = Reader(run)
+        if isinstance(source, Path):
+            piped = str(source) == "-"
+            lines = read_sentences(sys.stdin.buffer if piped else source, reader.preprocessing)
+        else:
+            texts = [source] if isinstance(source, str) else list(source)
+            if not all(isinstance(text, str) for text in texts):
+                raise UserError("a sentence is a string, as in infer('the old man saw a bird')")
+            lines = read_sentences([f"{' '.join(text.split())}\n" for text in texts],
+                                   reader.preprocessing)  # fmt: skip
+        found = False
+        while batch := list(islice(lines, _BATCH)):
+            found = True
+            batch = [line for line in batch if line.tokens or _left_out(line, "no word in it")]
+            if not batch:
+                continue
+            x = reader.encode([line.tokens for line in batch])
+            possible = derivable(run, x).tolist()
+            kept = [
+                line
+                for line, can in zip(batch, possible, strict=True)
+                if can or _left_out(line, why_not_derivable(run, len(line.tokens)))
+            ]
+            if kept:
+                x = reader.encode([line.tokens for line in kept])
+                yield ObservedText(x, [line.text.strip() for line in kept],
+                                   [line.words for line in kept])  # fmt: skip
+        if not found:
+            raise UserError("there is no sentence to read")
+
+    def observed(self, run: Any, x: Any) -> ObservedText:
+        """Sentences that a model has drawn."""
+        from gfnem.parsing.commands import Reader
+
+        vocabulary = Reader(run).vocabulary
+        words = [
+            vocabulary.decode(tokens[:length])
+            for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)
+        ]
+        return ObservedText(x, [" ".join(sentence) for sentence in words], words)
+
+    def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[str]]:
+        """Trees in brackets."""
+        from gfnem.parsing.parser import label_names
+        from gfnem.parsing.trees.drawing import brackets
+
+        return brackets(z, observed.words, label_names(run))
+
+    def evaluate(self, run: Any, source: str | None = None, **flags: Any) -> dict[str, Any]:
+        """NLL, the sampler's quality, and scores of trees where there are gold trees."""
+        from gfnem.parsing.commands import evaluate
+
+        return evaluate(run, source, **flags)
+
+    def table(self, run: Any, figures: dict[str, Any]) -> str:
+        """The figures as tables, with remarks."""
+        from gfnem.parsing.commands import report
+
+        return report(figures, run.model.unit)
+
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """`--shapes` of `train`; of `evaluate` how trees are chosen, and what is left out."""
+        if verb == "evaluate":
+            _evaluate_flags(parser)
+            return
+        parser.add_argument(
+            "--shapes",
+            metavar="TREEBANK",
+            type=str | None,
+            help="bracketed trees whose shapes, without words and labels, a grammar is to learn "
+            "from beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, "
+            "with a weight that falls from 10 to 1 in the first half of the updates)",
+        )
+
+    def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+
+        By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+        """
+        if settings.get("shapes") is None:
+            return settings
+        side = settings["em"].get("side")
+        if side is None:
+            half = max(1, settings["max_updates"] // 2)
+            weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
+            weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
+            side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
+        arguments = {**(side.get("init_args") or {}), "treebank": settings["shapes"]}
+        return {**settings, "em": {**settings["em"], "side": {**side, "init_args": arguments}}}
+
+    def run_class(self) -> type[TextRun]:
+        """A run that parses."""
+        from gfnem.parsing.run import TextRun
+
+        return TextRun
+
+
+def _left_out(line: Line, why: str) -> bool:
+    """Says that a line is left out, unless it is blank; False."""
+    if line.text.strip():
+        print(f"gfnem: line {line.number}: {why}: left out", file=sys.stderr)
+    return False
+
+
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decode",
+        choices=("map", "mbr"),
+        default="mbr",
+        help="how trees are chosen, as for parse",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
+    )
+    parser.add_argument(
+        "--max-length",
+        metavar="N",
+        type=Count,
+        default=150,
+        help="longer sentences are left out and counted",
+    )

@@ -1,0 +1,471 @@
+"""What a trained run has learned and how far it can be trusted, as one web page.
+
+The page opens with what the run's data says of it (`DataModule.report`); curves and settings, which
+every run has, follow. `general` is the report of data that says nothing special.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from gfnem.component import class_of
+from gfnem.data import DataModule
+from gfnem.errors import UserError
+from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.files import shown, write_atomically
+from gfnem.page import (
+    Block,
+    Certificate,
+    Choice,
+    Fold,
+    Lines,
+    Picture,
+    Posterior,
+    Row,
+    Section,
+    Table,
+    Text,
+    percent,
+    render,
+)
+from gfnem.running.curves import PANELS, draw_panel, png
+from gfnem.running.runs import METRICS, checkpoint_path, load_run, read_config
+from gfnem.running.trained import Trained
+from gfnem.running.trust import opening, signature_of
+
+#: the page's name in a run folder
+REPORT = "report.html"
+#: observations shown with their posterior, structures shown of each, and draws of the model
+EXAMPLES, STRUCTURES, DRAWN = 5, 4, 8
+#: structures drawn for each of these observations
+EXAMPLE_DRAWS = 256
+#: what the bars beside structures mean
+BARS = (
+    f"Each observation stands above structures that explain it, of {EXAMPLE_DRAWS} drawn. The "
+    "model's bar is how probable the model finds a structure, given the observation; the sampler's "
+    "bar is the share of the draws. Bars of one length mean that the sampler has learned the "
+    "model's posterior."
+)
+#: most characters of a record
+_RECORD = 300
+
+
+def write_report(
+    run: str | os.PathLike, out: str | os.PathLike | None = None, samples: int = 64
+) -> Path:
+    """Writes a run's report; returns the file.
+
+    Args:
+        run: run folder or checkpoint.
+        out: the file; None is `report.html` in the run folder.
+        samples: structures drawn for each observation.
+
+    Raises:
+        UserError: if the run is unusable, or the file cannot be written.
+    """
+    trained, config = load_run(run), read_config(run)
+    folder = checkpoint_path(run).parent
+    kind, data, why = _data_of(trained, config, run)
+    sections = list(kind.report(trained, data, samples))
+    if why:
+        remark = f"What the run held out is not to be had ({why}): nothing here is of such data."
+        sections.insert(0, Section("Without held-out data", [Text(remark, remark=True)]))
+    sections += [curves(folder / METRICS), settings(config, "" if data is None else data.summary())]
+    title = f"Run {shown(folder.resolve().name)}"
+    path = folder / REPORT if out is None else Path(out)
+    write_atomically(path, render(title, sections, _facts(trained)))
+    return path
+
+
+def _data_of(
+    trained: Trained, config: Mapping[str, Any], run: str | os.PathLike
+) -> tuple[type[DataModule], DataModule | None, str]:
+    """The class of a run's data, the data where it is as it was, and why not where it is not."""
+    from gfnem.running.training import build_data
+
+    with opening(config, signature_of(run)):
+        kind = class_of(config.get("dataset"), DataModule)
+        try:
+            data = build_data(dict(config))
+            then = trained.metadata.get("data", {})
+            if any(then.get(name, digest) != digest for name, digest in data.fingerprint().items()):
+                return kind, None, "the data has changed since the run was trained"
+        except UserError as error:
+            return kind, None, str(error)
+    return kind, data, ""
+
+
+def _facts(run: Trained) -> list[str]:
+    def part(module: torch.nn.Module) -> str:
+        size = sum(parameter.numel() for parameter in module.parameters())
+        return f"{type(module).__name__} of {size:,} parameters"
+
+    sampler = f"sampler {part(run.policy)}" if run.has_policy else "no sampler (exact EM)"
+    return [f"Model {part(run.model)}, {sampler}; {int(run.m_updates):,} updates of the model."]
+
+
+# ---------------------------------------------------------------- figures and what they mean
+
+
+@torch.no_grad()
+def measure(run: Trained, batches: Sequence[Any], samples: int) -> dict[str, Any]:
+    """Figures of held-out data: `nll` a unit, `elbo_gap`, `ess`, `missed`, and which are exact.
+
+    Args:
+        run: the trained run.
+        batches: observations.
+        samples: importance samples for each observation.
+    """
+    parts: list[dict[str, Tensor]] = []
+    exact = gap_exact = False
+    for x in batches:
+        figures = {"units": run.model.units(x)}
+        total, likely = run.model.log_marginal(x), run.model.normalised()
+        log_p = total if likely is run.model else likely.log_marginal(x)
+        exact, gap_exact = log_p is not None, total is not None
+        if run.has_policy:
+            posterior = run.posterior(x)
+            z, log_weights = posterior.log_weights(samples)
+            if total is None:
+                missed = posterior.missed(log_weights, samples)
+                figures |= {} if missed is None else {"missed": missed}
+                total = importance_weighted(log_weights)
+            figures["elbo_gap"] = total - elbo(log_weights)
+            figures["ess"] = effective_sample_size(log_weights) / samples
+            log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
+        if log_p is not None:
+            figures["log_p"] = log_p
+        parts.append({name: value.double().cpu() for name, value in figures.items()})
+    if not parts:
+        return {}
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    found: dict[str, Any] = {
+        name: joined[name].mean().item() for name in ("elbo_gap", "ess", "missed") if name in joined
+    }
+    if "log_p" in joined:
+        found["nll"] = -(joined["log_p"].sum() / joined["units"].sum()).item()
+    return {**found, "exact": exact, "gap_exact": gap_exact}
+
+
+def certificates(
+    figures: Mapping[str, Any], samples: int, unit: str = "observation", each: str = "observation"
+) -> Block:
+    """Cards that say what a run's figures mean, and to which of its failures each is blind.
+
+    Args:
+        figures: those of `measure` that there are.
+        samples: with which they were measured.
+        unit: what `nll` is an average over.
+        each: what an observation is called.
+    """
+    cards = []
+    exact = figures["gap_exact"]
+    if "nll" in figures:
+        cards.append(_likelihood(figures["nll"], figures["exact"], samples, unit))
+    if "elbo_gap" in figures:
+        cards.append(_gap(figures["elbo_gap"], exact, each))
+    if "ess" in figures:
+        cards.append(
+            Certificate(
+                "Effective sample size (ESS)",
+                f"{100 * figures['ess']:.1f} % of {samples} samples",
+                f"How many of the sampler's draws count: {samples} of them are worth "
+                f"{figures['ess'] * samples:.1f} draws from the model's own posterior. 100 % "
+                "means structures are drawn exactly as often as they should be.",
+                "It is computed from the sampler's own draws. A sampler that has collapsed onto "
+                "one structure draws it again and again, all draws weigh the same, and the figure "
+                "says 100 %. "
+                + (
+                    "Believe it only together with the ELBO gap, which is exact here."
+                    if exact
+                    else "Here nothing exact contradicts it: look at how different the structures "
+                    "of the examples are."
+                ),
+            )
+        )
+    if "missed" in figures:
+        cards.append(
+            Certificate(
+                "What the sampler misses",
+                f"{figures['missed']:+.3f} nats per {each}",
+                "Draws in which one step of five is random are compared with the sampler's own. "
+                "About 0 or less: they find nothing that the sampler does not. Well above 0: they "
+                "find much better structures, which the sampler overlooks.",
+                "Random steps reach what is near. Structures that differ from the sampler's in "
+                "many steps at once stay unseen by both, and with few draws the figure is noisy.",
+            )
+        )
+    return Row(cards)
+
+
+def _likelihood(nll: float, exact: bool, samples: int, unit: str) -> Certificate:
+    meaning = (
+        f"How surprised the model is by a {unit} of data it was not trained on, on average. "
+        "Lower is better; compare it only on the same data. "
+    )
+    if exact:
+        meaning += "Exact: summed over every structure there is."
+        blind = (
+            "Whether the structures are those that a person would draw: a model can predict well "
+            "with structures that nobody recognises."
+        )
+    else:
+        meaning += (
+            f"An upper bound from {samples} draws of the sampler for each: on average the model's "
+            "true figure is this or lower."
+        )
+        blind = (
+            "How far above the true figure it is. Where the sampler misses good structures the "
+            "bound is loose, and a bad sampler cannot be told from a bad model."
+        )
+    return Certificate(
+        "Negative log-likelihood (NLL)" + ("" if exact else ", bound"),
+        f"{nll:.4f} nats per {unit}",
+        meaning,
+        blind,
+    )
+
+
+def _gap(gap: float, exact: bool, each: str) -> Certificate:
+    meaning = (
+        "How far the sampler's distribution over structures is from the model's true one: a bound "
+        f"on the KL divergence from the first to the second, for a mean {each}. 0 is perfect. "
+    )
+    if exact:
+        meaning += "It is measured against the exact likelihood."
+        blind = (
+            "Its average is over what the sampler draws. A sampler that never draws half of the "
+            "posterior, but the other half well, pays only log 2 = 0.69 nats."
+        )
+    else:
+        meaning += (
+            "There is no exact likelihood here, so it is measured against an estimate from the "
+            "same draws: the true gap is larger."
+        )
+        blind = (
+            "A collapse. A sampler that draws one structure alone agrees with itself, and the "
+            "figure is 0."
+        )
+    return Certificate("ELBO gap", f"{gap:.3f} nats per {each}", meaning, blind)
+
+
+# ---------------------------------------------------------------- structures of an observation
+
+
+def ranked(
+    keys: Sequence[Hashable], model: Sequence[float], exact: bool, sampler: bool
+) -> list[tuple[int, dict[str, float]]]:
+    """The different structures among draws, the model's most probable first.
+
+    Args:
+        keys: of each draw; equal ones are one structure.
+        model: the model's `p(z|x)` of each where `exact`, else normalised importance weights.
+        exact: see `model`.
+        sampler: whether the draws are a sampler's.
+
+    Returns:
+        For each structure its first draw, and its probabilities by who says so: the model's, and
+        its share of the sampler's draws.
+    """
+    first: dict[Hashable, int] = {}
+    weight: dict[Hashable, float] = {}
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
+        weight[key] = model[place] if exact else weight.get(key, 0.0) + model[place]
+    counts, name = Counter(keys), "model" if exact else "model (estimate)"
+    return [
+        (first[key], {name: p} | ({"sampler": counts[key] / len(keys)} if sampler else {}))
+        for key, p in sorted(weight.items(), key=lambda entry: -entry[1])
+    ]
+
+
+def others(ranks: Sequence[tuple[int, dict[str, float]]], shown: int, drawn: int) -> str:
+    """A sentence about the structures that are not shown.
+
+    Args:
+        ranks: what `ranked` gave.
+        shown: how many of them are shown.
+        drawn: how many draws there were.
+    """
+    if len(ranks) <= shown:
+        return f"No other structure is among {drawn} draws."
+    left = sum(next(iter(shares.values())) for _, shares in ranks[shown:])
+    some = f"{len(ranks) - shown} other structure{'s' if len(ranks) - shown > 1 else ''}"
+    return f"Besides, {some} among {drawn} draws: {percent(left)} for the model, all in all."
+
+
+def general(run: Trained, data: DataModule | None, samples: int) -> list[Section]:
+    """The report of a world that has none of its own: records of observations and structures.
+
+    Args:
+        run: the trained run.
+        data: the run's data; None where it is not to be had.
+        samples: structures drawn for each observation.
+    """
+    batches = data.validation_batches() if data is not None else []
+    told = data.evaluate(run) if data is not None else {}
+    figures = measure(run, batches, samples)
+    quality: list[Block] = []
+    if figures:
+        quality.append(certificates(figures, samples, run.model.unit, run.model.unit))
+    if told:
+        quality.append(figures_table(told))
+    drawn = _drawn(run)
+    x = batches[0] if batches else drawn[0] if drawn else None
+    title = "Examples of held-out data" if batches else "Examples drawn from the model"
+    examples = [] if x is None else _examples(run, x)
+    if drawn:
+        examples.append(Fold(f"{DRAWN} draws of the model", [_records(*drawn)]))
+    return [Section(title, examples), Section("How good is it?", quality)]
+
+
+def figures_table(figures: Mapping[str, Any]) -> Block:
+    """What `gfnem evaluate` prints of a run, as a table."""
+    return Table(
+        ["figure", "value"],
+        [[name.replace("_", " "), value] for name, value in figures.items()],
+        "What `gfnem evaluate` prints.",
+    )
+
+
+def _drawn(run: Trained) -> tuple[Any, Any] | None:
+    """Observations and structures drawn from the model; None where it cannot draw."""
+    sample = getattr(run.model, "sample", None)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            return None if sample is None else sample(DRAWN)
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+@torch.no_grad()
+def _examples(run: Trained, x: Any) -> list[Block]:
+    samples = EXAMPLE_DRAWS
+    x = x[:EXAMPLES] if isinstance(x, Tensor) else x
+    exact = run.model.log_marginal(x)
+    if run.has_policy:
+        z, log_weights = run.posterior(x).log_weights(samples)
+        model = log_weights.softmax(1)
+    else:
+        z = run.model.sample_posterior(x, samples)
+        if z is None or exact is None:
+            return []
+    if exact is not None:
+        model = (run.model.log_joint(x, z) - exact[:, None]).exp()
+    blocks: list[Block] = [Text(f"{BARS} Each observation is x, a structure that explains it z.")]
+    for row in range(min(EXAMPLES, len(x))):
+        keys = [record(z, row, sample) for sample in range(samples)]
+        ranks = ranked(keys, model[row].tolist(), exact is not None, run.has_policy)
+        choices = [
+            Choice(shares, Lines(f"z = {keys[place]}")) for place, shares in ranks[:STRUCTURES]
+        ]
+        rest = others(ranks, STRUCTURES, samples)
+        blocks.append(Posterior(f"x = {record(x, row)}", choices, rest))
+    return blocks
+
+
+def _records(x: Any, z: Any) -> Block:
+    rows = [[record(x, row), record(z, row, 0)] for row in range(len(x))]
+    return Table(["x", "z"], rows)
+
+
+def record(value: Any, *place: int) -> str:
+    """One observation or latent of a batch as JSON, whatever it is made of.
+
+    Args:
+        value: tensors, or dataclasses, mappings and sequences of them, with leading axes for
+            `place`; what has none of them is shown as it is.
+        place: which one.
+    """
+    text = json.dumps(_plain(value, place), ensure_ascii=False, default=str)
+    return text if len(text) <= _RECORD else f"{text[:_RECORD]}…"
+
+
+def _plain(value: Any, place: tuple[int, ...]) -> Any:
+    if isinstance(value, Tensor):
+        if value.dim() < len(place):  # `(batch,)` beside latents of `(batch, samples)`
+            place = place[: value.dim()]
+        found = value[place].detach().cpu()
+        if found.dtype == torch.bool:
+            found = found.int()
+        return _rounded(found.tolist())
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name), place) for name in names}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry, place) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        for index in place:
+            value = value[index]
+    return value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- what every run has
+
+
+def curves(path: Path) -> Section:
+    """The curves of training, from a run's `metrics.csv`.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    if not path.is_file():
+        return Section("Curves", [])
+    rows = read_metrics(path)
+    pictures = []
+    for title, names, about in PANELS:
+        if len(rows) > 1 and any(name in row for row in rows for name in names):
+            pictures.append(Picture(png(draw_panel(rows, title, names)), about))
+    return Section("Curves", [Row(pictures)] if pictures else [])
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's `metrics.csv`, without cells that are empty.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return [{k: float(v) for k, v in row.items() if k and v} for row in rows]
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror})") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: not a table of numbers ({error})") from error
+
+
+def settings(config: Mapping[str, Any], data: str) -> Section:
+    """What a run was trained with.
+
+    Args:
+        config: its settings.
+        data: what was read, in some lines for people.
+    """
+    parts = [
+        [name, part["class_path"].rpartition(".")[2]]
+        for name, part in config.items()
+        if isinstance(part, Mapping) and "class_path" in part
+    ]
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    folds = [Fold("All settings (config.yaml)", [Lines(text)])]
+    if data:
+        folds.insert(0, Fold("The data", [Lines(data)]))
+    return Section("Settings", [Table(["part", "class"], parts), *folds])

@@ -1,0 +1,181 @@
+"""A trained run as its user meets it: plain data in, plain data out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gfnem.data import DataModule
+from gfnem.errors import UserError
+from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.running.trained import Trained
+
+if TYPE_CHECKING:
+    from gfnem.world import World
+
+
+class Run(Trained):
+    """A trained model and its sampler, with the world that they were trained in.
+
+    Attributes:
+        world: says how plain data become observations, and latents plain data.
+        path: the checkpoint that it was read from.
+    """
+
+    world: World
+    path: Path
+
+    def infer(self, x: Any, k: int = 5, samples: int = 64) -> list[dict[str, Any]]:
+        """The most probable latents of observations.
+
+        Args:
+            x: plain data of the run's world (for text a sentence or a list of them), or the
+                `pathlib.Path` of a file.
+            k: most latents of each observation.
+            samples: latents drawn for each observation, of which the most probable are returned.
+
+        Returns:
+            For each observation `{"observation": ..., "log_marginal": ..., "exact": ...,
+            "latents": [{"latent": ..., "log_prob": ..., "log_joint": ...}, ...]}`, the most
+            probable latent first. `log_prob` is `log p(z|x)` in nats, `log_joint` is `log p(x, z)`,
+            `exact` says whether `log_marginal`, which is `log p(x)`, is exact or estimated from
+            the samples.
+
+        Raises:
+            UserError: if the data are unusable, or the run has no sampler.
+        """
+        return list(self.inferences(x, k, samples))
+
+    def inferences(self, x: Any, k: int = 5, samples: int = 64) -> Iterator[dict[str, Any]]:
+        """What `infer` returns, one by one as the data are read."""
+        for observed in self.world.read(self, x):
+            z, log_marginal, exact = self._draw(observed.x, max(samples, k))
+            with torch.no_grad():
+                log_joint = self.model.log_joint(observed.x, z).tolist()
+            latents = self.world.latents(self, observed, z)
+            for row, shown in enumerate(observed.shown):
+                found: dict[str, tuple[float, Any]] = {}
+                for latent, value in zip(latents[row], log_joint[row], strict=True):
+                    found.setdefault(json.dumps(latent), (value, latent))
+                ranked = sorted(found.values(), key=lambda pair: -pair[0])
+                log_p = float(log_marginal[row])
+                if not exact:  # what is certain: log p(x) is no less than of the latents seen
+                    log_p = max(log_p, _log_sum([value for value, _ in ranked]))
+                yield {
+                    "observation": shown,
+                    "log_marginal": log_p,
+                    "exact": exact,
+                    "latents": [
+                        {"latent": latent, "log_prob": value - log_p, "log_joint": value}
+                        for value, latent in ranked[:k]
+                    ],
+                }
+
+    @torch.no_grad()
+    def _draw(self, x: Any, samples: int) -> tuple[Any, Tensor, bool]:
+        """Latents of each `x`, `(batch,)` `log p(x)`, and whether that is exact."""
+        offers, given = self.model.offers, self.model.given(x)
+        exact = offers("log_marginal")
+        if self.has_policy:
+            z, log_weights = self.posterior(x).log_weights(samples)
+            return z, given.log_marginal() if exact else importance_weighted(log_weights), exact
+        if not (exact and offers("sample_posterior")):
+            raise UserError(
+                f"{self.path}: {type(self.model).__name__} was trained without a sampler, and has "
+                "no exact posterior to draw from"
+            )
+        return given.sample_posterior(samples), given.log_marginal(), True
+
+    @torch.no_grad()
+    def sample(self, n: int = 5) -> list[dict[str, Any]]:
+        """Draws of the model: `{"observation": ..., "latent": ..., "log_joint": ...}` each.
+
+        Raises:
+            UserError: if the model cannot sample.
+        """
+        name = type(self.model).__name__
+        if not self.model.offers("sample"):
+            raise UserError(f"{self.path}: {name} cannot sample")
+        try:
+            x, z = self.model.sample(n)
+        except RuntimeError as error:
+            raise UserError(f"{self.path}: {name}: {error}") from error
+        observed = self.world.observed(self, x)
+        latents = self.world.latents(self, observed, z)
+        log_joint = self.model.log_joint(x, z)[:, 0].tolist()
+        return [
+            {"observation": shown, "latent": latent[0], "log_joint": value}
+            for shown, latent, value in zip(observed.shown, latents, log_joint, strict=True)
+        ]
+
+    def evaluate(self, data: Any = None, **flags: Any) -> dict[str, Any]:
+        """The figures of `gfnem evaluate`.
+
+        Args:
+            data: the path of data to evaluate on; None for what the run held out.
+            flags: those of the command, as `samples=100`.
+
+        Raises:
+            UserError: if the data are unusable.
+        """
+        return self.world.evaluate(self, None if data is None else str(data), **flags)
+
+    def data(self) -> DataModule:
+        """The data that the run was trained on, read again.
+
+        Raises:
+            UserError: if they are not there any more.
+        """
+        from gfnem.running.runs import read_config
+        from gfnem.running.training import build_data
+        from gfnem.running.trust import opening, signature_of
+
+        config = read_config(self.path)
+        with opening(config, signature_of(self.path)):
+            return build_data(config)
+
+
+def _log_sum(values: list[float]) -> float:
+    greatest = max(values, default=-math.inf)
+    if not math.isfinite(greatest):
+        return greatest
+    return greatest + math.log(sum(math.exp(value - greatest) for value in values))
+
+
+@torch.no_grad()
+def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
+    """NLL and the sampler's quality on batches of observations.
+
+    Returns:
+        `observations`, `exact` and `nll` (nats a unit); with a sampler `elbo_gap` (nats an
+        observation) and `ess` (the share of its samples that count).
+    """
+    exact = run.model.offers("log_marginal")
+    if not (exact or run.has_policy):
+        raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
+    sums = dict.fromkeys(("observations", "units", "nll", "elbo_gap", "ess"), 0.0)
+    for x in batches:
+        x = x.to(run.device)
+        log_p = run.model.log_marginal(x) if exact else None
+        if run.has_policy:
+            _, log_weights = run.posterior(x).log_weights(samples)
+            if log_p is None:
+                log_p = importance_weighted(log_weights)
+            sums["elbo_gap"] += float((log_p - elbo(log_weights)).sum())
+            sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
+        sums["nll"] -= float(log_p.double().sum())
+        sums["units"] += float(run.model.units(x).sum())
+        sums["observations"] += len(x)
+    if not sums["observations"]:
+        raise UserError("nothing to evaluate on: name data with --data")
+    count = sums["observations"]
+    figures = {"observations": int(count), "exact": exact, "nll": sums["nll"] / sums["units"]}
+    if run.has_policy:
+        figures |= {"elbo_gap": sums["elbo_gap"] / count, "ess": sums["ess"] / count}
+    return figures

@@ -1,0 +1,265 @@
+"""Worlds: what one kind of data needs, from file to figure.
+
+Those that are installed are found by entry points of the group `gfnem.worlds` and imported only
+when one is named. A user's own is named by its import path, as `--world my_file.MyWorld`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfnem.errors import UserError
+from gfnem.settings import read_settings, shipped
+
+if TYPE_CHECKING:
+    import argparse
+
+    from gfnem.data import DataModule
+    from gfnem.running.run import Run
+
+WORLDS = "gfnem.worlds"
+VERBS = "gfnem.verbs"
+#: the world of a run that says nothing of it
+DEFAULT = "text"
+#: the parts that a world must name
+NEEDED = ("dataset", "model", "space", "policy")
+
+
+@dataclass
+class Observed:
+    """A batch of observations.
+
+    Attributes:
+        x: what models and policies take, leading axis `(batch,)`.
+        shown: each observation as plain data, the way a person gave it.
+    """
+
+    x: Any
+    shown: list[Any]
+
+
+class World(ABC):
+    """What one kind of data needs; only `read` and the parts of a run have no default.
+
+    Attributes:
+        about: what is observed and what is latent, in a line.
+        data: what `--data` takes, in a line.
+        parts: settings of a run where the user says nothing: `dataset`, `model`, `space` and
+            `policy`, each a class, its import path or a spec with `class_path` and `init_args`;
+            others as in a settings file.
+        config: a file with such settings, or the name of a shipped one. `parts` go first.
+        modules: whose classes are known by their bare names.
+        told: constructor arguments that the data or the model tell, and never the user.
+        name: under which the world was found.
+    """
+
+    about: str = ""
+    data: str = ""
+    parts: Mapping[str, Any] = {}
+    config: str | Path | None = None
+    modules: Sequence[str] = ()
+    told: frozenset[str] = frozenset()
+    name: str = ""
+
+    # ---------------------------------------------------------------- data in, records out
+
+    @abstractmethod
+    def read(self, run: Run, source: Any) -> Iterator[Observed]:
+        """New observations in batches, read as they are asked for.
+
+        Args:
+            run: the trained run that they are for.
+            source: a path as a `pathlib.Path` (`-` is standard input, where a world reads it), or
+                plain data of this world from Python.
+
+        Raises:
+            UserError: naming file, line and cause, if the source is unusable.
+        """
+
+    def observed(self, run: Run, x: Any) -> Observed:
+        """A batch that a model has drawn, with its observations as plain data."""
+        return Observed(x, x.tolist())
+
+    def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
+        """The latents `z`, leading axes `(batch, samples)`, as plain data."""
+        return z.tolist()
+
+    # ---------------------------------------------------------------- figures and pictures
+
+    def held_out(self, data: DataModule) -> Iterable[Any]:
+        """The batches that a run is evaluated on where no data are named."""
+        return data.validation_batches()
+
+    def scores(self, run: Run, data: DataModule, source: str | None) -> dict[str, Any]:
+        """Figures beyond NLL, ELBO gap and effective sample size.
+
+        Args:
+            run: the trained run.
+            data: what it was trained on.
+            source: the path of other data to evaluate on; None for what was held out.
+        """
+        return data.evaluate(run, source)
+
+    def evaluate(self, run: Run, source: str | None = None, samples: int = 64) -> dict[str, Any]:
+        """The figures of `gfnem evaluate`; keyword arguments are its flags.
+
+        Args:
+            run: the trained run.
+            source: the path of data to evaluate on; None for what was held out.
+            samples: importance samples for each observation.
+        """
+        from gfnem.running.run import measured
+
+        data = run.data()
+        if source is None:
+            batches = self.held_out(data)
+        else:
+            batches = (observed.x for observed in self.read(run, Path(source)))
+        return {**measured(run, batches, samples), **self.scores(run, data, source)}
+
+    def table(self, run: Run, figures: Mapping[str, Any]) -> str:
+        """The figures for a person."""
+        lines = []
+        for name, value in figures.items():
+            value = f"{value:.4f}" if isinstance(value, float) else value
+            lines.append(f"{name:32} {value}\n")
+        return "".join(lines)
+
+    def draw(self, run: Any, data: DataModule, folder: Path) -> list[str]:
+        """Draws what was learned into `folder`; returns the names of the files written."""
+        return data.draw(run, folder)
+
+    # ---------------------------------------------------------------- command line and Python
+
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags that `train` or `evaluate` has in this world alone.
+
+        Those of `train` are turned into settings by `expand`; those of `evaluate` are arguments of
+        the method of that name.
+        """
+        return
+
+    def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a run with this world's own flags turned into settings of its parts.
+
+        Raises:
+            UserError: if they contradict each other.
+        """
+        return settings
+
+    def run_class(self) -> type[Run]:
+        """What `gfnem.load` returns: a subclass of `Run` where this world adds methods."""
+        from gfnem.running.run import Run
+
+        return Run
+
+    # ---------------------------------------------------------------- what all worlds share
+
+    def defaults(self) -> dict[str, Any]:
+        """The settings of a run where the user says nothing, as in a settings file.
+
+        Raises:
+            UserError: if a part is missing.
+        """
+        content: dict[str, Any] = {}
+        if self.config is not None:
+            content = read_settings(shipped(str(self.config)) or self.config)
+        content |= {name: _spec(part) for name, part in self.parts.items()}
+        content |= {name: _spec(content[name]) for name in NEEDED if name in content}
+        if lacking := [name for name in NEEDED if name not in content]:
+            raise UserError(
+                f"{reference(self)}: its parts lack {', '.join(lacking)}: a world names a class "
+                f"for each of {', '.join(NEEDED)}"
+            )
+        return content
+
+    def import_classes(self) -> None:
+        """Imports the modules whose classes are known by bare names."""
+        for module in self.modules:
+            importlib.import_module(module)
+
+
+class Unnamed(World):
+    """The world of a dataset that belongs to none: it can be trained and evaluated."""
+
+    def read(self, run: Run, source: Any) -> Iterator[Observed]:
+        """Refuses: nobody says how."""
+        raise UserError(
+            f"{run.path}: how new data are read is not known, since this run was trained without a "
+            "world; name one in training, with --world my_file.MyWorld"
+        )
+
+
+def _spec(part: Any) -> Any:
+    """A class or its import path as a spec; anything else as it is."""
+    if isinstance(part, type):
+        part = f"{part.__module__}.{part.__qualname__}"
+    return {"class_path": part} if isinstance(part, str) else part
+
+
+# -------------------------------------------------------------------------- finding them
+
+
+def declared(group: str) -> dict[str, str]:
+    """The entry points of a group: `{name: "module:attribute"}`, in order of their names."""
+    found = {point.name: point.value for point in entry_points(group=group)}
+    # a checkout is used without being installed, or was installed when it had fewer
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    if project.is_file():
+        text = project.read_text(encoding="utf-8")
+        header = re.escape(f'[project.entry-points."{group}"]')
+        if table := re.search(rf"^{header}\n((?:.+\n)*)", text, re.MULTILINE):
+            found |= dict(re.findall(r'^"?([\w-]+)"? = "([^"]+)"', table[1], re.MULTILINE))
+    return dict(sorted(found.items()))
+
+
+def find(reference: str | Mapping[str, Any] | None) -> World:
+    """The world of a name, or of an import path; a dataset's that belongs to none if None.
+
+    Args:
+        reference: the name of an installed world, the import path of a class, or that as
+            `{"class_path": path}`, which is how runs remember it.
+
+    Raises:
+        UserError: if there is none, or it lacks what a world must have.
+    """
+    if reference is None:
+        return Unnamed()
+    if isinstance(reference, Mapping):
+        reference = reference.get("class_path")
+    known = declared(WORLDS)
+    path = known.get(reference, reference)
+    if not isinstance(path, str) or "." not in path:
+        raise UserError(
+            f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "
+            "my_file.MyWorld"
+        )
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"world {reference}: cannot import {path} ({error}); if it is your own file, name it "
+            "with --code FILE, or run from its folder"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, World)):
+        raise UserError(f"{path} is not a World")
+    if lacking := ", ".join(sorted(cls.__abstractmethods__)):
+        raise UserError(f"{path} lacks methods that it must define: {lacking}")
+    world = cls()
+    world.name = reference
+    return world
+
+
+def reference(world: World) -> str | dict[str, str] | None:
+    """How a checkpoint remembers a world, for `find`; None for `Unnamed`."""
+    if "." in world.name:  # a class path, which nobody but the user may have imported
+        return {"class_path": world.name}
+    return world.name or None
