@@ -42,6 +42,8 @@ def groups_of(contexts: int) -> int:
 
 #: how many numbers for each label there are in a word's profile
 PROFILE = 4
+#: with more symbols than this, rules with a word are made as they are asked for, not all at once
+_ROWS_OF_WORD = 100
 
 
 class Potentials:
@@ -384,8 +386,8 @@ class RulePotentials(Potentials):
 
     def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
         """See `Potentials`."""
-        # the tables have a row for each word and symbol, and each costs about a tenth
-        if self.words[..., 0].numel() * self.labels < 10 * len(symbol):
+        # a tree asks for two rows of each word, the tables have one for each symbol
+        if self.labels * self.contexts <= _ROWS_OF_WORD:
             return super().leaf_rules(symbol, row, word, side)
         with full_precision(self.productions):
             weights, tops = self._leaf_weights[side]
