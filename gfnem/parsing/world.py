@@ -51,9 +51,8 @@ class TextWorld(World):
     modules = (
         "gfnem.parsing.text.data",
         "gfnem.parsing.grammars.neural_pcfg",
-        "gfnem.parsing.grammars.parent_grammar",
         "gfnem.parsing.grammars.rnng",
-        "gfnem.parsing.grammars.tabular_pcfg",
+        "gfnem.parsing.grammars.tabular",
         "gfnem.parsing.bracket_prior.grammar",
         "gfnem.parsing.bracket_prior.treebank_brackets",
         "gfnem.parsing.spaces.forest",

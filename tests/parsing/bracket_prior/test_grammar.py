@@ -185,7 +185,7 @@ def test_an_untrained_sampler_is_the_grammars_exact_posterior():
     x = Sentences.from_lists([[1, 2, 3, 4, 2, 3], [3, 1], [2]])
     for kind, exact in ((SharpPCFG, True), (NeuralParentPCFG, False)):
         model = shaped(kind(WORDS, LABELS, 3, dim=8), temperature=1e9)
-        policy = TopDownPolicy(WORDS, LABELS, dim=8, parent_conditioned=not exact).eval()
+        policy = TopDownPolicy(WORDS, LABELS, dim=8, contexts=1 if exact else LABELS + 1).eval()
         module = GFlowNetEM(model, TopDownSpace(LABELS), policy)
         log_weights = module.posterior(x).log_weights(20)[1]
         expected = model.grammar.log_marginal(x)[:, None].expand_as(log_weights)
