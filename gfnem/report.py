@@ -161,7 +161,7 @@ def certificates(
 
 def _likelihood(nll: float, exact: bool, samples: int, unit: str) -> Certificate:
     meaning = (
-        f"How surprised the model is by a {unit} of data it was not trained on, on average. "
+        f"How surprised the model is by a {unit} of the data it is measured on, on average. "
         "Lower is better; compare it only on the same data. "
     )
     if exact:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 #: what the figures of `Petals.evaluate` mean
 _ABOUT = {
-    "log_likelihood": "Log likelihood: nats a point, the NLL without its sign.",
+    "log_likelihood": "All is measured on the points that were trained on. Log likelihood: nats a "
+    "point, the NLL without its sign.",
     "recovered": "Recovered: the share of the true centres that have a learned mean of their own "
     "within one standard deviation.",
     "posterior_tv": "Posterior tv: how far the sampler's table of a point is from the exact one, "
