@@ -21,6 +21,8 @@ import time
 from itertools import accumulate
 from pathlib import Path
 
+from record import record
+
 
 def make(path: Path, lines: int, words: int, seed: int = 0) -> None:
     """Writes a text of so many lines from a vocabulary of so many words."""
@@ -50,6 +52,9 @@ def make(path: Path, lines: int, words: int, seed: int = 0) -> None:
             stream.write(" ".join(chosen).rstrip(",").capitalize() + rng.choice(".....?!") + "\n")
 
 
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
 def read(path: str, processes: int | None, cache: str) -> None:
     """Reads the text in this process and prints figures as JSON."""
     start = time.perf_counter()
@@ -73,6 +78,7 @@ def read(path: str, processes: int | None, cache: str) -> None:
         "100 batches": hundred - first,
         "fingerprint": time.perf_counter() - hundred,
         "total": first - start,
+        "CPU": sum(sum(resource.getrusage(who)[:2]) for who in _WHO),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak of a child": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         "training": digests["training"],
@@ -110,6 +116,7 @@ def main() -> None:
                 unit = "MB" if what.startswith("peak") else "s"
                 form = f"{value:10.2f} {unit}" if isinstance(value, float) else f"{value:>10}"
                 print(f"    {what:16} {form}")
+            record(f"reading {figures['sentences']:,} sentences, {name}", figures["CPU"])
 
 
 if __name__ == "__main__":

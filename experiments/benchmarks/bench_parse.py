@@ -13,21 +13,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-
-def seconds(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Wall and CPU time of a program whose output is thrown away."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, sum(getattr(after, f) - getattr(before, f) for f in ("ru_utime", "ru_stime"))
+from record import program_seconds, record
 
 
 def main() -> None:
@@ -54,21 +45,26 @@ def main() -> None:
         command = [options.python, "-m", "gfnem", "parse", options.run]
         starts, alls = [], []
         for _ in range(options.repeats):
-            starts.append(seconds([*command, str(one), *flags], environment))
-            alls.append(seconds([*command, options.sentences, *flags], environment))
+            starts.append(program_seconds([*command, str(one), *flags], env=environment))
+            alls.append(program_seconds([*command, options.sentences, *flags], env=environment))
     words = sum(len(line.split()) for line in lines) / len(lines)
     print(
         f"{len(lines):,} sentences of {words:.1f} words, {options.threads} threads, "
         f"{options.decode}, {options.format}; medians of {options.repeats}"
     )
-    for clock, name in enumerate(("wall", "CPU")):
-        start = statistics.median(times[clock] for times in starts)
-        both = zip(alls, starts, strict=True)
-        work = statistics.median(whole[clock] - begun[clock] for whole, begun in both)
+    for clock, name in (("wall", "wall"), ("cpu", "CPU")):
+        start = statistics.median(getattr(times, clock) for times in starts)
+        work = statistics.median(
+            getattr(whole, clock) - getattr(begun, clock)
+            for whole, begun in zip(alls, starts, strict=True)
+        )
         print(
             f"{name:4} time: one line {start:6.2f} s; then {work:6.2f} s, "
             f"{(len(lines) - 1) / work:6.0f} sentences/s"
         )
+    # the loop ends with CPU time
+    record("gfnem parse, one line from start to end", start)
+    record(f"gfnem parse, {len(lines) - 1:,} sentences after the first", work)
 
 
 if __name__ == "__main__":

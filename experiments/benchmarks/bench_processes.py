@@ -3,7 +3,8 @@
 python experiments/benchmarks/bench_processes.py [--data TEXT]
 
 Prints, for each turn, wall seconds for each update, without start and validation, and the ratio.
-Wall time is what several processes are for, so the machine must have nothing else to do.
+Wall time is what several processes are for, so the machine must have nothing else to do. What is
+recorded is the CPU time of the whole runs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import argparse
 import csv
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from record import Seconds, program_seconds, record
 
-def seconds(folder: Path, devices: int, options: argparse.Namespace) -> float:
-    """Wall seconds of an update, by the run's own clock, from the second interval on."""
+
+def seconds(folder: Path, devices: int, options: argparse.Namespace) -> Seconds:
+    """Wall time of an update, by the run's own clock, and CPU time of the whole run."""
     command = [sys.executable, "-m", "gfnem", "train", "--accelerator", "cpu"]
     command += ["--devices", str(devices), "--out", str(folder)]
     command += ["--max-updates", str(3 * options.updates), "--dataset.valid_sentences", "0"]
@@ -30,10 +32,10 @@ def seconds(folder: Path, devices: int, options: argparse.Namespace) -> float:
     if options.exact:
         command += ["--e-step", "exact"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    whole = program_seconds(command, env=environment)
     with open(folder / "metrics.csv", newline="") as stream:
         clock = [float(row["seconds"]) for row in csv.DictReader(stream)]
-    return (clock[-1] - clock[0]) / (2 * options.updates)
+    return Seconds((clock[-1] - clock[0]) / (2 * options.updates), whole.cpu)
 
 
 def main() -> None:
@@ -49,12 +51,14 @@ def main() -> None:
     for turn in range(options.turns):
         with tempfile.TemporaryDirectory() as folder:
             one, two = (seconds(Path(folder) / str(n), n, options) for n in (1, 2))
-        ratios.append(one / two)
+        ratios.append(one.wall / two.wall)
         print(
-            f"turn {turn + 1}: {one:.3f} s an update with one process, {two:.3f} s with two: "
-            f"{ratios[-1]:.2f} times as fast",
+            f"turn {turn + 1}: {one.wall:.3f} s an update with one process, {two.wall:.3f} s with "
+            f"two: {ratios[-1]:.2f} times as fast",
             flush=True,
         )
+        for count, measured in ((1, one), (2, two)):
+            record(f"{3 * options.updates} updates, processes: {count}", measured.cpu)
     print(f"median {statistics.median(ratios):.2f}")
 
 
