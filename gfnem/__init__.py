@@ -13,6 +13,7 @@ _attribute, __dir__, __all__ = public_names(
         "component": ("Component",),
         "data": ("DataModule",),
         "em": ("GFlowNetEM",),
+        "front_door": ("load", "train"),
         "objectives": (
             "BalancedVarGrad",
             "DetailedBalance",
@@ -30,7 +31,9 @@ _attribute, __dir__, __all__ = public_names(
         "side": ("SideInformation",),
         "space": ("LatentSpace", "Trajectories"),
         "target": ("EnergyModel", "GenerativeModel", "Target"),
+        "running.run": ("Run",),
         "running.trained": ("Trained",),
+        "world": ("Observed", "World"),
     },
 )
 

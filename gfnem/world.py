@@ -86,9 +86,9 @@ class World(ABC):
 
     def observed(self, run: Run, x: Any) -> Observed:
         """A batch that a model has drawn, with its observations as plain data."""
-        return Observed(
-            x, [_at(x, row) for row in range(len(x))] if is_dataclass(x) else x.tolist()
-        )
+        if not is_dataclass(x):
+            return Observed(x, x.tolist())
+        return Observed(x, [_at(x, row) for row in range(len(x))])
 
     def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
         """The latents `z`, leading axes `(batch, samples)`, as plain data.
@@ -99,6 +99,18 @@ class World(ABC):
             return z.tolist()
         samples = getattr(z, fields(z)[0].name).shape[1]
         return [[_at(z, row, at) for at in range(samples)] for row in range(len(observed.shown))]
+
+    def likely(self, run: Run, x: Any) -> Sequence[Any]:
+        """Latents to consider beside the sampler's draws, such as the most probable of all.
+
+        Args:
+            run: the trained run.
+            x: a batch of observations.
+
+        Returns:
+            Batches of latents, leading axes `(batch, samples)`.
+        """
+        return ()
 
     # ---------------------------------------------------------------- figures and pictures
 
@@ -192,8 +204,8 @@ class World(ABC):
         content: dict[str, Any] = {}
         if self.config is not None:
             content = read_settings(shipped(str(self.config)) or self.config)
-        content |= {name: _spec(part) for name, part in self.parts.items()}
-        content |= {name: _spec(content[name]) for name in NEEDED if name in content}
+        content |= {name: spec_of(part) for name, part in self.parts.items()}
+        content |= {name: spec_of(content[name]) for name in NEEDED if name in content}
         if lacking := [name for name in NEEDED if name not in content]:
             raise UserError(
                 f"{reference(self)}: its parts lack {', '.join(lacking)}: a world names a class "
@@ -224,7 +236,7 @@ def _at(value: Any, *place: int) -> dict[str, Any]:
     return {name: part[place[: part.dim()]].tolist() for name, part in parts.items()}
 
 
-def _spec(part: Any) -> Any:
+def spec_of(part: Any) -> Any:
     """A class or its import path as a spec; anything else as it is."""
     if isinstance(part, type):
         part = f"{part.__module__}.{part.__qualname__}"

@@ -64,7 +64,7 @@ def test_a_fact_that_a_class_of_ours_needs():
     assert "height, columns, codes are needed" in said
     assert said.endswith("(the data and the model tell: rows, width)")
     with pytest.raises(ValueError, match="height, width, rows, columns, codes are needed"):
-        RasterPolicy()
+        RasterPolicy().encode(torch.zeros(1, 4, 4))
 
 
 def test_a_mistake_of_another_kind_is_not_blamed_on_facts():
