@@ -141,7 +141,7 @@ def _symbols(caption: str, symbols: Sequence[Described]) -> list[Block]:
     for symbol in shown:
         row = [symbol.name, Share(symbol.uses / most, f"{symbol.uses:.2f}")]
         if parents:
-            row.append(_parts(symbol.parents[:3]))
+            row.append(_parts(symbol.parents[:4]))
         rows.append([*row, _parts(symbol.makes)])
     head = ["symbol", "uses a sentence", *(["stands under"] if parents else []), "makes"]
     blocks: list[Block] = [Table(head, rows, caption)]

@@ -9,7 +9,6 @@ from pages import Page
 from gfnem.page import render
 from gfnem.parsing import NeuralPCFG, TopDownPolicy, TopDownSpace
 from gfnem.parsing.commands import Reader
-from gfnem.parsing.grammars.parent_grammar import NeuralParentPCFG
 from gfnem.parsing.parser import parse
 from gfnem.parsing.report import SYMBOLS, _probabilities, sections
 from gfnem.running.run import Run
@@ -17,11 +16,10 @@ from gfnem.running.run import Run
 WORDS = ["<unk>", "<b>", "the", "w" * 90, "שלום"]
 
 
-def untrained(model=NeuralPCFG, nonterminals=3, preterminals=4, **metadata) -> Run:
+def untrained(nonterminals=3, preterminals=4, parent_classes=None, **metadata) -> Run:
     torch.manual_seed(0)
-    made = model(len(WORDS), nonterminals=nonterminals, preterminals=preterminals, dim=8)
-    parents = model is NeuralParentPCFG
-    policy = TopDownPolicy(len(WORDS), nonterminals, dim=8, parent_conditioned=parents)
+    made = NeuralPCFG(len(WORDS), nonterminals, preterminals, dim=8, parent_classes=parent_classes)
+    policy = TopDownPolicy(len(WORDS), nonterminals, dim=8, contexts=made.facts().get("contexts"))
     told = {"vocabulary": WORDS, "preprocessing": {}, "grammar": None, **metadata}
     run = Run(made, TopDownSpace(nonterminals), policy, metadata=told)
     return run.requires_grad_(False).eval()
@@ -42,7 +40,7 @@ def test_symbols_with_their_words_and_rules():
 
 
 def test_rules_that_look_at_their_parent():
-    learned, *_ = pages_of(untrained(NeuralParentPCFG))
+    learned, *_ = pages_of(untrained(parent_classes=3))
     assert "stands under" in learned.text and "the top" in learned.text
 
 
