@@ -121,7 +121,7 @@ class Picture:
         content: the bytes of a PNG file, or an SVG element whose texts are escaped.
         caption: what is to be seen.
         drawing: whether it is lines on white, whose light and dark may be swapped on a dark page;
-            False for images whose grey values mean something.
+            False for pictures whose grey values mean something.
         wide: whether a narrow screen scrolls it instead of making it smaller.
     """
 

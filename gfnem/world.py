@@ -91,6 +91,18 @@ class World(ABC):
         """The latents `z`, leading axes `(batch, samples)`, as plain data."""
         return z.tolist()
 
+    def likely(self, run: Run, x: Any) -> Sequence[Any]:
+        """Latents to consider beside the sampler's draws, such as the most probable of all.
+
+        Args:
+            run: the trained run.
+            x: a batch of observations.
+
+        Returns:
+            Batches of latents, leading axes `(batch, samples)`.
+        """
+        return ()
+
     # ---------------------------------------------------------------- figures and pictures
 
     def held_out(self, data: DataModule) -> Iterable[Any]:
@@ -171,8 +183,8 @@ class World(ABC):
         content: dict[str, Any] = {}
         if self.config is not None:
             content = read_settings(shipped(str(self.config)) or self.config)
-        content |= {name: _spec(part) for name, part in self.parts.items()}
-        content |= {name: _spec(content[name]) for name in NEEDED if name in content}
+        content |= {name: spec_of(part) for name, part in self.parts.items()}
+        content |= {name: spec_of(content[name]) for name in NEEDED if name in content}
         if lacking := [name for name in NEEDED if name not in content]:
             raise UserError(
                 f"{reference(self)}: its parts lack {', '.join(lacking)}: a world names a class "
@@ -197,7 +209,7 @@ class Unnamed(World):
         )
 
 
-def _spec(part: Any) -> Any:
+def spec_of(part: Any) -> Any:
     """A class or its import path as a spec; anything else as it is."""
     if isinstance(part, type):
         part = f"{part.__module__}.{part.__qualname__}"

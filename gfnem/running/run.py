@@ -17,7 +17,7 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
-    from gfnem.world import World
+    from gfnem.world import Observed, World
 
 
 class Run(Trained):
@@ -55,29 +55,35 @@ class Run(Trained):
     def inferences(self, x: Any, k: int = 5, samples: int = 64) -> Iterator[dict[str, Any]]:
         """What `infer` returns, one by one as the data are read."""
         for observed in self.world.read(self, x):
-            z, log_marginal, exact = self._draw(observed.x, max(samples, k))
-            with torch.no_grad():
-                log_joint = self.model.log_joint(observed.x, z).tolist()
-            latents = self.world.latents(self, observed, z)
-            for row, shown in enumerate(observed.shown):
-                found: dict[str, tuple[float, Any]] = {}
-                for latent, value in zip(latents[row], log_joint[row], strict=True):
-                    found.setdefault(json.dumps(latent), (value, latent))
-                ranked = sorted(found.values(), key=lambda pair: -pair[0])
-                log_p = float(log_marginal[row])
-                if not exact:  # what is certain: log p(x) is no less than of the latents seen
-                    log_p = max(log_p, _log_sum([value for value, _ in ranked]))
-                yield {
-                    "observation": shown,
-                    "log_marginal": log_p,
-                    "exact": exact,
-                    "latents": [
-                        {"latent": latent, "log_prob": value - log_p, "log_joint": value}
-                        for value, latent in ranked[:k]
-                    ],
-                }
+            yield from self.infer_batch(observed, k, samples)
 
     @torch.no_grad()
+    def infer_batch(self, observed: Observed, k: int, samples: int) -> list[dict[str, Any]]:
+        """What `infer` returns, of one batch."""
+        drawn, log_marginal, exact = self._draw(observed.x, max(samples, k))
+        found: list[dict[str, tuple[float, Any]]] = [{} for _ in observed.shown]
+        for z in (drawn, *self.world.likely(self, observed.x)):
+            log_joint = self.model.log_joint(observed.x, z).tolist()
+            latents = self.world.latents(self, observed, z)
+            for different, *row in zip(found, latents, log_joint, strict=True):
+                for latent, value in zip(*row, strict=True):
+                    different.setdefault(json.dumps(latent), (value, latent))
+        records = []
+        for different, shown, log_p in zip(
+            found, observed.shown, log_marginal.tolist(), strict=True
+        ):
+            ranked = sorted(different.values(), key=lambda pair: -pair[0])
+            if not exact:  # what is certain: log p(x) is no less than of the latents seen
+                log_p = max(log_p, _log_sum([value for value, _ in ranked]))
+            latents = [
+                {"latent": latent, "log_prob": value - log_p, "log_joint": value}
+                for value, latent in ranked[:k]
+            ]
+            records.append(
+                {"observation": shown, "log_marginal": log_p, "exact": exact, "latents": latents}
+            )
+        return records
+
     def _draw(self, x: Any, samples: int) -> tuple[Any, Tensor, bool]:
         """Latents of each `x`, `(batch,)` `log p(x)`, and whether that is exact."""
         offers, given = self.model.offers, self.model.given(x)
