@@ -13,6 +13,7 @@ _attribute, __dir__, __all__ = public_names(
         "component": ("Component",),
         "data": ("DataModule",),
         "em": ("EM",),
+        "front_door": ("load", "train"),
         "lightning": ("GFlowNetEM",),
         "objectives": (
             "BalancedVarGrad",
@@ -53,7 +54,9 @@ _attribute, __dir__, __all__ = public_names(
         "side": ("SideInformation",),
         "space": ("LatentSpace", "Trajectories"),
         "target": ("EnergyModel", "GenerativeModel", "Target"),
+        "running.run": ("Run",),
         "running.trained": ("Trained",),
+        "world": ("Observed", "World"),
     },
 )
 

@@ -14,7 +14,7 @@ from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
 from gfnem.offers import NotOffered
 from gfnem.policy import Policy, Scores
-from gfnem.ranges import Positive
+from gfnem.ranges import NotNegative, Positive
 from gfnem.schedules import Anneal, value_at
 from gfnem.side import SideInformation
 from gfnem.sources import Source, needs
@@ -189,7 +189,7 @@ class TrainModel(Phase):
         m_step: str = "importance",
         collapse: bool = True,
         negative: Source | None = None,
-        penalty: float = 0.0,
+        penalty: NotNegative = 0.0,
     ):
         super().__init__()
         if m_step not in M_STEPS:
@@ -283,7 +283,7 @@ class Together(Phase):
         weights: of their losses; all 1 if None.
     """
 
-    def __init__(self, phases: Sequence[Phase], weights: Sequence[float] | None = None):
+    def __init__(self, phases: Sequence[Phase], weights: Sequence[NotNegative] | None = None):
         super().__init__()
         if len({phase.trains for phase in phases}) != 1:
             raise ValueError("Together adds up phases that train the same network")

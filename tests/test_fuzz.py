@@ -648,7 +648,7 @@ COMMANDS = {
     "huge batch": ("t.txt", TEXT, f"train --data FILE --dataset.batch_size {10**30}"),
     "many samples": ("t.txt", TEXT, f"train --data FILE --recipe.samples {10**12}"),
     "no lists of rates": ("t.txt", TEXT, "train --data FILE --rates.model_betas [0,0.9]"),
-    "parents or not": ("t.txt", TEXT, "train --data FILE --policy.parent_conditioned true"),
+    "parents or not": ("t.txt", TEXT, "train --data FILE --policy.contexts 5"),
     "another space": ("t.txt", TEXT, "train --data FILE --space.nonterminals 3"),
     "no sentence held out": ("t.txt", TEXT, "train --data FILE --dataset.valid_sentences 0"),
     "text to parse": ("t.txt", TEXT * 2 + "“’\u200d ''\"n't\n".encode(), "parse RUN FILE"),

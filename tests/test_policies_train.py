@@ -11,8 +11,7 @@ from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
 from gfnem.mixtures import PetalMixture, PetalPolicy, PetalSpace
 from gfnem.objectives import DetailedBalance, TrajectoryBalance
-from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
-from gfnem.parsing.grammars.parent_grammar import NeuralParentPCFG
+from gfnem.parsing.grammars.neural_pcfg import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.grammars.rnng import RNNG
 from gfnem.parsing.policies.forest import ForestPolicy
 from gfnem.parsing.policies.shift_reduce import ShiftReducePolicy
@@ -52,7 +51,7 @@ class TestTopDownWithParents(TestTopDownWithRules):
         return NeuralParentPCFG(WORDS, LABELS, 4, dim=8)
 
     def make_policy(self):
-        return TopDownPolicy(WORDS, LABELS, dim=8, parent_conditioned=True)
+        return TopDownPolicy(WORDS, LABELS, dim=8, contexts=LABELS + 1)
 
 
 class TestTopDownWithoutPotentials(TestTopDownWithRules):

@@ -340,4 +340,4 @@ def test_exact_em_is_refused_before_training_where_it_is_intractable(capsys, tmp
     monkeypatch.setattr(NeuralPCFG, "log_marginal", Target.log_marginal)
     run = tmp_path / "run"
     line = refused(capsys, "train", *TINY, "--recipe=exact", "--out", run)
-    assert "NeuralPCFG has no exact log marginal" in line and not run.exists()
+    assert "NeuralPCFG offers no log_marginal" in line and not run.exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import call, printed
+from pages import Page
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
@@ -173,6 +174,17 @@ def test_the_world_reads_files(capsys, folder):
     (folder / "new.txt").write_text("fever\nfevr\n")
     assert call("infer", "runs/clinic", "new.txt") == 2
     assert "new.txt, line 2: no symptom is called fevr" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_report_of_a_world_of_ones_own(capsys, folder):
+    printed(capsys, "report", "runs/symptoms", "--samples=16")
+    text = Page((folder / "runs/symptoms/report.html").read_text(encoding="utf-8")).text
+    figures = dict(
+        line.split() for line in printed(capsys, "evaluate", "runs/symptoms").splitlines()
+    )
+    assert f"{float(figures['nll_learned']):.4f} nats per patient" in text
+    assert "z = [" in text and "model" in text and "NoisyOr" in text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
-"""Median times of exact inference and of tree sampling, on random grammars.
+"""Median CPU times of exact inference and of tree sampling, on random grammars.
 
 python experiments/benchmarks/bench_inside.py --batch 32 --length 20
+python experiments/benchmarks/bench_inside.py --classes 6
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import time
 
 import torch
 
+from gfnem.parsing.inference.bracketing import bracketing_log_joint
+from gfnem.parsing.inference.draws import sample_trees, score_trees
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import RulePotentials
-from gfnem.parsing.inference.rule_choices import sample_trees, score_trees, tree_log_joint
 
 
 def main() -> None:
@@ -23,6 +26,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=20, help="tokens a sentence")
     parser.add_argument("--nonterminals", type=int, default=30)
     parser.add_argument("--preterminals", type=int, default=60)
+    parser.add_argument("--classes", type=int, default=1, help="of parents; 1: a PCFG")
     parser.add_argument("--samples", type=int, default=4, help="trees a sentence")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
@@ -32,17 +36,19 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(args.device)
     symbols = args.nonterminals + args.preterminals
+    contexts = args.classes + 1 if args.classes > 1 else 1
     root = torch.randn(symbols, device=device).log_softmax(0)
-    rules = torch.randn(args.nonterminals, symbols**2, device=device).log_softmax(1)
-    rules = rules.view(args.nonterminals, symbols, symbols)
-    emissions = torch.randn(args.batch, args.length, args.preterminals, device=device) - 8
+    rules = torch.randn(contexts, args.nonterminals, symbols**2, device=device).log_softmax(2)
+    rules = rules.unflatten(2, (symbols, symbols))
+    emissions = torch.randn(args.batch, args.length, contexts, args.preterminals, device=device) - 8
     lengths = torch.full((args.batch,), args.length, device=device)
     tables = [table.requires_grad_() for table in (root, rules, emissions)]
 
     def clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+            return time.perf_counter()
+        return time.process_time()
 
     def measure(name: str, forward, backward: bool = False) -> None:
         times: list[tuple[float, float]] = []
@@ -60,7 +66,7 @@ def main() -> None:
     def potentials() -> RulePotentials:
         return RulePotentials.from_tables(*tables, lengths)
 
-    measure("potentials", lambda: potentials().left_leaf, True)
+    measure("potentials, left child", lambda: potentials().leaf_tables[0], True)
     measure("potentials + log partition", lambda: log_partition(potentials()), True)
     fixed = potentials().detach()
     measure("log partition, no gradient", lambda: log_partition(fixed))
@@ -73,6 +79,7 @@ def main() -> None:
     values = chart.clone().requires_grad_()
     measure("score", lambda: score_trees(fixed, values, trees), True)
     measure("log joint", lambda: tree_log_joint(potentials(), trees), True)
+    measure("bracketing", lambda: bracketing_log_joint(potentials(), trees), True)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
         if files and name not in flags and "argument" not in str(error):
             raise UserError(f"{', '.join(files)}: {error}") from error
         raise
-    check_ranges(parser, settings)
     chosen = settings[settings.command]
+    check_ranges(parser._subcommands_action.choices[settings.command], chosen)
     chosen.pop("code", None)  # it is there already
     return settings.command, chosen
 

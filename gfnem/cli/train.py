@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonargparse
 
 from gfnem.cli.arguments import (
     CommandParser,
+    check_ranges,
     class_path,
     classes_first,
     help_on_chosen,
@@ -19,7 +20,7 @@ from gfnem.cli.arguments import (
 from gfnem.cli.shared import code_argument, world_flags
 from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
-from gfnem.world import DEFAULT, Unnamed, World, find
+from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
 #: what a run is made of
@@ -205,6 +206,42 @@ def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[s
     defaults = _defaults(_world(arguments, contents))
     classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
     return classes_first(help_on_chosen(arguments, contents, classes), PARTS)
+
+
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete settings of a run from some of them, as `gfnem.train` takes them.
+
+    Args:
+        content: as in a settings file. A part may also be a component, a class, or a dict of
+            settings of the default class of its world.
+
+    Raises:
+        UserError: if a setting is unknown or its value is not allowed.
+    """
+    from gfnem.component import Component
+
+    made = {name for name in PARTS if isinstance(content.get(name), Component)}
+    try:
+        parts = {
+            name: content[name].spec() if name in made else spec_of(content[name])
+            for name in PARTS
+            if content.get(name) is not None
+        }
+    except TypeError as error:
+        raise UserError(str(error)) from error
+    defaults = _defaults(_world([], [{**content, **parts}]))
+    for name, part in parts.items():
+        if isinstance(part, Mapping) and "class_path" not in part and name in defaults:
+            default = defaults[name]
+            arguments = {**(default.get("init_args") or {}), **part}
+            parts[name] = {"class_path": default["class_path"], "init_args": arguments}
+    content = {**content, **parts}
+    train = parser([], [content])
+    train.prog = "gfnem train"
+    settings = train.parse_object({k: v for k, v in content.items() if k not in made})
+    check_ranges(train, settings)
+    settings.pop("code", None)
+    return {**settings.as_dict(), **{name: parts[name] for name in made}}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import SMALL, call, printed, refused
 
-from gfnem.parsing.grammars.tabular_parent_grammar import load_grammar
+from gfnem.parsing.grammars.tabular import load_grammar
 
 pytestmark = pytest.mark.slow
 

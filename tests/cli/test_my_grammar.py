@@ -67,7 +67,7 @@ def test_through_the_command_line(capsys, elsewhere):
         capsys, "evaluate", "run", "--data=text.txt", "--samples=8"
     )
     assert "offers no sample" in refused(capsys, "generate", "run")
-    assert "cannot dream" in refused(
+    assert "a sleep phase needs" in refused(
         capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--recipe.sleep=1"
     )
     sys.modules.pop("my_grammar")

@@ -109,8 +109,8 @@ def test_it_resumes(capsys, place, tmp_path):
 def test_what_it_cannot_do(capsys, place, tmp_path):
     flags = [*FLAGS, "--data", place / "bank.mrg", "--out", tmp_path / "r"]
     ready = [*flags, "--model.prior", place / "elsewhere.pt"]
-    assert "no exact log marginal" in refused(capsys, "train", *ready, "--recipe=exact")
-    assert "cannot dream" in refused(capsys, "train", *ready, "--recipe.sleep=1")
+    assert "offers no log_marginal" in refused(capsys, "train", *ready, "--recipe=exact")
+    assert "a sleep phase needs" in refused(capsys, "train", *ready, "--recipe.sleep=1")
     assert "no such file" in refused(capsys, "train", *flags, "--model.prior", tmp_path / "none")
     assert "missing: prior" in refused(capsys, "train", *flags)
     for content in (b"", b"a cat", (place / "elsewhere.pt").read_bytes()[:900]):

@@ -38,6 +38,8 @@ from commands import TINY, call, printed, refused
 )
 def test_training(capsys, tmp_path, flags, says):
     asked = [word.split(".")[0] for word in flags.split() if word.startswith("--")]
+    if "--dataset" in flags.split():  # another world has another model
+        asked += ["--model", "--policy"]
     tiny = [flag for flag in TINY if not ("=" in flag and flag.split(".")[0] in asked)]
     line = refused(capsys, "train", *tiny, *flags.split(), "--out", tmp_path / "run")
     assert says in line

@@ -28,7 +28,7 @@ def test_without_a_command_the_help_is_shown(capsys):
 def test_help_of_train_explains_every_setting(capsys):
     text = printed(capsys, "train", "--help")
     entries = re.findall(r"\n  (-.+(?:\n {4,}.*)*)", text)
-    assert len(entries) > 35
+    assert len(entries) > 25
     for entry in entries:
         name, *lines = entry.split("\n")
         about = " ".join([name.split("  ", 1)[1] if "  " in name else "", *lines]).strip()

@@ -19,8 +19,7 @@ from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.bracket_prior.grammar import ShapedGrammar
 from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform
 from gfnem.parsing.grammars.context_free_fit import FixedPCFG
-from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
-from gfnem.parsing.grammars.parent_grammar import NeuralParentPCFG
+from gfnem.parsing.grammars.neural_pcfg import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.parser import parse
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.moves import TreeMoves
@@ -42,7 +41,7 @@ def module(kind):
     model = (NeuralParentPCFG if parents else NeuralPCFG)(WORDS, LABELS, 4, dim=8)
     if kind == "shaped":
         model = ShapedGrammar(BracketEnergy(4), model)
-    policy = TopDownPolicy(WORDS, LABELS, dim=8, parent_conditioned=parents)
+    policy = TopDownPolicy(WORDS, LABELS, dim=8, contexts=LABELS + 1 if parents else 1)
     return GFlowNetEM(model, TopDownSpace(LABELS), policy).eval()
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
-from gfnem.parsing.inference.rule_choices import sample_trees
+from gfnem.parsing.inference.draws import sample_trees
+from gfnem.parsing.inference.potentials import IMPOSSIBLE, GivenPotentials
 from gfnem.parsing.text.corpus import read_corpus
 from gfnem.parsing.trees.treebank import NotTrees
 from gfnem.parsing.trees.trees import Trees
@@ -80,14 +80,14 @@ class Brackets:
         """
         lengths = self.lengths[index]
         n = int(lengths.max())
-        values = self.log_counts[index, :n, : n + 1].unsqueeze(3)
+        values = self.log_counts[index, :n, : n + 1].view(len(index), n, n + 1, 1, 1)
         zeros = values.new_zeros
-        weights = RulePotentials(
+        weights = GivenPotentials(
             zeros(1),
-            zeros(1, 1, 1),
-            zeros(len(index), n, 1, 1),
-            zeros(len(index), n, 1, 1),
-            zeros(len(index), max(n - 1, 0), 1),
+            zeros(1, 1, 1, 1),
+            zeros(n, len(index), 1, 1, 1),
+            zeros(n, len(index), 1, 1, 1),
+            zeros(len(index), max(n - 1, 0), 1, 1),
             zeros(len(index)),
             lengths,
         )

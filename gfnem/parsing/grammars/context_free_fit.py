@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.grammars.grammar import Grammar
-from gfnem.parsing.grammars.parent_grammar import ParentGrammar
+from gfnem.parsing.inference.potentials import groups_of
 
 
 class FixedPCFG(Grammar):
@@ -54,40 +54,46 @@ class ContextFreeFit:
     tokens: float
 
 
-def expected_uses(grammar: ParentGrammar) -> Tensor:
-    """`(N + 1, N + T)` float64: how often each symbol is expected under each parent in a sentence.
+def expected_uses(grammar: Grammar) -> Tensor:
+    """`(K, N + T)` float64: how often each symbol is expected under each context in a sentence.
 
-    The solution of linear equations, one for each parent and nonterminal: what hangs from `A` is
-    what its expansions under each of its own parents hang there (as the expectations of a PCFG in
-    Chi 1999, here over symbols annotated with their parents).
+    The solution of linear equations, one for each context and nonterminal: what hangs from `A` is
+    what its expansions under each of its own contexts hang there (as the expectations of a PCFG in
+    Chi 1999, here over symbols annotated with their contexts).
 
     Raises:
         ValueError: if sentences are infinitely long on the mean.
     """
-    root, rules, _ = (table.double().exp() for table in grammar.tables())
-    labels = grammar.nonterminals
-    children = rules.sum(3) + rules.sum(2)  # (P, A, child): how many of each below one A under P
-    # the unknowns are the uses of nonterminals: below (P, A) hangs (A, B) `children[P, A, B]` times
-    step = rules.new_zeros(labels + 1, labels, labels + 1, labels)
+    tables = grammar.by_context()
+    root, rules = tables.root.double().exp(), tables.rules.double().exp()
+    contexts, labels = rules.shape[:2]
+    children = rules.sum(3) + rules.sum(2)  # (k, A, child): how many of each below one A under k
+    # the unknowns are the uses of nonterminals: below (k, A) hangs (g, B) `children[k, A, B]` times
+    step = rules.new_zeros(contexts, labels, contexts, labels)
     at = torch.arange(labels, device=rules.device)
-    step[:, at, at] = children[:, at, :labels]
+    groups = groups_of(contexts)
+    below = at // (labels // groups)
+    step[:, at, below] = children[:, :, :labels]
     step = step.flatten(2).flatten(0, 1)
     if float(torch.linalg.eigvals(step).abs().max()) >= 1 - 1e-6:
         raise ValueError("sentences of this grammar are infinitely long on the mean")
-    start = rules.new_zeros(labels + 1, labels)
-    start[labels] = root[:labels]
+    start = rules.new_zeros(contexts, labels)
+    start[-1] = root[:labels]
     inner = torch.linalg.solve(
         torch.eye(len(step), dtype=step.dtype, device=step.device) - step.T, start.flatten()
     )
-    uses = torch.einsum("pa,pac->ac", inner.view(labels + 1, labels), children)
-    return torch.cat([uses, root[None]])
+    found = torch.einsum("ka,kac->ac", inner.view(contexts, labels), children)
+    uses = rules.new_zeros(contexts, len(root))
+    uses[:groups] = found.unflatten(0, (groups, -1)).sum(1)
+    uses[-1] += root
+    return uses
 
 
-def context_free_fit(grammar: ParentGrammar) -> ContextFreeFit:
-    """The maximum-likelihood PCFG of infinitely many derivations of a parent-conditioned grammar.
+def context_free_fit(grammar: Grammar) -> ContextFreeFit:
+    """The maximum-likelihood PCFG of infinitely many derivations of a grammar with contexts.
 
-    Its rule probabilities are the relative frequencies of the rules, whatever the parent. That they
-    maximise the likelihood of derivations, and that the excess is a divergence, is Gibbs'
+    Its rule probabilities are the relative frequencies of the rules, whatever the context. That
+    they maximise the likelihood of derivations, and that the excess is a divergence, is Gibbs'
     inequality. Derivations have their preterminals; on sentences alone no such claim is made.
 
     Raises:
@@ -95,7 +101,8 @@ def context_free_fit(grammar: ParentGrammar) -> ContextFreeFit:
     """
     uses = expected_uses(grammar)
     labels = grammar.nonterminals
-    root, rules, emissions = (table.double() for table in grammar.tables())
+    tables = grammar.by_context()
+    root, rules, emissions = (part.double() for part in (tables.root, tables.rules, tables.words))
     inner, leaves = uses[:, :labels], uses[:, labels:]
     pooled_rules, rule_costs = _pool(inner, rules.flatten(2))
     pooled_words, word_costs = _pool(leaves, emissions)
@@ -111,10 +118,10 @@ def context_free_fit(grammar: ParentGrammar) -> ContextFreeFit:
 
 
 def _pool(uses: Tensor, log: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Distributions `(P, A, outcomes)` averaged over the parents, and what coding them costs.
+    """Distributions `(K, A, outcomes)` averaged over the contexts, and what coding them costs.
 
     Returns:
-        `(A, outcomes)` log probabilities, and the nats a sentence with each parent's own
+        `(A, outcomes)` log probabilities, and the nats a sentence with each context's own
         distribution and with the average.
     """
     counts = uses[..., None] * log.exp()

@@ -1,10 +1,8 @@
 """Which sentences a grammar makes at all, and how often sentences of each length.
 
-Both are asked of rules in one form, whether they look at a symbol's parent or not. Nonterminals
-come in `G` groups; the children of a nonterminal stand under its group, and a symbol under one of
-`K` contexts: the groups, and where rules look at parents the top of the tree besides. A
-context-free grammar has `G = K = 1`; with rules that look at the parent each nonterminal is a group
-and `K = G + 1`.
+Nonterminals come in `G` groups; the children of a nonterminal stand under its group, and a symbol
+under one of `K` contexts: the groups, and where rules look at parents the top of the tree besides.
+A context-free grammar has `G = K = 1`, others `K = G + 1`.
 """
 
 from __future__ import annotations
@@ -14,25 +12,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 
 
 @dataclass
 class ContextTables:
-    """A grammar's log weights, by the context that a symbol stands under.
-
-    `N` nonterminals in `G` groups of `A` each; `S` symbols, `T` of them preterminals. In nats,
-    minus infinity for what cannot be.
+    """A grammar's weights, by the context that a symbol stands under (see `Grammar.tables`).
 
     Attributes:
         root: `(S,)` of the start symbol's child.
-        rules: `(K, G, A, S, S)`, `[k, g, a, B, C]` of the children of nonterminal `g * A + a`.
+        rules: `(K, N, S, S)`, `[k, A, B, C]` of the children of nonterminal `A`.
         words: `(K, T, vocabulary)` of each preterminal's words.
     """
 
     root: Tensor
     rules: Tensor
     words: Tensor
+
+    @classmethod
+    def of(cls, root: Tensor, rules: Tensor, words: Tensor) -> ContextTables:
+        """With an axis of contexts, which tables of a context-free grammar may leave out."""
+        return cls(root, rules.reshape(-1, *rules.shape[-3:]), words.reshape(-1, *words.shape[-2:]))
+
+    def grouped(self) -> Tensor:
+        """`(K, G, N / G, S, S)` rules, nonterminals in groups whose children share a context."""
+        return self.rules.unflatten(1, (groups_of(len(self.rules)), -1))
 
     def everything(self) -> bool:
         """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
@@ -52,7 +57,7 @@ def length_weights(tables: ContextTables, longest: int) -> Tensor:
     """
     root, rules, words = (
         table.to(torch.float64, copy=True).exp_()
-        for table in (tables.root, tables.rules, tables.words)
+        for table in (tables.root, tables.grouped(), tables.words)
     )
     contexts, groups, _, symbols, _ = rules.shape
     labels = symbols - words.shape[1]
@@ -74,7 +79,7 @@ def recognise(tables: ContextTables, x: Sentences) -> Tensor:
     """
     # products of 0 and 1, summed: float32 holds whether a sum is above 0 exactly
     root, rules, words = (
-        (table > -torch.inf).float() for table in (tables.root, tables.rules, tables.words)
+        (table > -torch.inf).float() for table in (tables.root, tables.grouped(), tables.words)
     )
     contexts, groups, _, symbols, _ = rules.shape
     (batch, n), labels = x.tokens.shape, symbols - words.shape[1]

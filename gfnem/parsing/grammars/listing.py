@@ -16,8 +16,10 @@ from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
-from gfnem.parsing.grammars.grammar import TreeGrammar
+from gfnem.parsing.grammars.grammar import Grammar
+from gfnem.parsing.grammars.language import ContextTables
 from gfnem.parsing.grammars.parent_text_format import TOP
+from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.target import Target
 
@@ -34,7 +36,7 @@ class UsedGrammar:
     """A grammar's probabilities, and how often its symbols are used.
 
     `N` nonterminals, `S` symbols, `T` of them preterminals; `K` contexts that a symbol may stand
-    under: one if the grammar is context-free, else the nonterminals and, last, the top.
+    under: one if the grammar is context-free, else the classes of parents and, last, the top.
 
     Attributes:
         root: `(S,)` float64 probability of each symbol at the top.
@@ -53,7 +55,7 @@ class UsedGrammar:
     sentences: int
 
     @classmethod
-    def of(cls, grammar: TreeGrammar, batches: Iterable[Sentences]) -> UsedGrammar:
+    def of(cls, grammar: Grammar, batches: Iterable[Sentences]) -> UsedGrammar:
         """Counts the uses of a grammar's symbols in sentences.
 
         Raises:
@@ -68,12 +70,11 @@ class UsedGrammar:
         if not counted:
             raise UserError("none of the sentences is derivable, so no symbol is used in them")
         with torch.no_grad():
-            root, rules, words = (table.double() for table in grammar.production_probabilities())
-        contexts = len(uses)
+            tables = ContextTables.of(*grammar.production_probabilities())
         return cls(
-            _shares(root, 1),
-            _shares(rules.view(contexts, -1, *rules.shape[-2:]), 2),
-            _shares(words.view(contexts, -1, words.shape[-1]), 1),
+            _shares(tables.root.double(), 1),
+            _shares(tables.rules.double(), 2),
+            _shares(tables.words.double(), 1),
             uses / counted,
             [*grammar.names(), *grammar.preterminal_names()],
             counted,
@@ -91,7 +92,11 @@ class UsedGrammar:
 
     def under(self, label: int) -> int:
         """The context of a nonterminal's children."""
-        return 0 if self.context_free else label
+        return label // (self.labels // groups_of(len(self.rules)))
+
+    def parents(self, context: int) -> list[int]:
+        """The nonterminals whose children stand under a context; none for that of the top."""
+        return [label for label in range(self.labels) if self.under(label) == context]
 
 
 def _shares(table: Tensor, axes: int) -> Tensor:
@@ -123,36 +128,37 @@ def grammar_file(used: UsedGrammar, vocabulary: Sequence[str], title: str) -> tu
     start = next(
         name for name in ("S", "ROOT", *(f"S{i}" for i in range(10**6))) if name not in names
     )
-    parents = [*names[: used.labels], start]
     pruned = _Pruned(used)
-
-    def left(context: int, symbol: int) -> str:
-        return names[symbol] if used.context_free else f"{names[symbol]}^{parents[context]}"
-
     top = pruned.root()
+    # what is written of each symbol under each context, and the parents that it is met under there
+    sides: dict[tuple[int, int], list] = {}
+    met = {(len(used.rules) - 1, symbol): {start: None} for symbol, _ in top}
+    queue = list(met)
+    for context, symbol in queue:  # grows while it is gone through
+        if symbol >= used.labels:
+            found = [(_quoted(vocabulary[at]), p) for at, p in pruned.words(context, symbol)]
+        else:
+            rules = pruned.rules(context, symbol)
+            found = [(f"{names[a]} {names[b]}", p) for (a, b), p in rules]
+            below = used.under(symbol)
+            for pair in [(below, child) for rule, _ in rules for child in rule]:
+                if pair not in met:
+                    queue.append(pair)
+                met.setdefault(pair, {})[names[symbol]] = None
+        sides[context, symbol] = found
     body = _rule_lines(
         start if used.context_free else f"{start}^{TOP}",
         [(names[symbol], p) for symbol, p in top],
     )
-    pairs = [(len(used.rules) - 1, symbol) for symbol, _ in top]
-    found = set(pairs)
-    for context, symbol in pairs:  # grows while it is gone through
-        body.append("")
-        if symbol >= used.labels:
-            words = [(_quoted(vocabulary[at]), p) for at, p in pruned.words(context, symbol)]
-            body += _word_lines(left(context, symbol), words)
-            continue
-        sides = pruned.rules(context, symbol)
-        body += _rule_lines(
-            left(context, symbol), [(f"{names[a]} {names[b]}", p) for (a, b), p in sides]
-        )
-        for pair in [(used.under(symbol), child) for side, _ in sides for child in side]:
-            if pair not in found:
-                found.add(pair)
-                pairs.append(pair)
+    for context, symbol in queue:
+        left = names[symbol]
+        if not used.context_free:
+            left += f"^{','.join(met[context, symbol])}"
+        lines = _rule_lines if symbol < used.labels else _word_lines
+        body += ["", *lines(left, sides[context, symbol])]
     notation = "NLTK's PCFG notation"
     if not used.context_free:
-        notation += "; SYMBOL^PARENT has the rules of a symbol under a parent"
+        notation += "; SYMBOL^PARENT has the rules of a symbol under a parent, or under several"
     head = [
         title,
         f"Notation: {notation}. The most probable rules stand first.",
@@ -298,10 +304,10 @@ def write_grammar(
     return [name]
 
 
-def grammar_of(model: Target) -> TreeGrammar | None:
+def grammar_of(model: Target) -> Grammar | None:
     """The grammar that a model is, or multiplies by something; None if there is no such thing."""
     likely = model.normalised()
-    return likely if isinstance(likely, TreeGrammar) else None
+    return likely if isinstance(likely, Grammar) else None
 
 
 # ---------------------------------------------------------------- a few lines for each symbol
@@ -339,8 +345,11 @@ def described(used: UsedGrammar, vocabulary: Sequence[str], most: int = 5) -> li
         weight = used.uses[:, symbol] / total[symbol].clamp(min=1e-30)
         parents = []
         if not used.context_free:
-            names = [*used.names[: used.labels], "the top"]
-            parents = [(names[at], p) for at, p in _largest(weight, most)]
+            above = [
+                "/".join(used.names[label] for label in used.parents(context)) or "the top"
+                for context in range(len(used.rules))
+            ]
+            parents = [(above[at], p) for at, p in _largest(weight, most)]
         if symbol < used.labels:
             p = torch.einsum("k,kbc->bc", weight, used.rules[:, symbol]).flatten()
             sides = [(divmod(at, len(total)), share) for at, share in _largest(p, most)]

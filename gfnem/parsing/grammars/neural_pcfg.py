@@ -1,4 +1,4 @@
-"""The neural PCFG of Kim et al. (2019, arXiv 1906.10225, section 2.2)."""
+"""The neural PCFG of Kim et al. (2019, arXiv 1906.10225, section 2.2), and its parent classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class _Residual(nn.Module):
 
 
 class NeuralPCFG(Grammar):
-    """A PCFG whose rule probabilities come from symbol embeddings through small networks.
+    """A grammar whose rule probabilities come from symbol embeddings through small networks.
+
+    With parent classes, each context has an embedding too, added to those of the symbols under it;
+    what rules follow from the sum is then learned by hidden layers.
 
     Args:
         vocab_size: words, the unknown word included; taken from the data if None.
@@ -28,6 +31,11 @@ class NeuralPCFG(Grammar):
         dim: size of embeddings and hidden layers.
         shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
             from the data; 1 if None.
+        parent_classes: how many classes of nonterminals the expansion of a symbol below them tells
+            apart (see `Grammar`); None or 1: none, this is a PCFG.
+
+    Raises:
+        ValueError: if `parent_classes` does not divide `nonterminals`.
     """
 
     def __init__(
@@ -37,8 +45,9 @@ class NeuralPCFG(Grammar):
         preterminals: Count = 60,
         dim: Count = 256,
         shortest: Count | None = None,
+        parent_classes: Count | None = None,
     ):
-        super().__init__(nonterminals, preterminals, vocab_size)
+        super().__init__(nonterminals, preterminals, vocab_size, parent_classes)
         self.shortest = shortest or 1
         symbols = nonterminals + preterminals
         self.start = nn.Parameter(torch.empty(1, dim))
@@ -50,7 +59,12 @@ class NeuralPCFG(Grammar):
         self.word_net = nn.Sequential(
             nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, vocab_size)
         )
-        self.rule_net = nn.Linear(dim, symbols * symbols)
+        self.rule_net: nn.Module = nn.Linear(dim, symbols * symbols)
+        self.context: nn.Parameter | None = None
+        if self.contexts > 1:
+            self.context = nn.Parameter(torch.empty(self.contexts, dim))
+            hidden = [nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()]
+            self.rule_net = nn.Sequential(*hidden, self.rule_net)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -59,6 +73,27 @@ class NeuralPCFG(Grammar):
         """Normalised log probabilities (see `Grammar.tables`)."""
         symbols = self.nonterminals + self.preterminals
         root = start_choice(self.root_net(self.start).squeeze(0), self.nonterminals, self.shortest)
-        rules = self.rule_net(self.nonterminal).log_softmax(1)
-        emissions = self.word_net(self.preterminal).log_softmax(1)
-        return root, rules.unflatten(1, (symbols, symbols)), emissions
+        inner, leaves = self.nonterminal, self.preterminal
+        if self.context is not None:
+            inner, leaves = (self.context[:, None] + part for part in (inner, leaves))
+        rules = self.rule_net(inner).log_softmax(-1)
+        emissions = self.word_net(leaves).log_softmax(-1)
+        return root, rules.unflatten(-1, (symbols, symbols)), emissions
+
+
+class NeuralParentPCFG(NeuralPCFG):
+    """A `NeuralPCFG` with a parent class for each nonterminal.
+
+    Args:
+        vocab_size, nonterminals, preterminals, dim, shortest: see `NeuralPCFG`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: Fact = None,
+        nonterminals: Count = 30,
+        preterminals: Count = 60,
+        dim: Count = 128,
+        shortest: Count | None = None,
+    ):
+        super().__init__(vocab_size, nonterminals, preterminals, dim, shortest, nonterminals)

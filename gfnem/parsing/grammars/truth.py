@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.parsing.grammars.tabular_parent_grammar import load_grammar
+from gfnem.parsing.grammars.tabular import load_grammar
 from gfnem.parsing.parser import exact_trees
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.text.sentences import Sentences

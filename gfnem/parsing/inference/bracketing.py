@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from gfnem.parsing.inference.potentials import RulePotentials, full_precision, safe_log
 from gfnem.parsing.trees.heights import by_height
@@ -15,90 +14,94 @@ def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
     """Log weight of each tree's bracketing, summed over all ways to label it, differentiable.
 
     The inside algorithm on a fixed bracketing: nodes are valued from the words upwards, all nodes
-    of equal height of all trees at once.
+    of equal height of all trees at once. What the samples of a sentence have in common, subtree by
+    subtree, is valued once.
 
     Returns:
         `(batch, samples)` nats: log of the sum over labels of `p(x, z)`.
     """
-    with full_precision(potentials.rules):
-        batch, n, labels, _ = potentials.left_leaf.shape
-        samples = trees.samples
-        if n == 1:
-            return potentials.single[:, None].expand(-1, samples)
+    with full_precision(potentials.productions):
+        batch = len(trees.lengths)
+        single = potentials.single[:, None].expand(-1, trees.samples)
+        if potentials.max_length == 1 or not (trees.lengths > 1).any():
+            return single
         levels, place = by_height(trees)
-        row = torch.arange(batch, device=place.device)[:, None, None].expand_as(place)
-        parts = {"row": row, "left": trees.left, "last": trees.right - 1}
-        parts = {name: part.flatten() for name, part in parts.items()}
-        tables = _Tables(potentials)
-        values: list[Tensor] = []  # of all nodes, level by level
-        for level in levels:
-            at = {name: part[level.slot] for name, part in parts.items()}
-            at |= {"first": level.first, "second": level.second}
-            values.append(tables.value(at, torch.cat(values) if values else None))
-        values.append(potentials.root.new_zeros(1, labels))  # there may be one-word trees alone
-        top = embedding(place[:, :, 0].clamp(min=0), torch.cat(values)) + potentials.root
-        return torch.where(
-            (trees.lengths > 1)[:, None], top.logsumexp(2), potentials.single[:, None]
+        row = torch.arange(batch, device=place.device)[:, None, None]
+        left, last = (
+            (end * batch + row).flatten() for end in (trees.left, (trees.right - 1).clamp(min=0))
         )
+        blocks = _Blocks(potentials)
+        values: list[Tensor] = []  # `(K, count, N)` of all different nodes, level by level
+        known = place.new_zeros(0)  # which of these each node is
+        count = 0
+        for level in levels:
+            first, second = (
+                torch.where(child < 0, -1, known[child.clamp(min=0)]) if len(known) else child
+                for child in (level.first, level.second)
+            )
+            # words are told by their places, subtrees by what was found below
+            key = (first + 1) * (place.numel() + 1) + second + 1
+            key = torch.where(first + second == -2, left[level.slot], key)
+            different, same = key.unique(return_inverse=True)
+            one = torch.empty_like(different).scatter_(
+                0, same, torch.arange(len(same), device=same.device)
+            )
+            below = torch.cat(values, 1) if values else None
+            slot = level.slot[one]
+            values.append(blocks.value(first[one], second[one], left[slot], last[slot], below))
+            known = torch.cat([known, same + count])
+            count += len(one)
+        roots = known[place[:, :, 0].clamp(min=0)].flatten()
+        top = torch.cat(values, 1)[potentials.top].index_select(0, roots) + potentials.root
+        top = top.logsumexp(1).view(batch, -1)
+        return torch.where((trees.lengths > 1)[:, None], top, single)
 
 
-class _Tables:
-    """Rule weights in exp space, relative to detached maxima."""
+class _Blocks:
+    """Rules in exp space, block by block, with the group of the expanded label leading."""
 
     def __init__(self, potentials: RulePotentials):
-        self.both_leaves = potentials.both_leaves.flatten(0, 1)
-        self.n, self.labels = potentials.max_length, potentials.labels
-        self.rules, self.rule_peak = self._relative(potentials.rules[None].flatten(1))
-        self.rules = self.rules.view(self.labels, -1).T
-        self.left, self.left_peak = self._relative(potentials.left_leaf.flatten(0, 1).flatten(1))
-        self.right, self.right_peak = self._relative(potentials.right_leaf.flatten(0, 1).flatten(1))
+        self.groups, self.by_label = potentials.groups, potentials.by_label
+        self.both_leaves = potentials.both_leaves.transpose(0, 1).flatten(0, 1)
+        self.words, self.word_peaks = (table.flatten(1, 2) for table in potentials.word_weights)
+        self.rules = potentials.by_group(potentials.rules)
+        self.word_first = potentials.by_group(potentials.word_first)
+        self.word_second = potentials.by_group(potentials.word_second)
 
-    @staticmethod
-    def _relative(table: Tensor) -> tuple[Tensor, Tensor]:
-        peak = table.detach().amax(1, keepdim=True)
-        return (table - peak).exp(), peak
+    def value(
+        self, first: Tensor, second: Tensor, left: Tensor, last: Tensor, below: Tensor | None
+    ) -> Tensor:
+        """`(K, count, N)` log weight of nodes of one height under each context and label.
 
-    def value(self, at: dict[str, Tensor], known: Tensor | None) -> Tensor:
-        """`(count, N)` log weight of each node under each of its labels.
-
-        `known` are the values of all lower nodes; None for nodes above two words.
+        Args:
+            first, second: `(count,)` children's places in `below`, -1 for a word.
+            left, last: `(count,)` first and last word, `position * batch + row`.
+            below: `(K, values so far, N)`.
         """
-        if known is None:
-            return embedding(at["row"] * (self.n - 1) + at["left"], self.both_leaves)
-        cases = (
-            (at["first"] >= 0) & (at["second"] >= 0),
-            at["first"] < 0,
-            at["second"] < 0,
-        )
-        picks = [case.nonzero().squeeze(1) for case in cases]
+        if below is None:
+            return self.both_leaves.index_select(0, left).transpose(0, 1)
+        cases = ((first >= 0) & (second >= 0), first < 0, second < 0)
+        inner, by_left, by_right = (case.nonzero().squeeze(1) for case in cases)
+
+        def child(index: Tensor) -> tuple[Tensor, Tensor]:
+            logs = below[: self.groups].index_select(1, index)
+            peaks = logs.detach().amax(2)
+            return (logs - peaks[..., None]).exp(), peaks
+
+        def word(index: Tensor) -> tuple[Tensor, Tensor]:
+            return self.words.index_select(1, index), self.word_peaks.index_select(1, index)
+
         found = [
-            solve({name: part[pick] for name, part in at.items()}, known)
-            for solve, pick in zip(
-                (self._inner, self._left_word, self._right_word), picks, strict=True
-            )
+            self._join(self.rules, child(first[inner]), child(second[inner])),
+            self._join(self.word_first, word(left[by_left]), child(second[by_left])),
+            self._join(self.word_second, word(last[by_right]), child(first[by_right])),
         ]
-        order = torch.cat(picks).argsort()
-        return torch.cat(found).index_select(0, order)
+        order = torch.cat([inner, by_left, by_right]).argsort()
+        return self.by_label(torch.cat(found, 1).index_select(1, order)).transpose(0, 1)
 
-    def _child(self, node: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        value = embedding(node, known)
-        peak = value.detach().amax(1, keepdim=True)
-        return (value - peak).exp(), peak
-
-    def _inner(self, at, known) -> Tensor:
-        first, first_peak = self._child(at["first"], known)
-        second, second_peak = self._child(at["second"], known)
-        pairs = (first[:, :, None] * second[:, None]).flatten(1)
-        return safe_log(pairs @ self.rules) + first_peak + second_peak + self.rule_peak
-
-    def _left_word(self, at, known) -> Tensor:
-        return self._edge(at, known, "second", at["left"], self.left, self.left_peak)
-
-    def _right_word(self, at, known) -> Tensor:
-        return self._edge(at, known, "first", at["last"], self.right, self.right_peak)
-
-    def _edge(self, at, known, child, word, table, table_peak) -> Tensor:
-        value, peak = self._child(at[child], known)
-        where = at["row"] * self.n + word
-        rules = embedding(where, table).view(-1, self.labels, self.labels)
-        return safe_log((rules @ value[:, :, None]).squeeze(2)) + peak + table_peak[where]
+    def _join(self, rules, one, other) -> Tensor:
+        """`(G, count, N / G * K)` log weights: two children's `(G, count, size)` and maxima."""
+        weights, tops = rules
+        half = (one[0] @ weights).unflatten(2, (-1, tops.shape[2]))
+        total = (other[0][:, :, None] @ half).squeeze(2)
+        return safe_log(total) + (one[1] + other[1])[..., None] + tops

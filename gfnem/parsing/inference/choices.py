@@ -1,10 +1,10 @@
 """Top-down choice of a tree, guided by a chart of look-ahead values.
 
-A tree is chosen from its root downwards. With `V[b, i, j, A]` the log look-ahead of label `A` over
-the span `[i, j)`,
+A tree is chosen from its root downwards. With `V[b, i, j, k, A]` the log look-ahead of label `A`
+under context `k` over the span `[i, j)`, and `g` the context of the children of `A`,
 
-    p(root = A)        is proportional to  exp(root[A] + V[0, n, A]),
-    p(k, B, C | i, j, A)  to  exp(log weight of A -> B C + V[i, k, B] + V[k, j, C]),
+    p(root = A)           is proportional to  exp(root[A] + V[0, n, top, A]),
+    p(k, B, C | i, j, A)  to  exp(log weight of A -> B C + V[i, k, g, B] + V[k, j, g, C]),
 
 where a one-word child has neither label nor `V`: its factor is part of the rule's weight. With `V`
 the inside chart this is exact sampling from the posterior (Goodman, 1998, "Parsing inside-out",
@@ -16,7 +16,6 @@ Here is what may be chosen and what it weighs; `draws` draws trees and scores th
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,112 +24,80 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint
+from gfnem.parsing.inference.nodes import Nodes
+from gfnem.parsing.inference.potentials import Potentials, at_least_float
 from gfnem.parsing.trees.trees import Trees
 
 
-@dataclass
-class Nodes:
-    """Nodes of many trees, packed: every field is `(count,)` int64.
-
-    Attributes:
-        slot: where each stands in the flattened `(batch, samples, nodes)` of `Trees`.
-        row: its sentence.
-        left, right: its span in tokens.
-        label: its nonterminal.
-    """
-
-    slot: Tensor
-    row: Tensor
-    left: Tensor
-    right: Tensor
-    label: Tensor
-
-    def select(self, index: Tensor) -> Nodes:
-        """The nodes at `index`."""
-        return Nodes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-
-def grow_trees(
-    lengths: Tensor,
-    max_length: int,
-    roots: Tensor,
-    choose: Callable[[Nodes], tuple[Tensor, Tensor, Tensor]],
-) -> Trees:
-    """Builds trees from their roots, all open nodes of all trees at a time, level by level.
-
-    Args:
-        lengths: `(batch,)` int64 sentence lengths in tokens.
-        max_length: the padded length; the trees get `max_length - 1` node places.
-        roots: `(batch, samples)` int64 labels of the roots (unused for one-word sentences).
-        choose: given packed nodes, returns the split point and both child labels of each, three
-            `(count,)` int64 (a one-word child's label is ignored).
-    """
-    batch, samples = roots.shape
-    places = max_length - 1
-    left, right, split, label = roots.new_zeros(4, batch * samples * places)
-    trees = torch.arange(batch * samples, device=roots.device)
-    trees = trees[lengths.repeat_interleave(samples) > 1]
-    slot, row = trees * places, trees.div(samples, rounding_mode="floor")
-    nodes = Nodes(slot, row, torch.zeros_like(row), lengths[row], roots.reshape(-1)[trees])
-    while len(nodes.slot):
-        middle, first, second = choose(nodes)
-        left[nodes.slot], right[nodes.slot] = nodes.left, nodes.right
-        split[nodes.slot], label[nodes.slot] = middle, nodes.label
-        # Preorder places the left child next and the right one behind the left one's subtree.
-        children = Nodes(
-            torch.cat([nodes.slot + 1, nodes.slot + middle - nodes.left]),
-            torch.cat([nodes.row, nodes.row]),
-            torch.cat([nodes.left, middle]),
-            torch.cat([middle, nodes.right]),
-            torch.cat([first, second]),
-        )
-        nodes = children.select((children.right - children.left > 1).nonzero().squeeze(1))
-    shape = (batch, samples, places)
-    return Trees(left.view(shape), right.view(shape), split.view(shape), label.view(shape), lengths)
-
-
-class Choices(ABC):
+class RuleChoices:
     """The action weights of a batch under some look-ahead: all that a top-down sampler asks.
 
-    A node is expanded by its *symbol*: what its choices depend on, numbered `0 .. symbols - 1`.
-    That is its label where nothing else matters; a subclass may know more (`annotate`). The
-    look-ahead of the children of a node, over any span, is a *row* of `N` values.
+    A node is expanded by its *symbol* `k * N + A`: its label with its context. The look-ahead of
+    the children of a node, over any span, is a *row* of `N` values.
+
+    Args:
+        potentials: the rules' weights.
+        look_ahead: gives `(count, N)` rows of `V` in nats for `(count,)` names of rows,
+            `((b * n + i) * (n + 1) + j) * K + k`.
+        temperature: all log weights are divided by it.
+        guided: whether the rules are the target's (see `Scores`).
 
     Attributes:
         labels: the number `N` of nonterminals.
         symbols: how many symbols there are.
         max_length: the padded width `n` of the batch, in tokens.
         lengths: `(batch,)` int64 sentence lengths in tokens.
-        temperature: all log weights are divided by it.
-        guided: whether the rules are the target's (see `Scores`).
     """
 
-    labels: int
-    symbols: int
-    max_length: int
-    lengths: Tensor
-    temperature: float = 1.0
-    guided: bool = True
+    def __init__(
+        self,
+        potentials: Potentials,
+        look_ahead: Callable[[Tensor], Tensor],
+        temperature: float = 1.0,
+        guided: bool = True,
+    ):
+        self.potentials, self.look_ahead = potentials, look_ahead
+        self.temperature, self.guided = temperature, guided
+        self.labels = potentials.labels
+        self.symbols = self.labels * potentials.contexts
+        self.max_length, self.lengths = potentials.max_length, potentials.lengths
 
-    @abstractmethod
-    def tempered(self, temperature: float) -> Choices:
+    @classmethod
+    def from_chart(cls, potentials: Potentials, chart: Tensor, guided: bool = True) -> RuleChoices:
+        """With a whole look-ahead chart `(batch, n, n + 1, K, N)`."""
+        rows = at_least_float(chart).flatten(0, 3)
+        return cls(potentials, lambda names: embedding(names, rows), guided=guided)
+
+    def tempered(self, temperature: float) -> RuleChoices:
         """The same choices at a temperature."""
+        return RuleChoices(self.potentials, self.look_ahead, temperature, self.guided)
 
-    @abstractmethod
+    def _row(self, row: Tensor, left: Tensor, right: Tensor, context: Tensor | int) -> Tensor:
+        span = (row * self.max_length + left) * (self.max_length + 1) + right
+        return span * self.potentials.contexts + context
+
     def root(self) -> Tensor:
         """`(batch, N)` log weights of the root labels."""
+        row = torch.arange(len(self.lengths), device=self.lengths.device)
+        whole = self._row(row, torch.zeros_like(row), self.lengths, self.potentials.top)
+        return (self.potentials.root + self.look_ahead(whole)) / self.temperature
 
-    @abstractmethod
     def leaves(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
         """Log weights of the rules whose left / right child is the node's first / last word.
 
         Two `(count, N)`, over the other child's label.
         """
+        first, second = (
+            self.potentials.leaf_rules(nodes.label, nodes.row, word, side)
+            for side, word in enumerate((nodes.left, nodes.right - 1))
+        )
+        return first / self.temperature, second / self.temperature
 
     @property
-    @abstractmethod
     def rule_table(self) -> Tensor:
         """`(symbols, N, N)` log weights of each symbol's rules, as they are at temperature 1."""
+        return self.potentials.rules.flatten(0, 1)
 
     @cached_property
     def _rules(self) -> tuple[Tensor, Tensor]:
@@ -143,37 +110,52 @@ class Choices(ABC):
         weights, peaks = self._rules
         return embedding(symbol, weights).view(-1, self.labels, self.labels), peaks[symbol]
 
-    @abstractmethod
     def row(self, nodes: Nodes, left: Tensor, right: Tensor) -> Tensor:
         """Names the rows of children of the nodes over spans `(count, any number)`; int64."""
+        below = self.potentials.below(self.label_of(nodes.label))
+        return self._row(nodes.row[:, None], left, right, below[:, None])
 
-    @abstractmethod
     def look(self, rows: Tensor) -> Rows:
-        """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
+        """The look-ahead of rows, which may be named more than once: any shape, then `N`.
 
-    @abstractmethod
+        It is asked once for each different row.
+        """
+        spans = len(self.lengths) * self.max_length * (self.max_length + 1)
+        asked = torch.zeros(spans * self.potentials.contexts, dtype=torch.bool, device=rows.device)
+        asked[rows.flatten()] = True
+        place = asked.cumsum(0) - 1
+        found = Rows.of(self.look_ahead(asked.nonzero().squeeze(1)) / self.temperature)
+        return found.take(place[rows])
+
     def node_values(self, trees: Trees) -> Tensor:
         """`(batch, samples, nodes)` look-ahead of each node of annotated trees, else 0."""
+        row = torch.arange(len(self.lengths), device=trees.left.device)[:, None, None]
+        known = (trees.right > trees.left).flatten().nonzero().squeeze(1)
+        context, label = trees.label // self.labels, self.label_of(trees.label)
+        names = self._row(row, trees.left, trees.right, context).flatten()[known]
+        found = self.look_ahead(names).gather(1, label.flatten()[known, None]).squeeze(1)
+        values = found.new_zeros(trees.label.numel()).index_put((known,), found)
+        return values.view(trees.label.shape)
 
-    @abstractmethod
     def log_joint(self, trees: Trees) -> Tensor:
         """`(batch, samples, 1 + nodes)` log weights of the rules of annotated trees."""
+        return annotated_log_joint(self.potentials, trees)
 
     def annotate(self, trees: Trees) -> Trees:
         """The trees with each node's symbol in place of its label."""
-        return trees
+        return annotated(self.potentials, trees)
 
     def root_symbol(self, label: Tensor) -> Tensor:
         """The symbol of a root with this label."""
-        return label
+        return self.potentials.top * self.labels + label
 
     def child_symbol(self, symbol: Tensor, label: Tensor) -> Tensor:
         """The symbol of a child with this label of a node with this symbol."""
-        return label
+        return self.potentials.below(self.label_of(symbol)) * self.labels + label
 
     def label_of(self, symbol: Tensor) -> Tensor:
         """The label of a node with this symbol."""
-        return symbol
+        return symbol % self.labels
 
     def action_weights(self, trees: Trees) -> Tensor:
         """`(batch, samples, 1 + nodes)` log weights of the choices that build annotated trees."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.choices import Nodes, grow_trees
+from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.trees.trees import Trees
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.choices import Choices, Nodes, Rows, grow_trees
-from gfnem.parsing.inference.potentials import full_precision, safe_log
+from gfnem.parsing.inference.choices import Rows, RuleChoices
+from gfnem.parsing.inference.nodes import Nodes, grow_trees
+from gfnem.parsing.inference.potentials import Potentials, full_precision, safe_log
 from gfnem.parsing.trees.trees import Trees
 
 
@@ -39,7 +40,7 @@ class _Options:
     rules: Tensor
 
 
-def _options(choices: Choices, nodes: Nodes) -> _Options:
+def _options(choices: RuleChoices, nodes: Nodes) -> _Options:
     width = (nodes.right - nodes.left)[:, None]
     column = torch.arange(int(width.max()) - 1, device=width.device)
     left, right = nodes.left[:, None], nodes.right[:, None]
@@ -62,7 +63,7 @@ def _options(choices: Choices, nodes: Nodes) -> _Options:
     return _Options(scores, by_left, by_right, first, second, rules)
 
 
-def _unique(choices: Choices, nodes: Nodes) -> tuple[Nodes, Tensor]:
+def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
     """Each different node once, and which of these each node is."""
     n = choices.max_length
     keys = ((nodes.row * n + nodes.left) * (n + 1) + nodes.right) * choices.symbols + nodes.label
@@ -80,7 +81,7 @@ def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @torch.no_grad()
 def draw_trees(
-    choices: Choices,
+    choices: RuleChoices,
     samples: int,
     temperature: float = 1.0,
     epsilon: float = 0.0,
@@ -165,8 +166,20 @@ def draw_trees(
         return trees, scores.sum(-1)
 
 
+def sample_trees(
+    potentials: Potentials, chart: Tensor, samples: int, *args, **kwargs
+) -> tuple[Trees, Tensor]:
+    """`draw_trees` under a look-ahead chart `(batch, n, n + 1, K, N)`."""
+    return draw_trees(RuleChoices.from_chart(potentials, chart), samples, *args, **kwargs)
+
+
+def score_trees(potentials: Potentials, chart: Tensor, trees: Trees, *args, **kwargs) -> Tensor:
+    """`score_choices` under a look-ahead chart `(batch, n, n + 1, K, N)`."""
+    return score_choices(RuleChoices.from_chart(potentials, chart), trees, *args, **kwargs)
+
+
 def score_choices(
-    choices: Choices, trees: Trees, temperature: float = 1.0, epsilon: float = 0.0
+    choices: RuleChoices, trees: Trees, temperature: float = 1.0, epsilon: float = 0.0
 ) -> Tensor:
     """Log probability of every choice that builds the given trees, differentiable.
 
@@ -184,7 +197,7 @@ def score_choices(
     return _score(choices, choices.annotate(trees), epsilon)
 
 
-def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
+def _score(choices: RuleChoices, trees: Trees, epsilon: float = 0.0) -> Tensor:
     """As `score_choices`, of annotated trees."""
     roots = choices.root()
     with full_precision(roots):
@@ -203,7 +216,7 @@ def _score(choices: Choices, trees: Trees, epsilon: float = 0.0) -> Tensor:
 
 
 def _log_probabilities(
-    choices: Choices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float
+    choices: RuleChoices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float
 ) -> Tensor:
     """`(batch, samples, 1 + nodes)` nats of the choices that build annotated trees.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import PROFILE, RulePotentials
-from gfnem.parsing.inference.rule_choices import tree_log_joint
 from gfnem.parsing.policies.encoder import SpanEncoder, span_chart
 from gfnem.parsing.spaces.forest import ForestState
 from gfnem.parsing.spaces.partial import partial_trees
@@ -83,7 +83,7 @@ class ForestPolicy(Policy):
             self.use_prior
             and target is not None
             and target.offers("potentials")
-            and not target.facts().get("parent_conditioned")
+            and target.facts().get("contexts", 1) == 1
         )
 
     def encode(self, x: Sentences, given: Conditioned | None = None) -> ForestContext:
@@ -201,15 +201,17 @@ class ForestPolicy(Policy):
 
     def _rule_weights(self, potentials, before: Tensor, after: Tensor, here: Tensor) -> Tensor:
         """`(batch, samples, gaps, N)` the target's log weight of each label over each gap."""
-        labels, n = self.nonterminals, potentials.left_leaf.shape[1]
+        labels, n = self.nonterminals, potentials.max_length
         row = torch.arange(len(before), device=before.device)[:, None, None]
         word_left, word_right = before == labels, after == labels
         first, second = before.clamp(max=labels - 1), after.clamp(max=labels - 1)
         gap = (here - 1).clamp(max=n - 1)
-        inner = potentials.rules.permute(1, 2, 0)[first, second]
-        one = potentials.left_leaf.permute(0, 1, 3, 2)[row, gap, second]
-        other = potentials.right_leaf.permute(0, 1, 3, 2)[row, here.clamp(max=n - 1), first]
-        both = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1))[row, gap]
+        # of one context: (word, batch, label, child) without its axis
+        left_leaf, right_leaf = (table.squeeze(3).mT for table in potentials.leaf_tables)
+        inner = potentials.rules[0].permute(1, 2, 0)[first, second]
+        one = left_leaf[gap, row, second]
+        other = right_leaf[here.clamp(max=n - 1), row, first]
+        both = nn.functional.pad(potentials.both_leaves[:, :, 0], (0, 0, 0, 1))[row, gap]
         word_left, word_right = word_left.unsqueeze(3), word_right.unsqueeze(3)
         return torch.where(
             word_left,

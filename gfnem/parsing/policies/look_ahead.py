@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from gfnem.parsing.inference.parent_guess import expanded
-from gfnem.parsing.inference.parent_potentials import ParentPotentials
-from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.inference.expansion import expanded
+from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
 
 
@@ -36,11 +35,13 @@ class Value(nn.Module):
         self,
         spans: Tensor,
         level: Tensor,
-        potentials: RulePotentials,
+        potentials: Potentials,
         guess: Tensor | None,
         known: bool,
     ) -> Tensor:
-        """`(batch, n, n + 1, N)` look-ahead of all spans in nats; `IMPOSSIBLE` outside sentences.
+        """`(batch, n, n + 1, 1, N)` look-ahead of all spans; `IMPOSSIBLE` outside sentences.
+
+        In nats, under one context.
 
         Args:
             spans: `(batch, spans, size)` vectors in the order of `span_list`.
@@ -59,35 +60,35 @@ class Value(nn.Module):
         if guess is not None:
             whole = whole + guess
         if known and n > 1:
-            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 1)).unsqueeze(2)
+            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 0, 0, 1))
             whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
         outside = (width < 2) | (ends > potentials.lengths[:, None, None])
-        return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)
+        return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE).unsqueeze(3)
 
 
-class ParentValue(nn.Module):
-    """A value for each span and label below each parent: a guess, and a correction, 0 at first.
+class ContextValue(nn.Module):
+    """A value for each span and label under each context: a guess, and a correction, 0 at first.
 
-    The correction knows the span and which labels the guess prefers there, below this parent and
-    on average. Span and parent meet in one hidden layer, so that rows of values come one by one:
-    of the `spans * N` rows a sentence has, its samples ask for a few hundred.
+    The correction knows the span and which labels the guess prefers there, under this context and
+    on average. Span and context meet in one hidden layer, so that rows of values come one by one:
+    of the `spans * K` rows a sentence has, its samples ask for a few hundred.
 
     Args:
         size: of span vectors.
-        labels: how many labels (`N`); the start symbol is parent `N`.
+        labels: how many labels (`N`).
+        contexts: how many contexts (`K`).
         hidden: size of the hidden layer.
     """
 
-    def __init__(self, size: int, labels: int, hidden: int):
+    def __init__(self, size: int, labels: int, contexts: int, hidden: int):
         super().__init__()
-        self.labels = labels
         self.narrow = nn.Linear(size + labels, hidden)
         self.preferred = nn.Linear(labels, hidden, bias=False)
-        self.parent = nn.Embedding(labels + 1, 2 * hidden)  # scales and shifts
+        self.context = nn.Embedding(contexts, 2 * hidden)  # scales and shifts
         self.out = nn.Linear(hidden, labels)
-        nn.init.normal_(self.parent.weight, std=0.5)
+        nn.init.normal_(self.context.weight, std=0.5)
         with torch.no_grad():
-            self.parent.weight[:, :hidden] += 1
+            self.context.weight[:, :hidden] += 1
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -96,19 +97,19 @@ class ParentValue(nn.Module):
         spans: Tensor,
         average: Tensor,
         level: Tensor,
-        potentials: ParentPotentials,
+        potentials: RulePotentials,
         exact: bool,
     ) -> Callable[[Tensor], Tensor]:
-        """The look-ahead of one batch, row by row (see `ParentChoices`).
+        """The look-ahead of one batch, row by row (see `RuleChoices`).
 
         Args:
             spans, level: as in `Value.chart`.
-            average: `(batch, n, n + 1, N)` log values in nats, whatever the parent. What is
+            average: `(batch, n, n + 1, N)` log values in nats, whatever the context. What is
                 corrected is what follows from them (see `expanded`).
             potentials: the target's weights.
             exact: whether nothing is to be added to the values of few words.
         """
-        n, parents = potentials.max_length, self.labels + 1
+        n, contexts = potentials.max_length, potentials.contexts
         count = spans.shape[1]
         starts, ends = span_list(n, spans.device)
         shares = average[:, starts, ends].log_softmax(2).clamp(min=-12)
@@ -121,18 +122,18 @@ class ParentValue(nn.Module):
         short = [getattr(potentials, name).flatten(0, 2) for name in known_widths]
 
         def look_ahead(rows: Tensor) -> Tensor:
-            span, parent = rows.div(parents, rounding_mode="floor"), rows % parents
+            span, context = rows.div(contexts, rounding_mode="floor"), rows % contexts
             cell = span % (n * (n + 1))
             row, left = span.div(n * (n + 1), rounding_mode="floor"), cell // (n + 1)
             width = (cell % (n + 1) - left)[:, None]
             guessed = embedding(rows, guess)
             vectors = embedding(row * count + place[cell], narrow)
             vectors = vectors + self.preferred(guessed.log_softmax(1).clamp(min=-12))
-            scale, shift = self.parent(parent).chunk(2, 1)
+            scale, shift = self.context(context).chunk(2, 1)
             values = self.out((scale * vectors + shift).relu())
             whole = values + guessed + embedding(span, level)
             for words, table in enumerate(short, 2):  # of so few words the value is known
-                at = (row * (n - words + 1) + left.clamp(max=n - words)) * parents + parent
+                at = (row * (n - words + 1) + left.clamp(max=n - words)) * contexts + context
                 known = embedding(at, table)
                 whole = torch.where(width == words, known if exact else known + values, whole)
             return whole.masked_fill(width < 2, IMPOSSIBLE)

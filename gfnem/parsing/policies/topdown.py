@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.grammars.grammar import TreeGrammar
-from gfnem.parsing.inference.choices import Choices, Nodes
+from gfnem.parsing.grammars.grammar import Grammar
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, score_choices
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.parent_potentials import ParentPotentials
-from gfnem.parsing.inference.parent_rule_choices import ParentChoices
-from gfnem.parsing.inference.potentials import PROFILE, RulePotentials
-from gfnem.parsing.inference.rule_choices import RuleChoices
+from gfnem.parsing.inference.nodes import Nodes
+from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
-from gfnem.parsing.policies.look_ahead import ParentValue, Value
+from gfnem.parsing.policies.look_ahead import ContextValue, Value
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
@@ -37,9 +34,9 @@ class TopDownPolicy(Policy):
     the whole look-ahead `V`; sampling and scoring trees are then table look-ups. With `V` the
     log inside values the policy is the exact posterior of a PCFG, and `log Z(x)`, the root's total
     weight, is exact too. Where there is more to the target than rules, `V` starts from the rules'
-    own inside values. Where rules depend on the parent as well, so does `V`; it then starts from
+    own inside values. Where rules depend on the context as well, so does `V`; it then starts from
     each span expanded once by its own rules (`expanded`), its children worth the inside values of
-    the rules' average over the parents: a context-free grammar, whose chart is cheap. Only for a
+    the rules' average over the contexts: a context-free grammar, whose chart is cheap. Only for a
     PCFG, whose posterior such a start would give away, is `V` learned from nothing.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
@@ -50,8 +47,8 @@ class TopDownPolicy(Policy):
         nonterminals: labels; from the model if None.
         dim: size of word embeddings and LSTM states.
         use_prior: whether to use the target's rule weights where it offers them.
-        parent_conditioned: whether the target's rules depend on the parent (as a
-            `ParentGrammar`'s); from the model if None.
+        contexts: how many contexts the target's rules tell apart (see `Grammar`): more than one
+            where they depend on the parent; from the model, and 1 if None.
         dropout: of the network, in training.
     """
 
@@ -63,16 +60,16 @@ class TopDownPolicy(Policy):
         nonterminals: Fact = None,
         dim: Count = 128,
         use_prior: bool = True,
-        parent_conditioned: bool | None = None,
+        contexts: Count | None = None,
         dropout: PartialShare = 0.2,
     ):
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
         features = PROFILE * nonterminals if use_prior else 0
         self.encoder = SpanEncoder(vocab_size, dim, features, dropout)
-        self.parent_conditioned = bool(parent_conditioned) and use_prior
-        if self.parent_conditioned:
-            self.value = ParentValue(self.encoder.dim_out, nonterminals, dim)
+        self.contexts = (contexts or 1) if use_prior else 1
+        if self.contexts > 1:
+            self.value = ContextValue(self.encoder.dim_out, nonterminals, self.contexts, dim)
         else:
             self.value = Value(self.encoder.dim_out, nonterminals)
         self.word_score = nn.Embedding(vocab_size, 1)
@@ -95,12 +92,11 @@ class TopDownPolicy(Policy):
     def _follows(self, target: Target | Conditioned | None) -> bool:
         return self.use_prior and target is not None and target.offers("potentials")
 
-    def encode(self, x: Sentences, given: Conditioned | None = None) -> Choices:
+    def encode(self, x: Sentences, given: Conditioned | None = None) -> RuleChoices:
         """Rule weights and look-ahead values, one network call.
 
         Raises:
-            ValueError: if the target's rules depend on the parent and the policy does not know, or
-                the other way round.
+            ValueError: if the target's rules have other contexts than the policy knows.
         """
         own = not self._follows(given)
         scores = self.word_score(x.tokens).squeeze(2)
@@ -116,10 +112,10 @@ class TopDownPolicy(Policy):
                 "this TopDownPolicy follows the rules of the target it was made for, and "
                 f"{_name(given)} offers no potentials"
             )
-        if isinstance(potentials, ParentPotentials) != self.parent_conditioned:
+        if potentials.contexts != self.contexts:
             raise ValueError(
-                f"TopDownPolicy(parent_conditioned={self.parent_conditioned}) does not fit the "
-                f"rules of {_name(given)}"
+                f"TopDownPolicy(contexts={self.contexts}) does not fit the rules of "
+                f"{_name(given)}, which have {potentials.contexts}"
             )
         # if not, there is more to a tree than the rules' weights
         exact = given is not None and _is_grammar(given.target)
@@ -127,10 +123,10 @@ class TopDownPolicy(Policy):
         if not own:
             with torch.no_grad():
                 profiles = potentials.word_profiles()
-                if self.parent_conditioned:
-                    guess = inside(potentials.context_free())
+                if self.contexts > 1:
+                    guess = inside(potentials.context_free()).squeeze(3)
                 elif not exact:
-                    guess = inside(potentials)
+                    guess = inside(potentials).squeeze(3)
                 else:
                     levels = potentials.word_levels()
             if levels is not None:
@@ -138,19 +134,16 @@ class TopDownPolicy(Policy):
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
         spans = self.encoder(x, profiles)
-        if self.parent_conditioned:
-            look_ahead = self.value.rows(spans, guess, level, potentials, exact)
-            return ParentChoices(potentials, look_ahead)
+        if self.contexts > 1:
+            return RuleChoices(potentials, self.value.rows(spans, guess, level, potentials, exact))
         known = exact and not own
         values = self.value.chart(spans, level, potentials, guess, known)
         if own:
             place = torch.arange(x.max_length - 1, device=values.device)
-            potentials = replace(potentials, both_leaves=values[:, place, place + 2])
-        choices = RuleChoices(potentials, values)
-        choices.guided = not own
-        return choices
+            potentials.both_leaves = values[:, place, place + 2]
+        return RuleChoices.from_chart(potentials, values, guided=not own)
 
-    def log_z(self, context: Choices) -> Tensor:
+    def log_z(self, context: RuleChoices) -> Tensor:
         """`(batch,)` total weight of the root's labels, in nats."""
         total = context.root().logsumexp(1)
         return torch.where(context.lengths > 1, total, context.potentials.single)
@@ -158,7 +151,7 @@ class TopDownPolicy(Policy):
     @torch.no_grad()
     def sample(
         self,
-        context: Choices,
+        context: RuleChoices,
         x: Sentences,
         space: LatentSpace,
         samples: int,
@@ -171,14 +164,14 @@ class TopDownPolicy(Policy):
         )
         return Trajectories(trees, log_behaviour=log_behaviour)
 
-    def retrace(self, context: Choices, x: Sentences, space: LatentSpace, latent: Any):
+    def retrace(self, context: RuleChoices, x: Sentences, space: LatentSpace, latent: Any):
         """A tree is its own trajectory."""
         zeros = context.root().new_zeros(latent.left.shape[:2])
         return Trajectories(latent, log_behaviour=zeros)
 
     def score(
         self,
-        context: Choices,
+        context: RuleChoices,
         space: LatentSpace,
         trajectories: Trajectories,
         flows: bool = False,
@@ -203,7 +196,7 @@ class TopDownPolicy(Policy):
             scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
         return scores
 
-    def forward(self, context: Choices, state: TopDownState) -> Step:
+    def forward(self, context: RuleChoices, state: TopDownState) -> Step:
         """Weights of single actions (see `TopDownSpace`), for samplers that go state by state."""
         n, labels = context.max_length, self.nonterminals
         trees = context.annotate(partial_trees(state)[0])
@@ -232,7 +225,7 @@ class TopDownPolicy(Policy):
         forward = torch.where(at_root, first[:, None].expand_as(expand), expand)
         return Step(forward, log_flow=self._flow(context, state))
 
-    def _flow(self, context: Choices, state: TopDownState) -> Tensor:
+    def _flow(self, context: RuleChoices, state: TopDownState) -> Tensor:
         """`(batch, samples)` log flow of single states, as in `score`."""
         trees, chosen = partial_trees(state)
         trees = context.annotate(trees)
@@ -264,7 +257,7 @@ class OwnRules(nn.Module):
         self.root = nn.Parameter(torch.zeros(nonterminals))
         self.single_score = nn.Embedding(vocab_size, 1)
 
-    def forward(self, x: Sentences, words: Tensor, scores: Tensor) -> RulePotentials:
+    def forward(self, x: Sentences, words: Tensor, scores: Tensor) -> GivenPotentials:
         """The weights for sentences whose words have vectors and scores.
 
         Args:
@@ -273,19 +266,20 @@ class OwnRules(nn.Module):
             scores: `(batch, n)` nats.
         """
         labels = len(self.root)
-        leaves = self.leaf(words).unflatten(2, (2, labels, labels))
-        once = scores[..., None, None]
+        leaves = self.leaf(words).unflatten(2, (2, labels, labels)).transpose(0, 1)
+        once = scores.T[..., None, None]
         left = self.rules[:, labels, :labels] + leaves[:, :, 0] + once
         right = self.rules[:, :labels, labels] + leaves[:, :, 1] + once
-        both = scores.new_zeros(len(x), max(x.max_length - 1, 0), labels)
+        left, right = left.unsqueeze(3), right.unsqueeze(3)  # one context
+        both = scores.new_zeros(len(x), max(x.max_length - 1, 0), 1, labels)
         single = self.single_score(x.tokens[:, 0]).squeeze(1) + scores[:, 0]
-        inner = self.rules[:, :labels, :labels]
-        return RulePotentials(self.root, inner, left, right, both, single, x.lengths)
+        inner = self.rules[None, :, :labels, :labels]
+        return GivenPotentials(self.root, inner, left, right, both, single, x.lengths)
 
 
 def _is_grammar(target: Target) -> bool:
     """Whether the target's log joint is the sum of its potentials and nothing else."""
-    return isinstance(target, TreeGrammar) and target.additive
+    return isinstance(target, Grammar) and target.additive
 
 
 def _name(given: Conditioned | None) -> str:

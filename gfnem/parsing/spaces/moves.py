@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.mcmc import LocalMoves
-from gfnem.parsing.inference.choices import Nodes, grow_trees
+from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count, Range

@@ -6,8 +6,8 @@ from brute import all_trees, keys
 
 from gfnem.parsing import NeuralPCFG, Sentences, TabularPCFG, TopDownSpace, Trees
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
+from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.rule_choices import sample_trees
 from gfnem.testing import TargetTestCase
 
 WORDS, LABELS = 6, 2

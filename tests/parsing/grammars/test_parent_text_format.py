@@ -23,7 +23,7 @@ from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG, Trees
 from gfnem.parsing.grammars import binary_form as parent_binary_form
 from gfnem.parsing.grammars.binary_form import read_parent_grammar
 from gfnem.parsing.grammars.parent_text_format import annotated_pcfg, read_parent_rules
-from gfnem.parsing.grammars.tabular_parent_grammar import load_grammar
+from gfnem.parsing.grammars.tabular import load_grammar
 from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
 from gfnem.testing import TargetTestCase
 

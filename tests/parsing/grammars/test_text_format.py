@@ -11,7 +11,7 @@ from nltk.grammar import Nonterminal
 
 from gfnem.errors import UserError
 from gfnem.parsing.grammars import text_format as grammar_text
-from gfnem.parsing.grammars.tabular_pcfg import TabularPCFG
+from gfnem.parsing.grammars.tabular import TabularPCFG
 from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
 
 

@@ -2,9 +2,10 @@ import pytest
 import torch
 from brute import all_trees, keys, random_tables
 
+from gfnem.parsing.inference.draws import sample_trees, score_trees
 from gfnem.parsing.inference.inside import inside, log_partition
+from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import RulePotentials
-from gfnem.parsing.inference.rule_choices import sample_trees, score_trees, tree_log_joint
 from gfnem.parsing.trees.trees import Trees
 
 FIELDS = ("left", "right", "split", "label")
@@ -15,9 +16,9 @@ def build(*args, **kwargs):
 
 
 def random_values(potentials, seed=0):
-    batch, n, labels, _ = potentials.left_leaf.shape
+    batch, n = len(potentials.lengths), potentials.max_length
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, n, n + 1, labels)
+    shape = (batch, n, n + 1, potentials.contexts, potentials.labels)
     return 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
@@ -40,15 +41,15 @@ def node_log_probability(potentials, values, node, children, temperature, epsilo
         for b in [-1] if lone_left else range(labels):
             for c in [-1] if lone_right else range(labels):
                 if lone_left and lone_right:
-                    weight = potentials.both_leaves[0, left, label]
+                    weight = potentials.both_leaves[0, left, 0, label]
                 elif lone_left:
-                    weight = potentials.left_leaf[0, left, label, c]
+                    weight = potentials.leaf_tables[0][left, 0, label, 0, c]
                 elif lone_right:
-                    weight = potentials.right_leaf[0, k, label, b]
+                    weight = potentials.leaf_tables[1][k, 0, label, 0, b]
                 else:
-                    weight = potentials.rules[label, b, c]
-                weight = weight + (0 if lone_left else values[0, left, k, b])
-                actions[k, b, c] = weight + (0 if lone_right else values[0, k, right, c])
+                    weight = potentials.rules[0, label, b, c]
+                weight = weight + (0 if lone_left else values[0, left, k, 0, b])
+                actions[k, b, c] = weight + (0 if lone_right else values[0, k, right, 0, c])
     chosen = list(actions).index((split, first, second))
     return explored(torch.stack(list(actions.values())), temperature, epsilon)[chosen]
 
@@ -70,7 +71,7 @@ def test_scores_equal_listing_every_action(temperature, epsilon):
     scores = score_trees(potentials, values, trees, temperature, epsilon)
     first, second = trees.child_labels()
     for sample in range(trees.samples):
-        root = explored(potentials.root + values[0, 0, 6], temperature, epsilon)
+        root = explored(potentials.root + values[0, 0, 6, 0], temperature, epsilon)
         expected = [root[trees.label[0, sample, 0]]]
         for m in range(5):
             node = [getattr(trees, name)[0, sample, m].item() for name in FIELDS]

@@ -9,8 +9,9 @@ from sharp_grammar import LABELS, WORDS, SharpPCFG, compare
 
 from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.parsing import ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.rule_choices import RuleChoices, tree_log_joint
+from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories, concatenate
 
@@ -93,10 +94,10 @@ def test_inside_values_are_the_exact_flow_top_down(name):
         values = inside(potentials)
         trees = enumerate_trajectories(space, x).trajectories.latent
         drawn = Trajectories(trees)
-        exact = RuleChoices(potentials, values)
+        exact = RuleChoices.from_chart(potentials, values)
         losses = objective_loss(OBJECTIVES[name], policy, exact, space, grammar, x, drawn)
         assert losses.max() < 1e-8
-        wrong = RuleChoices(potentials, values + 0.3 * torch.randn_like(values))
+        wrong = RuleChoices.from_chart(potentials, values + 0.3 * torch.randn_like(values))
         losses = objective_loss(OBJECTIVES[name], policy, wrong, space, grammar, x, drawn)
         assert (losses[:2] > 1e-3).all()
 

@@ -14,12 +14,11 @@ from tree_space_cases import shake
 
 from gfnem.objectives import TrajectoryBalance, VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import score_choices
+from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.parent_guess import expanded
-from gfnem.parsing.inference.parent_inside import parent_inside
-from gfnem.parsing.inference.parent_potentials import ParentPotentials
-from gfnem.parsing.inference.parent_rule_choices import ParentChoices
+from gfnem.parsing.inference.potentials import RulePotentials
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories, concatenate
@@ -46,7 +45,7 @@ def model() -> SharpParentPCFG:
 
 
 def policy(**settings) -> TopDownPolicy:
-    return TopDownPolicy(WORDS, LABELS, parent_conditioned=True, **settings).eval()
+    return TopDownPolicy(WORDS, LABELS, contexts=LABELS + 1, **settings).eval()
 
 
 @pytest.mark.slow
@@ -70,7 +69,7 @@ def test_inside_values_are_the_posterior():
     x = Sentences.from_lists([[7, 3, 2, 6]])
     with torch.no_grad():
         potentials, trees = grammar.potentials(x), all_trees(4, LABELS)
-        exact = ParentChoices.from_chart(potentials, parent_inside(potentials))
+        exact = RuleChoices.from_chart(potentials, inside(potentials))
         log_q = sampler.score(exact, SPACE, Trajectories(trees)).log_pf.sum(2)
         posterior = grammar.log_joint(x, trees) - grammar.log_marginal(x)[:, None]
         assert torch.allclose(log_q, posterior, atol=1e-8)
@@ -91,8 +90,8 @@ def test_a_fresh_policy_knows_what_does_not_depend_on_the_parent():
     x = Sentences.from_lists([[7, 3, 2, 6], [1, 5], [4, 3, 3, 2]])
     with torch.no_grad():
         chart = inside(grammar.potentials(x).context_free())
-        both = parent_inside(grammar.potentials(x))
-        assert torch.allclose(chart.unsqueeze(3).expand_as(both).exp(), both.exp(), atol=1e-12)
+        both = inside(grammar.potentials(x))
+        assert torch.allclose(chart.expand_as(both).exp(), both.exp(), atol=1e-12)
         sampler = policy(dim=8).double()
         context = sampler.encode(x, grammar.given(x))
         assert torch.allclose(sampler.log_z(context), grammar.log_marginal(x))
@@ -109,8 +108,8 @@ def test_the_average_weighs_parents_by_how_often_they_are_met():
     rules[:, 3, leaf, leaf] = torch.tensor([0, 0.2, 0.8, 0, 0]).double().clamp(min=1e-9).log()
     root = torch.tensor([0.0] + [floor] * labels).double()
     words = torch.zeros(1, 2, labels + 1, 1).double()
-    potentials = ParentPotentials.from_tables(root, rules, words, torch.tensor([2]))
-    average = potentials.context_free().both_leaves[0, 0, 3].exp()
+    potentials = RulePotentials.from_tables(root, rules, words, torch.tensor([2]))
+    average = potentials.context_free().both_leaves[0, 0, 0, 3].exp()
     assert abs(float(average) - (2 * 0.2 + 1 * 0.8) / 3) < 1e-3
 
 
@@ -119,7 +118,7 @@ def test_two_and_three_words_have_their_inside_values():
     x = Sentences.from_lists([[7, 3, 2, 6, 1], [1, 5, 2], [4]])
     with torch.no_grad():
         potentials = grammar.potentials(x)
-        chart = parent_inside(potentials)
+        chart = inside(potentials)
         for width, table in ((2, potentials.both_leaves), (3, potentials.three_words)):
             for row, left in [(0, 0), (0, 1), (0, 5 - width), (1, 0), (1, 3 - width)]:
                 assert torch.allclose(table[row, left], chart[row, left, left + width])
@@ -131,12 +130,12 @@ def test_inside_values_are_the_exact_flow(name):
     x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
     with torch.no_grad():
         potentials = grammar.potentials(x)
-        chart = parent_inside(potentials)
+        chart = inside(potentials)
         drawn = Trajectories(enumerate_trajectories(SPACE, x).trajectories.latent)
-        exact = ParentChoices.from_chart(potentials, chart)
+        exact = RuleChoices.from_chart(potentials, chart)
         losses = objective_loss(OBJECTIVES[name], sampler, exact, SPACE, grammar, x, drawn)
         assert losses.max() < 1e-8
-        wrong = ParentChoices.from_chart(potentials, chart + 0.3 * torch.randn_like(chart))
+        wrong = RuleChoices.from_chart(potentials, chart + 0.3 * torch.randn_like(chart))
         losses = objective_loss(OBJECTIVES[name], sampler, wrong, SPACE, grammar, x, drawn)
         assert (losses[:2] > 1e-3).all()
 
@@ -231,26 +230,26 @@ def test_refinement_reaches_the_posterior_of_a_parent_grammar():
 
 def test_policy_and_grammar_must_agree_about_parents():
     x = Sentences.from_lists([[1, 2, 3]])
-    with pytest.raises(ValueError, match="parent_conditioned"):
+    with pytest.raises(ValueError, match="contexts"):
         TopDownPolicy(WORDS, LABELS, dim=8).encode(x, model().given(x))
-    with pytest.raises(ValueError, match="parent_conditioned"):
+    with pytest.raises(ValueError, match="contexts"):
         policy(dim=8).encode(x, NeuralPCFG(WORDS, LABELS, 3, dim=8).given(x))
 
 
 def test_one_expansion_by_the_rules_under_each_parent():
-    """`expanded` against its sum written out, and where the average is right, `parent_inside`."""
+    """`expanded` against its sum written out, and where the average is right, `inside`."""
     x = Sentences.from_lists([[7, 3, 2, 6, 1, 2], [1, 5], [4, 3, 3, 2], [2]])
     torch.manual_seed(0)
     same = Indifferent(WORDS, LABELS, 3, dim=16).double()
     with torch.no_grad():
         potentials = same.potentials(x)
-        found = expanded(potentials, inside(potentials.context_free()))
-        assert torch.allclose(found.exp(), parent_inside(potentials).exp(), atol=1e-12)
+        found = expanded(potentials, inside(potentials.context_free()).squeeze(3))
+        assert torch.allclose(found.exp(), inside(potentials).exp(), atol=1e-12)
         potentials = model().double().potentials(x)
-        chart = inside(potentials.context_free())
-        found, exact = expanded(potentials, chart), parent_inside(potentials)
+        chart = inside(potentials.context_free()).squeeze(3)
+        found, exact = expanded(potentials, chart), inside(potentials)
     worth, rules = chart.exp(), potentials.rules.exp()
-    by_left, by_right = potentials.left_leaf.exp(), potentials.right_leaf.exp()
+    by_left, by_right = (table.exp() for table in potentials.leaf_tables)
     for row, n in enumerate(x.lengths.tolist()):
         for i, j in itertools.combinations(range(n + 1), 2):
             if j - i < 3:
@@ -260,8 +259,8 @@ def test_one_expansion_by_the_rules_under_each_parent():
                 torch.einsum("pabc,b,c->ap", rules, worth[row, i, k], worth[row, k, j])
                 for k in splits
             )
-            total = total + by_left[row, i] @ worth[row, i + 1, j]
-            total = total + by_right[row, j - 1] @ worth[row, i, j - 1]
+            total = total + by_left[i, row] @ worth[row, i + 1, j]
+            total = total + by_right[j - 1, row] @ worth[row, i, j - 1]
             assert torch.allclose(found[row, i, j], total.log().T)
     possible = exact > -1e3
     assert ((found < -1e3) == ~possible).all()

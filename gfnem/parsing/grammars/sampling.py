@@ -1,0 +1,149 @@
+"""Sentences with their trees, drawn from a grammar."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.inference.potentials import groups_of
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
+
+
+def draw_derivations(
+    root: Tensor, rules: Tensor, emissions: Tensor, count: int, max_length: int
+) -> tuple[Sentences, Trees]:
+    """Draws `count` sentences of at most `max_length` tokens with their trees.
+
+    Args:
+        root: `(N + T,)` probabilities of the start symbol's child.
+        rules: `(K, N, N + T, N + T)` probabilities of each nonterminal's children by context.
+        emissions: `(K, T, words)` probabilities of each preterminal's words by context.
+        count, max_length: how many sentences, and the most tokens of one.
+
+    Raises:
+        RuntimeError: if fewer than one derivation in a thousand fits.
+    """
+    (contexts, labels), preterminals = rules.shape[:2], emissions.shape[1]
+    size = labels // groups_of(contexts)
+
+    def annotate(parent: Tensor | None, child: Tensor) -> Tensor:
+        """The symbol `k * N + A`, or `K * N + k * T + T'`, that a child is."""
+        context = contexts - 1 if parent is None else (parent % labels) // size
+        leaf = contexts * labels + context * preterminals + child - labels
+        return torch.where(child < labels, context * labels + child, leaf)
+
+    tables = (
+        _Lottery(root[None]),
+        _Lottery(rules.flatten(0, 1).flatten(1)),
+        _Lottery(emissions.flatten(0, 1)),
+    )
+    pieces: list[tuple[Sentences, Trees]] = []
+    found = tried = 0
+    while found < count:
+        tries = max(2 * (count - found), 32)
+        x, z = _derive(*tables, tries, max_length, annotate)
+        z.label = z.label % labels
+        found, tried = found + len(x), tried + tries
+        pieces.append((x, z))
+        if tried > 1000 * max(found, 1):
+            raise RuntimeError(
+                f"only {found} of {tried} derivations had at most {max_length} tokens"
+            )
+    return _join(pieces, count)
+
+
+class _Lottery:
+    """Draws from the rows of a table of probabilities, any number of rows at once."""
+
+    def __init__(self, probabilities: Tensor):
+        self.rows, self.columns = probabilities.shape
+        steps = probabilities.detach().double().cumsum(1)
+        # a row without any weight is never asked for, but must not spoil the others
+        steps = steps / steps[:, -1:].clamp(min=torch.finfo(steps.dtype).tiny)
+        # row r runs from r to r + 1: one sorted list serves all rows
+        self.steps = (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
+
+    def draw(self, row: Tensor) -> Tensor:
+        """`(count,)` columns, one for each of the rows asked for."""
+        ticket = row + torch.rand(len(row), device=row.device, dtype=torch.double)
+        found = torch.searchsorted(self.steps, ticket, right=True) - row * self.columns
+        return found.clamp(0, self.columns - 1)
+
+
+def _derive(
+    root: _Lottery, rules: _Lottery, emissions: _Lottery, count: int, max_length: int, annotate
+) -> tuple[Sentences, Trees]:
+    """Leftmost derivations of a whole batch at once; those that grow too long are left out."""
+    nonterminals, symbols = rules.rows, root.columns
+    device = root.steps.device
+    rows = torch.arange(count, device=device)
+    width = max_length + 2
+    # a stack of symbols still to expand; beside each, the node whose right child it is (or -1)
+    stack = torch.zeros(count, width, dtype=torch.long, device=device)
+    owner = torch.full((count, width), -1, device=device)
+    depth = torch.ones(count, dtype=torch.long, device=device)
+    stack[:, 0] = annotate(None, root.draw(torch.zeros(count, dtype=torch.long, device=device)))
+    tokens = torch.zeros(count, width, dtype=torch.long, device=device)
+    table = torch.zeros(4, count, width, dtype=torch.long, device=device)  # left right split label
+    leaf_right = torch.zeros(count, width, dtype=torch.bool, device=device)
+    words = torch.zeros(count, dtype=torch.long, device=device)
+    nodes = torch.zeros(count, dtype=torch.long, device=device)
+    while True:
+        busy = rows[(depth > 0) & (words + depth <= max_length)]
+        if not len(busy):
+            break
+        depth[busy] -= 1
+        symbol, parent = stack[busy, depth[busy]], owner[busy, depth[busy]]
+        right_child = parent >= 0
+        of_right = busy[right_child]
+        table[2, of_right, parent[right_child]] = words[of_right]
+        emits = symbol >= nonterminals
+        leaf_right[busy[right_child & emits], parent[right_child & emits]] = True
+        leaf = busy[emits]
+        if len(leaf):
+            tokens[leaf, words[leaf]] = emissions.draw(symbol[emits] - nonterminals)
+            words[leaf] += 1
+        inner = busy[~emits]
+        if len(inner):
+            choice = rules.draw(symbol[~emits])
+            node = nodes[inner]
+            table[0, inner, node] = words[inner]
+            table[3, inner, node] = symbol[~emits]
+            for child, owned in ((choice % symbols, node), (choice // symbols, None)):
+                stack[inner, depth[inner]] = annotate(symbol[~emits], child)
+                owner[inner, depth[inner]] = -1 if owned is None else owned
+                depth[inner] += 1
+            nodes[inner] += 1
+    done = depth == 0
+    tokens, table, leaf_right = tokens[done], table[:, done], leaf_right[done]
+    lengths = words[done]
+    longest = int(lengths.max()) if len(lengths) else 1
+    left, right, split, _ = table
+    for node in range(longest - 2, -1, -1):  # a node ends where its right child ends
+        child = (node + split[:, node] - left[:, node]).clamp(max=width - 1)
+        ends = right.gather(1, child[:, None]).squeeze(1)
+        right[:, node] = torch.where(leaf_right[:, node], split[:, node] + 1, ends)
+    nodes_kept = torch.arange(longest - 1, device=device) < (lengths - 1)[:, None]
+    table = table[:, :, : longest - 1] * nodes_kept
+    x = Sentences(tokens[:, :longest], lengths)
+    return x, Trees(*table.unsqueeze(2), lengths)
+
+
+def _join(pieces: list[tuple[Sentences, Trees]], count: int) -> tuple[Sentences, Trees]:
+    longest = max(x.max_length for x, _ in pieces)
+
+    def pad(tensor: Tensor, size: int) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, size - tensor.shape[-1]))
+
+    tokens = torch.cat([pad(x.tokens, longest) for x, _ in pieces])[:count]
+    lengths = torch.cat([x.lengths for x, _ in pieces])[:count]
+    parts = [
+        torch.cat([pad(getattr(z, name), longest - 1) for _, z in pieces])[:count]
+        for name in ("left", "right", "split", "label")
+    ]
+    longest = int(lengths.max())
+    return (
+        Sentences(tokens[:, :longest], lengths),
+        Trees(*(part[..., : longest - 1] for part in parts), lengths),
+    )

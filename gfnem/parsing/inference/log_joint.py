@@ -1,0 +1,70 @@
+"""Log weights of given trees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.inference.potentials import Potentials, full_precision
+from gfnem.parsing.trees.trees import Trees
+
+
+def annotated(potentials: Potentials, trees: Trees) -> Trees:
+    """The trees with `k * N + A` for each node's label `A` under its context `k`."""
+    labels, places = potentials.labels, trees.label.shape[2]
+    contexts = trees.label.new_full((*trees.label.shape[:2], places + 1), potentials.top)
+    below = potentials.below(trees.label)
+    expanded = trees.mask() & (trees.split > trees.left)  # all, but for partial trees
+    for child in trees.child_index():
+        # what is not a node writes to a place of its own behind the others
+        contexts.scatter_(2, torch.where((child >= 0) & expanded, child, places), below)
+    label = contexts[..., :-1] * labels + trees.label
+    return Trees(trees.left, trees.right, trees.split, label, trees.lengths)
+
+
+def tree_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
+    """Log weight of every rule in the given trees, differentiable.
+
+    Returns:
+        `(batch, samples, 1 + nodes)` nats: the root's label, then each node's rule with its words,
+        in preorder; 0 past a tree's nodes. A one-word sentence has `single` in its first entry.
+        The sum over the last axis is log p(x, z).
+    """
+    return annotated_log_joint(potentials, annotated(potentials, trees))
+
+
+def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
+    """As `tree_log_joint`, of `annotated` trees."""
+    labels = potentials.labels
+    root = potentials.single[:, None].expand(trees.label.shape[:2])
+    if trees.label.shape[2] == 0 or potentials.max_length == 1:
+        return torch.nn.functional.pad(root[..., None], (0, trees.label.shape[2]))
+    first_label = (trees.label[..., 0] % labels).flatten()
+    known = potentials.root.index_select(0, first_label).view(root.shape)
+    root = torch.where((trees.lengths > 1)[:, None], known, root)
+    with full_precision(root):
+        first, second = (part % labels for part in trees.child_labels())  # of a word: anything
+        left_word, right_word = trees.split - trees.left == 1, trees.right - trees.split == 1
+        row = torch.arange(len(trees.lengths), device=root.device)[:, None, None]
+        parts = (row.expand_as(first), trees.left, trees.right - 1, trees.label, first, second)
+        parts = [part.flatten() for part in parts]
+        scores = torch.zeros(first.numel(), dtype=root.dtype, device=root.device)
+        mask = trees.mask()
+
+        def pick(case: Tensor) -> tuple[Tensor, ...]:
+            chosen = (case & mask).flatten().nonzero().squeeze(1)
+            return chosen, *(part[chosen] for part in parts)
+
+        at, _, _, _, symbol, b, c = pick(~left_word & ~right_word)
+        rules = potentials.rules.flatten()
+        scores = scores.index_put((at,), rules.index_select(0, (symbol * labels + b) * labels + c))
+        at, rows, left, _, symbol, _, c = pick(left_word & ~right_word)
+        scores = scores.index_put((at,), potentials.leaf_rule(symbol, rows, left, c, 0))
+        at, rows, _, last, symbol, b, _ = pick(right_word & ~left_word)
+        scores = scores.index_put((at,), potentials.leaf_rule(symbol, rows, last, b, 1))
+        at, rows, left, _, symbol, _, _ = pick(left_word & right_word)
+        place = rows * (potentials.max_length - 1) + left
+        both = potentials.both_leaves.reshape(-1)
+        place = place * potentials.contexts * labels + symbol
+        scores = scores.index_put((at,), both.index_select(0, place))
+        return torch.cat([root[..., None], scores.view(first.shape)], 2)
