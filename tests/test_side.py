@@ -18,7 +18,7 @@ class Constant(SideInformation):
         return "nothing to read"
 
     def log_likelihood(self, model):
-        return torch.tensor(3.0) + 0 * model.unary.sum()
+        return torch.tensor(3.0)
 
 
 @pytest.mark.parametrize(
