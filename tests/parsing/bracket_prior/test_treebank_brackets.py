@@ -99,6 +99,9 @@ def test_each_tree_comes_as_often_as_any_other(tmp_path):
     side = TreebankShapes(bank(tmp_path, *lines), batch_size=1)
 
     class Counting(torch.nn.Linear):
+        def offers(self, hook):
+            return hook == "log_brackets"
+
         def log_brackets(self, brackets):
             rows.append((int(brackets.lengths), bool(brackets.spans[0, 0, 2])))
             return torch.zeros(1)

@@ -152,6 +152,25 @@ class TestSampler(TopDownCase):
         return sampler
 
 
+class TestSamplerOfClasses(TopDownCase):
+    """The same with a class of parents for two labels each."""
+
+    def make_space(self):
+        return TopDownSpace(4)
+
+    def count_objects(self, row):
+        nodes = row  # the sentences have 1, 2, 3, 4 words
+        return super().count_objects(row) * 2**nodes
+
+    def make_policy(self):
+        sampler = shake(TopDownPolicy(WORDS, 4, dim=8, contexts=3).eval())
+        torch.manual_seed(3)
+        grammar = NeuralPCFG(6, 4, 3, dim=8, parent_classes=2)
+        encode = sampler.encode
+        sampler.encode = lambda x, given=None: encode(x, grammar.given(x))
+        return sampler
+
+
 def test_flows_of_trees_and_of_single_states_agree():
     grammar, sampler = model(), shake(policy(dim=8))
     x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
