@@ -17,8 +17,8 @@ Here is what may be chosen and what it weighs; `draws` draws trees and scores th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,30 +161,53 @@ class RuleChoices:
         return (scores + ahead) / self.temperature
 
 
-@dataclass
-class Rows:
-    """Rows of look-ahead values.
+class Table:
+    """Rows of look-ahead values that others are taken from.
+
+    Args:
+        logs: `(count, N)` nats.
 
     Attributes:
-        logs: `(..., N)` nats.
-        peaks: `(...)` their largest, without gradient.
-        relative: `(..., N)` the rows over their largest, in exp space.
+        peaks: `(count,)` their largest, without gradient.
+        relative: `(count, N)` the rows over their largest, in exp space.
     """
 
-    logs: Tensor
-    peaks: Tensor
-    relative: Tensor
+    def __init__(self, logs: Tensor):
+        self.logs, self.peaks = logs, logs.detach().amax(-1)
+        self.relative = (logs - self.peaks[..., None]).exp()
 
-    @classmethod
-    def of(cls, logs: Tensor) -> Rows:
-        """Rows of the given logs."""
-        peaks = logs.detach().amax(-1)
-        return cls(logs, peaks, (logs - peaks[..., None]).exp())
 
-    def take(self, index: Tensor) -> Rows:
-        """Rows of one axis by their index, of any shape."""
-        # `embedding`: its backward is fast, and deterministic on several threads
-        return Rows(embedding(index, self.logs), self.peaks[index], embedding(index, self.relative))
+class Rows:
+    """Rows of a table by their index, of any shape; they are copied when they are asked for.
+
+    Args:
+        table: the table.
+        index: int64, any shape.
+    """
+
+    def __init__(self, table: Table, index: Tensor):
+        self.table, self.index = table, index
+
+    def __getitem__(self, at: Any) -> Rows:
+        """Some of the rows, as a tensor of their index would be indexed."""
+        return Rows(self.table, self.index[at])
+
+    # `embedding`: its backward is fast, and deterministic on several threads
+
+    @property
+    def logs(self) -> Tensor:
+        """`(..., N)` nats."""
+        return embedding(self.index, self.table.logs)
+
+    @property
+    def peaks(self) -> Tensor:
+        """`(...)` their largest, without gradient."""
+        return self.table.peaks[self.index]
+
+    @property
+    def relative(self) -> Tensor:
+        """`(..., N)` the rows over their largest, in exp space."""
+        return embedding(self.index, self.table.relative)
 
 
 class LookAhead:
@@ -211,8 +234,7 @@ class LookAhead:
         asked = torch.zeros(self._names, dtype=torch.bool, device=names.device)
         asked[names.flatten()] = True
         place = asked.cumsum(0) - 1
-        made = Rows.of(self(asked.nonzero().squeeze(1)) / temperature)
-        return made.take(place[names])
+        return Rows(Table(self(asked.nonzero().squeeze(1)) / temperature), place[names])
 
 
 class ChartLookAhead(LookAhead):
@@ -224,7 +246,7 @@ class ChartLookAhead(LookAhead):
 
     def __init__(self, chart: Tensor):
         self.chart = at_least_float(chart).flatten(0, 3)
-        self._rows: tuple[float, Rows] | None = None
+        self._table: tuple[float, Table] | None = None
 
     def __call__(self, names: Tensor) -> Tensor:
         """See `LookAhead`."""
@@ -237,7 +259,7 @@ class ChartLookAhead(LookAhead):
 
     def rows(self, names: Tensor, temperature: float) -> Rows:
         """See `LookAhead`."""
-        if self._rows is None or self._rows[0] != temperature:
+        if self._table is None or self._table[0] != temperature:
             with torch.enable_grad():  # whoever asks first
-                self._rows = temperature, Rows.of(self.chart / temperature)
-        return self._rows[1].take(names)
+                self._table = temperature, Table(self.chart / temperature)
+        return Rows(self._table[1], names)
