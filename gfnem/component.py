@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import reprlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gfnem.errors import UserError, too_large
@@ -21,6 +23,9 @@ class Component:
 
     A component records its constructor's arguments. `spec()` returns them as plain data (what a
     YAML file or a `weights_only` checkpoint can hold) and `build(spec)` makes an equal component.
+
+    One that lacks a size that the data or the model tell is not an error yet: it is `Unfinished`,
+    good for being a part of a run and for nothing else.
     """
 
     _arguments: dict[str, Any]
@@ -29,7 +34,7 @@ class Component:
         """Has the constructor's numbers checked against their ranges (see `gfnem.ranges`)."""
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = checked(cls.__init__)
+            cls.__init__ = _finished_later(checked(cls.__init__))
 
     def __new__(cls, *args, **kwargs):
         """Creates the object and notes the arguments it is about to be initialised with."""
@@ -54,12 +59,59 @@ class Component:
         """
         cls = type(self)
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_path(cls),
             "init_args": {
                 name: plain(value, f"{cls.__name__}({name}=...)")
                 for name, value in self._arguments.items()
             },
         }
+
+
+def public_path(cls: type) -> str:
+    """The shortest import path of a class: files that name it survive a move behind it."""
+    name, parts = cls.__qualname__, cls.__module__.split(".")
+    for depth in range(1, len(parts)):
+        package = sys.modules.get(".".join(parts[:depth]))
+        if getattr(package, name, None) is cls:
+            return f"{package.__name__}.{name}"
+    return f"{cls.__module__}.{name}"
+
+
+class Unfinished(Component):
+    """A component whose constructor lacks a size; `build` makes it once the size is known.
+
+    Its class derives from the one that was called. Any use of it raises `Missing`.
+    """
+
+    missing: Missing
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("missing", "spec", "_arguments") or name.startswith("__"):
+            return object.__getattribute__(self, name)
+        missing = object.__getattribute__(self, "missing")
+        raise Missing(f"{type(self).__name__}: {missing} (a part of a run is told by its data)")
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return f"{type(self).__name__}({given}), unfinished: {self.missing}"
+
+
+def _finished_later(init: Callable) -> Callable:
+    """A constructor that makes the object `Unfinished` where a size is missing."""
+
+    @functools.wraps(init)
+    def wrapper(self: Component, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except Missing as missing:
+            cls = type(self)
+            if cls.__init__ is not wrapper:  # a base's, called by one that cannot go on either
+                raise
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            object.__setattr__(self, "missing", missing)
+            object.__setattr__(self, "__class__", type(cls)(cls.__name__, (Unfinished, cls), names))
+
+    return wrapper
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -86,7 +138,8 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     """Makes the component that `spec` describes.
 
     Args:
-        spec: a `Component.spec()`; a component is returned as it is, and None stays None.
+        spec: a `Component.spec()`; a component is returned as it is, unless it is `Unfinished`,
+            and None stays None.
         base: the class that the result must derive from.
         facts: arguments known from elsewhere (such as a vocabulary size read off the data), given
             to the constructor where it has a parameter of that name that `spec` leaves unset, and
@@ -95,6 +148,8 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     Raises:
         UserError: if the class cannot be imported, is not a `base`, or rejects its arguments.
     """
+    if isinstance(spec, Unfinished):
+        spec = spec.spec()
     if spec is None or isinstance(spec, base):
         return spec
     cls, path = class_of(spec, base), spec["class_path"]
@@ -115,7 +170,10 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         if name in parameters and arguments.get(name) is None:
             arguments[name] = value
     try:
-        return cls(**arguments)
+        made = cls(**arguments)
+        if isinstance(made, Unfinished):
+            raise made.missing
+        return made
     except (TypeError, ValueError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]  # torch adds its own stack
         told = f"the data and the model tell: {', '.join(sorted(facts)) or 'nothing'}"

@@ -18,7 +18,7 @@ from gfnem.running.processes import own_rank, world_size
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """A hex digest of a tensor's values and shape, for `DataModule.fingerprint`."""
+    """A hex digest of a tensor of any shape, its values and shape, for `fingerprint`."""
     found = hashlib.blake2b(str(tuple(tensor.shape)).encode(), digest_size=20)
     found.update(tensor.contiguous().cpu().numpy().tobytes())
     return found.hexdigest()
@@ -137,22 +137,6 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Draws what was learned into `folder`; returns the names of the files written."""
         return []
-
-    @classmethod
-    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
-        """Sections of a run's web page: what was learned, examples, how good it is.
-
-        Args:
-            run: the run, a `gfnem.running.trained.Trained`.
-            data: what it was trained on; None where that is not to be had any more.
-            samples: structures drawn for each observation.
-
-        Returns:
-            A list of `gfnem.page.Section`.
-        """
-        from gfnem.report import general
-
-        return general(run, data, samples)
 
     def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> Any:
         """The batch of update number `update`, or one process's share of it."""

@@ -10,7 +10,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
     from gfnem.data import DataModule
+    from gfnem.page import Section
     from gfnem.running.run import Run
 
 WORLDS = "gfnem.worlds"
@@ -85,11 +86,31 @@ class World(ABC):
 
     def observed(self, run: Run, x: Any) -> Observed:
         """A batch that a model has drawn, with its observations as plain data."""
-        return Observed(x, x.tolist())
+        if not is_dataclass(x):
+            return Observed(x, x.tolist())
+        return Observed(x, [_at(x, row) for row in range(len(x))])
 
     def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
-        """The latents `z`, leading axes `(batch, samples)`, as plain data."""
-        return z.tolist()
+        """The latents `z`, leading axes `(batch, samples)`, as plain data.
+
+        Tensors become lists, and a dataclass of tensors a mapping for each latent.
+        """
+        if not is_dataclass(z):
+            return z.tolist()
+        samples = getattr(z, fields(z)[0].name).shape[1]
+        return [[_at(z, row, at) for at in range(samples)] for row in range(len(observed.shown))]
+
+    def likely(self, run: Run, x: Any) -> Sequence[Any]:
+        """Latents to consider beside the sampler's draws, such as the most probable of all.
+
+        Args:
+            run: the trained run.
+            x: a batch of observations.
+
+        Returns:
+            Batches of latents, leading axes `(batch, samples)`.
+        """
+        return ()
 
     # ---------------------------------------------------------------- figures and pictures
 
@@ -136,6 +157,18 @@ class World(ABC):
         """Draws what was learned into `folder`; returns the names of the files written."""
         return data.draw(run, folder)
 
+    def report(self, run: Run, data: DataModule | None, samples: int) -> Sequence[Section]:
+        """Sections of a run's web page: what was learned, examples, how good it is.
+
+        Args:
+            run: the trained run.
+            data: what it was trained on; None where that is not to be had any more.
+            samples: importance samples for each observation.
+        """
+        from gfnem.report import general
+
+        return general(run, data, samples)
+
     # ---------------------------------------------------------------- command line and Python
 
     def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
@@ -171,8 +204,8 @@ class World(ABC):
         content: dict[str, Any] = {}
         if self.config is not None:
             content = read_settings(shipped(str(self.config)) or self.config)
-        content |= {name: _spec(part) for name, part in self.parts.items()}
-        content |= {name: _spec(content[name]) for name in NEEDED if name in content}
+        content |= {name: spec_of(part) for name, part in self.parts.items()}
+        content |= {name: spec_of(content[name]) for name in NEEDED if name in content}
         if lacking := [name for name in NEEDED if name not in content]:
             raise UserError(
                 f"{reference(self)}: its parts lack {', '.join(lacking)}: a world names a class "
@@ -197,7 +230,13 @@ class Unnamed(World):
         )
 
 
-def _spec(part: Any) -> Any:
+def _at(value: Any, *place: int) -> dict[str, Any]:
+    """One entry of a dataclass of tensors; a tensor of fewer axes has one for several entries."""
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: part[place[: part.dim()]].tolist() for name, part in parts.items()}
+
+
+def spec_of(part: Any) -> Any:
     """A class or its import path as a spec; anything else as it is."""
     if isinstance(part, type):
         part = f"{part.__module__}.{part.__qualname__}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import call, printed
+from pages import Page
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
@@ -61,7 +63,8 @@ def folder(tmp_path_factory):
 
 def test_the_page_is_whole():
     assert set(files()) == {
-        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "train.py")
+        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "clinic.py"),
+        "train.py",
     }
     lines = [line for line in files()["symptoms.py"].splitlines() if line.strip()]
     assert len(lines) <= 125, "about 100 lines were promised"
@@ -156,6 +159,32 @@ def test_the_model_learns(capsys, folder):
     learned, truth = float(figures["nll_learned"]), float(figures["nll_truth"])
     assert learned == pytest.approx(float(rows[-1][1]), abs=2e-3)
     assert truth - 0.02 < learned < truth + 0.25
+
+
+@pytest.mark.slow
+def test_the_world_reads_files(capsys, folder):
+    train = ["train", "--world", "clinic.ClinicWorld", "--config", "symptoms.yaml"]
+    assert call(*train, "--max-updates", 5, "--out", "runs/clinic", "--accelerator", "cpu") == 0
+    (folder / "new.txt").write_text("fever, headache\n")
+    capsys.readouterr()
+    record = json.loads(printed(capsys, "infer", "runs/clinic", "new.txt", "-k", 2))
+    example = json.loads(shown("gfnem infer runs/clinic new.txt -k 2"))
+    assert record.keys() == example.keys() and len(record["latents"]) == 2
+    assert record["observation"] == example["observation"] == ["fever", "headache"]
+    (folder / "new.txt").write_text("fever\nfevr\n")
+    assert call("infer", "runs/clinic", "new.txt") == 2
+    assert "new.txt, line 2: no symptom is called fevr" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_report_of_a_world_of_ones_own(capsys, folder):
+    printed(capsys, "report", "runs/symptoms", "--samples=16")
+    text = Page((folder / "runs/symptoms/report.html").read_text(encoding="utf-8")).text
+    figures = dict(
+        line.split() for line in printed(capsys, "evaluate", "runs/symptoms").splitlines()
+    )
+    assert f"{float(figures['nll_learned']):.4f} nats per patient" in text
+    assert "z = [" in text and "model" in text and "NoisyOr" in text
 
 
 @pytest.mark.slow

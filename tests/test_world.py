@@ -12,7 +12,9 @@ from gfnem.world import World
 
 class Whole(World):
     about = "numbers"
-    parts = {"dataset": "a.Data", "model": World, "space": {"class_path": "a.Space"}, "policy": "a.P"}
+    parts = {
+        "dataset": "a.Data", "model": World, "space": {"class_path": "a.Space"}, "policy": "a.P",
+    }  # fmt: skip
 
     def read(self, run, source):
         yield from ()

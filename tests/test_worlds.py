@@ -52,7 +52,7 @@ def test_a_fact_that_is_missing(capsys, world):
     flags = ["--dataset.sentences=50", "--policy", "world_of_mine.Forgetful"]
     line = refused(capsys, "train", *flags, "--out=run")
     assert "world_of_mine.Forgetful" in line and "not set: hidden;" in line
-    assert "tell: nonterminals, shortest, vocab_size, vocabulary" in line
+    assert "tell: contexts, nonterminals, shortest, vocab_size, vocabulary" in line
     assert not Path("run").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_fact_that_a_class_of_ours_needs():
     assert "height, columns, codes are needed" in said
     assert said.endswith("(the data and the model tell: rows, width)")
     with pytest.raises(ValueError, match="height, width, rows, columns, codes are needed"):
-        RasterPolicy()
+        RasterPolicy().encode(torch.zeros(1, 4, 4))
 
 
 def test_a_mistake_of_another_kind_is_not_blamed_on_facts():

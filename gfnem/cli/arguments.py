@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import jsonargparse
@@ -79,11 +79,11 @@ def check_ranges(parser: jsonargparse.ArgumentParser, settings: jsonargparse.Nam
     Raises:
         UserError: naming the flag, its value and what is allowed.
     """
-    for action in parser._subcommands_action.choices[settings.command]._actions:
+    for action in parser._actions:
         for allowed in ranges_of(getattr(action, "_typehint", None)):
             flag = max(action.option_strings, key=len)
             try:
-                check_range(flag, settings[settings.command].get(action.dest), allowed)
+                check_range(flag, settings.get(action.dest), allowed)
             except ValueError as error:
                 raise UserError(str(error)) from error
 
@@ -138,7 +138,7 @@ def _lacking(path: str) -> str:
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
     """Every value given to a flag, as `--flag value` or `--flag=value`."""
     values = []
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip_longest(arguments, arguments[1:]):
         name, equals, value = word.partition("=")
         if name == flag and (equals or following is not None):
             values.append(value if equals else following)

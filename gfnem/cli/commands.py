@@ -66,7 +66,7 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
     """The command and its settings, from flags and settings files."""
     contents = [read_settings(file) for file in files]
     for file, content in zip(files, contents, strict=True):
-        for name in (*PARTS, "em"):
+        for name in PARTS:
             if name in content and not isinstance(content[name], (dict, str)):
                 raise UserError(
                     f"{file}: {name}: settings are wanted under it, as `name: value` (or leave it "
@@ -84,8 +84,8 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
         if files and name not in flags and "argument" not in str(error):
             raise UserError(f"{', '.join(files)}: {error}") from error
         raise
-    check_ranges(parser, settings)
     chosen = settings[settings.command]
+    check_ranges(parser._subcommands_action.choices[settings.command], chosen)
     chosen.pop("code", None)  # it is there already
     return settings.command, chosen
 

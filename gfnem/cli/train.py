@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonargparse
 
 from gfnem.cli.arguments import (
     CommandParser,
+    check_ranges,
     class_path,
     classes_first,
     help_on_chosen,
@@ -20,15 +20,19 @@ from gfnem.cli.arguments import (
 from gfnem.cli.shared import code_argument, world_flags
 from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
-from gfnem.world import DEFAULT, Unnamed, World, find
+from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
 #: what a run is made of
-PARTS = ("dataset", "model", "space", "policy", "objective", "timing")
+PARTS = ("dataset", "model", "space", "policy", "recipe", "schedule", "rates")
 #: what it is made of in every world where nothing else is asked for
 DEFAULTS = {
-    "objective": "gfnem.objectives.BalancedVarGrad",
-    "timing": "gfnem.schedules.EveryUpdate",
+    "recipe": {
+        "class_path": "gfnem.recipes.gflownet",
+        "init_args": {"objective": {"class_path": "gfnem.objectives.BalancedVarGrad"}},
+    },
+    "schedule": {"class_path": "gfnem.schedules.EveryUpdate"},
+    "rates": {"class_path": "gfnem.rates.Rates"},
 }
 
 
@@ -36,11 +40,11 @@ def parser(
     arguments: Sequence[str], contents: Sequence[dict[str, Any]]
 ) -> jsonargparse.ArgumentParser:
     """The flags of `train`."""
-    from gfnem import objectives, schedules
     from gfnem.data import DataModule
-    from gfnem.em import GFlowNetEM
-    from gfnem.esteps import E_STEPS
     from gfnem.policy import Policy
+    from gfnem.rates import Rates
+    from gfnem.recipes import RECIPES, Recipe
+    from gfnem.schedules import Schedule
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
@@ -50,12 +54,12 @@ def parser(
     parser = CommandParser(
         usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
         "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
-        description="Train a model and its sampler. A run is made of six parts (dataset, model, "
-        "space, policy, objective, timing), each a class with settings of its own, which "
+        description="Train a model and its sampler. A run is made of seven parts (dataset, "
+        "model, space, policy, recipe, schedule, rates), each with settings of its own, which "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
         "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
-        "--em.policy_lr 0.002",
+        "--rates.policy 0.002 --recipe.samples 8",
     )
     parser.add_argument(
         "--config",
@@ -140,19 +144,20 @@ def parser(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
     parser.add_argument(
-        "--e-step",
-        metavar="NAME",
-        type=str | None,
-        help="where the structures that the model learns from come from (short for --em.e_step): "
-        + "; ".join(f"{name}: {step.about}" for name, step in E_STEPS.items()),
+        "--eval-samples",
+        metavar="N",
+        type=Count,
+        default=16,
+        help="structures drawn for each held-out observation",
     )
     for name, base, about in (
         ("dataset", DataModule, "what is learned from, and how it is read"),
         ("model", Target, "the joint p(x, z)"),
         ("space", LatentSpace, "how a structure is built"),
         ("policy", Policy, "the sampler"),
-        ("objective", objectives.Objective, "the E-step's loss"),
-        ("timing", schedules.Timing, "when sampler and model are trained"),
+        ("recipe", Recipe, f"what an update is made of: {', '.join(RECIPES)}, or one of your own"),
+        ("schedule", Schedule, "when sampler and model are trained"),
+        ("rates", Rates, "learning rates"),
     ):
         parser.add_subclass_arguments(
             base,
@@ -166,15 +171,9 @@ def parser(
         parser.groups[name].title = f"{name}: {about}"
         if is_chosen(name, arguments, contents):
             defaults.pop(name, None)
-    components = {"model", "space", "policy", "objective", "timing"}
-    skip = components | {"max_updates", "max_m_updates", "metadata"}
-    parser.add_class_arguments(GFlowNetEM, "em", skip=skip, instantiate=False)
-    parser.groups["em"].title = "em: the settings of GFlowNet-EM"
     parser.set_defaults(_flat(defaults))
     for action in parser._actions:
-        if action.dest == "em" or (action.dest.startswith("em.") and action.dest.endswith(".help")):
-            action.help = argparse.SUPPRESS  # both would only be in a reader's way
-        elif action.dest.endswith(".help"):
+        if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
         elif action.dest == "print_config":
             action.help, action.metavar = "print all settings as YAML and stop", ""
@@ -199,8 +198,7 @@ def _world(arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> Worl
 
 def _defaults(world: World) -> dict[str, Any]:
     """Settings where the user says nothing, as in a settings file."""
-    common = {name: {"class_path": path} for name, path in DEFAULTS.items()}
-    return common if isinstance(world, Unnamed) else {**common, **world.defaults()}
+    return dict(DEFAULTS) if isinstance(world, Unnamed) else {**DEFAULTS, **world.defaults()}
 
 
 def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:
@@ -208,6 +206,42 @@ def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[s
     defaults = _defaults(_world(arguments, contents))
     classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
     return classes_first(help_on_chosen(arguments, contents, classes), PARTS)
+
+
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete settings of a run from some of them, as `gfnem.train` takes them.
+
+    Args:
+        content: as in a settings file. A part may also be a component, a class, or a dict of
+            settings of the default class of its world.
+
+    Raises:
+        UserError: if a setting is unknown or its value is not allowed.
+    """
+    from gfnem.component import Component
+
+    made = {name for name in PARTS if isinstance(content.get(name), Component)}
+    try:
+        parts = {
+            name: content[name].spec() if name in made else spec_of(content[name])
+            for name in PARTS
+            if content.get(name) is not None
+        }
+    except TypeError as error:
+        raise UserError(str(error)) from error
+    defaults = _defaults(_world([], [{**content, **parts}]))
+    for name, part in parts.items():
+        if isinstance(part, Mapping) and "class_path" not in part and name in defaults:
+            default = defaults[name]
+            arguments = {**(default.get("init_args") or {}), **part}
+            parts[name] = {"class_path": default["class_path"], "init_args": arguments}
+    content = {**content, **parts}
+    train = parser([], [content])
+    train.prog = "gfnem train"
+    settings = train.parse_object({k: v for k, v in content.items() if k not in made})
+    check_ranges(train, settings)
+    settings.pop("code", None)
+    return {**settings.as_dict(), **{name: parts[name] for name in made}}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,10 @@ class TextRun(Run):
         alone = isinstance(sentences, str)
         texts = [sentences] if alone else list(sentences)
         found: list[list[ProbabilisticTree]] = [[] for _ in texts]
-        for number, text in enumerate(texts):
-            for record in self.inferences(text, k, samples):
-                found[number] = [_tree(**latent) for latent in record["latents"]]
+        for observed in self.world.read(self, texts):
+            records = self.infer_batch(observed, k, samples)
+            for line, record in zip(observed.lines, records, strict=True):
+                found[line - 1] = [_tree(**latent) for latent in record["latents"]]
         return found[0] if alone else found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,6 @@ from gfnem.world import Observed, World
 
 if TYPE_CHECKING:
     from gfnem.parsing.run import TextRun
-    from gfnem.parsing.text.corpus import Line
 
 #: sentences of a batch
 _BATCH = 32
@@ -28,9 +27,11 @@ class ObservedText(Observed):
 
     Attributes:
         words: of each sentence.
+        lines: where each was read, counted from 1.
     """
 
     words: list[list[str]]
+    lines: list[int]
 
 
 class TextWorld(World):
@@ -67,41 +68,38 @@ class TextWorld(World):
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a file (`-` is standard input), a sentence, or a list of sentences.
 
-        Lines that have no tree are left out, with a word on standard error (but not for blanks).
+        What has no tree is left out; of lines of a file that are not blank this is said on standard
+        error.
         """
         from gfnem.parsing.commands import Reader
         from gfnem.parsing.grammars.support import derivable, why_not_derivable
         from gfnem.parsing.text.corpus import read_sentences
 
-        reader = Reader(run)
+        reader, name = Reader(run), "standard input"
         if isinstance(source, Path):
-            piped = str(source) == "-"
-            lines = read_sentences(sys.stdin.buffer if piped else source, reader.preprocessing)
+            text = sys.stdin.buffer if str(source) == "-" else source
         else:
-            texts = [source] if isinstance(source, str) else list(source)
-            if not all(isinstance(text, str) for text in texts):
+            sentences = [source] if isinstance(source, str) else list(source)
+            if not all(isinstance(sentence, str) for sentence in sentences):
                 raise UserError("a sentence is a string, as in infer('the old man saw a bird')")
-            lines = read_sentences([f"{' '.join(text.split())}\n" for text in texts],
-                                   reader.preprocessing)  # fmt: skip
-        found = False
+            text, name = [f"{' '.join(each.split())}\n" for each in sentences], "sentences"
+        lines = read_sentences(text, reader.preprocessing, name)
         while batch := list(islice(lines, _BATCH)):
-            found = True
-            batch = [line for line in batch if line.tokens or _left_out(line, "no word in it")]
-            if not batch:
-                continue
-            x = reader.encode([line.tokens for line in batch])
-            possible = derivable(run, x).tolist()
-            kept = [
-                line
-                for line, can in zip(batch, possible, strict=True)
-                if can or _left_out(line, why_not_derivable(run, len(line.tokens)))
-            ]
+            why = ["" if line.tokens else "no word in it" for line in batch]
+            if some := [row for row, line in enumerate(batch) if line.tokens]:
+                x = reader.encode([batch[row].tokens for row in some])
+                for row, possible in zip(some, derivable(run, x).tolist(), strict=True):
+                    if not possible:
+                        why[row] = why_not_derivable(run, len(batch[row].tokens))
+            for line, cause in zip(batch, why, strict=True):
+                if cause and line.text.strip() and isinstance(source, Path):
+                    print(f"gfnem: line {line.number}: {cause}: left out", file=sys.stderr)
+            kept = [line for line, cause in zip(batch, why, strict=True) if not cause]
             if kept:
                 x = reader.encode([line.tokens for line in kept])
-                yield ObservedText(x, [line.text.strip() for line in kept],
-                                   [line.words for line in kept])  # fmt: skip
-        if not found:
-            raise UserError("there is no sentence to read")
+                shown = [line.text.strip() for line in kept]
+                words, numbers = [line.words for line in kept], [line.number for line in kept]
+                yield ObservedText(x, shown, words, numbers)
 
     def observed(self, run: Any, x: Any) -> ObservedText:
         """Sentences that a model has drawn."""
@@ -112,7 +110,8 @@ class TextWorld(World):
             vocabulary.decode(tokens[:length])
             for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)
         ]
-        return ObservedText(x, [" ".join(sentence) for sentence in words], words)
+        shown = [" ".join(sentence) for sentence in words]
+        return ObservedText(x, shown, words, list(range(1, len(words) + 1)))
 
     def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[str]]:
         """Trees in brackets."""
@@ -120,6 +119,10 @@ class TextWorld(World):
         from gfnem.parsing.trees.drawing import brackets
 
         return brackets(z, observed.words, label_names(run))
+
+    def likely(self, run: Any, x: Any) -> Sequence[Any]:
+        """The most probable tree of each sentence, where the model can tell."""
+        return [run.model.best_trees(x)] if run.model.offers("best_trees") else []
 
     def evaluate(self, run: Any, source: str | None = None, **flags: Any) -> dict[str, Any]:
         """NLL, the sampler's quality, and scores of trees where there are gold trees."""
@@ -133,48 +136,50 @@ class TextWorld(World):
 
         return report(figures, run.model.unit)
 
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """The grammar, sentences with their trees, figures."""
+        from gfnem.parsing.report import sections
+
+        return sections(run, data, samples)
+
     def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
-        """`--shapes` of `train`; of `evaluate` how trees are chosen, and what is left out."""
+        """`--brackets` of `train`; of `evaluate` how trees are chosen, and what is left out."""
         if verb == "evaluate":
             _evaluate_flags(parser)
             return
         parser.add_argument(
-            "--shapes",
+            "--brackets",
             metavar="TREEBANK",
             type=str | None,
-            help="bracketed trees whose shapes, without words and labels, a grammar is to learn "
-            "from beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, "
-            "with a weight that falls from 10 to 1 in the first half of the updates)",
+            help="trees whose brackets, without words and labels, a grammar is to learn from "
+            "beside the text (short for --recipe.side TreebankBrackets --recipe.side.treebank "
+            "TREEBANK, with a weight that falls from 10 to 1 in the first half of the updates)",
         )
 
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+        """The settings with `--brackets` as their `recipe.side`; what that says besides is kept.
 
-        By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+        By default brackets come first: a young sampler's trees would teach the grammar otherwise.
         """
-        if settings.get("shapes") is None:
+        if settings.get("brackets") is None:
             return settings
-        side = settings["em"].get("side")
+        recipe = settings["recipe"]
+        told = dict(recipe.get("init_args") or {})
+        side = told.get("side")
         if side is None:
             half = max(1, settings["max_updates"] // 2)
             weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
             weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
-            side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
-        arguments = {**(side.get("init_args") or {}), "treebank": settings["shapes"]}
-        return {**settings, "em": {**settings["em"], "side": {**side, "init_args": arguments}}}
+            side = {"class_path": "gfnem.parsing.TreebankBrackets", "init_args": {"weight": weight}}
+        arguments = {**(side.get("init_args") or {}), "treebank": settings["brackets"]}
+        told["side"] = {**side, "init_args": arguments}
+        return {**settings, "recipe": {**recipe, "init_args": told}}
 
     def run_class(self) -> type[TextRun]:
         """A run that parses."""
         from gfnem.parsing.run import TextRun
 
         return TextRun
-
-
-def _left_out(line: Line, why: str) -> bool:
-    """Says that a line is left out, unless it is blank; False."""
-    if line.text.strip():
-        print(f"gfnem: line {line.number}: {why}: left out", file=sys.stderr)
-    return False
 
 
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
-    from gfnem.world import World
+    from gfnem.world import Observed, World
 
 
 class Run(Trained):
@@ -55,29 +55,35 @@ class Run(Trained):
     def inferences(self, x: Any, k: int = 5, samples: int = 64) -> Iterator[dict[str, Any]]:
         """What `infer` returns, one by one as the data are read."""
         for observed in self.world.read(self, x):
-            z, log_marginal, exact = self._draw(observed.x, max(samples, k))
-            with torch.no_grad():
-                log_joint = self.model.log_joint(observed.x, z).tolist()
-            latents = self.world.latents(self, observed, z)
-            for row, shown in enumerate(observed.shown):
-                found: dict[str, tuple[float, Any]] = {}
-                for latent, value in zip(latents[row], log_joint[row], strict=True):
-                    found.setdefault(json.dumps(latent), (value, latent))
-                ranked = sorted(found.values(), key=lambda pair: -pair[0])
-                log_p = float(log_marginal[row])
-                if not exact:  # what is certain: log p(x) is no less than of the latents seen
-                    log_p = max(log_p, _log_sum([value for value, _ in ranked]))
-                yield {
-                    "observation": shown,
-                    "log_marginal": log_p,
-                    "exact": exact,
-                    "latents": [
-                        {"latent": latent, "log_prob": value - log_p, "log_joint": value}
-                        for value, latent in ranked[:k]
-                    ],
-                }
+            yield from self.infer_batch(observed, k, samples)
 
     @torch.no_grad()
+    def infer_batch(self, observed: Observed, k: int, samples: int) -> list[dict[str, Any]]:
+        """What `infer` returns, of one batch."""
+        drawn, log_marginal, exact = self._draw(observed.x, max(samples, k))
+        found: list[dict[str, tuple[float, Any]]] = [{} for _ in observed.shown]
+        for z in (drawn, *self.world.likely(self, observed.x)):
+            log_joint = self.model.log_joint(observed.x, z).tolist()
+            latents = self.world.latents(self, observed, z)
+            for different, *row in zip(found, latents, log_joint, strict=True):
+                for latent, value in zip(*row, strict=True):
+                    different.setdefault(json.dumps(latent), (value, latent))
+        records = []
+        for different, shown, log_p in zip(
+            found, observed.shown, log_marginal.tolist(), strict=True
+        ):
+            ranked = sorted(different.values(), key=lambda pair: -pair[0])
+            if not exact:  # what is certain: log p(x) is no less than of the latents seen
+                log_p = max(log_p, _log_sum([value for value, _ in ranked]))
+            latents = [
+                {"latent": latent, "log_prob": value - log_p, "log_joint": value}
+                for value, latent in ranked[:k]
+            ]
+            records.append(
+                {"observation": shown, "log_marginal": log_p, "exact": exact, "latents": latents}
+            )
+        return records
+
     def _draw(self, x: Any, samples: int) -> tuple[Any, Tensor, bool]:
         """Latents of each `x`, `(batch,)` `log p(x)`, and whether that is exact."""
         offers, given = self.model.offers, self.model.given(x)
@@ -153,29 +159,35 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     """NLL and the sampler's quality on batches of observations.
 
     Returns:
-        `observations`, `exact` and `nll` (nats a unit); with a sampler `elbo_gap` (nats an
-        observation) and `ess` (the share of its samples that count).
+        `observations`, `exact` and `nll` (nats a unit, of the target's normalised part); with a
+        sampler `elbo_gap` (nats an observation) and `ess` (the share of its samples that count),
+        and where these are of its own samples alone `missed` (see `Posterior.missed`).
     """
-    exact = run.model.offers("log_marginal")
+    model, likely = run.model, run.model.normalised()
+    whole, exact = model.offers("log_marginal"), likely.offers("log_marginal")
     if not (exact or run.has_policy):
         raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
-    sums = dict.fromkeys(("observations", "units", "nll", "elbo_gap", "ess"), 0.0)
+    parts: list[dict[str, Tensor]] = []
     for x in batches:
         x = x.to(run.device)
-        log_p = run.model.log_marginal(x) if exact else None
+        found = {"units": model.units(x)}
+        if exact:
+            found["log_p"] = likely.log_marginal(x)
         if run.has_policy:
-            _, log_weights = run.posterior(x).log_weights(samples)
-            if log_p is None:
-                log_p = importance_weighted(log_weights)
-            sums["elbo_gap"] += float((log_p - elbo(log_weights)).sum())
-            sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
-        sums["nll"] -= float(log_p.double().sum())
-        sums["units"] += float(run.model.units(x).sum())
-        sums["observations"] += len(x)
-    if not sums["observations"]:
+            posterior = run.posterior(x)
+            z, log_weights = posterior.log_weights(samples)
+            total = model.log_marginal(x) if whole else importance_weighted(log_weights)
+            found["elbo_gap"] = total - elbo(log_weights)
+            found["ess"] = effective_sample_size(log_weights) / samples
+            if not whole and (missed := posterior.missed(log_weights, samples)) is not None:
+                found["missed"] = missed
+            if not exact:
+                found["log_p"] = posterior.likelihood_bound(z, log_weights)
+        parts.append({name: value.double().cpu() for name, value in found.items()})
+    if not parts:
         raise UserError("nothing to evaluate on: name data with --data")
-    count = sums["observations"]
-    figures = {"observations": int(count), "exact": exact, "nll": sums["nll"] / sums["units"]}
-    if run.has_policy:
-        figures |= {"elbo_gap": sums["elbo_gap"] / count, "ess": sums["ess"] / count}
-    return figures
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    nll = -(joined["log_p"].sum() / joined["units"].sum()).item()
+    figures = {"observations": len(joined["units"]), "exact": exact, "nll": nll}
+    means = ("elbo_gap", "ess", "missed")
+    return figures | {name: joined[name].mean().item() for name in means if name in joined}
