@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import call, printed
+from commands import call, printed, refused
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
@@ -56,12 +57,14 @@ def folder(tmp_path_factory):
         assert code == 0
         (folder / "train.out").write_text(out.getvalue())
         yield folder
-        sys.modules.pop("symptoms", None)
+        for name in ("symptoms", "hospital"):
+            sys.modules.pop(name, None)
 
 
 def test_the_page_is_whole():
     assert set(files()) == {
-        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "train.py")
+        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "train.py"),
+        *("hospital.py", "consult.py"),
     }
     lines = [line for line in files()["symptoms.py"].splitlines() if line.strip()]
     assert len(lines) <= 125, "about 100 lines were promised"
@@ -173,3 +176,40 @@ def test_the_programs_run(capsys, folder):
     exec(compile(quick, "train.py", "exec"), {})
     figures = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"\{'nll_learned': [\d.]+, 'nll_truth': [\d.]+\}", figures)
+
+
+def test_the_world(capsys, folder):
+    flags = ["--out", "runs/hospital", "--max-updates", UPDATES, "--accelerator", "cpu"]
+    assert printed(capsys, "train", "--world", "hospital.Hospital", *flags)
+    Path("patients.txt").write_text("fever, headache\n\nrash\n")
+    lines = printed(capsys, "infer", "runs/hospital", "patients.txt", "-k", "2").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["observation"] for record in records] == [["fever", "headache"], [], ["rash"]]
+    shown_keys = json.loads(shown("gfnem infer runs/hospital patients.txt -k 2").splitlines()[0])
+    assert records[0].keys() == shown_keys.keys() and records[0]["exact"] is True
+    # as exact inference has it
+    model, latent = load_run("runs/hospital").model, records[0]["latents"][0]
+    x = torch.tensor([[name in ("fever", "headache") for name in _symptoms()]])
+    exact = model.log_joint(x, model.sets[None]).log_softmax(1)[0]
+    best = model.sets[exact.argmax()].nonzero().flatten().tolist()
+    assert latent["latent"] == best
+    assert latent["log_prob"] == pytest.approx(float(exact.max()), abs=1e-3)
+    (drawn,) = printed(capsys, "sample", "runs/hospital", "-n", "1").splitlines()
+    assert set(json.loads(drawn)) == {"observation", "latent", "log_joint"}
+    figures = printed(capsys, "evaluate", "runs/hospital", "--data", "patients.txt").split()
+    assert figures[:2] == ["observations", "3"]
+    runpy.run_path("consult.py")
+    assert capsys.readouterr().out.startswith("['fever', 'headache'] [")
+    Path("bad.txt").write_text("fever\ngout\n")
+    for command in (
+        ["infer", "runs/hospital", "bad.txt"],
+        ["train", "--data=bad.txt", "--out=bad"],
+    ):
+        world = ["--world=hospital.Hospital"] if command[0] == "train" else []
+        assert "bad.txt, line 2: no symptom: gout" in refused(capsys, *command, *world)
+
+
+def _symptoms():
+    from symptoms import SYMPTOMS
+
+    return SYMPTOMS
