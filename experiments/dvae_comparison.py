@@ -30,7 +30,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from gfnem.em import GFlowNetEM
 from gfnem.files import write_atomically
 from gfnem.images.data import Images
 from gfnem.images.evaluation import likelihoods, summary
@@ -39,6 +38,7 @@ from gfnem.images.guided import GuidedPolicy
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
 from gfnem.images.vqvae import NearestCode, fit_prior, fit_spread, train_vqvae
+from gfnem.lightning import GFlowNetEM
 from gfnem.objectives import ForwardKL, Objective, ReverseKL, TrajectoryBalance, VarGrad
 from gfnem.sampling import Exploration
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal

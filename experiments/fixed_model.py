@@ -19,12 +19,12 @@ import warnings
 
 import pytorch_lightning as pl
 import torch
+from gfnem.esteps import E_STEPS
 
 from gfnem import GFlowNetEM
 from gfnem.component import build
 from gfnem.data import DataModule
 from gfnem.errors import UserError
-from gfnem.esteps import E_STEPS
 from gfnem.estimates import effective_sample_size, elbo
 from gfnem.parsing import Sentences
 from gfnem.policy import Policy

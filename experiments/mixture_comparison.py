@@ -27,9 +27,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
+from gfnem.lightning import GFlowNetEM
 from gfnem.mixtures import PetalMixture, PetalPolicy, Petals, PetalSpace
 from gfnem.mixtures.data import CENTRES, recovered
 from gfnem.mixtures.drawing import save

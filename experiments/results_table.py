@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from gfnem.esteps import E_STEPS, M_STEPS
+
 from gfnem.files import write_atomically
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.language_models import NGramModel
@@ -107,7 +107,7 @@ class Table:
                 config = self._config(cell, folder / "settings.yaml", updates)
                 self._gfnem("train", "--config", config, "--out", run, log=folder / "train.log")
             if cell.model in SAMPLED and not E_STEPS[cell.e_step].policy:
-                flags = ["--e-step", "gflownet", "--em.model_lr", 0, "--max-updates", 2 * updates]
+                flags = ["--recipe", "gflownet", "--rates.model", 0, "--max-updates", 2 * updates]
                 self._gfnem("train", "--resume", run, *flags, log=folder / "sampler.log")
             seconds = float(_last_row(run / "metrics.csv")["seconds"])
             figures = {**asdict(cell), "updates": updates, "seconds": seconds, "valid": {}}

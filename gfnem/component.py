@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,12 +59,22 @@ class Component:
         """
         cls = type(self)
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_path(cls),
             "init_args": {
                 name: plain(value, f"{cls.__name__}({name}=...)")
                 for name, value in self._arguments.items()
             },
         }
+
+
+def public_path(cls: type) -> str:
+    """The shortest import path of a class: files that name it survive a move behind it."""
+    name, parts = cls.__qualname__, cls.__module__.split(".")
+    for depth in range(1, len(parts)):
+        package = sys.modules.get(".".join(parts[:depth]))
+        if getattr(package, name, None) is cls:
+            return f"{package.__name__}.{name}"
+    return f"{cls.__module__}.{name}"
 
 
 class Unfinished(Component):

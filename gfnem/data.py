@@ -138,22 +138,6 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """Draws what was learned into `folder`; returns the names of the files written."""
         return []
 
-    @classmethod
-    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
-        """Sections of a run's web page: what was learned, examples, how good it is.
-
-        Args:
-            run: the run, a `gfnem.running.trained.Trained`.
-            data: what it was trained on; None where that is not to be had any more.
-            samples: structures drawn for each observation.
-
-        Returns:
-            A list of `gfnem.page.Section`.
-        """
-        from gfnem.report import general
-
-        return general(run, data, samples)
-
     def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> Any:
         """The batch of update number `update`, or one process's share of it."""
         if self._order is None:

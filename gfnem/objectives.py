@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gfnem.component import Component
 from gfnem.policy import Scores
@@ -121,7 +121,7 @@ def forward_kl(log_pf: Tensor, log_weight: Tensor) -> Tensor:
     return -(log_weight.detach().softmax(1) * log_pf.sum(2)).sum(1)
 
 
-class Objective(Component, ABC):
+class Objective(Component, nn.Module, ABC):
     """A named choice of loss for the E-step."""
 
     #: whether `Scores.log_flow` is needed
@@ -130,13 +130,17 @@ class Objective(Component, ABC):
     uses_flow: bool = False
     #: whether samples must be the policy's own: others bias it
     on_policy: bool = False
+    #: whether the reward is looked at
+    uses_reward: bool = True
+    #: how many samples of one `x` it takes
+    least_samples: int = 1
     #: whether `Scores.log_z` is needed
     needs_log_z: bool = False
     #: whether the target's partial log joint is used
     forward_looking: bool = False
 
     @abstractmethod
-    def __call__(
+    def forward(
         self, scores: Scores, log_reward: Tensor, log_partial: Tensor | None = None
     ) -> Tensor:
         """`(batch,)` losses from scores, rewards `(batch, samples)` and optional credit."""
@@ -147,7 +151,7 @@ class TrajectoryBalance(Objective):
 
     needs_log_z = True
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `trajectory_balance`."""
         return trajectory_balance(scores.log_pf, scores.log_pb, log_reward, scores.log_z)
 
@@ -161,10 +165,13 @@ class VarGrad(Objective):
             the sampler understands least do not drown all others (nor the sleep phase).
     """
 
+    least_samples = 2
+
     def __init__(self, pseudo_huber: bool = False):
+        super().__init__()
         self.pseudo_huber = pseudo_huber
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `vargrad`."""
         variance = vargrad(scores.log_pf, scores.log_pb, log_reward)
         return (1 + variance).sqrt() - 1 if self.pseudo_huber else variance
@@ -189,9 +196,9 @@ class BalancedVarGrad(VarGrad):
         super().__init__()
         self.local = local
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `vargrad` and `detailed_balance`."""
-        loss = super().__call__(scores, log_reward)
+        loss = super().forward(scores, log_reward)
         if scores.log_flow is None or not scores.guided:
             return loss
         return loss + self.local * detailed_balance(
@@ -209,9 +216,10 @@ class DetailedBalance(Objective):
     needs_flow = True
 
     def __init__(self, forward_looking: bool = False):
+        super().__init__()
         self.forward_looking = forward_looking
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `detailed_balance`."""
         return detailed_balance(
             scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask, log_partial
@@ -229,10 +237,11 @@ class SubTrajectoryBalance(Objective):
     needs_flow = True
 
     def __init__(self, decay: Positive = 0.9, forward_looking: bool = False):
+        super().__init__()
         self.decay = decay
         self.forward_looking = forward_looking
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `sub_trajectory_balance`."""
         return sub_trajectory_balance(
             scores.log_pf,
@@ -249,8 +258,9 @@ class ReverseKL(Objective):
     """Score-function gradient of the ELBO: hierarchical variational inference, no GFlowNet loss."""
 
     on_policy = True
+    least_samples = 2
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `reverse_kl`."""
         return reverse_kl(scores.log_pf, scores.log_pb, log_reward)
 
@@ -263,7 +273,17 @@ class ForwardKL(Objective):
 
     on_policy = True
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """See `forward_kl`; `log_pf` here and in the weights is on-policy."""
         log_weight = -log_ratio(scores.log_pf, scores.log_pb, log_reward)
         return forward_kl(scores.log_pf, log_weight)
+
+
+class MaximumLikelihood(Objective):
+    """The policy's surprise at trajectories that are given: the sleep phase, or imitation."""
+
+    uses_reward = False
+
+    def forward(self, scores, log_reward, log_partial=None):
+        """See `forward_kl`, all weights equal."""
+        return forward_kl(scores.log_pf, log_reward * 0)

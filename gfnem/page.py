@@ -352,7 +352,8 @@ figure { margin: 0 0 1rem; }
 figure img, figure svg { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .wide img, .wide svg { max-width: none; }
 figcaption, .rest { color: var(--soft); font-size: 0.92rem; margin-top: 0.3rem; }
-.row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.row { display: grid; gap: 1rem; margin-bottom: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .row > * { min-width: 0; }
 .posterior { border-top: 1px solid var(--line); padding-top: 0.75rem; margin-bottom: 1rem; }
 .posterior ol { list-style: none; margin: 0; padding: 0; }
@@ -360,7 +361,7 @@ figcaption, .rest { color: var(--soft); font-size: 0.92rem; margin-top: 0.3rem; 
   align-items: center; margin-bottom: 0.5rem; }
 .posterior li figure { margin: 0; }
 .posterior ol.tiles { display: grid; gap: 0.5rem 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .posterior .tiles li { display: flex; flex-direction: column-reverse; align-items: flex-start; }
 .says { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.92rem; }
 .says .share { width: 8.6rem; }
@@ -371,12 +372,17 @@ figcaption, .rest { color: var(--soft); font-size: 0.92rem; margin-top: 0.3rem; 
 details { margin-bottom: 0.75rem; }
 summary { cursor: pointer; margin-bottom: 0.5rem; }
 pre { font-size: 0.85rem; line-height: 1.4; margin: 0; }
+.tiles .says-all { width: 100%; }
+.tiles .says { justify-content: flex-start; flex-wrap: wrap; }
+.tiles .says > span:first-child { min-width: 4rem; }
+.tiles .says .share { width: auto; }
+.tiles .bar { width: 2.5rem; }
 @media (max-width: 40rem) {
   body { padding: 0.6rem; }
   section { padding: 0.75rem; }
   td .bar { width: 2.5rem; }
   .posterior li { grid-template-columns: minmax(0, 1fr); }
   .says { justify-content: flex-start; }
-  .says > span:first-child { min-width: 7.5rem; }
+  ol:not(.tiles) .says > span:first-child { min-width: 7.5rem; }
 }
 """

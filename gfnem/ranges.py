@@ -155,6 +155,7 @@ class _Kinds:
     def __init__(self, hint: Any):
         self.kinds: set[type] = set()
         self._visit(hint)
+        self.kinds |= {list} if tuple in self.kinds else set()  # as settings files write it
         self.whole = int in self.kinds and float not in self.kinds
 
     def _visit(self, hint: Any) -> None:

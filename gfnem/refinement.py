@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import Tensor
 
-from gfnem.moves import LocalMoves, metropolis
+from gfnem.mcmc import LocalMoves, metropolis
 from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
 from gfnem.space import LatentSpace, where

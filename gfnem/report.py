@@ -1,13 +1,12 @@
 """What a trained run has learned and how far it can be trusted, as one web page.
 
-The page opens with what the run's data says of it (`DataModule.report`); curves and settings, which
-every run has, follow. `general` is the report of data that says nothing special.
+The page opens with what the run's world says of it (`World.report`); curves and settings, which
+every run has, follow. `general` is the report of a world that says nothing special.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 from collections import Counter
@@ -19,10 +18,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from gfnem.component import class_of
 from gfnem.data import DataModule
 from gfnem.errors import UserError
-from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.files import shown, write_atomically
 from gfnem.page import (
     Block,
@@ -40,9 +37,8 @@ from gfnem.page import (
     render,
 )
 from gfnem.running.curves import PANELS, draw_panel, png
+from gfnem.running.run import Run, measured
 from gfnem.running.runs import METRICS, checkpoint_path, load_run, read_config
-from gfnem.running.trained import Trained
-from gfnem.running.trust import opening, signature_of
 
 #: the page's name in a run folder
 REPORT = "report.html"
@@ -76,8 +72,8 @@ def write_report(
     """
     trained, config = load_run(run), read_config(run)
     folder = checkpoint_path(run).parent
-    kind, data, why = _data_of(trained, config, run)
-    sections = list(kind.report(trained, data, samples))
+    data, why = _data_of(trained)
+    sections = list(trained.world.report(trained, data, samples))
     if why:
         remark = f"What the run held out is not to be had ({why}): nothing here is of such data."
         sections.insert(0, Section("Without held-out data", [Text(remark, remark=True)]))
@@ -88,25 +84,19 @@ def write_report(
     return path
 
 
-def _data_of(
-    trained: Trained, config: Mapping[str, Any], run: str | os.PathLike
-) -> tuple[type[DataModule], DataModule | None, str]:
-    """The class of a run's data, the data where it is as it was, and why not where it is not."""
-    from gfnem.running.training import build_data
-
-    with opening(config, signature_of(run)):
-        kind = class_of(config.get("dataset"), DataModule)
-        try:
-            data = build_data(dict(config))
-            then = trained.metadata.get("data", {})
-            if any(then.get(name, digest) != digest for name, digest in data.fingerprint().items()):
-                return kind, None, "the data has changed since the run was trained"
-        except UserError as error:
-            return kind, None, str(error)
-    return kind, data, ""
+def _data_of(run: Run) -> tuple[DataModule | None, str]:
+    """The data of a run where it is as it was, and why not where it is not."""
+    try:
+        data = run.data()
+    except UserError as error:
+        return None, str(error)
+    then = run.metadata.get("data", {})
+    if any(then.get(name, digest) != digest for name, digest in data.fingerprint().items()):
+        return None, "the data has changed since the run was trained"
+    return data, ""
 
 
-def _facts(run: Trained) -> list[str]:
+def _facts(run: Run) -> list[str]:
     def part(module: torch.nn.Module) -> str:
         size = sum(parameter.numel() for parameter in module.parameters())
         return f"{type(module).__name__} of {size:,} parameters"
@@ -118,59 +108,19 @@ def _facts(run: Trained) -> list[str]:
 # ---------------------------------------------------------------- figures and what they mean
 
 
-@torch.no_grad()
-def measure(run: Trained, batches: Sequence[Any], samples: int) -> dict[str, Any]:
-    """Figures of held-out data: `nll` a unit, `elbo_gap`, `ess`, `missed`, and which are exact.
-
-    Args:
-        run: the trained run.
-        batches: observations.
-        samples: importance samples for each observation.
-    """
-    parts: list[dict[str, Tensor]] = []
-    exact = gap_exact = False
-    for x in batches:
-        figures = {"units": run.model.units(x)}
-        total, likely = run.model.log_marginal(x), run.model.normalised()
-        log_p = total if likely is run.model else likely.log_marginal(x)
-        exact, gap_exact = log_p is not None, total is not None
-        if run.has_policy:
-            posterior = run.posterior(x)
-            z, log_weights = posterior.log_weights(samples)
-            if total is None:
-                missed = posterior.missed(log_weights, samples)
-                figures |= {} if missed is None else {"missed": missed}
-                total = importance_weighted(log_weights)
-            figures["elbo_gap"] = total - elbo(log_weights)
-            figures["ess"] = effective_sample_size(log_weights) / samples
-            log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
-        if log_p is not None:
-            figures["log_p"] = log_p
-        parts.append({name: value.double().cpu() for name, value in figures.items()})
-    if not parts:
-        return {}
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    found: dict[str, Any] = {
-        name: joined[name].mean().item() for name in ("elbo_gap", "ess", "missed") if name in joined
-    }
-    if "log_p" in joined:
-        found["nll"] = -(joined["log_p"].sum() / joined["units"].sum()).item()
-    return {**found, "exact": exact, "gap_exact": gap_exact}
-
-
 def certificates(
-    figures: Mapping[str, Any], samples: int, unit: str = "observation", each: str = "observation"
+    figures: Mapping[str, Any], samples: int, unit: str, each: str, exact: bool
 ) -> Block:
     """Cards that say what a run's figures mean, and to which of its failures each is blind.
 
     Args:
-        figures: those of `measure` that there are.
+        figures: those of `gfnem.running.run.measured` that there are.
         samples: with which they were measured.
         unit: what `nll` is an average over.
         each: what an observation is called.
+        exact: whether the ELBO gap is measured against an exact likelihood.
     """
     cards = []
-    exact = figures["gap_exact"]
     if "nll" in figures:
         cards.append(_likelihood(figures["nll"], figures["exact"], samples, unit))
     if "elbo_gap" in figures:
@@ -211,7 +161,7 @@ def certificates(
 
 def _likelihood(nll: float, exact: bool, samples: int, unit: str) -> Certificate:
     meaning = (
-        f"How surprised the model is by a {unit} of data it was not trained on, on average. "
+        f"How surprised the model is by a {unit} of the data it is measured on, on average. "
         "Lower is better; compare it only on the same data. "
     )
     if exact:
@@ -301,11 +251,12 @@ def others(ranks: Sequence[tuple[int, dict[str, float]]], shown: int, drawn: int
     if len(ranks) <= shown:
         return f"No other structure is among {drawn} draws."
     left = sum(next(iter(shares.values())) for _, shares in ranks[shown:])
-    some = f"{len(ranks) - shown} other structure{'s' if len(ranks) - shown > 1 else ''}"
-    return f"Besides, {some} among {drawn} draws: {percent(left)} for the model, all in all."
+    count = len(ranks) - shown
+    some = f"{count} other structures are" if count > 1 else "One other structure is"
+    return f"{some} among {drawn} draws; the model gives {percent(left)} to what is not shown."
 
 
-def general(run: Trained, data: DataModule | None, samples: int) -> list[Section]:
+def general(run: Run, data: DataModule | None, samples: int) -> list[Section]:
     """The report of a world that has none of its own: records of observations and structures.
 
     Args:
@@ -313,108 +264,103 @@ def general(run: Trained, data: DataModule | None, samples: int) -> list[Section
         data: the run's data; None where it is not to be had.
         samples: structures drawn for each observation.
     """
-    batches = data.validation_batches() if data is not None else []
-    told = data.evaluate(run) if data is not None else {}
-    figures = measure(run, batches, samples)
-    quality: list[Block] = []
-    if figures:
-        quality.append(certificates(figures, samples, run.model.unit, run.model.unit))
-    if told:
-        quality.append(figures_table(told))
+    batches = list(run.world.held_out(data)) if data is not None else []
+    quality = [] if data is None else figures_of(run, data, samples)
     drawn = _drawn(run)
     x = batches[0] if batches else drawn[0] if drawn else None
-    title = "Examples of held-out data" if batches else "Examples drawn from the model"
-    examples = [] if x is None else _examples(run, x)
+    learned: list[Block] = []
     if drawn:
-        examples.append(Fold(f"{DRAWN} draws of the model", [_records(*drawn)]))
-    return [Section(title, examples), Section("How good is it?", quality)]
+        about = "What the model has learned shows in what it makes: observations x with the "
+        learned = [Text(f"{about}structures z behind them, drawn from it."), _records(run, *drawn)]
+    title = "Examples of held-out data" if batches else "Examples drawn from the model"
+    return [
+        Section("What was learned", learned),
+        Section(title, [] if x is None else _examples(run, x)),
+        Section("How good is it?", quality),
+    ]
 
 
-def figures_table(figures: Mapping[str, Any]) -> Block:
-    """What `gfnem evaluate` prints of a run, as a table."""
-    return Table(
-        ["figure", "value"],
-        [[name.replace("_", " "), value] for name, value in figures.items()],
-        "What `gfnem evaluate` prints.",
-    )
+def figures_of(run: Run, data: DataModule, samples: int) -> list[Block]:
+    """What `gfnem evaluate` says of a run: cards of what all worlds have, a table of the whole.
+
+    Args:
+        run: the trained run.
+        data: its data.
+        samples: importance samples for each observation.
+    """
+    if not (run.has_policy or run.model.offers("log_marginal")):
+        return [Text("There is neither a sampler nor an exact likelihood to measure with.")]
+    figures = measured(run, run.world.held_out(data), samples)
+    figures |= run.world.scores(run, data, None)
+    rows = [[name.replace("_", " "), value] for name, value in figures.items()]
+    unit, exact = run.model.unit, run.model.offers("log_marginal")
+    return [
+        certificates(figures, samples, unit, unit, exact),
+        Table(["figure", "value"], rows, "What gfnem evaluate prints."),
+    ]
 
 
-def _drawn(run: Trained) -> tuple[Any, Any] | None:
+def _drawn(run: Run) -> tuple[Any, Any] | None:
     """Observations and structures drawn from the model; None where it cannot draw."""
-    sample = getattr(run.model, "sample", None)
+    if not run.model.offers("sample"):
+        return None
     try:
-        with torch.random.fork_rng(), torch.no_grad():
-            return None if sample is None else sample(DRAWN)
-    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return run.model.sample(DRAWN)
+    except RuntimeError:  # a model that finds no end
         return None
 
 
 @torch.no_grad()
-def _examples(run: Trained, x: Any) -> list[Block]:
+def _examples(run: Run, x: Any) -> list[Block]:
     samples = EXAMPLE_DRAWS
     x = x[:EXAMPLES] if isinstance(x, Tensor) else x
-    exact = run.model.log_marginal(x)
+    given = run.model.given(x)
+    exact = given.log_marginal() if given.offers("log_marginal") else None
     if run.has_policy:
         z, log_weights = run.posterior(x).log_weights(samples)
         model = log_weights.softmax(1)
+    elif exact is not None and given.offers("sample_posterior"):
+        z = given.sample_posterior(samples)
     else:
-        z = run.model.sample_posterior(x, samples)
-        if z is None or exact is None:
-            return []
+        return []
     if exact is not None:
-        model = (run.model.log_joint(x, z) - exact[:, None]).exp()
-    blocks: list[Block] = [Text(f"{BARS} Each observation is x, a structure that explains it z.")]
-    for row in range(min(EXAMPLES, len(x))):
-        keys = [record(z, row, sample) for sample in range(samples)]
+        model = (given.log_joint(z) - exact[:, None]).exp()
+    blocks: list[Block] = [Text(f"{BARS} An observation is x; a structure that explains it is z.")]
+    observed = run.world.observed(run, x)
+    latents = run.world.latents(run, observed, z)
+    for row in range(min(EXAMPLES, len(latents))):
+        keys = [_short(latent) for latent in latents[row]]
         ranks = ranked(keys, model[row].tolist(), exact is not None, run.has_policy)
         choices = [
             Choice(shares, Lines(f"z = {keys[place]}")) for place, shares in ranks[:STRUCTURES]
         ]
         rest = others(ranks, STRUCTURES, samples)
-        blocks.append(Posterior(f"x = {record(x, row)}", choices, rest))
+        blocks.append(Posterior(f"x = {_short(observed.shown[row])}", choices, rest))
     return blocks
 
 
-def _records(x: Any, z: Any) -> Block:
-    rows = [[record(x, row), record(z, row, 0)] for row in range(len(x))]
-    return Table(["x", "z"], rows)
+def _records(run: Run, x: Any, z: Any) -> Block:
+    observed = run.world.observed(run, x)
+    latents = run.world.latents(run, observed, z)
+    pairs = zip(observed.shown, latents, strict=True)
+    return Table(["x", "z"], [[_short(seen), _short(latent[0])] for seen, latent in pairs])
 
 
-def record(value: Any, *place: int) -> str:
-    """One observation or latent of a batch as JSON, whatever it is made of.
-
-    Args:
-        value: tensors, or dataclasses, mappings and sequences of them, with leading axes for
-            `place`; what has none of them is shown as it is.
-        place: which one.
-    """
-    text = json.dumps(_plain(value, place), ensure_ascii=False, default=str)
+def _short(value: Any) -> str:
+    """Plain data as JSON, as much of it as people read."""
+    text = json.dumps(_rounded(value), ensure_ascii=False, default=str)
     return text if len(text) <= _RECORD else f"{text[:_RECORD]}…"
 
 
-def _plain(value: Any, place: tuple[int, ...]) -> Any:
-    if isinstance(value, Tensor):
-        if value.dim() < len(place):  # `(batch,)` beside latents of `(batch, samples)`
-            place = place[: value.dim()]
-        found = value[place].detach().cpu()
-        if found.dtype == torch.bool:
-            found = found.int()
-        return _rounded(found.tolist())
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: _plain(getattr(value, name), place) for name in names}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry, place) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        for index in place:
-            value = value[index]
-    return value
-
-
 def _rounded(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
     if isinstance(value, float):
         return float(f"{value:.4g}")
-    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
+    if isinstance(value, Mapping):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 # ---------------------------------------------------------------- what every run has

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from gfnem.component import Component
-from gfnem.ranges import Count, Finite, Scheduled
+from gfnem.ranges import Count, Finite, PartialShare, Scheduled
+from gfnem.running.processes import mean
 
 
 class Anneal(Component, Scheduled):
@@ -46,75 +52,116 @@ def value_at(schedule: float | Anneal, update: int) -> float:
     return schedule(update) if isinstance(schedule, Anneal) else float(schedule)
 
 
-class Timing(Component, ABC):
-    """Decides, before each update, whether the sampler is trained, the model, or both."""
+class Clock(nn.Module):
+    """How often what has been trained, and how well the sampler does.
+
+    Attributes:
+        updates: updates done.
+        e_updates: those of them that trained the policy.
+        m_updates: those of them that trained the model.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates = self.e_updates = self.m_updates = 0
+        self._average: Tensor | float = 0.0
+        self._averaged: Tensor | float = 0.0
+        self._decay = 0.99
+
+    def observe(self, e_loss: Tensor, decay: float) -> None:
+        """Moves the E-loss's average; with several processes, by their mean, alike on each."""
+        e_loss = mean(e_loss)
+        self._decay = decay
+        kept = torch.isfinite(e_loss).to(torch.float64)
+        moved = torch.nan_to_num(e_loss.double()) * (1 - decay)
+        self._average = torch.where(kept > 0, self._average * decay + moved, self._average)
+        self._averaged = self._averaged + kept
+
+    def average(self) -> float:
+        """Moving average of the E-loss, corrected for its start at zero; NaN before any update."""
+        count = float(self._averaged)
+        return float(self._average) / (1 - self._decay**count) if count else math.nan
+
+    def tick(self, trained: Set[str]) -> None:
+        """Counts one update that trained these networks."""
+        self.updates += 1
+        self.e_updates += "policy" in trained
+        self.m_updates += "model" in trained
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Plain numbers, for a checkpoint."""
+        counts = {name: getattr(self, name) for name in ("updates", "e_updates", "m_updates")}
+        average = float(self._average), float(self._averaged), self._decay
+        return {**counts, "average": average}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes them up again."""
+        self.updates, self.e_updates = state["updates"], state["e_updates"]
+        self.m_updates = state["m_updates"]
+        self._average, self._averaged, self._decay = state["average"]
+
+
+class Schedule(Component, ABC):
+    """Decides, before each phase of an update, whether it is due."""
+
+    #: of the moving average of the E-loss; nearer to 1 is slower
+    average_decay: float = 0.99
 
     @abstractmethod
-    def e_step_due(self, updates: int) -> bool:
-        """Whether update number `updates` (0 is the first) trains the sampler."""
-
-    @abstractmethod
-    def m_step_due(self, updates: int, m_updates: int, average: float) -> bool:
-        """Whether it also trains the model.
+    def due(self, network: str, clock: Clock) -> bool:
+        """Whether phases that train `network`, "policy" or "model", are due.
 
         Args:
-            updates: updates done so far.
-            m_updates: those of them that trained the model.
-            average: moving average of the E-step's loss, this update's included.
+            network: what the phase trains.
+            clock: counts of updates done so far; the E-loss's average has this update's in it when
+                a later phase is asked for.
         """
 
-    def threshold(self, m_updates: int) -> float | None:
+    def threshold(self, clock: Clock) -> float | None:
         """The loss below which the model is trained, where there is one."""
         return None
 
 
-class EveryUpdate(Timing):
+class EveryUpdate(Schedule):
     """Trains sampler and model in every update, or one of them less often.
 
     Args:
         e_every: the sampler is trained in each `e_every`-th update only, the first one included.
-            With a plain M-step the others are cheaper: they draw, and nothing else.
+            With an M-step on equal samples the others are cheaper: they draw, and nothing else.
         m_every: likewise the model.
     """
 
     def __init__(self, e_every: Count = 1, m_every: Count = 1):
         self.e_every, self.m_every = e_every, m_every
 
-    def e_step_due(self, updates):
-        """In each `e_every`-th."""
-        return updates % self.e_every == 0
-
-    def m_step_due(self, updates, m_updates, average):
-        """In each `m_every`-th."""
-        return updates % self.m_every == 0
+    def due(self, network: str, clock: Clock) -> bool:
+        """In each so-many-th update."""
+        return clock.updates % (self.e_every if network == "policy" else self.m_every) == 0
 
 
-class AdaptiveThreshold(Timing):
+class AdaptiveThreshold(Schedule):
     """Trains the model only while the sampler keeps up (Hu et al. 2023, section 4.1).
 
     An M-step is taken while the moving average of the E-loss is below `level`.
 
     Args:
         level: the threshold, in the E-loss's own units; a number or an `Anneal` over M-updates.
+        average_decay: of the moving average; nearer to 1 is slower.
     """
 
-    def __init__(self, level: Finite | Anneal):
-        self.level = level
+    def __init__(self, level: Finite | Anneal, average_decay: PartialShare = 0.99):
+        self.level, self.average_decay = level, average_decay
 
-    def e_step_due(self, updates):
-        """Always."""
-        return True
+    def due(self, network: str, clock: Clock) -> bool:
+        """The sampler always, the model while the average is below the level."""
+        return network == "policy" or clock.average() < value_at(self.level, clock.m_updates)
 
-    def m_step_due(self, updates, m_updates, average):
-        """While the average is below the level."""
-        return average < value_at(self.level, m_updates)
-
-    def threshold(self, m_updates):
-        """The level at `m_updates`."""
-        return value_at(self.level, m_updates)
+    def threshold(self, clock: Clock) -> float:
+        """The level now."""
+        return value_at(self.level, clock.m_updates)
 
 
-class Alternating(Timing):
+class Alternating(Schedule):
     """Trains the sampler for some updates, then the model for some, and so on.
 
     Args:
@@ -125,10 +172,7 @@ class Alternating(Timing):
     def __init__(self, e_updates: Count = 400, m_updates: Count = 400):
         self.e_updates, self.m_updates = e_updates, m_updates
 
-    def e_step_due(self, updates):
-        """In the first phase of each cycle."""
-        return updates % (self.e_updates + self.m_updates) < self.e_updates
-
-    def m_step_due(self, updates, m_updates, average):
-        """In the second phase of each cycle."""
-        return not self.e_step_due(updates)
+    def due(self, network: str, clock: Clock) -> bool:
+        """The sampler in the first part of each cycle, the model in the second."""
+        first = clock.updates % (self.e_updates + self.m_updates) < self.e_updates
+        return first == (network == "policy")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gfnem.component import Component
-from gfnem.moves import LocalMoves
+from gfnem.mcmc import LocalMoves
 from gfnem.offers import Offering, optional
 
 

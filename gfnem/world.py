@@ -10,7 +10,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
     from gfnem.data import DataModule
+    from gfnem.page import Section
     from gfnem.running.run import Run
 
 WORLDS = "gfnem.worlds"
@@ -85,11 +86,19 @@ class World(ABC):
 
     def observed(self, run: Run, x: Any) -> Observed:
         """A batch that a model has drawn, with its observations as plain data."""
-        return Observed(x, x.tolist())
+        if not is_dataclass(x):
+            return Observed(x, x.tolist())
+        return Observed(x, [_at(x, row) for row in range(len(x))])
 
     def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
-        """The latents `z`, leading axes `(batch, samples)`, as plain data."""
-        return z.tolist()
+        """The latents `z`, leading axes `(batch, samples)`, as plain data.
+
+        Tensors become lists, and a dataclass of tensors a mapping for each latent.
+        """
+        if not is_dataclass(z):
+            return z.tolist()
+        samples = getattr(z, fields(z)[0].name).shape[1]
+        return [[_at(z, row, at) for at in range(samples)] for row in range(len(observed.shown))]
 
     def likely(self, run: Run, x: Any) -> Sequence[Any]:
         """Latents to consider beside the sampler's draws, such as the most probable of all.
@@ -147,6 +156,18 @@ class World(ABC):
     def draw(self, run: Any, data: DataModule, folder: Path) -> list[str]:
         """Draws what was learned into `folder`; returns the names of the files written."""
         return data.draw(run, folder)
+
+    def report(self, run: Run, data: DataModule | None, samples: int) -> Sequence[Section]:
+        """Sections of a run's web page: what was learned, examples, how good it is.
+
+        Args:
+            run: the trained run.
+            data: what it was trained on; None where that is not to be had any more.
+            samples: importance samples for each observation.
+        """
+        from gfnem.report import general
+
+        return general(run, data, samples)
 
     # ---------------------------------------------------------------- command line and Python
 
@@ -207,6 +228,12 @@ class Unnamed(World):
             f"{run.path}: how new data are read is not known, since this run was trained without a "
             "world; name one in training, with --world my_file.MyWorld"
         )
+
+
+def _at(value: Any, *place: int) -> dict[str, Any]:
+    """One entry of a dataclass of tensors; a tensor of fewer axes has one for several entries."""
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: part[place[: part.dim()]].tolist() for name, part in parts.items()}
 
 
 def spec_of(part: Any) -> Any:

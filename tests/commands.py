@@ -61,3 +61,8 @@ def trained() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     assert call("train", *TINY, "--out", folder / "run") == 0
     return folder / "run"
+
+
+def same(one, other) -> bool:
+    """Whether two entries of a `state_dict` are equal: tensors, or plain data."""
+    return torch.equal(one, other) if torch.is_tensor(one) else one == other

@@ -9,7 +9,7 @@ from toy import BitModel, BitPolicy, BitSpace
 from gfnem.component import Component, build
 from gfnem.errors import UserError
 from gfnem.objectives import Objective, SubTrajectoryBalance
-from gfnem.schedules import AdaptiveThreshold, Anneal, Timing
+from gfnem.schedules import AdaptiveThreshold, Anneal, Clock, Schedule
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 
@@ -21,8 +21,9 @@ class Holder(Component):
 
 def test_nested_components_survive_json():
     timing = AdaptiveThreshold(Anneal(4.0, 1.0, updates=10, shape="exponential"))
-    again = build(json.loads(json.dumps(timing.spec())), Timing)
-    assert [again.threshold(t) for t in (0, 3, 99)] == [timing.threshold(t) for t in (0, 3, 99)]
+    again, clock = build(json.loads(json.dumps(timing.spec())), Schedule), Clock()
+    for clock.m_updates in (0, 3, 99):
+        assert again.threshold(clock) == timing.threshold(clock)
 
 
 def test_positional_keyword_and_extra_arguments_are_recorded():

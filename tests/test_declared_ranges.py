@@ -52,5 +52,5 @@ def test_numbers_have_ranges(cls):
 def test_all_kinds_of_component_are_looked_at():
     names = {cls.__name__ for cls in components()}
     kinds = {"TextData", "Images", "Petals", "NeuralPCFG", "PetalSpace", "TopDownPolicy"}
-    kinds |= {"SubTrajectoryBalance", "Anneal", "Alternating", "TreebankShapes", "ShapeEnergy"}
+    kinds |= {"SubTrajectoryBalance", "Anneal", "Alternating", "TreebankBrackets", "BracketEnergy"}
     assert kinds <= names and len(names) > 30

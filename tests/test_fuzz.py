@@ -22,7 +22,7 @@ from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.images.data import Images
 from gfnem.parsing.answers import Answers
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.commands import Reader
 from gfnem.parsing.text.corpus import read_corpus, read_sentences
 from gfnem.parsing.text.data import TextData
@@ -453,11 +453,11 @@ def with_value(value: Any, path: tuple, new: Any) -> Any:
 def odd_settings(draw: st.DrawFn, content: dict, edits: int, avoid: tuple = ()) -> dict:
     """Settings with odd values in some places."""
     # the command line makes sure that these are there, and made of settings
-    whole = [("dataset",), ("em",), ("dataset", "init_args")] if avoid else []
+    whole = [("dataset",), ("recipe",), ("rates",), ("dataset", "init_args")] if avoid else []
     found = [
         path
         for path in places_of(content)
-        if path[0] not in avoid and path not in whole and path[:2] != ("em", "model_betas")
+        if path[0] not in avoid and path not in whole and path[-1] != "model_betas"
     ]
     paths = draw(st.lists(st.sampled_from(found), max_size=edits, unique=True))
     for path in sorted(paths, key=len, reverse=True):  # what is inside first
@@ -471,8 +471,15 @@ def run_settings() -> dict:
 
     content = yaml.safe_load((trained() / "config.yaml").read_text())
     content["dataset"]["init_args"].update(sentences=40, interval=2, valid_sentences=5, cache="off")
-    content["em"].update(samples=4, eval_samples=2, mcmc_steps=3)
-    return {**content, "max_updates": 2, "resume": None, "out": None, "config": None}
+    content["recipe"]["init_args"].update(samples=4)
+    return {
+        **content,
+        "max_updates": 2,
+        "eval_samples": 2,
+        "resume": None,
+        "out": None,
+        "config": None,
+    }
 
 
 def expanded(value: Any) -> Any:
@@ -490,7 +497,8 @@ def expanded(value: Any) -> Any:
 
 #: what the command line itself makes sure of
 OWN = ("accelerator", "devices", "num_nodes", "precision", "seed", "max_updates", "out", "resume",
-       "config", "max_m_updates", "patience", "data", "valid", "shapes", "e_step")  # fmt: skip
+       "config", "max_m_updates", "patience", "data", "valid", "brackets",
+       "eval_samples")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -553,7 +561,7 @@ def checkpoints(draw: st.DrawFn, good: bytes) -> tuple[bytes, bool]:
     if kind == "settings":
         content["hyper_parameters"] = draw(odd_settings(dict(parameters), 3))
     elif kind == "class":
-        part = draw(st.sampled_from(("model", "space", "policy", "objective", "timing")))
+        part = draw(st.sampled_from(("model", "space", "policy", "recipe", "schedule")))
         path = draw(FOREIGN)
         parameters[part] = {**(parameters[part] or {}), "class_path": path}
         content["trust"] = draw(st.sampled_from((None, {}, [], 3, {
@@ -599,12 +607,12 @@ def test_checkpoints(trap):
 
 
 def test_priors(tmp_path):
-    ShapeEnergy(4).save(tmp_path / "prior.pt")
+    BracketEnergy(4).save(tmp_path / "prior.pt")
     good = (tmp_path / "prior.pt").read_bytes()
-    whole = ShapeEnergy.load(tmp_path / "prior.pt").state_dict()
+    whole = BracketEnergy.load(tmp_path / "prior.pt").state_dict()
 
     def load(folder: Path, data: bytes) -> None:
-        state = ShapeEnergy.load(written(folder / "prior.pt", data)).state_dict()
+        state = BracketEnergy.load(written(folder / "prior.pt", data)).state_dict()
         assert all(torch.equal(state[name], value) for name, value in whole.items())
 
     fuzz("priors", 50, bent([good], edits=1), load)
@@ -613,7 +621,8 @@ def test_priors(tmp_path):
 # ----------------------------------------------------------------------------- the command line
 
 TEXT = TEXTS[0]
-YAML = b"seed: 1\nmodel:\n  class_path: NeuralPCFG\n  init_args:\n    dim: 8\nem:\n  samples: 4\n"
+YAML = b"seed: 1\nmodel:\n  class_path: NeuralPCFG\n  init_args:\n    dim: 8\n"
+NAN = b"rates:\n  class_path: gfnem.rates.Rates\n  init_args:\n    policy: .nan\n"
 #: a file's name and content, and the command that reads it
 COMMANDS = {
     "name of other bytes": (os.fsdecode(b"caf\xe9.txt"), TEXT, "train --data FILE"),
@@ -629,16 +638,16 @@ COMMANDS = {
     "settings, a strange number": ("s.yaml", b"seed: 0b_\n", "train --config FILE"),
     "settings of another kind": ("s.yaml", b"em: 3\n", "train --config FILE"),
     "settings, none": ("s.yaml", b"em:\nmodel:\ndataset:\n", "train --config FILE"),
-    "settings, NaN": ("s.yaml", YAML + b"  policy_lr: .nan\n", "train --config FILE"),
+    "settings, NaN": ("s.yaml", YAML + NAN, "train --config FILE"),
     "settings, a list": ("s.yaml", YAML + b"  clip: [1]\n", "train --config FILE"),
     "huge model": ("t.txt", TEXT, "train --data FILE --model.nonterminals 2000000"),
     "huger model": ("t.txt", TEXT, f"train --data FILE --model.preterminals {10**30}"),
     "huge sampler": ("t.txt", TEXT, "train --data FILE --policy.dim 3000000000"),
-    "huge rates": ("t.txt", TEXT, "train --data FILE --em.model_lr 1e300 --em.policy_lr 1e300"),
+    "huge rates": ("t.txt", TEXT, "train --data FILE --rates.model 1e300 --rates.policy 1e300"),
     "huge interval": ("t.txt", TEXT, f"train --data FILE --dataset.interval {10**30}"),
     "huge batch": ("t.txt", TEXT, f"train --data FILE --dataset.batch_size {10**30}"),
-    "many samples": ("t.txt", TEXT, f"train --data FILE --em.samples {10**12}"),
-    "no lists of rates": ("t.txt", TEXT, "train --data FILE --em.model_betas [0,0.9]"),
+    "many samples": ("t.txt", TEXT, f"train --data FILE --recipe.samples {10**12}"),
+    "no lists of rates": ("t.txt", TEXT, "train --data FILE --rates.model_betas [0,0.9]"),
     "parents or not": ("t.txt", TEXT, "train --data FILE --policy.contexts 5"),
     "another space": ("t.txt", TEXT, "train --data FILE --space.nonterminals 3"),
     "no sentence held out": ("t.txt", TEXT, "train --data FILE --dataset.valid_sentences 0"),

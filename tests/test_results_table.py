@@ -24,17 +24,17 @@ def table(folder: Path, *words: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_cells_are_added_refused_and_kept(tmp_path):
     done = table(
-        tmp_path, "--models", "PCFG", "--e-steps", "gflownet", "--e-every", "2", "--m-step", "plain"
+        tmp_path, "--models", "PCFG", "--recipes", "gflownet", "--e-every", "2", "--m-step", "plain"
     )
     assert done.returncode == 0, done.stderr
     first = tmp_path / "PCFG-gflownet-0" / "figures.json"
     before = first.read_bytes(), first.stat().st_mtime_ns
-    assert table(tmp_path, "--models", "PCFG", "--e-steps", "gflownet").returncode == 0
+    assert table(tmp_path, "--models", "PCFG", "--recipes", "gflownet").returncode == 0
     assert (first.read_bytes(), first.stat().st_mtime_ns) == before
     settings = (first.parent / "run" / "config.yaml").read_text()
     assert "e_every: 2" in settings and "m_step: plain" in settings
 
-    done = table(tmp_path, "--models", "PCFG", "RNNG", "--e-steps", "exact")
+    done = table(tmp_path, "--models", "PCFG", "RNNG", "--recipes", "exact")
     assert done.returncode == 0, done.stderr
     refused = json.loads((tmp_path / "RNNG-exact-0" / "figures.json").read_text())["refused"]
     assert "RNNG" in refused and "exact" in refused and refused in done.stderr

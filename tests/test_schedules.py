@@ -1,8 +1,9 @@
 import math
 
 import pytest
+import torch
 
-from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, EveryUpdate, value_at
+from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, Clock, EveryUpdate, value_at
 
 
 def test_linear_anneal_meets_its_ends_and_middle():
@@ -30,29 +31,56 @@ def test_numbers_are_schedules_too():
     assert value_at(3, 17) == 3.0 and value_at(Anneal(0, 1, 2), 1) == 0.5
 
 
+def clock(updates=0, m_updates=0, average=9.9):
+    """A clock that has counted so much."""
+    made = Clock()
+    made.updates, made.m_updates = updates, m_updates
+    made.average = lambda: average
+    return made
+
+
+def turns(schedule, updates):
+    """Which networks are trained in the first updates."""
+    due = schedule.due
+    return [(due("policy", clock(t)), due("model", clock(t))) for t in range(updates)]
+
+
 def test_alternating_takes_turns():
-    timing = Alternating(2, 3)
-    pattern = [(timing.e_step_due(t), timing.m_step_due(t, 0, 9.9)) for t in range(10)]
-    assert pattern == 2 * ([(True, False)] * 2 + [(False, True)] * 3)
+    assert turns(Alternating(2, 3), 10) == 2 * ([(True, False)] * 2 + [(False, True)] * 3)
     with pytest.raises(ValueError):
         Alternating(0, 3)
 
 
 def test_threshold_moves_with_m_updates_not_updates():
-    timing = AdaptiveThreshold(Anneal(4.0, 0.0, updates=4))
-    assert timing.m_step_due(1000, 1, 2.9) and not timing.m_step_due(0, 1, 3.0)
-    assert not timing.m_step_due(0, 2, 2.9)
-    assert timing.threshold(3) == 1.0 and all(timing.e_step_due(t) for t in range(5))
+    schedule = AdaptiveThreshold(Anneal(4.0, 0.0, updates=4))
+    assert schedule.due("model", clock(1000, 1, 2.9))
+    assert not schedule.due("model", clock(0, 1, 3.0))
+    assert not schedule.due("model", clock(0, 2, 2.9))
+    assert schedule.threshold(clock(m_updates=3)) == 1.0
+    assert all(schedule.due("policy", clock(t)) for t in range(5))
 
 
 def test_every_update_does_both():
-    timing = EveryUpdate()
-    assert timing.e_step_due(3) and timing.m_step_due(3, 0, 1e9) and timing.threshold(0) is None
+    assert turns(EveryUpdate(), 4) == [(True, True)] * 4
+    assert EveryUpdate().threshold(clock()) is None
 
 
 def test_every_update_can_be_thrifty():
-    timing = EveryUpdate(e_every=2, m_every=3)
-    due = [(timing.e_step_due(t), timing.m_step_due(t, 0, 1e9)) for t in range(6)]
+    due = turns(EveryUpdate(e_every=2, m_every=3), 6)
     assert due == [(t % 2 == 0, t % 3 == 0) for t in range(6)]
     with pytest.raises(ValueError):
         EveryUpdate(e_every=0)
+
+
+def test_a_clock_counts_and_is_kept_in_checkpoints():
+    made = Clock()
+    assert math.isnan(made.average())
+    for loss in (2.0, float("nan"), 4.0):
+        made.observe(torch.tensor(loss), 0.5)
+        made.tick({"policy"})
+    made.tick({"model"})
+    assert made.average() == pytest.approx((0.5 * 2 + 4) / 1.5)  # what is not finite stays out
+    again = Clock()
+    again.load_state_dict(made.state_dict())
+    assert (again.updates, again.e_updates, again.m_updates) == (4, 3, 1)
+    assert again.average() == made.average()

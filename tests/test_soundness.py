@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import re
 import sys
 import warnings
 
@@ -15,6 +16,7 @@ from toy_training import fit, make
 from gfnem import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.objectives import ForwardKL, ReverseKL, VarGrad
+from gfnem.running.trained import CLOCK
 from gfnem.schedules import AdaptiveThreshold, Anneal
 from gfnem.target import EnergyModel, Target
 
@@ -27,22 +29,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.
 @pytest.mark.parametrize(
     "setting",
     [
-        {"clip": 0.0},
-        {"clip": -1.0},
+        {"rates": {"clip": 0.0}},
+        {"rates": {"clip": -1.0}},
         {"reward_temperature": 0.0},
         {"temperature": Anneal(1.5, 0.0, 3)},
-        {
-            "temperature": {
-                "class_path": "gfnem.Anneal",
-                "init_args": dict(start=1, end=-1, updates=3),
-            }
-        },
         {"epsilon": 2.0},
         {"epsilon": -0.1},
-        {"policy_lr": -1.0},
-        {"model_lr": float("nan")},
-        {"average_decay": 1.0},
-        {"model_betas": (0.9, 1.0)},
+        {"rates": {"policy": -1.0}},
+        {"rates": {"model": float("nan")}},
+        {"rates": {"model_betas": (0.9, 1.0)}},
         {"samples": 0},
         {"sleep": -1.0},
         {"max_updates": 0},
@@ -50,18 +45,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*GPU.
     ids=lambda setting: "-".join(setting),
 )
 def test_numbers_out_of_range_are_refused_by_name(setting):
-    (name,) = setting
+    (name,) = setting.get("rates", setting)
     with pytest.raises(ValueError, match=f"^{name} .* is needed"):
         make(**setting)
 
 
+def test_numbers_within_parts_given_as_plain_data_are_refused_too():
+    anneal = {"class_path": "gfnem.Anneal", "init_args": dict(start=1, end=-1, updates=3)}
+    spec = {"class_path": "gfnem.recipes.gflownet", "init_args": {"temperature": anneal}}
+    with pytest.raises(UserError, match=r"temperature .* is needed"):
+        make(recipe=spec)
+    with pytest.raises(ValueError, match=r"average_decay 1.0: .* is needed"):
+        AdaptiveThreshold(1.0, average_decay=1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flag", ["--em.clip=-1", "--em.average_decay=1", "--em.reward_temperature=0"]
+    "flag", ["--rates.clip=-1", "--recipe.epsilon=2", "--recipe.reward_temperature=0"]
 )
 def test_a_refused_number_leaves_no_folder(capsys, tmp_path, flag):
-    name = flag.removeprefix("--").split("=")[0].removeprefix("em.")
-    assert f"em: {name}" in refused(capsys, "train", *TINY, "--out", tmp_path / "run", flag)
+    part, name = flag.removeprefix("--").split("=")[0].split(".")
+    assert re.search(
+        f"{part}.*{name}", refused(capsys, "train", *TINY, "--out", tmp_path / "run", flag)
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -106,9 +112,9 @@ class Explodes(VarGrad):
         super().__init__()
         self.when, self.calls = set(when), 0
 
-    def __call__(self, *arguments):
+    def forward(self, *arguments):
         self.calls += 1
-        loss = super().__call__(*arguments)
+        loss = super().forward(*arguments)
         return loss * float("nan") if self.calls - 1 in self.when else loss
 
 
@@ -116,10 +122,13 @@ def test_a_loss_that_is_not_finite_stays_out_of_the_average():
     averages = {}
     for name, when in (("never", ()), ("third", (2,))):
         module = make(
-            objective=Explodes(when), timing=AdaptiveThreshold(100.0), max_updates=6, policy_lr=0.0
+            objective=Explodes(when),
+            schedule=AdaptiveThreshold(100.0),
+            max_updates=6,
+            rates={"policy": 0.0},
         )
         fit(module, BitData(interval=6))
-        averages[name] = module.average_loss()
+        averages[name] = module.em.clock.average()
         assert int(module.m_updates) == 6  # the M-step is still due
     assert averages["third"] == averages["third"] and averages["third"] > 0
 
@@ -127,7 +136,7 @@ def test_a_loss_that_is_not_finite_stays_out_of_the_average():
 @pytest.mark.slow
 def test_a_policy_that_never_has_a_finite_gradient_is_reported():
     module = make(objective=Explodes(range(100)), max_updates=60)
-    with pytest.raises(UserError, match=r"no finite gradient of the policy .*em\.policy_lr"):
+    with pytest.raises(UserError, match=r"no finite gradient of the policy .*rates\.policy"):
         fit(module, BitData(interval=60))
     assert int(module.updates) < 25
 
@@ -184,7 +193,7 @@ def test_max_updates_holds_with_a_loader_of_ones_own():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gradient_clip_val": 1.0}, "use GFlowNetEM(clip=...)"),
+        ({"gradient_clip_val": 1.0}, "use Rates(clip=...)"),
         ({"max_steps": 7}, "use max_updates"),
         ({"accumulate_grad_batches": 2}, "use larger batches"),
         ({"precision": "bf16-true"}, "use bf16-mixed"),
@@ -220,7 +229,7 @@ def test_scaled_gradients_are_clipped_as_if_they_were_not():
     """16-mixed multiplies the loss: the step must not depend on by how much."""
     moved = []
     for scale in (1.0, 2.0**10):
-        module = make(max_updates=1, clip=0.5, policy_lr=0.1, model_lr=0.1)
+        module = make(max_updates=1, rates={"clip": 0.5, "policy": 0.1, "model": 0.1})
         plugin = pl.plugins.MixedPrecision(
             "16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale)
         )
@@ -281,7 +290,7 @@ def test_points_and_images_have_fingerprints_too():
 @pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_used(capsys, tmp_path):
     """Held-out NLL rises again at a rate far too high; the run stops and says so."""
-    settings = [*TINY, "--max-updates=100", "--em.model_lr=0.3", "--dataset.interval=2"]
+    settings = [*TINY, "--max-updates=100", "--rates.model=0.3", "--dataset.interval=2"]
     out = printed(capsys, "train", *settings, "--patience=3", "--out", tmp_path / "run")
     assert "stopped: no lower held-out NLL in 3 validations" in out
     rows = [line.split(",") for line in (tmp_path / "run/metrics.csv").read_text().splitlines()]
@@ -291,7 +300,7 @@ def test_the_best_checkpoint_is_kept_and_used(capsys, tmp_path):
     assert best == len(nll) - 4
     assert f"best.ckpt is from update {updates[best]} (held-out NLL {nll[best]:.3f})" in out
     kept = torch.load(tmp_path / "run/best.ckpt", weights_only=True)
-    assert int(kept["state_dict"]["updates"]) == updates[best]
+    assert int(kept["state_dict"][CLOCK]["updates"]) == updates[best]
     from gfnem.running.runs import load_run
 
     last = load_run(tmp_path / "run/last.ckpt").model.state_dict()
@@ -330,5 +339,5 @@ def test_exact_em_is_refused_before_training_where_it_is_intractable(capsys, tmp
 
     monkeypatch.setattr(NeuralPCFG, "log_marginal", Target.log_marginal)
     run = tmp_path / "run"
-    line = refused(capsys, "train", *TINY, "--e-step=exact", "--out", run)
-    assert "NeuralPCFG has no exact log marginal" in line and not run.exists()
+    line = refused(capsys, "train", *TINY, "--recipe=exact", "--out", run)
+    assert "NeuralPCFG offers no log_marginal" in line and not run.exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import call, printed, refused
+from pages import Page
 
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.running.runs import load_run
@@ -159,6 +160,17 @@ def test_the_model_learns(capsys, folder):
     learned, truth = float(figures["nll_learned"]), float(figures["nll_truth"])
     assert learned == pytest.approx(float(rows[-1][1]), abs=2e-3)
     assert truth - 0.02 < learned < truth + 0.25
+
+
+@pytest.mark.slow
+def test_a_report_of_a_world_of_ones_own(capsys, folder):
+    printed(capsys, "report", "runs/symptoms", "--samples=16")
+    text = Page((folder / "runs/symptoms/report.html").read_text(encoding="utf-8")).text
+    figures = dict(
+        line.split() for line in printed(capsys, "evaluate", "runs/symptoms").splitlines()
+    )
+    assert f"{float(figures['nll_learned']):.4f} nats per patient" in text
+    assert "z = [" in text and "model" in text and "NoisyOr" in text
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_a_fact_that_is_missing(capsys, world):
     flags = ["--dataset.sentences=50", "--policy", "world_of_mine.Forgetful"]
     line = refused(capsys, "train", *flags, "--out=run")
     assert "world_of_mine.Forgetful" in line and "not set: hidden;" in line
-    assert "tell: nonterminals, shortest, vocab_size, vocabulary" in line
+    assert "tell: contexts, nonterminals, shortest, vocab_size, vocabulary" in line
     assert not Path("run").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.data import DataModule
-from gfnem.moves import LocalMoves
+from gfnem.mcmc import LocalMoves
 from gfnem.policy import Policy, Step
 from gfnem.space import LatentSpace
 from gfnem.target import GenerativeModel

@@ -6,13 +6,24 @@ import pytorch_lightning as pl
 import torch
 from toy import BitModel, BitPolicy, BitSpace
 
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
+from gfnem.rates import Rates
+from gfnem.recipes import RECIPES
+
+MODULE = ("eval_samples", "max_updates", "max_m_updates", "metadata")
 
 
-def make(seed=0, ordered=False, fixed=False, scale=1.0, **options):
+def make(
+    seed=0, ordered=False, fixed=False, scale=1.0, recipe="gflownet", schedule=None, rates=None,
+    **options,
+):  # fmt: skip
+    """A module of the toy world; what is not the module's own is a setting of the recipe."""
     torch.manual_seed(seed)
     model = BitModel(scale=scale, fixed=fixed)
-    return GFlowNetEM(model, BitSpace(ordered=ordered), BitPolicy(), **options)
+    own = {name: options.pop(name) for name in MODULE if name in options}
+    recipe = RECIPES[recipe](**options) if isinstance(recipe, str) else recipe
+    parts = (model, BitSpace(ordered=ordered), BitPolicy(), recipe, schedule)
+    return GFlowNetEM(*parts, Rates(**(rates or {})), **own)
 
 
 def fit(module, data, callback=None, epochs=-1, resume=None):

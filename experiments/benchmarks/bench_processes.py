@@ -30,7 +30,7 @@ def seconds(folder: Path, devices: int, options: argparse.Namespace) -> Seconds:
     if options.data:
         command += ["--data", options.data]
     if options.exact:
-        command += ["--e-step", "exact"]
+        command += ["--recipe", "exact"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     whole = program_seconds(command, env=environment)
     with open(folder / "metrics.csv", newline="") as stream:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from gfnem.component import build
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.topdown import TopDownSpace

@@ -66,7 +66,7 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
     """The command and its settings, from flags and settings files."""
     contents = [read_settings(file) for file in files]
     for file, content in zip(files, contents, strict=True):
-        for name in (*PARTS, "em"):
+        for name in PARTS:
             if name in content and not isinstance(content[name], (dict, str)):
                 raise UserError(
                     f"{file}: {name}: settings are wanted under it, as `name: value` (or leave it "

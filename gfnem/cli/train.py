@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,11 +24,15 @@ from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
 #: what a run is made of
-PARTS = ("dataset", "model", "space", "policy", "objective", "timing")
+PARTS = ("dataset", "model", "space", "policy", "recipe", "schedule", "rates")
 #: what it is made of in every world where nothing else is asked for
 DEFAULTS = {
-    "objective": "gfnem.objectives.BalancedVarGrad",
-    "timing": "gfnem.schedules.EveryUpdate",
+    "recipe": {
+        "class_path": "gfnem.recipes.gflownet",
+        "init_args": {"objective": {"class_path": "gfnem.objectives.BalancedVarGrad"}},
+    },
+    "schedule": {"class_path": "gfnem.schedules.EveryUpdate"},
+    "rates": {"class_path": "gfnem.rates.Rates"},
 }
 
 
@@ -37,11 +40,11 @@ def parser(
     arguments: Sequence[str], contents: Sequence[dict[str, Any]]
 ) -> jsonargparse.ArgumentParser:
     """The flags of `train`."""
-    from gfnem import objectives, schedules
     from gfnem.data import DataModule
-    from gfnem.em import GFlowNetEM
-    from gfnem.esteps import E_STEPS
     from gfnem.policy import Policy
+    from gfnem.rates import Rates
+    from gfnem.recipes import RECIPES, Recipe
+    from gfnem.schedules import Schedule
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
@@ -51,12 +54,12 @@ def parser(
     parser = CommandParser(
         usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
         "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
-        description="Train a model and its sampler. A run is made of six parts (dataset, model, "
-        "space, policy, objective, timing), each a class with settings of its own, which "
+        description="Train a model and its sampler. A run is made of seven parts (dataset, "
+        "model, space, policy, recipe, schedule, rates), each with settings of its own, which "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
         "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
-        "--em.policy_lr 0.002",
+        "--rates.policy 0.002 --recipe.samples 8",
     )
     parser.add_argument(
         "--config",
@@ -141,19 +144,20 @@ def parser(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
     parser.add_argument(
-        "--e-step",
-        metavar="NAME",
-        type=str | None,
-        help="where the structures that the model learns from come from (short for --em.e_step): "
-        + "; ".join(f"{name}: {step.about}" for name, step in E_STEPS.items()),
+        "--eval-samples",
+        metavar="N",
+        type=Count,
+        default=16,
+        help="structures drawn for each held-out observation",
     )
     for name, base, about in (
         ("dataset", DataModule, "what is learned from, and how it is read"),
         ("model", Target, "the joint p(x, z)"),
         ("space", LatentSpace, "how a structure is built"),
         ("policy", Policy, "the sampler"),
-        ("objective", objectives.Objective, "the E-step's loss"),
-        ("timing", schedules.Timing, "when sampler and model are trained"),
+        ("recipe", Recipe, f"what an update is made of: {', '.join(RECIPES)}, or one of your own"),
+        ("schedule", Schedule, "when sampler and model are trained"),
+        ("rates", Rates, "learning rates"),
     ):
         parser.add_subclass_arguments(
             base,
@@ -167,15 +171,9 @@ def parser(
         parser.groups[name].title = f"{name}: {about}"
         if is_chosen(name, arguments, contents):
             defaults.pop(name, None)
-    components = {"model", "space", "policy", "objective", "timing"}
-    skip = components | {"max_updates", "max_m_updates", "metadata"}
-    parser.add_class_arguments(GFlowNetEM, "em", skip=skip, instantiate=False)
-    parser.groups["em"].title = "em: the settings of GFlowNet-EM"
     parser.set_defaults(_flat(defaults))
     for action in parser._actions:
-        if action.dest == "em" or (action.dest.startswith("em.") and action.dest.endswith(".help")):
-            action.help = argparse.SUPPRESS  # both would only be in a reader's way
-        elif action.dest.endswith(".help"):
+        if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
         elif action.dest == "print_config":
             action.help, action.metavar = "print all settings as YAML and stop", ""
@@ -200,8 +198,7 @@ def _world(arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> Worl
 
 def _defaults(world: World) -> dict[str, Any]:
     """Settings where the user says nothing, as in a settings file."""
-    common = {name: {"class_path": path} for name, path in DEFAULTS.items()}
-    return common if isinstance(world, Unnamed) else {**common, **world.defaults()}
+    return dict(DEFAULTS) if isinstance(world, Unnamed) else {**DEFAULTS, **world.defaults()}
 
 
 def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:

@@ -153,13 +153,6 @@ class Images(DataModule):
             report["test_nll_exact"] = -torch.cat(exact).mean().item()
         return report
 
-    @classmethod
-    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
-        """Reconstructions, codes, samples, figures."""
-        from gfnem.images.report import sections
-
-        return sections(run, data, samples)
-
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Pictures of reconstructions, posterior samples, model samples and code grids."""
         return draw_all(module, self.images("test").to(module.device), Path(folder))

@@ -99,8 +99,10 @@ def code_grids(module: Any, images: Tensor) -> Figure:
 
 def picture(pixels: Tensor) -> Figure:
     """One image, `(height, width)` probabilities of white."""
-    figure, axes = _grid(1, 1)
-    _picture(axes[0, 0], pixels)
+    figure = Figure(figsize=(1.2, 1.2 * pixels.shape[0] / pixels.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    _picture(axes, pixels)
     return figure
 
 

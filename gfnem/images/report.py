@@ -13,14 +13,12 @@ from gfnem.report import (
     BARS,
     EXAMPLE_DRAWS,
     STRUCTURES,
-    certificates,
-    figures_table,
-    measure,
+    figures_of,
     others,
     ranked,
 )
 from gfnem.running.curves import png
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run
 
 if TYPE_CHECKING:
     from gfnem.images.data import Images
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 SHOWN = 4
 
 
-def sections(run: Trained, data: Images | None, samples: int) -> list[Section]:
+def sections(run: Run, data: Images | None, samples: int) -> list[Section]:
     """What was learned, images with their posterior, and how good it is.
 
     Args:
@@ -39,21 +37,17 @@ def sections(run: Trained, data: Images | None, samples: int) -> list[Section]:
     """
     quality: list[Block] = []
     if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        told = data.evaluate(run)
-        figures = measure(run, data.validation_batches(), samples)
-        quality = [
-            certificates(figures, samples, "image", "image"),
-            figures_table(told),
+        quality = figures_of(run, data, samples)
+        quality.append(
             Text(
-                "The cards are of the images set aside for validation; the table is of the test "
-                f"images, with {data.test_samples:,} draws each. All in nats an image: test nll "
-                "bounds the likelihood, test gap is the ELBO gap, test effective samples the "
-                "median number of draws that count."
-            ),
-        ]
+                f"Figures that begin with test are from {data.test_samples:,} draws for each "
+                "image, in nats an image: test nll bounds the likelihood, test gap is the ELBO "
+                "gap, test effective samples the median number of draws that count."
+            )
+        )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        images = data.images("test") if data is not None else run.model.sample(12)[0]
+        images = data.images("test") if data is not None else run.model.sample(8)[0]
         return [
             Section("What was learned", _learned(run, images)),
             Section("Examples: images and their grids of codes", _examples(run, images[:SHOWN])),
@@ -61,7 +55,7 @@ def sections(run: Trained, data: Images | None, samples: int) -> list[Section]:
         ]
 
 
-def _learned(run: Trained, images: Tensor) -> list[Block]:
+def _learned(run: Run, images: Tensor) -> list[Block]:
     model, blocks = run.model, []
     blocks.append(
         Text(
@@ -92,11 +86,12 @@ def _image(figure, caption: str) -> Block:
     return Picture(png(figure, 120), caption, drawing=False)
 
 
-def _examples(run: Trained, images: Tensor) -> list[Block]:
+def _examples(run: Run, images: Tensor) -> list[Block]:
     """Each image with its most probable grids, decoded."""
-    model, exact = run.model, run.model.log_marginal(images)
+    model = run.model
     if not run.has_policy:
         return []
+    exact = model.log_marginal(images) if model.offers("log_marginal") else None
     z, log_weights = run.posterior(images).log_weights(EXAMPLE_DRAWS)
     weights = log_weights.softmax(1)
     if exact is not None:

@@ -59,3 +59,9 @@ class ImagesWorld(World):
     def held_out(self, data: Any) -> Iterable[Any]:
         """The test images."""
         return data.images("test")[: data.test_images].split(_BATCH)
+
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """Reconstructions, codes, samples, figures."""
+        from gfnem.images.report import sections
+
+        return sections(run, data, samples)

@@ -141,13 +141,6 @@ class Petals(DataModule):
             figures["posterior_tv"] = distance.mean().item()
         return figures
 
-    @classmethod
-    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
-        """Density beside data, posteriors, figures."""
-        from gfnem.mixtures.report import sections
-
-        return sections(run, data, samples)
-
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Draws data and means, the posteriors, and the log-likelihood's course where known."""
         from gfnem.mixtures import drawing

@@ -11,15 +11,26 @@ from torch import Tensor
 from gfnem.mixtures.drawing import draw_density, draw_means, draw_posteriors
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text
-from gfnem.report import EXAMPLES, STRUCTURES, certificates, figures_table, measure
+from gfnem.report import EXAMPLES, STRUCTURES, figures_of
 from gfnem.running.curves import png
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run
 
 if TYPE_CHECKING:
     from gfnem.mixtures.data import Petals
 
 
-def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
+#: what the figures of `Petals.evaluate` mean
+_ABOUT = {
+    "log_likelihood": "All is measured on the points that were trained on. Log likelihood: nats a "
+    "point, the NLL without its sign.",
+    "recovered": "Recovered: the share of the true centres that have a learned mean of their own "
+    "within one standard deviation.",
+    "posterior_tv": "Posterior tv: how far the sampler's table of a point is from the exact one, "
+    "half the sum of the differences; 0 is exact, 1 has nothing in common.",
+}
+
+
+def sections(run: Run, data: Petals | None, samples: int) -> list[Section]:
     """What was learned, points with their posterior, and how good it is.
 
     Args:
@@ -29,9 +40,10 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     """
     quality: list[Block] = []
     if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        told = figures_table(data.evaluate(run))
-        figures = measure(run, data.validation_batches(), samples)
-        quality = [certificates(figures, samples, "point", "point"), told, _words(data)]
+        quality = figures_of(run, data, samples)
+        quality.append(
+            Text(" ".join(_ABOUT[name] for name in _ABOUT if _concerns(name, run, data)))
+        )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         points = data.points if data is not None else run.model.sample(500)[0]
@@ -44,21 +56,11 @@ def sections(run: Trained, data: Petals | None, samples: int) -> list[Section]:
     ]
 
 
-def _words(data: Petals) -> Block:
-    text = (
-        "log likelihood: nats a point, the NLL without its sign. posterior tv: how far the "
-        "sampler's table of a point is from the exact one, half the sum of the differences; 0 is "
-        "exact, 1 has nothing in common."
-    )
-    if data.centres is not None:
-        text += (
-            " recovered: the share of the true centres that have a learned mean of their own "
-            "within one standard deviation."
-        )
-    return Text(text)
+def _concerns(name: str, run: Run, data: Petals) -> bool:
+    return {"recovered": data.centres is not None, "posterior_tv": run.has_policy}.get(name, True)
 
 
-def _learned(run: Trained, points: Tensor, centres: Tensor | None) -> list[Block]:
+def _learned(run: Run, points: Tensor, centres: Tensor | None) -> list[Block]:
     model = run.model
     shares = model.exact_posterior(points).sum(2).mean(0).tolist()
     rows = [
@@ -88,7 +90,7 @@ def _learned(run: Trained, points: Tensor, centres: Tensor | None) -> list[Block
     ]
 
 
-def _examples(run: Trained, points: Tensor) -> list[Block]:
+def _examples(run: Run, points: Tensor) -> list[Block]:
     """The posterior as maps, and as bars for the points that it is least sure of."""
     exact = run.model.exact_posterior(points)
     learned = None

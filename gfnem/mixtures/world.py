@@ -38,3 +38,9 @@ class PointsWorld(World):
         return [
             [{"cluster": cluster, "petal": petal} for cluster, petal in row] for row in z.tolist()
         ]
+
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """Density beside data, posteriors, figures."""
+        from gfnem.mixtures.report import sections
+
+        return sections(run, data, samples)

@@ -41,7 +41,7 @@ from gfnem.parsing.trees.drawing import bracket, tree_svg
 from gfnem.parsing.trees.scores import SCORE_CONVENTION
 from gfnem.parsing.trees.trees import Trees
 from gfnem.report import BARS, EXAMPLE_DRAWS, EXAMPLES, STRUCTURES, certificates, others, ranked
-from gfnem.running.trained import Trained
+from gfnem.running.run import Run
 
 if TYPE_CHECKING:
     from gfnem.parsing.text.corpus import Corpus
@@ -53,7 +53,7 @@ SYMBOLS, PARTS, DRAWN = 30, 6, 6
 _WORD, _LEAST, _LONGEST = 40, 0.001, 12
 
 
-def sections(run: Trained, data: TextData | None, samples: int) -> list[Section]:
+def sections(run: Run, data: TextData | None, samples: int) -> list[Section]:
     """What was learned, examples with their trees, and how good it is.
 
     Args:
@@ -93,7 +93,7 @@ def sections(run: Trained, data: TextData | None, samples: int) -> list[Section]
 # ---------------------------------------------------------------- what was learned
 
 
-def _learned(run: Trained, reader: Reader, corpus: Corpus | None) -> list[Block]:
+def _learned(run: Run, reader: Reader, corpus: Corpus | None) -> list[Block]:
     grammar = grammar_of(run.model)
     if grammar is None:
         return [
@@ -108,10 +108,11 @@ def _learned(run: Trained, reader: Reader, corpus: Corpus | None) -> list[Block]
         batches = [reader.encode(tokens[at : at + 50]) for at in range(0, len(tokens), 50)]
         source = "held-out"
     else:
-        batches, source = [_sample(run, 200)[0]], "drawn"
+        drawn, source = _sample(run, 200), "drawn"
+        batches = [] if drawn is None else [drawn[0]]
     try:
         used = UsedGrammar.of(grammar, batches)
-    except (UserError, TypeError):  # nothing derivable, or nothing drawn
+    except UserError:  # nothing derivable, or nothing drawn
         return [Text("The model has no tree for any of the sentences, so no symbol is in use.")]
     symbols = described(used, reader.vocabulary.to_list(), PARTS)
     phrases = [symbol for symbol in symbols if symbol.phrase]
@@ -140,7 +141,7 @@ def _symbols(caption: str, symbols: Sequence[Described]) -> list[Block]:
     for symbol in shown:
         row = [symbol.name, Share(symbol.uses / most, f"{symbol.uses:.2f}")]
         if parents:
-            row.append(_parts(symbol.parents[:3]))
+            row.append(_parts(symbol.parents[:4]))
         rows.append([*row, _parts(symbol.makes)])
     head = ["symbol", "uses a sentence", *(["stands under"] if parents else []), "makes"]
     blocks: list[Block] = [Table(head, rows, caption)]
@@ -168,7 +169,7 @@ def _short(word: str) -> str:
 # ---------------------------------------------------------------- examples
 
 
-def _examples(run: Trained, reader: Reader, sentences: Sequence[Sequence[str]]) -> list[Block]:
+def _examples(run: Run, reader: Reader, sentences: Sequence[Sequence[str]]) -> list[Block]:
     """A few sentences, each with its most probable bracketings among those drawn."""
     middling = [words for words in sentences if 4 <= len(words) <= _LONGEST]
     chosen = (middling or sorted(sentences, key=len))[:EXAMPLES]
@@ -204,15 +205,14 @@ def _examples(run: Trained, reader: Reader, sentences: Sequence[Sequence[str]]) 
 
 
 @torch.no_grad()
-def _probabilities(run: Trained, x: Sentences, parses: Parses) -> tuple[Tensor, bool]:
+def _probabilities(run: Run, x: Sentences, parses: Parses) -> tuple[Tensor, bool]:
     """`(batch, samples)` the model's probability of each tree's bracketing, and whether exact.
 
     Where it is not, the trees' importance weights, which add up to 1.
     """
-    if parses.log_marginal.exact:
+    if parses.log_marginal.exact and run.model.offers("collapsed_log_joint"):
         log_joint = run.model.collapsed_log_joint(x, parses.trees)
-        if log_joint is not None:
-            return (log_joint - parses.log_marginal.value[:, None]).exp(), True
+        return (log_joint - parses.log_marginal.value[:, None]).exp(), True
     return (parses.log_joint - parses.log_q).softmax(1), False
 
 
@@ -223,7 +223,7 @@ def _tree(tree: Any, caption: str = "") -> Block:
         return Text(f"{caption} {bracket(tree)}".strip())
 
 
-def _drawn(run: Trained, reader: Reader) -> list[tuple[list[str], Any]]:
+def _drawn(run: Run, reader: Reader) -> list[tuple[list[str], Any]]:
     """Sentences of the model with their trees; none where it cannot draw."""
     drawn = _sample(run, DRAWN)
     if drawn is None:
@@ -236,19 +236,20 @@ def _drawn(run: Trained, reader: Reader) -> list[tuple[list[str], Any]]:
     return found
 
 
-def _sample(run: Trained, count: int) -> tuple[Any, Trees] | None:
-    sample = getattr(run.model, "sample", None)
+def _sample(run: Run, count: int) -> tuple[Any, Trees] | None:
+    if not run.model.offers("sample"):
+        return None
     try:
         with torch.no_grad():
-            return None if sample is None else sample(count)
-    except (NotImplementedError, RuntimeError):  # a model that cannot, or that finds no end
+            return run.model.sample(count)
+    except RuntimeError:  # a grammar that finds no end
         return None
 
 
 # ---------------------------------------------------------------- how good it is
 
 
-def _quality(run: Trained, corpus: Corpus, figures: dict[str, Any], samples: int) -> list[Block]:
+def _quality(run: Run, corpus: Corpus, figures: dict[str, Any], samples: int) -> list[Block]:
     unit = run.model.unit
     about = f"Measured on {figures['sentences']:,} sentences: {corpus.source}."
     if figures["not_derivable"]:
@@ -257,12 +258,12 @@ def _quality(run: Trained, corpus: Corpus, figures: dict[str, Any], samples: int
         )
     blocks: list[Block] = [Text(about)]
     blocks += [Text(remark, remark=True) for remark in remarks(figures, samples)]
+    gap_exact = figures.get("elbo_gap_is") == "exact"
     figures = {
         **figures,
-        "gap_exact": figures.get("elbo_gap_is") == "exact",
         "perplexity": math.exp(min(figures["nll"], 700.0)),
     }
-    blocks.append(certificates(figures, samples, unit, "sentence"))
+    blocks.append(certificates(figures, samples, unit, "sentence", gap_exact))
     rows = [
         (f"NLL per {unit}, nats", "nll", "true_nll", "{:.4f}"),
         (
@@ -311,7 +312,7 @@ def _tree_scores(figures: dict[str, Any]) -> list[Block]:
                     "Agreement with the trees of people (F1)",
                     f"{figures['sentence_f1']:.1f} %",
                     "How many brackets of the chosen tree are those of the gold tree, in percent, "
-                    "a mean over sentences. The trees were not seen in training. A run that is not "
+                    "a mean over sentences. A run that is not "
                     "above the trees that always branch right or left has learned no structure "
                     "that people see.",
                     "Labels: brackets are compared without them. And other trees than these may be "

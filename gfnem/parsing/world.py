@@ -136,35 +136,44 @@ class TextWorld(World):
 
         return report(figures, run.model.unit)
 
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """The grammar, sentences with their trees, figures."""
+        from gfnem.parsing.report import sections
+
+        return sections(run, data, samples)
+
     def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
-        """`--shapes` of `train`; of `evaluate` how trees are chosen, and what is left out."""
+        """`--brackets` of `train`; of `evaluate` how trees are chosen, and what is left out."""
         if verb == "evaluate":
             _evaluate_flags(parser)
             return
         parser.add_argument(
-            "--shapes",
+            "--brackets",
             metavar="TREEBANK",
             type=str | None,
-            help="bracketed trees whose shapes, without words and labels, a grammar is to learn "
-            "from beside the text (short for --em.side TreebankShapes --em.side.treebank TREEBANK, "
-            "with a weight that falls from 10 to 1 in the first half of the updates)",
+            help="trees whose brackets, without words and labels, a grammar is to learn from "
+            "beside the text (short for --recipe.side TreebankBrackets --recipe.side.treebank "
+            "TREEBANK, with a weight that falls from 10 to 1 in the first half of the updates)",
         )
 
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings with `--shapes` as their `em.side`; what that says besides is kept.
+        """The settings with `--brackets` as their `recipe.side`; what that says besides is kept.
 
-        By default shapes come first: a young sampler's trees would teach the grammar otherwise.
+        By default brackets come first: a young sampler's trees would teach the grammar otherwise.
         """
-        if settings.get("shapes") is None:
+        if settings.get("brackets") is None:
             return settings
-        side = settings["em"].get("side")
+        recipe = settings["recipe"]
+        told = dict(recipe.get("init_args") or {})
+        side = told.get("side")
         if side is None:
             half = max(1, settings["max_updates"] // 2)
             weight = {"start": 10.0, "end": 1.0, "updates": half, "shape": "exponential"}
             weight = {"class_path": "gfnem.schedules.Anneal", "init_args": weight}
-            side = {"class_path": "gfnem.parsing.TreebankShapes", "init_args": {"weight": weight}}
-        arguments = {**(side.get("init_args") or {}), "treebank": settings["shapes"]}
-        return {**settings, "em": {**settings["em"], "side": {**side, "init_args": arguments}}}
+            side = {"class_path": "gfnem.parsing.TreebankBrackets", "init_args": {"weight": weight}}
+        arguments = {**(side.get("init_args") or {}), "treebank": settings["brackets"]}
+        told["side"] = {**side, "init_args": arguments}
+        return {**settings, "recipe": {**recipe, "init_args": told}}
 
     def run_class(self) -> type[TextRun]:
         """A run that parses."""

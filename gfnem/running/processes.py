@@ -45,6 +45,11 @@ def own_rank() -> int:
     return int(os.environ.get("NODE_RANK", "0")) * here + int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def stream() -> int:
+    """The number of this process's own random stream: 0 where it is alone."""
+    return own_rank() if world_size() > 1 else 0
+
+
 def _in_a_cluster() -> bool:
     """Whether SLURM started this process as one of several."""
     return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1

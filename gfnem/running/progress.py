@@ -66,7 +66,7 @@ class TrainingProgress(pl.Callback):
     def on_train_batch_end(self, trainer, pl_module: Any, outputs, batch, batch_idx) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            figures = f"E-loss {pl_module.average_loss():.3g}, M-updates {pl_module.m_updates}"
+            figures = f"E-loss {pl_module.em.clock.average():.3g}, M-updates {pl_module.m_updates}"
             if not pl_module.has_policy:
                 figures = f"M-updates {pl_module.m_updates}"
             self._bar.update(self._task, completed=int(pl_module.updates), figures=figures)

@@ -159,29 +159,35 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     """NLL and the sampler's quality on batches of observations.
 
     Returns:
-        `observations`, `exact` and `nll` (nats a unit); with a sampler `elbo_gap` (nats an
-        observation) and `ess` (the share of its samples that count).
+        `observations`, `exact` and `nll` (nats a unit, of the target's normalised part); with a
+        sampler `elbo_gap` (nats an observation) and `ess` (the share of its samples that count),
+        and where these are of its own samples alone `missed` (see `Posterior.missed`).
     """
-    exact = run.model.offers("log_marginal")
+    model, likely = run.model, run.model.normalised()
+    whole, exact = model.offers("log_marginal"), likely.offers("log_marginal")
     if not (exact or run.has_policy):
         raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
-    sums = dict.fromkeys(("observations", "units", "nll", "elbo_gap", "ess"), 0.0)
+    parts: list[dict[str, Tensor]] = []
     for x in batches:
         x = x.to(run.device)
-        log_p = run.model.log_marginal(x) if exact else None
+        found = {"units": model.units(x)}
+        if exact:
+            found["log_p"] = likely.log_marginal(x)
         if run.has_policy:
-            _, log_weights = run.posterior(x).log_weights(samples)
-            if log_p is None:
-                log_p = importance_weighted(log_weights)
-            sums["elbo_gap"] += float((log_p - elbo(log_weights)).sum())
-            sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
-        sums["nll"] -= float(log_p.double().sum())
-        sums["units"] += float(run.model.units(x).sum())
-        sums["observations"] += len(x)
-    if not sums["observations"]:
+            posterior = run.posterior(x)
+            z, log_weights = posterior.log_weights(samples)
+            total = model.log_marginal(x) if whole else importance_weighted(log_weights)
+            found["elbo_gap"] = total - elbo(log_weights)
+            found["ess"] = effective_sample_size(log_weights) / samples
+            if not whole and (missed := posterior.missed(log_weights, samples)) is not None:
+                found["missed"] = missed
+            if not exact:
+                found["log_p"] = posterior.likelihood_bound(z, log_weights)
+        parts.append({name: value.double().cpu() for name, value in found.items()})
+    if not parts:
         raise UserError("nothing to evaluate on: name data with --data")
-    count = sums["observations"]
-    figures = {"observations": int(count), "exact": exact, "nll": sums["nll"] / sums["units"]}
-    if run.has_policy:
-        figures |= {"elbo_gap": sums["elbo_gap"] / count, "ess": sums["ess"] / count}
-    return figures
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    nll = -(joined["log_p"].sum() / joined["units"].sum()).item()
+    figures = {"observations": len(joined["units"]), "exact": exact, "nll": nll}
+    means = ("elbo_gap", "ess", "missed")
+    return figures | {name: joined[name].mean().item() for name in means if name in joined}

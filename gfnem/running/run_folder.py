@@ -15,9 +15,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
+from gfnem.lightning import GFlowNetEM
 from gfnem.running.runs import BEST, CHECKPOINT, CURVES, LOCK, METRICS
 from gfnem.running.trust import sign
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
 
 
 @contextmanager

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from gfnem.component import build
-from gfnem.esteps import E_STEPS, EStep
 from gfnem.policy import Policy
 from gfnem.posterior import Posterior
 from gfnem.space import LatentSpace
 from gfnem.target import Target
+
+#: where a checkpoint's weights hold the counts of updates
+CLOCK = "em.clock._extra_state"
 
 
 class Inference:
@@ -26,7 +28,7 @@ class Inference:
         model: the joint `p(x, z)`.
         space: how a structure is built.
         policy: the sampler.
-        recipe: the E-step that the run is trained with.
+        has_policy: whether a sampler is trained at all (a recipe may need none).
         metadata: plain data that checkpoints carry (vocabulary, how text was read).
         m_updates: how often the model has been updated.
     """
@@ -34,7 +36,7 @@ class Inference:
     model: Target
     space: LatentSpace
     policy: Policy
-    recipe: EStep
+    has_policy: bool
     metadata: dict[str, Any]
     m_updates: Any
 
@@ -43,18 +45,13 @@ class Inference:
         self.model.on_step(int(self.m_updates))
         return Posterior(self.model, self.space, self.policy, x)
 
-    @property
-    def has_policy(self) -> bool:
-        """Whether a sampler is trained at all (`e_step` may need none)."""
-        return self.recipe.policy
-
 
 class Trained(Inference, nn.Module):
     """A trained model and its sampler, for inference alone.
 
     Args:
         model, space, policy: components, or their `Component.spec()`.
-        e_step: the E-step that the run was trained with (see `gfnem.esteps.E_STEPS`).
+        has_policy: whether the sampler has been trained.
         metadata: plain data that the checkpoint carries.
         m_updates: how often the model has been updated.
 
@@ -67,7 +64,7 @@ class Trained(Inference, nn.Module):
         model: Target | Mapping,
         space: LatentSpace | Mapping,
         policy: Policy | Mapping,
-        e_step: str = "gflownet",
+        has_policy: bool = True,
         metadata: dict[str, Any] | None = None,
         m_updates: int = 0,
     ):
@@ -76,7 +73,7 @@ class Trained(Inference, nn.Module):
         self.space: LatentSpace = build(space, LatentSpace)
         self.policy: Policy = build(policy, Policy)
         self.policy.serve(self.model)
-        self.recipe, self.metadata, self.m_updates = E_STEPS[e_step], metadata or {}, m_updates
+        self.has_policy, self.metadata, self.m_updates = has_policy, metadata or {}, m_updates
         self.model.on_step(m_updates)
 
     @classmethod
@@ -89,13 +86,14 @@ class Trained(Inference, nn.Module):
                 do not fit.
         """
         arguments, state = content["hyper_parameters"], content["state_dict"]
-        names = ("model", "space", "policy", "e_step", "metadata")
+        names = ("model", "space", "policy", "metadata")
         run = cls(
             **{name: arguments[name] for name in names if name in arguments},
-            m_updates=int(state["m_updates"]),
+            has_policy=bool(content.get("has_policy", True)),
+            m_updates=int(state[CLOCK]["m_updates"]),
         )
         for part in ("model", "policy"):
-            prefix = f"{part}."
+            prefix = f"em.{part}."
             weights = {
                 name.removeprefix(prefix): value
                 for name, value in state.items()

@@ -21,7 +21,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
     mixed = precision.replace("true", "mixed")
     alone = trainer.world_size == 1 or isinstance(trainer.strategy, DDPStrategy)
     for wrong, what in (
-        (trainer.gradient_clip_val, "gradient_clip_val: use GFlowNetEM(clip=...)"),
+        (trainer.gradient_clip_val, "gradient_clip_val: use Rates(clip=...)"),
         (trainer.max_steps != -1, "max_steps counts each network's steps: use max_updates"),
         (trainer.accumulate_grad_batches != 1, "accumulate_grad_batches: use larger batches"),
         (precision in ("16-true", "bf16-true"), f"precision {precision}: use {mixed}"),

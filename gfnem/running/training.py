@@ -23,12 +23,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gfnem.component import build, class_of
 from gfnem.data import DataModule
-from gfnem.em import GFlowNetEM
 from gfnem.errors import Interrupted, UserError, too_large
-from gfnem.esteps import E_STEPS
 from gfnem.files import absolute, write_atomically
-from gfnem.objectives import Objective, ReverseKL, VarGrad
+from gfnem.lightning import GFlowNetEM
+from gfnem.offers import NotOffered
 from gfnem.policy import Policy
+from gfnem.rates import Rates
+from gfnem.recipes import Recipe, fitting
 from gfnem.running.devices import check as check_device
 from gfnem.running.processes import (
     Helpers,
@@ -42,8 +43,9 @@ from gfnem.running.progress import TrainingProgress
 from gfnem.running.run_folder import RunFolder, held
 from gfnem.running.runs import BEST, CHECKPOINT, CONFIG, CURVES, METRICS, read_checkpoint
 from gfnem.running.signals import heeding_signals
+from gfnem.running.trained import CLOCK
 from gfnem.running.tryout import try_out
-from gfnem.schedules import Timing
+from gfnem.schedules import Schedule
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 from gfnem.world import WORLDS, World, declared, find, reference
@@ -82,8 +84,8 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
         return folder
     if summary := data.summary():
         print(summary, flush=True)
-    if module.side is not None:
-        print(module.side.prepare(module.model), flush=True)
+    for line in module.em.prepare():
+        print(line, flush=True)
     print(_describe(module), flush=True)
     # only now, so that unusable data or settings leave no folder behind
     with held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
@@ -198,8 +200,8 @@ def _fit(
         except (RuntimeError, MemoryError) as error:
             if (why := too_large(error)) is not None:
                 raise UserError(
-                    f"out of memory ({why}): try fewer em.samples, a smaller dataset.batch_size, a "
-                    "smaller model or shorter sentences"
+                    f"out of memory ({why}): try fewer recipe.samples, a smaller "
+                    "dataset.batch_size, a smaller model or shorter sentences"
                 ) from error
             if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
                 raise
@@ -224,7 +226,7 @@ def _updates_done(checkpoint: Path, module: GFlowNetEM) -> int:
             )
     try:
         module.load_state_dict(content["state_dict"])
-        return int(content["state_dict"]["updates"])
+        return int(content["state_dict"][CLOCK]["updates"])
     except (RuntimeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{checkpoint}: its weights do not fit; have data or settings changed since, or is it "
@@ -247,32 +249,29 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         model,
         build(settings["space"], LatentSpace, **facts),
         build(settings["policy"], Policy, **facts),
-        build(settings["objective"], Objective),
-        build(settings["timing"], Timing),
+        build(settings["recipe"], Recipe),
+        build(settings["schedule"], Schedule),
+        build(settings["rates"], Rates),
     )
-    em = dict(settings["em"])
-    if settings.get("e_step") is not None:
-        em["e_step"] = settings["e_step"]
     try:
         module = GFlowNetEM(
             *components,
-            **{name: value for name, value in em.items() if value is not None},
+            eval_samples=settings["eval_samples"],
             max_updates=settings["max_updates"],
             max_m_updates=settings["max_m_updates"],
             metadata={**data.metadata(), "data": data.fingerprint(), "world": reference(world)},
         )
+    except NotOffered as error:
+        others = ", ".join(fitting(*components[:3])) or "no shipped recipe"
+        raise UserError(f"recipe: {error}; it can be trained with {others}") from error
     except (TypeError, ValueError) as error:
-        raise UserError(f"em: {error}") from error
-    _check(module)
+        raise UserError(f"recipe: {error}") from error
     first = data.batch(range(min(4, len(data.sizes()))))
     try_out(module.model, module.space, module.policy if module.has_policy else None, first)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        if module.has_policy:
-            _check_policy(module, data)
-        elif module.e_step == "exact" and not module.model.offers("log_marginal"):
-            raise UserError(
-                f"em: e_step exact: {type(module.model).__name__} gives no exact log marginal here"
-            )
+    try:
+        module.em.try_out(data.batch([0]))
+    except NotOffered as error:
+        raise UserError(f"recipe: {error}") from error
     return data, module
 
 
@@ -299,60 +298,6 @@ def build_data(settings: dict[str, Any]) -> DataModule:
         if settings.get(flag) is not None:
             arguments[name] = settings[flag]
     return build({**dataset, "init_args": arguments}, DataModule, seed=settings.get("seed"))
-
-
-def _check(module: GFlowNetEM) -> None:
-    """Finds settings that contradict each other now rather than in the first update."""
-    name = type(module.model).__name__
-    _check_e_step(module)
-    if not module.has_policy:
-        return
-    objective = type(module.objective).__name__
-    if module.samples < 2 and isinstance(module.objective, (VarGrad, ReverseKL)):
-        raise UserError(f"em: samples 1: {objective} compares samples of one x; use 2 or more")
-    if module.objective.forward_looking and not module.model.offers("partial_log_joint"):
-        raise UserError(f"objective: {name} offers no partial log joint to look forward with")
-    if module.sleep and not module.model.offers("sample"):
-        raise UserError(f"em: sleep {module.sleep}: {name} cannot sample, so it cannot dream")
-
-
-def _check_e_step(module: GFlowNetEM) -> None:
-    """Whether the model and the space offer what `em.e_step` asks of them."""
-    model, name = module.model, type(module.model).__name__
-    lacks = {
-        "exact": ("exact log marginal", not model.offers("log_marginal")),
-        "exact-sampling": (
-            "exact posterior samples",
-            not model.offers("sample_posterior"),
-        ),
-        "mcmc": (f"local moves in {type(module.space).__name__}", not module.space.offers("moves")),
-        "wake-sleep": ("samples to dream of", not model.offers("sample")),
-    }
-    what, missing = lacks.get(module.e_step, ("", False))
-    if missing:
-        others = [e for e in E_STEPS if not lacks.get(e, ("", False))[1]]
-        raise UserError(
-            f"em: e_step {module.e_step}: {name} has no {what}; it can be trained with "
-            f"{', '.join(others)}"
-        )
-
-
-def _check_policy(module: GFlowNetEM, data: DataModule) -> None:
-    """Tries on one observation whether the policy gives what the objective needs."""
-    objective, policy = module.objective, module.policy
-    if not (objective.needs_flow or objective.needs_log_z):
-        return
-    x = data.batch([0])
-    context = policy.encode(x, module.model.given(x))
-    trajectories = policy.sample(context, x, module.space, 1)
-    scores = policy.score(context, module.space, trajectories, flows=objective.needs_flow)
-    for needed, value, what in (
-        (objective.needs_flow, scores.log_flow, "flows of states"),
-        (objective.needs_log_z, scores.log_z, "log Z(x)"),
-    ):
-        if needed and value is None:
-            names = f"{type(objective).__name__} needs {what}, which {type(policy).__name__}"
-            raise UserError(f"objective: {names} does not offer")
 
 
 def _folder(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
@@ -393,7 +338,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
 _FILES = ("grammar", "prior")
-_PLACES = ("cache", "data", "path", "shapes", "treebank", "valid")
+_PLACES = ("brackets", "cache", "data", "path", "treebank", "valid")
 
 
 def _plain(value: Any, name: str = "") -> Any:

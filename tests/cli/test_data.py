@@ -153,7 +153,7 @@ N -> 'dog' [0.6] | 'bird' [0.4]
 def test_a_corpus_from_a_grammar_that_looks_at_parents(capsys, tmp_path):
     file = tmp_path / "toy.ncfg"
     file.write_text(CONTEXT)
-    arguments = [f"--dataset.grammar={file}", "--dataset.sentences=100", "--e-step", "exact"]
+    arguments = [f"--dataset.grammar={file}", "--dataset.sentences=100", "--recipe", "exact"]
     for model in ("NeuralPCFG", "NeuralParentPCFG"):
         run = tmp_path / model
         out = printed(
@@ -170,7 +170,7 @@ def test_a_run_finds_its_grammar_from_another_folder(capsys, tmp_path, monkeypat
     (tmp_path / "toy.ncfg").write_text(CONTEXT)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    flags = ["--dataset.grammar=toy.ncfg", "--dataset.sentences=100", "--e-step=exact"]
+    flags = ["--dataset.grammar=toy.ncfg", "--dataset.sentences=100", "--recipe=exact"]
     assert call("train", *SMALL, *flags, "--max-updates=2", "--out=run") == 0
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert call("train", "--resume=../run", "--max-updates=4") == 0

@@ -95,7 +95,13 @@ def test_a_collapsed_sampler_is_named(capsys, tmp_path):
 @pytest.mark.slow
 def test_a_gap_without_exact_inference_says_what_it_is(capsys, tmp_path):
     run = tmp_path / "run"
-    rnng = ["--model=RNNG", "--model.dim=8", "--policy.dim=8", "--em.samples=4", "--max-updates=2"]
+    rnng = [
+        "--model=RNNG",
+        "--model.dim=8",
+        "--policy.dim=8",
+        "--recipe.samples=4",
+        "--max-updates=2",
+    ]
     rnng += ["--dataset.sentences=50", "--dataset.valid_sentences=5", "--accelerator=cpu"]
     printed(capsys, "train", *rnng, "--out", run)
     out = printed(capsys, "evaluate", run, "--limit=3", "--samples=4")

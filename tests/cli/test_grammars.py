@@ -54,7 +54,7 @@ def test_words_of_a_grammar_are_taken_to_the_letter(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("text,more", [(LONG, ["--dataset.max_length=5"]), (HALF, [])])
 def test_nothing_beats_the_truth(text, more, tmp_path, capsys):
-    settings = [*SMALL, "--e-step=exact", "--max-updates=300", *more]
+    settings = [*SMALL, "--recipe=exact", "--max-updates=300", *more]
     said = train(capsys, tmp_path, "--dataset.grammar", grammar(tmp_path, text), small=settings)
     share = "34.4 %" if text == LONG else "25.0 %"
     assert f"{share} of the grammar's probability is on 2-" in said

@@ -25,7 +25,7 @@ def exact_run(tmp_path_factory):
     from commands import call
 
     run = tmp_path_factory.mktemp("exact") / "run"
-    assert call("train", *TINY, "--em.e_step=exact", "--max-updates=2", "--out", run) == 0
+    assert call("train", *TINY, "--recipe=exact", "--max-updates=2", "--out", run) == 0
     return run
 
 

@@ -12,13 +12,14 @@ import pytorch_lightning as pl
 import torch
 from commands import SMALL, printed, refused
 
-from gfnem.em import GFlowNetEM
+from gfnem.lightning import GFlowNetEM
 from gfnem.objectives import VarGrad
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
+from gfnem.recipes import gflownet
 from gfnem.testing import TargetTestCase
 
 FILE = Path(__file__).parents[2] / "experiments" / "my_grammar.py"
@@ -66,8 +67,8 @@ def test_through_the_command_line(capsys, elsewhere):
         capsys, "evaluate", "run", "--data=text.txt", "--samples=8"
     )
     assert "offers no sample" in refused(capsys, "generate", "run")
-    assert "cannot dream" in refused(
-        capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--em.sleep=1"
+    assert "a sleep phase needs" in refused(
+        capsys, "train", *flags, "--out=b", "--model=my_grammar.MyGrammar", "--recipe.sleep=1"
     )
     sys.modules.pop("my_grammar")
     (elsewhere / "my_grammar.py").unlink()
@@ -92,7 +93,7 @@ def test_through_the_api(elsewhere, monkeypatch):
         MyGrammar(words, nonterminals=3),
         TopDownSpace(nonterminals=3),
         TopDownPolicy(words, nonterminals=3, dim=16),
-        VarGrad(),
+        gflownet(VarGrad()),
         max_updates=10,
         metadata=data.metadata(),
     )

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from commands import SMALL, call, printed, refused
+from commands import SMALL, call, printed, refused, same
 
 pytestmark = pytest.mark.slow
 
@@ -102,15 +102,15 @@ def test_it_resumes(capsys, place, tmp_path):
     )
     assert once.keys() == twice.keys() and any("model.prior" in name for name in once)
     for name, value in once.items():
-        assert torch.equal(value, twice[name]), name
+        assert same(value, twice[name]), name
     assert "prior.pt: no such file" in refused(capsys, "train", "--resume", place / "run")
 
 
 def test_what_it_cannot_do(capsys, place, tmp_path):
     flags = [*FLAGS, "--data", place / "bank.mrg", "--out", tmp_path / "r"]
     ready = [*flags, "--model.prior", place / "elsewhere.pt"]
-    assert "no exact log marginal" in refused(capsys, "train", *ready, "--e-step=exact")
-    assert "cannot dream" in refused(capsys, "train", *ready, "--em.sleep=1")
+    assert "offers no log_marginal" in refused(capsys, "train", *ready, "--recipe=exact")
+    assert "a sleep phase needs" in refused(capsys, "train", *ready, "--recipe.sleep=1")
     assert "no such file" in refused(capsys, "train", *flags, "--model.prior", tmp_path / "none")
     assert "missing: prior" in refused(capsys, "train", *flags)
     for content in (b"", b"a cat", (place / "elsewhere.pt").read_bytes()[:900]):

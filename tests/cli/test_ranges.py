@@ -11,11 +11,14 @@ from commands import TINY, call, printed, refused
         ("--model.nonterminals -3", "nonterminals -3: at least 1"),
         ("--policy.dim 0", "dim 0: at least 1"),
         ("--policy.dropout 1", "dropout 1.0: at least 0 and less than 1"),
-        ("--objective.local -1", "local -1.0: at least 0"),
-        ("--objective SubTrajectoryBalance --objective.decay 0", "decay 0.0: more than 0"),
-        ("--timing.m_every 0", "m_every 0: at least 1"),
-        ("--timing Alternating --timing.e_updates 0", "e_updates 0: at least 1"),
-        ("--timing AdaptiveThreshold --timing.level .nan", "level nan: a finite number"),
+        ("--recipe.objective.local -1", "local -1.0: at least 0"),
+        (
+            "--recipe.objective SubTrajectoryBalance --recipe.objective.decay 0",
+            "decay 0.0: more than 0",
+        ),
+        ("--schedule.m_every 0", "m_every 0: at least 1"),
+        ("--schedule Alternating --schedule.e_updates 0", "e_updates 0: at least 1"),
+        ("--schedule AdaptiveThreshold --schedule.level .nan", "level nan: a finite number"),
         ("--dataset.max_length 0", "max_length 0: at least 1"),
         ("--dataset.valid_sentences -1", "valid_sentences -1: at least 0"),
         ("--dataset.max_vocabulary 1", "max_vocabulary 1: at least 2"),
@@ -23,7 +26,10 @@ from commands import TINY, call, printed, refused
         ("--dataset gfnem.mixtures.Petals --dataset.sd 0", "sd 0.0: more than 0"),
         ("--dataset gfnem.mixtures.Petals --dataset.centres [[0,.inf]]", "centres inf: a finite"),
         ("--dataset gfnem.images.data.Images --dataset.threshold 1", "threshold 1.0: at least 0"),
-        ("--em.side TreebankShapes --em.side.treebank x --em.side.weight -1", "weight -1.0"),
+        (
+            "--recipe.side TreebankBrackets --recipe.side.treebank x --recipe.side.weight -1",
+            "weight -1.0",
+        ),
         ("--max-updates 0", "--max-updates 0: at least 1"),
         ("--max-m-updates -1", "--max-m-updates -1: at least 1"),
         ("--devices 0", "--devices 0: at least 1"),
@@ -32,6 +38,8 @@ from commands import TINY, call, printed, refused
 )
 def test_training(capsys, tmp_path, flags, says):
     asked = [word.split(".")[0] for word in flags.split() if word.startswith("--")]
+    if "--dataset" in flags.split():  # another world has another model
+        asked += ["--model", "--policy"]
     tiny = [flag for flag in TINY if not ("=" in flag and flag.split(".")[0] in asked)]
     line = refused(capsys, "train", *tiny, *flags.split(), "--out", tmp_path / "run")
     assert says in line
@@ -71,7 +79,7 @@ def test_a_settings_file_is_checked_too(capsys, tmp_path):
         (["--help"], "type: int, at least 1, default: 1000"),
         (["--model.help"], "type: int, at least 1, default: 256"),
         (["--policy.help"], "type: float, at least 0 and less than 1, default: 0.2"),
-        (["--timing.help", "AdaptiveThreshold"], "type: float | Anneal"),
+        (["--schedule.help", "AdaptiveThreshold"], "type: float | Anneal"),
         (["--model.help", "ShapedGrammar"], "type: float, more than 0 | Anneal, default: 1.0"),
         (["--dataset.help", "gfnem.mixtures.Petals"], "type: Sequence[Sequence[float]]"),
     ],
@@ -87,7 +95,7 @@ def test_help_says_the_ranges_readably(capsys, arguments, says):
     ("flags", "says"),
     [
         ("--dataset.seed x", "dataset.seed: expected int"),
-        ("--timing AdaptiveThreshold --timing.level warm", "timing.level: expected float"),
+        ("--schedule AdaptiveThreshold --schedule.level warm", "schedule.level: expected float"),
     ],
 )
 def test_a_setting_of_a_setting_is_named(capsys, flags, says):

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from commands import SMALL, TINY, call, printed, refused
+from commands import SMALL, TINY, call, printed, refused, same
 
 pytestmark = pytest.mark.slow
 
@@ -19,13 +19,13 @@ SETTINGS = [
     *TINY,
     "--max-updates=60",
     "--dataset.interval=5",
-    "--timing=AdaptiveThreshold",
-    "--timing.level=Anneal",
-    "--timing.level.start=1.5",
-    "--timing.level.end=0.5",
-    "--timing.level.updates=20",
-    "--em.sleep=0.5",
-    "--em.epsilon=0.1",
+    "--schedule=AdaptiveThreshold",
+    "--schedule.level=Anneal",
+    "--schedule.level.start=1.5",
+    "--schedule.level.end=0.5",
+    "--schedule.level.updates=20",
+    "--recipe.sleep=0.5",
+    "--recipe.epsilon=0.1",
 ]
 
 
@@ -78,11 +78,11 @@ def same_end(one, other):
     a, b = (torch.load(run / "last.ckpt", weights_only=True) for run in (one, other))
     assert a["state_dict"].keys() == b["state_dict"].keys()
     for name, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][name]), name
+        assert same(value, b["state_dict"][name]), name
     for first, second in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
         for index, moments in first["state"].items():
             for name, value in moments.items():
-                assert torch.equal(value, second["state"][index][name]), name
+                assert same(value, second["state"][index][name]), name
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "last.ckpt"])

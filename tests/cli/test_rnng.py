@@ -15,8 +15,8 @@ SMALL = [
     "--model.dim=8",
     "--policy.dim=8",
     "--max-updates=4",
-    "--em.samples=4",
-    "--em.sleep=0.5",
+    "--recipe.samples=4",
+    "--recipe.sleep=0.5",
     "--dataset.interval=2",
     "--dataset.valid_sentences=10",
     "--dataset.sentences=60",
@@ -48,8 +48,9 @@ def test_train_resume_parse_generate_evaluate(capsys, tmp_path, monkeypatch, fla
 
 def test_what_does_not_fit_is_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = refused(capsys, "train", *SMALL, "--e-step=exact", "--out=run")
-    assert "RNNG has no exact log marginal; it can be trained with gflownet" in line
+    plain = [flag for flag in SMALL if not flag.startswith("--recipe")]
+    line = refused(capsys, "train", *plain, "--recipe=exact", "--out=run")
+    assert "RNNG offers no log_marginal" in line and "it can be trained with gflownet" in line
     wrong = [*SMALL[1:], *SHIFT_REDUCE, "--model.nonterminals=3", "--out=run"]
     assert "without labels" in refused(capsys, "train", *wrong)
     assert not (tmp_path / "run").exists()

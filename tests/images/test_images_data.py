@@ -9,12 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
 from gfnem.images.data import Images, read
 from gfnem.images.grids import RasterGrid
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import RasterPolicy
+from gfnem.lightning import GFlowNetEM
+from gfnem.rates import Rates
+from gfnem.recipes import gflownet
 
 DATA = Path(
     os.environ.get(
@@ -160,10 +162,9 @@ def trained():
         DiscreteVAE(**facts, channels=8, prior="autoregressive"),
         RasterGrid(2, 2, 4),
         RasterPolicy(**facts, channels=8, hidden=32, units=8),
+        gflownet(sleep=0.1),
+        rates=Rates(policy=3e-3, model=3e-3),
         max_updates=150,
-        sleep=0.1,
-        policy_lr=3e-3,
-        model_lr=3e-3,
     )
     before = module.model.log_marginal(data.images("test")).mean().item()
     pl.Trainer(

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from gfnem.component import build
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.lightning import GFlowNetEM
 from gfnem.mixtures import PetalMixture, PetalPolicy, Petals, PetalSpace, PetalState
 from gfnem.mixtures.data import read_points, recovered
 from gfnem.mixtures.exact import exact_em, log_joint_table, normalise
@@ -17,6 +17,8 @@ from gfnem.mixtures.meanfield import mean_field_em
 from gfnem.mixtures.model import petal_offsets
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.rates import Rates
+from gfnem.recipes import gflownet
 from gfnem.testing import LatentSpaceTestCase, TargetTestCase, enumerate_trajectories
 
 MEANS = [[-1.0, -1.0], [-1.0, 1.0], [1.2, -1.0]]
@@ -220,12 +222,9 @@ def train(order, objective, updates, model_lr=0.0, seed=0, **settings):
         PetalMixture(start),
         PetalSpace(order=order),
         PetalPolicy(hidden=32),
-        objective,
-        epsilon=0.05,
-        policy_lr=1e-2,
-        model_lr=model_lr,
+        gflownet(objective, epsilon=0.05, **settings),
+        rates=Rates(policy=1e-2, model=model_lr),
         max_updates=updates,
-        **settings,
     )
     pl.Trainer(
         max_epochs=-1,

@@ -6,16 +6,16 @@ The shipped test cases look at spaces, policies and targets; here is what stands
 import pytest
 import torch
 
-from gfnem.em import GFlowNetEM
 from gfnem.images.evaluation import likelihoods
 from gfnem.images.grids import RasterGrid
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import RasterPolicy
 from gfnem.images.vqvae import NearestCode, fit_prior, fit_spread, train_vqvae
+from gfnem.lightning import GFlowNetEM
 from gfnem.mixtures import PetalMixture, PetalPolicy, PetalSpace
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.parsing.bracket_prior.brackets import Brackets
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.bracket_prior.grammar import ShapedGrammar
 from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform
 from gfnem.parsing.grammars.context_free_fit import FixedPCFG
@@ -40,7 +40,7 @@ def module(kind):
     parents = kind == "parents"
     model = (NeuralParentPCFG if parents else NeuralPCFG)(WORDS, LABELS, 4, dim=8)
     if kind == "shaped":
-        model = ShapedGrammar(ShapeEnergy(4), model)
+        model = ShapedGrammar(BracketEnergy(4), model)
     policy = TopDownPolicy(WORDS, LABELS, dim=8, contexts=LABELS + 1 if parents else 1)
     return GFlowNetEM(model, TopDownSpace(LABELS), policy).eval()
 
@@ -71,7 +71,7 @@ def test_generating_and_learning_from_shapes(kind, device):
 def test_the_prior_over_shapes(device):
     spans = [{(0, 3), (0, 2)}, {(0, 4)}, {(0, 5), (1, 5), (2, 4)}]
     brackets = Brackets.from_spans(spans, [3, 4, 5]).to(device)
-    energy = ShapeEnergy(4).to(device)
+    energy = BracketEnergy(4).to(device)
     with DevicesNamed():
         Contrast(energy, brackets, chains=4, moves=2, updates=3).update()
         for score in (lambda z: -energy(z), uniform, right_branching(brackets)):

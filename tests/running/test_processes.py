@@ -16,7 +16,7 @@ from commands import SMALL
 SETTINGS = [*SMALL, "--dataset.sentences=100", "--dataset.batch_size=9", "--max-updates=20"]
 #: exact EM draws nothing, so two processes give what one gives, up to the order of sums; Adam makes
 #: much of that where a gradient is all but zero, unless sums are precise
-EXACT = [*SETTINGS, "--e-step=exact", "--precision=64-true"]
+EXACT = [*SETTINGS, "--recipe=exact", "--precision=64-true"]
 
 
 def outside():
@@ -114,7 +114,7 @@ def test_two_machines(tmp_path, alone):
 @pytest.mark.slow
 def test_each_process_draws_for_itself_and_resumes_bit_by_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    settings = [*SETTINGS, "--em.epsilon=0.1", "--em.sleep=0.5", "--devices=2"]
+    settings = [*SETTINGS, "--recipe.epsilon=0.1", "--recipe.sleep=0.5", "--devices=2"]
     finished(start(*settings, "--out", whole))
     finished(start(*settings, "--out", parts, "--max-updates=10"))
     states = torch.load(parts / "last.ckpt", weights_only=True)["rng"]

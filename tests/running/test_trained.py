@@ -4,8 +4,8 @@ import pytest
 import torch
 from commands import trained
 
-from gfnem.em import GFlowNetEM
 from gfnem.errors import UserError
+from gfnem.lightning import GFlowNetEM
 from gfnem.parsing import Sentences
 from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
@@ -35,7 +35,7 @@ def test_it_is_for_inference_alone():
 
 def test_weights_that_do_not_fit(tmp_path):
     content = torch.load(trained() / "last.ckpt", weights_only=True)
-    name = next(name for name in content["state_dict"] if name.startswith("policy."))
+    name = next(name for name in content["state_dict"] if name.startswith("em.policy."))
     del content["state_dict"][name]
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="do not fit"):

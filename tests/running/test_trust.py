@@ -66,7 +66,7 @@ def stranger(run, part="model", path="evil.Model", **arguments):
     content["hyper_parameters"][part] = spec
     save(content, run)
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    (settings if part in settings else settings["em"])[part] = spec
+    (settings if part in settings else settings["recipe"]["init_args"])[part] = spec
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     return run
 
@@ -129,7 +129,7 @@ def test_settings_that_name_it_otherwise(capsys, tmp_path, mark, disguise):
     for name in CHECKPOINTS:
         shutil.copy(trained() / name, run)
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    for place in (settings, settings["em"]):
+    for place in (settings, settings["recipe"]["init_args"]):
         place["model" if place is settings else "side"] = disguise
         (run / "config.yaml").write_text(yaml.safe_dump(settings))
         refused(capsys, "train", "--resume", run, "--max-updates=30")

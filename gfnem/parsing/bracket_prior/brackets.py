@@ -126,7 +126,7 @@ def _splits(left: int, right: int) -> tuple[tuple[tuple[int, int, int], ...], ..
 
 
 @cache
-def all_shapes(n: int) -> Trees:
+def all_bracketings(n: int) -> Trees:
     """Every binary tree over `n >= 2` words, unlabelled, `(1, how many, n - 1)`.
 
     Catalan numbers: 1, 2, 5, 14, 42, 132, 429, 1430 for 2 to 9 words.
@@ -137,14 +137,14 @@ def all_shapes(n: int) -> Trees:
 
 
 def agreeing(brackets: Brackets) -> Tensor:
-    """`(count, how many)` bool: which of `all_shapes(n)` agree with each tree of `n` words.
+    """`(count, how many)` bool: which of `all_bracketings(n)` agree with each tree of `n` words.
 
     Args:
         brackets: trees of one length `n`.
     """
     count, n, ends = brackets.spans.shape
     device = brackets.spans.device
-    shapes = all_shapes(n).to(device)
+    shapes = all_bracketings(n).to(device)
     place = shapes.left[0] * ends + shapes.right[0]
     held = torch.zeros(len(place), n * ends, device=device).scatter_(1, place, 1.0)
     wide = torch.arange(ends, device=device) - torch.arange(n, device=device)[:, None] > 1

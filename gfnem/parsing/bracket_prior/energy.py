@@ -20,7 +20,7 @@ from gfnem.running.torch_files import load_plain
 _KIND = "gfnem prior over tree shapes"
 
 
-class ShapeEnergy(Component, nn.Module):
+class BracketEnergy(Component, nn.Module):
     """`E(z)` of a tree's shape; neither words nor labels are looked at.
 
     A recursive network: every word has the same vector, and a node's vector is made of those of
@@ -64,7 +64,7 @@ class ShapeEnergy(Component, nn.Module):
         write_atomically(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> ShapeEnergy:
+    def load(cls, path: str | os.PathLike) -> BracketEnergy:
         """Reads what `save` wrote, without running any code in it.
 
         Raises:

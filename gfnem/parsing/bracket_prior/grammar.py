@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.bracket_prior.brackets import Brackets
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
 from gfnem.parsing.inference.potentials import full_precision
 from gfnem.parsing.text.sentences import Sentences
@@ -77,7 +77,7 @@ class ShapedGrammar(Target):
         self.grammar = NeuralPCFG(vocab_size, shortest=shortest) if grammar is None else grammar
         if not isinstance(self.grammar, Target):
             raise ValueError(f"grammar must be a model, not {type(grammar).__name__}")
-        self.prior = prior if isinstance(prior, ShapeEnergy) else ShapeEnergy.load(prior)
+        self.prior = prior if isinstance(prior, BracketEnergy) else BracketEnergy.load(prior)
         self.prior.requires_grad_(False)
         self._arguments["prior"] = self.prior  # a checkpoint must not need the file
         self.temperature = temperature

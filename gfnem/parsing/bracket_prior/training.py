@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 from gfnem.parsing.bracket_prior.brackets import (
     LISTED,
     Brackets,
     agreeing,
-    all_shapes,
+    all_bracketings,
     read_brackets,
 )
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
@@ -52,7 +52,7 @@ class Contrast:
 
     def __init__(
         self,
-        energy: ShapeEnergy,
+        energy: BracketEnergy,
         data: Brackets,
         chains: int = 256,
         moves: int = 10,
@@ -118,7 +118,7 @@ def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tens
     value = torch.zeros(len(brackets), device=brackets.lengths.device)
     for n in brackets.lengths.unique().tolist():
         rows = (brackets.lengths == n).nonzero().squeeze(1)
-        log_p = score(all_shapes(n).to(value.device)).log_softmax(1)
+        log_p = score(all_bracketings(n).to(value.device)).log_softmax(1)
         inside = agreeing(brackets.select(rows))
         value[rows] = log_p.masked_fill(~inside, -torch.inf).logsumexp(1)
     return value
@@ -177,7 +177,7 @@ def train_prior(
     _make_folder(Path(out).parent)  # before the work rather than after it
     print(f"training on {len(train):,} trees, holding out {len(held_out):,}", flush=True)
     short = held_out.select((held_out.lengths <= LISTED).nonzero().squeeze(1))
-    energy = ShapeEnergy(dim)
+    energy = BracketEnergy(dim)
     contrast = Contrast(energy, train, chains, moves, penalty, rate, updates)
     started = time.monotonic()
     for update in range(1, updates + 1):
@@ -204,7 +204,7 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot write into this folder")
 
 
-def _report(energy: ShapeEnergy, train: Brackets, short: Brackets) -> None:
+def _report(energy: BracketEnergy, train: Brackets, short: Brackets) -> None:
     if not len(short):
         print(f"no held-out sentence has at most {LISTED} words: nothing to measure the prior on")
         return

@@ -15,7 +15,7 @@ from gfnem.side import SideInformation
 from gfnem.target import Target
 
 
-class TreebankShapes(SideInformation):
+class TreebankBrackets(SideInformation):
     """Trees without words: a treebank's brackets, of which words and labels are missing.
 
     Sentences teach a grammar what its symbols emit, and shapes how they branch: the M-step raises
@@ -40,7 +40,7 @@ class TreebankShapes(SideInformation):
     ):
         super().__init__(weight)
         if treebank is None:
-            raise ValueError("treebank is needed (or --shapes TREEBANK)")
+            raise ValueError("treebank is needed (or --brackets TREEBANK)")
         self.treebank, self.batch_size, self.max_length = treebank, batch_size, max_length
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gfnem.moves import LocalMoves
+from gfnem.mcmc import LocalMoves
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees

@@ -257,13 +257,6 @@ class TextData(DataModule):
             print(f"no picture of parses beside parses.html: {error}")
         return written
 
-    @classmethod
-    def report(cls, run: Any, data: DataModule | None, samples: int) -> list[Any]:
-        """The grammar, sentences with their trees, and figures."""
-        from gfnem.parsing.report import sections
-
-        return sections(run, data, samples)
-
     def metadata(self) -> dict[str, Any]:
         """Vocabulary and preprocessing: what it takes to read new text the same way."""
         # in full, since the run may be used from another folder

@@ -8,9 +8,9 @@ from brute import all_trees, keys, spans_of
 from sharp_energy import sharp_energy
 
 from gfnem.errors import UserError
-from gfnem.moves import metropolis
-from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_shapes
-from gfnem.parsing.bracket_prior.energy import ShapeEnergy
+from gfnem.mcmc import metropolis
+from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_bracketings
+from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
@@ -30,7 +30,7 @@ def random_brackets(n: int, rng: random.Random) -> set:
 
 @pytest.mark.parametrize("n", [2, 3, 5, 7])
 def test_all_shapes_are_listed_once(n):
-    shapes = all_shapes(n)
+    shapes = all_bracketings(n)
     assert sorted(keys(shapes)) == sorted(keys(all_trees(n, 1)))
     assert shapes.left.shape[1] == {2: 1, 3: 2, 5: 14, 7: 132}[n]
 
@@ -40,7 +40,7 @@ def test_trees_that_agree_are_those_that_hold_every_bracket(n):
     rng = random.Random(n)
     gold = [random_brackets(n, rng) for _ in range(20)]
     brackets = Brackets.from_spans(gold, [n] * 20)
-    shapes = spans_of(all_shapes(n))
+    shapes = spans_of(all_bracketings(n))
     expected = torch.tensor([[own <= spans for spans in shapes] for own in gold])
     assert torch.equal(agreeing(brackets), expected)
     counts = brackets.log_counts[:, 0, n].exp()
@@ -60,7 +60,7 @@ def test_binarising_is_uniform_over_the_trees_that_agree():
                  ("left", "right", "split", "label"))  # fmt: skip
         names = keys(Trees(*parts, torch.tensor([n])))
         allowed = agreeing(brackets.select(torch.tensor([row])))[0]
-        expected = [key for key, ok in zip(keys(all_shapes(n)), allowed, strict=True) if ok]
+        expected = [key for key, ok in zip(keys(all_bracketings(n)), allowed, strict=True) if ok]
         counts = torch.tensor([names.count(key) for key in expected])
         assert counts.sum() == draws and len(expected) == 14
         share = draws / len(expected)
@@ -68,7 +68,7 @@ def test_binarising_is_uniform_over_the_trees_that_agree():
 
 
 @torch.no_grad()
-def naive(energy: ShapeEnergy, left: int, right: int, split: dict) -> tuple:
+def naive(energy: BracketEnergy, left: int, right: int, split: dict) -> tuple:
     """A subtree's vector and energy, node by node."""
     if right - left == 1:
         return energy.word[0], 0.0
@@ -116,7 +116,7 @@ def test_padding_batch_and_labels_do_not_matter():
 def test_rotations_lead_to_the_energys_distribution():
     """Chi-square of chains that all start from one tree."""
     energy = sharp_energy()
-    shapes = all_shapes(5)
+    shapes = all_bracketings(5)
     with torch.no_grad():
         exact = (-energy(shapes))[0].softmax(0)
     assert exact.max() > 2 / 14 and exact.min() < 0.5 / 14
@@ -136,21 +136,21 @@ def test_contrast_learns_a_known_distribution():
     """From draws of another energy's distributions over the shapes of 5 and of 6 words."""
     other = sharp_energy()
     with torch.no_grad():
-        truth = {n: (-other(all_shapes(n)))[0].softmax(0) for n in (5, 6)}
+        truth = {n: (-other(all_bracketings(n)))[0].softmax(0) for n in (5, 6)}
     draws = 3000
-    spans = {n: spans_of(all_shapes(n)) for n in truth}
+    spans = {n: spans_of(all_bracketings(n)) for n in truth}
     data = Brackets.from_spans(
         [spans[n][at] for n in truth for at in truth[n].multinomial(draws, True).tolist()],
         [n for n in truth for _ in range(draws)],
     )
-    energy = ShapeEnergy(16)
+    energy = BracketEnergy(16)
     updates = 200
     contrast = Contrast(energy, data, 160, moves=5, penalty=1e-4, rate=1e-2, updates=updates)
     for _ in range(updates):
         contrast.update()
     for n, p in truth.items():
         with torch.no_grad():
-            learned = (-energy(all_shapes(n)))[0].softmax(0)
+            learned = (-energy(all_bracketings(n)))[0].softmax(0)
         before = float((p - 1 / len(p)).abs().sum() / 2)
         # what the shares of so many draws are off by on the mean
         noise = float((2 * p * (1 - p) / (torch.pi * draws)).sqrt().sum() / 2)
@@ -164,8 +164,8 @@ def test_likelihood_of_brackets():
     energy = sharp_energy()
     value = log_likelihood(lambda z: -energy(z), brackets).exp()
     with torch.no_grad():
-        p = (-energy(all_shapes(4)))[0].softmax(0)
-    held = torch.tensor([(1, 3) in spans for spans in spans_of(all_shapes(4))])
+        p = (-energy(all_bracketings(4)))[0].softmax(0)
+    held = torch.tensor([(1, 3) in spans for spans in spans_of(all_bracketings(4))])
     assert float(value[0]) == pytest.approx(float(p[held].sum()), abs=1e-5)
     torch.testing.assert_close(value[1:], torch.ones(2))  # every shape agrees
     assert float(log_likelihood(uniform, brackets)[0].exp()) == pytest.approx(2 / 5)
@@ -181,7 +181,7 @@ def test_the_baseline_is_fitted():
 def test_saved_and_loaded(tmp_path):
     energy, trees = sharp_energy(), some_trees([6, 3])
     energy.save(tmp_path / "prior.pt")
-    assert torch.equal(ShapeEnergy.load(tmp_path / "prior.pt")(trees), energy(trees))
+    assert torch.equal(BracketEnergy.load(tmp_path / "prior.pt")(trees), energy(trees))
     torch.save({"kind": "gfnem prior over tree shapes"}, tmp_path / "half.pt")
     with pytest.raises(UserError, match=r"half.pt: a damaged prior"):
-        ShapeEnergy.load(tmp_path / "half.pt")
+        BracketEnergy.load(tmp_path / "half.pt")

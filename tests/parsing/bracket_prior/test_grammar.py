@@ -7,8 +7,8 @@ from sharp_energy import sharp_energy
 from sharp_grammar import LABELS, SENTENCES, WORDS, SharpPCFG, compare, e_train
 
 from gfnem.component import build
-from gfnem.em import GFlowNetEM
-from gfnem.moves import metropolis
+from gfnem.lightning import GFlowNetEM
+from gfnem.mcmc import metropolis
 from gfnem.objectives import VarGrad
 from gfnem.parsing import (
     ForestPolicy,
@@ -82,12 +82,13 @@ def test_labels_are_summed_out_beside_the_prior(kind):
 
 def test_what_it_offers_and_what_it_does_not():
     for model in (shaped(), shaped(NeuralParentPCFG(6, LABELS, 3, dim=8))):
-        assert model.log_marginal(X) is None and model.sample_posterior(X, 1) is None
-        assert not any(hasattr(model, name) for name in ("sample", "best_trees", "span_marginals"))
+        lacking = ("log_marginal", "sample_posterior", "sample", "best_trees", "span_marginals")
+        assert not any(model.offers(name) for name in lacking)
+        assert model.offers("collapsed_log_joint") and model.offers("log_brackets")
         assert model.normalised() is model.grammar
         assert model.names() == ["NT0", "NT1"] and model.unit == "token"
         assert model.facts() == model.grammar.facts() and model.units(X).tolist() == [4]
-        assert hasattr(model, "potentials")
+        assert model.offers("potentials")
 
 
 def test_the_prior_is_not_trained_and_travels_with_the_weights(tmp_path):

@@ -7,8 +7,8 @@ import torch
 from brute import all_trees, spans_of
 
 from gfnem.errors import UserError
-from gfnem.parsing import RNNG, NeuralParentPCFG, NeuralPCFG, Sentences, TreebankShapes
-from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_shapes
+from gfnem.parsing import RNNG, NeuralParentPCFG, NeuralPCFG, Sentences, TreebankBrackets
+from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_bracketings
 
 WORDS = 2
 GRAMMARS = (NeuralPCFG, NeuralParentPCFG)
@@ -47,7 +47,7 @@ def test_brackets_of_many_lengths_are_valued_one_by_one_alike(kind):
     model = grammar(kind)
     spans, lengths = [], []
     for n in (3, 5, 2):
-        of_length = spans_of(all_shapes(n))
+        of_length = spans_of(all_bracketings(n))
         spans += of_length
         lengths += [n] * len(of_length)
     together = model.log_brackets(Brackets.from_spans(spans, lengths))
@@ -79,7 +79,7 @@ RIGHT = "(S (A a) (X (A a) (X (A a) (X (A a) (A a)))))"
 @pytest.mark.parametrize("kind", GRAMMARS)
 def test_a_grammar_learns_the_shapes(kind, tmp_path):
     torch.manual_seed(0)
-    side = TreebankShapes(bank(tmp_path, RIGHT), batch_size=8)
+    side = TreebankBrackets(bank(tmp_path, RIGHT), batch_size=8)
     model = kind(WORDS, nonterminals=2, preterminals=2, dim=8)
     assert "1 sentence kept" in side.prepare(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
@@ -87,7 +87,7 @@ def test_a_grammar_learns_the_shapes(kind, tmp_path):
         optimizer.zero_grad()
         (-side.log_likelihood(model)).backward()
         optimizer.step()
-    trees = Brackets.from_spans(spans_of(all_shapes(5)), [5] * 14)
+    trees = Brackets.from_spans(spans_of(all_bracketings(5)), [5] * 14)
     log_p = model.log_brackets(trees).log_softmax(0)
     (right,) = agreeing(Brackets.from_spans([{(1, 5), (2, 5), (3, 5)}], [5]))
     assert float(log_p[right].detach().exp()) > 0.8
@@ -96,9 +96,12 @@ def test_a_grammar_learns_the_shapes(kind, tmp_path):
 def test_each_tree_comes_as_often_as_any_other(tmp_path):
     """... whatever its length: the mean over many batches is the mean over the treebank."""
     lines = [RIGHT, "(S (A a) (X (A a) (A a)))", "(S (X (A a) (A a)) (A a))"]
-    side = TreebankShapes(bank(tmp_path, *lines), batch_size=1)
+    side = TreebankBrackets(bank(tmp_path, *lines), batch_size=1)
 
     class Counting(torch.nn.Linear):
+        def offers(self, hook):
+            return hook == "log_brackets"
+
         def log_brackets(self, brackets):
             rows.append((int(brackets.lengths), bool(brackets.spans[0, 0, 2])))
             return torch.zeros(1)
@@ -114,8 +117,8 @@ def test_each_tree_comes_as_often_as_any_other(tmp_path):
 def test_what_cannot_be_learned_from_is_refused(tmp_path):
     with pytest.raises(UserError, match="no trees in it"):
         (tmp_path / "text").write_text("one two three\n")
-        TreebankShapes(str(tmp_path / "text")).prepare(grammar(NeuralPCFG))
+        TreebankBrackets(str(tmp_path / "text")).prepare(grammar(NeuralPCFG))
     with pytest.raises(UserError, match="RNNG has no exact likelihood of a tree's shape"):
-        TreebankShapes(bank(tmp_path, RIGHT)).prepare(RNNG(10))
+        TreebankBrackets(bank(tmp_path, RIGHT)).prepare(RNNG(10))
     with pytest.raises(ValueError, match="batch_size"):
-        TreebankShapes("bank", batch_size=0)
+        TreebankBrackets("bank", batch_size=0)

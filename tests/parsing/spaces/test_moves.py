@@ -2,7 +2,7 @@ import pytest
 import torch
 from brute import all_trees, keys
 
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences

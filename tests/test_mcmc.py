@@ -2,7 +2,7 @@ import pytest
 import torch
 from toy import BitFlips, BitModel, strings
 
-from gfnem.moves import metropolis
+from gfnem.mcmc import metropolis
 
 
 def chi_square(kind, bias, wrong=False, chains=20_000, steps=60):

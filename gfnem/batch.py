@@ -1,0 +1,144 @@
+"""What the phases of one update share: observations, what is known given them, and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gfnem.policy import Scores
+from gfnem.space import Trajectories
+from gfnem.target import Conditioned
+
+if TYPE_CHECKING:
+    from gfnem.em import EM
+    from gfnem.sources import Source
+
+
+class Batch:
+    """A batch of observations in one update. Everything here is made when it is first asked for.
+
+    Attributes:
+        em: the model, its space and its policy, and the clock.
+        x: the observations.
+        figures: what the phases report, by name, each `()`.
+        policy_moves: whether a phase is still to come that trains the policy; if none is, nothing
+            of the policy is computed with gradients.
+    """
+
+    def __init__(self, em: EM, x: Any, policy_moves: bool = True):
+        self.em, self.x, self.policy_moves = em, x, policy_moves
+        self.figures: dict[str, Tensor | float] = {}
+        self._given: Conditioned | None = None
+        self._context: Any = None
+        self._draws: dict[Hashable, Draws] = {}
+
+    def __len__(self) -> int:
+        """How many observations."""
+        return len(self.x)
+
+    @property
+    def given(self) -> Conditioned:
+        """The model, given the observations."""
+        if self._given is None:
+            self._given = self.em.model.given(self.x)
+        return self._given
+
+    @property
+    def context(self) -> Any:
+        """The policy's encoding of the observations."""
+        if self._context is None:
+            with torch.set_grad_enabled(self.policy_moves):
+                self._context = self.em.policy.encode(self.x, self.given)
+        return self._context
+
+    def of(self, x: Any) -> Batch:
+        """A batch of other observations in the same update."""
+        return Batch(self.em, x, self.policy_moves)
+
+    def draw(self, source: Source) -> Draws:
+        """What a source draws in this update: the same for all phases that name it."""
+        if id(source) not in self._draws:
+            self._draws[id(source)] = source.draw(self)
+        return self._draws[id(source)]
+
+    def forget(self, network: str) -> None:
+        """Drops what was computed with the parameters of a network that has just moved.
+
+        The draws stay as they are.
+        """
+        if network == "model":
+            self._given = None
+        self._context = None  # it may have read the model
+        for draws in self._draws.values():
+            draws.forget(network)
+            if draws.batch is not self:
+                draws.batch.forget(network)
+
+
+class Draws:
+    """Structures drawn for observations, and what is known of them.
+
+    Args:
+        batch: the observations that they belong to.
+        z: the structures, leading axes `(batch, samples)`.
+        trajectories: how they were built; if not given, they are retraced with `P_B` when asked.
+    """
+
+    def __init__(self, batch: Batch, z: Any, trajectories: Trajectories | None = None):
+        self.batch, self.z = batch, z
+        self._trajectories = trajectories
+        self._log_joint: Tensor | None = None
+        self._log_path: Tensor | None = None
+        self._scores: Scores | None = None
+        self._scored_with: tuple[bool, bool, bool] | None = None
+
+    @property
+    def trajectories(self) -> Trajectories:
+        """One trajectory to each structure."""
+        if self._trajectories is None:
+            em, batch = self.batch.em, self.batch
+            self._trajectories = em.policy.retrace(batch.context, batch.x, em.space, self.z)
+        return self._trajectories
+
+    @property
+    def log_joint(self) -> Tensor:
+        """`(batch, samples)` nats, without gradient."""
+        if self._log_joint is None:
+            with torch.no_grad():
+                self._log_joint = self.batch.given.log_joint(self.z)
+        return self._log_joint
+
+    @property
+    def log_weight(self) -> Tensor:
+        """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
+        if self._log_path is None:
+            with torch.no_grad():
+                self.scores()
+        return self.log_joint + self._log_path
+
+    def scores(self, flows: bool = False, forward_looking: bool = False) -> Scores:
+        """The policy's scores of the trajectories, with gradients where these are enabled."""
+        wanted = flows, forward_looking, torch.is_grad_enabled()
+        if self._scores is None or self._scored_with != wanted:
+            options = {"flows": True} if flows else {}
+            options |= {"forward_looking": True} if forward_looking else {}
+            em, batch = self.batch.em, self.batch
+            self._scores = em.policy.score(batch.context, em.space, self.trajectories, **options)
+            self._scored_with = wanted
+            behaviour = self.trajectories.log_behaviour
+            if self._log_path is None and behaviour is not None:
+                self._log_path = self._scores.log_pb.detach().sum(2) - behaviour
+        return self._scores
+
+    def pick(self, index: Tensor) -> Any:
+        """Structures number `index` `(batch, picked)` of each observation."""
+        return self.batch.em.space.pick(self.batch.x, self.z, index)
+
+    def forget(self, network: str) -> None:
+        """Drops what was computed with the parameters of a network that has just moved."""
+        self._scores = None
+        if network == "model":
+            self._log_joint = None

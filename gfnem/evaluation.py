@@ -1,0 +1,74 @@
+"""One way to measure a run: for validation, `evaluate`, reports and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.running.trained import Inference
+
+#: figures that are means over observations
+MEANS = ("elbo_gap", "ess", "missed")
+
+
+@torch.no_grad()
+def figures(run: Inference, x: Any, samples: int) -> dict[str, Tensor]:
+    """Figures of each observation of a batch, `(batch,)` each.
+
+    Draws from torch's global generator.
+
+    Args:
+        run: a model and its sampler.
+        x: a batch of observations.
+        samples: structures drawn for each.
+
+    Returns:
+        units: how many units an observation has (tokens of a sentence, say).
+        log_p: log likelihood in nats of the model's normalised part: exact where it offers
+            `log_marginal`, else the sampler's importance-weighted bound. Absent without either.
+        elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from the
+            posterior. Where `log p~(x)` is not exact it is the importance-weighted bound of the
+            same samples, and cannot see what the sampler never draws.
+        ess: effective samples as a share of all; it cannot see that either.
+        missed: nats by which samples that stray find more (see `Posterior.missed`), where
+            `log p~(x)` is not exact.
+    """
+    run.model.on_step(int(run.m_updates))
+    given, likely = run.model.given(x), run.model.normalised()
+    found = {"units": run.model.units(x)}
+    exact = given.log_marginal() if given.offers("log_marginal") else None
+    log_p = exact
+    if likely is not run.model:
+        log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
+    if run.has_policy:
+        posterior = run.posterior(x)
+        z, log_weights = posterior.log_weights(samples)
+        total = importance_weighted(log_weights) if exact is None else exact
+        found["elbo_gap"] = total - elbo(log_weights)
+        found["ess"] = effective_sample_size(log_weights) / samples
+        if exact is None:  # gap and effective samples are of its own samples alone
+            missed = posterior.missed(log_weights, samples)
+            found |= {} if missed is None else {"missed": missed}
+        log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
+    if log_p is not None:  # exact inference, or a sampler to bound it with
+        found["log_p"] = log_p
+    return {name: value.double().cpu() for name, value in found.items()}
+
+
+def summary(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit.
+
+    Args:
+        parts: what `figures` gave for each batch.
+    """
+    if not parts:
+        return {}
+    total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    report = {name: total[name].mean() for name in MEANS if name in total}
+    if "log_p" in total:
+        report["nll"] = -total["log_p"].sum() / total["units"].sum()
+    return report

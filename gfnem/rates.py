@@ -1,0 +1,92 @@
+"""Optimisers: one Adam for the policy, one for the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gfnem.component import Component
+from gfnem.em import EM
+from gfnem.phases import MODEL, POLICY
+from gfnem.ranges import NotNegative, PartialShare, Positive
+from gfnem.schedules import Anneal, value_at
+
+
+class Rates(Component):
+    """Adam's learning rates and the limit of its gradients.
+
+    Args:
+        policy: learning rate of the policy; a number, or an `Anneal` over M-updates.
+        log_z: learning rate of those parts of the policy that only `log Z(x)` uses
+            (`Policy.log_z_parts`), which have a long way to go.
+        model: learning rate of the model; a number, or an `Anneal` over M-updates.
+        model_betas: Adam's moment decays for the model.
+        clip: largest gradient norm, of policy and model apart.
+    """
+
+    def __init__(
+        self,
+        policy: NotNegative | Anneal = 3e-3,
+        log_z: NotNegative = 1e-2,
+        model: NotNegative | Anneal = 4e-3,
+        model_betas: tuple[PartialShare, PartialShare] = (0.9, 0.999),
+        clip: Positive = 5.0,
+    ):
+        self.policy, self.log_z, self.model = policy, log_z, model
+        self.model_betas, self.clip = tuple(map(float, model_betas)), clip
+
+    def optimizers(self, em: EM) -> dict[str, torch.optim.Optimizer]:
+        """An optimiser for each network, by the name that phases call it."""
+        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for name, parameter in em.policy.named_parameters():
+            if parameter.requires_grad:
+                groups[em.policy.is_for_log_z(name)].append(parameter)
+        rates = {False: value_at(self.policy, 0), True: self.log_z}
+        policy = [
+            {"params": groups[part], "lr": rates[part], "log_z": part}
+            for part in groups
+            if groups[part]
+        ]
+        model = [parameter for parameter in em.model.parameters() if parameter.requires_grad]
+        # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
+        nothing = [nn.Parameter(torch.zeros(()))]
+        return {
+            POLICY: torch.optim.Adam(policy or nothing, lr=rates[False]),
+            MODEL: torch.optim.Adam(
+                model or nothing, lr=value_at(self.model, 0), betas=self.model_betas
+            ),
+        }
+
+    def set(self, network: str, optimizer: torch.optim.Optimizer, m_updates: int) -> None:
+        """Gives an optimiser the learning rate of an update."""
+        rate = value_at(self.policy if network == POLICY else self.model, m_updates)
+        for group in optimizer.param_groups:
+            if not group.get("log_z"):
+                group["lr"] = rate
+
+
+class Descent:
+    """Takes updates without a Trainer, on one device: for scripts, tests and benchmarks.
+
+    Args:
+        em: what is trained.
+        rates: of the optimisers.
+    """
+
+    def __init__(self, em: EM, rates: Rates | None = None):
+        self.em, self.rates = em, Rates() if rates is None else rates
+        self.optimizers = self.rates.optimizers(em)
+
+    def update(self, x) -> dict:
+        """One update on a batch of observations; the figures that the phases report."""
+        for phase, loss in self.em.update(x):
+            optimizer = self.optimizers[phase.trains]
+            self.rates.set(phase.trains, optimizer, self.em.clock.m_updates)
+            optimizer.zero_grad()
+            if not loss.requires_grad:
+                continue
+            loss.backward()
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.rates.clip)
+            optimizer.step()
+        return self.em.figures

@@ -1,0 +1,203 @@
+"""Recipes: what an update is made of, phase after phase."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from gfnem.component import Component
+from gfnem.objectives import ForwardKL, MaximumLikelihood, Objective, ReverseKL
+from gfnem.offers import NotOffered
+from gfnem.phases import ClimbMarginal, LearnBeside, Phase, Together, TrainModel, TrainPolicy
+from gfnem.policy import Policy
+from gfnem.ranges import Amount, Count, NotNegative, Positive, Share, hints_of
+from gfnem.schedules import Anneal
+from gfnem.side import SideInformation
+from gfnem.sources import Chains, ModelSamples, Own, PosteriorSamples, Refined, Source
+from gfnem.space import LatentSpace
+from gfnem.target import Target
+
+
+class Recipe(Component, ABC):
+    """A list of phases and the settings that it is made with; see `recipe`."""
+
+    @abstractmethod
+    def phases(self) -> list[Phase]:
+        """The phases of an update, in their order, made anew."""
+
+
+def recipe(function: Callable[..., list[Phase]]) -> type[Recipe]:
+    """Makes a recipe of a function that returns the list of phases.
+
+    The function's parameters, with their annotations and defaults, are the recipe's settings, in
+    Python, in a settings file and on the command line.
+    """
+    signature = inspect.signature(function)
+    hints = hints_of(function)
+    parameters = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+    ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._settings = signature.bind(*args, **kwargs).arguments
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    __init__.__signature__ = inspect.Signature([own, *parameters])
+    __init__.__annotations__ = {p.name: p.annotation for p in parameters}
+
+    def phases(self) -> list[Phase]:
+        return function(**self._settings)
+
+    body = {"__init__": __init__, "phases": phases, "__doc__": function.__doc__}
+    body |= {"__module__": function.__module__, "__qualname__": function.__qualname__}
+    return functools.update_wrapper(type(function.__name__, (Recipe,), body), function, updated=())
+
+
+def _e_step(
+    source: Source,
+    objective: Objective | None,
+    reward_temperature: float | Anneal,
+    sleep: float,
+) -> Phase:
+    """The E-step on what a source draws, and beside it the sleep phase where it has a weight."""
+    wake = TrainPolicy(source, objective, reward_temperature)
+    if not sleep:
+        return wake
+    return Together([wake, _dreams("sleep_loss")], [1.0, sleep])
+
+
+def _dreams(name: str = "e_loss") -> Phase:
+    return TrainPolicy(ModelSamples(), MaximumLikelihood(), name=name)
+
+
+def _m_step(
+    source: Source, m_step: str, collapse: bool, side: SideInformation | None = None
+) -> Phase:
+    """The M-step, and beside it what the model learns from other data."""
+    learned = TrainModel(source, m_step, collapse)
+    return learned if side is None else Together([learned, LearnBeside(side)])
+
+
+@recipe
+def gflownet(
+    objective: Objective | None = None,
+    samples: Count = 16,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+    reward_temperature: Positive | Anneal = 1.0,
+    sleep: NotNegative = 0.0,
+    m_step: str = "importance",
+    collapse: bool = True,
+    refine: Amount = 0,
+    side: SideInformation | None = None,
+) -> list[Phase]:
+    """GFlowNet-EM (Hu et al. 2023, arXiv 2302.06576): the sampler is trained by a GFlowNet loss.
+
+    Args:
+        objective: the E-step's loss; `BalancedVarGrad` if None.
+        samples: structures drawn for each observation. With few, both steps are noisy.
+        temperature: of training samples: the policy's log weights are divided by it, so that above
+            1 samples stray further from what the policy prefers.
+        epsilon: probability that a step of a training sample is drawn uniformly instead.
+        reward_temperature: the `T` in `p(z|x)^(1/T)`, which the sampler aims at.
+        sleep: weight of the sleep phase: the policy's surprise at structures that the model itself
+            draws together with their observations. 0 turns it off.
+        m_step: "importance" counts the samples of an observation by self-normalised
+            `p(x,z)/q(z|x)`: right where the sampler lags behind, if they are many for the
+            structures there are. "equal" counts them alike: less noisy where they are few, as for
+            trees. "best" takes the one with the greatest `p(x,z)` alone, "one" one drawn by the
+            weights: noisier than all of them, and `samples` times cheaper.
+        collapse: whether the M-step sums out what the model can sum out of a sample in closed form.
+        refine: back-and-forth Metropolis-Hastings proposals to each sample before the M-step, in
+            which the samples then count equally (Hu et al. 2023 use 10).
+        side: what the model learns from beside the observations; nothing if None.
+    """
+    own = Own(samples, temperature, epsilon)
+    taught = Refined(own, refine) if refine else own
+    return [
+        _e_step(own, objective, reward_temperature, sleep),
+        _m_step(taught, "equal" if refine else m_step, collapse, side),
+    ]
+
+
+@recipe
+def wake_sleep(
+    samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
+) -> list[Phase]:
+    """Wake-sleep (Hinton et al. 1995): the policy learns from the model's dreams alone."""
+    return [_dreams(), _m_step(Own(samples), "equal", collapse, side)]
+
+
+@recipe
+def reverse_kl(
+    samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
+) -> list[Phase]:
+    """Hierarchical variational inference: score-function gradients of the ELBO."""
+    own = Own(samples)
+    return [TrainPolicy(own, ReverseKL()), _m_step(own, "equal", collapse, side)]
+
+
+@recipe
+def iw(
+    samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
+) -> list[Phase]:
+    """Reweighted wake-sleep (Bornschein and Bengio 2015): both steps are importance-weighted."""
+    own = Own(samples)
+    return [TrainPolicy(own, ForwardKL()), _m_step(own, "importance", collapse, side)]
+
+
+@recipe
+def exact(side: SideInformation | None = None) -> list[Phase]:
+    """Exact EM: the exact log marginal is climbed; there is no sampler."""
+    climb = ClimbMarginal()
+    return [climb if side is None else Together([climb, LearnBeside(side)])]
+
+
+@recipe
+def exact_sampling(
+    samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
+) -> list[Phase]:
+    """Stochastic EM: the M-step on exact samples of the posterior; there is no sampler."""
+    return [_m_step(PosteriorSamples(samples), "equal", collapse, side)]
+
+
+@recipe
+def mcmc(
+    samples: Count = 16,
+    steps: Count = 1000,
+    collapse: bool = True,
+    side: SideInformation | None = None,
+) -> list[Phase]:
+    """Monte Carlo EM: the M-step on ends of Metropolis-Hastings chains; there is no sampler.
+
+    Args:
+        samples: chains for each observation.
+        steps: small random changes proposed to each chain in each update.
+        collapse: as in `gflownet`.
+        side: as in `gflownet`.
+    """
+    return [_m_step(Chains(samples, steps), "equal", collapse, side)]
+
+
+#: the recipes that are shipped, by name
+RECIPES = {
+    made.__name__: made
+    for made in (gflownet, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc)
+}
+
+
+def fitting(model: Target, space: LatentSpace, policy: Policy) -> list[str]:
+    """The shipped recipes, with their default settings, that these parts can be trained by."""
+    names = []
+    for name, made in RECIPES.items():
+        try:
+            for phase in made().phases():
+                phase.check(model, space, policy)
+        except (NotOffered, ValueError):
+            continue
+        names.append(name)
+    return names

@@ -1,0 +1,238 @@
+"""Sources: where the pairs of observation and structure come from that a phase trains on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from gfnem.batch import Batch, Draws
+from gfnem.component import Component
+from gfnem.mcmc import LocalMoves, metropolis
+from gfnem.offers import NotOffered
+from gfnem.policy import Policy
+from gfnem.ranges import Amount, Count, Positive, Range, Share
+from gfnem.refinement import refine
+from gfnem.sampling import Exploration
+from gfnem.schedules import Anneal, value_at
+from gfnem.space import LatentSpace
+from gfnem.target import Target
+
+
+class Source(Component, nn.Module, ABC):
+    """Draws structures for a batch of observations. Phases that share a source share its draws."""
+
+    #: whether the draws know their importance weights; if not, they count equally
+    weighted: bool = False
+    #: whether the draws are the policy's own, drawn as it is
+    on_policy: bool = False
+
+    @abstractmethod
+    def draw(self, batch: Batch) -> Draws:
+        """Draws once; called in an update at most once."""
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """Refuses parts that do not offer what the source needs.
+
+        Raises:
+            NotOffered: naming the part and the hook.
+        """
+
+
+def needs(part: Any, hook: str, why: str) -> None:
+    """Refuses a part that does not offer a hook.
+
+    Raises:
+        NotOffered: naming both, and why it is needed.
+    """
+    if not part.offers(hook):
+        raise NotOffered(f"{type(part).__name__} offers no {hook}, which {why} needs")
+
+
+class Own(Source):
+    """Samples of the policy.
+
+    Args:
+        samples: structures for each observation.
+        temperature: the policy's log weights are divided by it: above 1 samples stray further from
+            what it prefers. A number or an `Anneal` over M-updates.
+        epsilon: probability that a step is drawn uniformly instead, likewise.
+    """
+
+    weighted = True
+
+    def __init__(
+        self,
+        samples: Count = 16,
+        temperature: Positive | Anneal = 1.0,
+        epsilon: Share | Anneal = 0.0,
+    ):
+        super().__init__()
+        self.samples, self.temperature, self.epsilon = samples, temperature, epsilon
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether samples never stray."""
+        return _always(self.temperature, 1.0) and _always(self.epsilon, 0.0)
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws trajectories, without autograd."""
+        em, now = batch.em, batch.em.clock.m_updates
+        exploration = Exploration(value_at(self.temperature, now), value_at(self.epsilon, now))
+        found = em.policy.sample(batch.context, batch.x, em.space, self.samples, exploration)
+        return Draws(batch, found.latent, found)
+
+
+def _always(value: float | Anneal, number: float) -> bool:
+    ends = value.extremes() if isinstance(value, Anneal) else (value,)
+    return all(end == number for end in ends)
+
+
+class ModelSamples(Source):
+    """Pairs that the model itself draws, as many as the batch has observations: its dreams."""
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws observations too: the draws belong to these."""
+        with torch.no_grad():
+            x, z = batch.em.model.sample(len(batch))
+        return Draws(batch.of(x), z)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The model must offer `sample`."""
+        needs(model, "sample", "a sleep phase")
+
+
+class PosteriorSamples(Source):
+    """Exact samples of the model's posterior.
+
+    Args:
+        samples: structures for each observation.
+    """
+
+    def __init__(self, samples: Count = 16):
+        super().__init__()
+        self.samples = samples
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws without autograd."""
+        return Draws(batch, batch.given.sample_posterior(self.samples))
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The model must offer `sample_posterior`."""
+        needs(model, "sample_posterior", "exact sampling")
+
+
+class Chains(Source):
+    """Ends of Metropolis-Hastings chains of small random changes.
+
+    Args:
+        samples: chains for each observation.
+        steps: changes proposed to each chain in each update.
+        persistent: whether chains go on where the last update left them (persistent contrastive
+            divergence, Tieleman 2008). Then every batch must have observations of the same sizes.
+        moves: proposes the changes; the space's `moves` if None.
+    """
+
+    def __init__(
+        self,
+        samples: Count = 16,
+        steps: Amount = 1000,
+        persistent: bool = False,
+        moves: LocalMoves | None = None,
+    ):
+        super().__init__()
+        self.samples, self.steps, self.persistent, self.moves = samples, steps, persistent, moves
+        self._ends: Any = None
+
+    def draw(self, batch: Batch) -> Draws:
+        """Moves the chains, without autograd."""
+        moves = self.moves or batch.em.space.moves()
+        z = self._ends if self.persistent else None
+        if z is None:
+            z = moves.initial(batch.x, self.samples)
+        z, _, accepted = metropolis(moves, batch.given.log_joint, batch.x, z, self.steps)
+        batch.figures["accepted"] = accepted.mean()
+        if self.persistent:
+            self._ends = z
+        return Draws(batch, z)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The space must offer `moves`."""
+        if self.moves is None:
+            needs(space, "moves", "Markov chain Monte Carlo")
+
+
+class Refined(Source):
+    """Draws of another source, moved nearer to the posterior (see `gfnem.refinement`).
+
+    Args:
+        source: where the structures come from.
+        proposals: back-and-forth Metropolis-Hastings proposals to each (Hu et al. 2023 use 10).
+        back: how far to go back, a number of steps (int) or a share of all of them (float).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        proposals: Amount = 10,
+        back: Annotated[int | float, Range(above=0)] = 0.5,
+    ):
+        super().__init__()
+        self.source, self.proposals, self.back = source, proposals, back
+
+    def draw(self, batch: Batch) -> Draws:
+        """Moves the draws with the policy as it is now, without autograd."""
+        found, em = batch.draw(self.source), batch.em
+        home = found.batch
+        z, _, accepted = refine(
+            em.policy, home.context, home.given, em.space, found.z, self.proposals, self.back
+        )
+        batch.figures["accepted"] = accepted.mean()
+        return Draws(home, z)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """What the source needs."""
+        self.source.check(model, space, policy)
+
+
+class Replay(Source):
+    """Draws of another source, in some updates replaced by draws of earlier updates.
+
+    Structures come back with the observations that they were drawn for; their trajectories are
+    drawn anew with `P_B`, so that objectives which are right off the policy alone may use them.
+
+    Args:
+        source: where new structures come from.
+        capacity: batches kept; the oldest goes first.
+        share: probability that an update uses a kept batch.
+    """
+
+    def __init__(self, source: Source, capacity: Count = 64, share: Share = 0.5):
+        super().__init__()
+        self.source, self.share = source, share
+        self._kept: deque[tuple[Any, Any]] = deque(maxlen=capacity)
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws from torch's global generator which batch comes back, if any."""
+        chance, which = torch.rand(2).tolist()
+        if self._kept and chance < self.share:
+            x, z = self._kept[int(which * len(self._kept))]
+            return Draws(batch.of(x), z)
+        found = batch.draw(self.source)
+        self._kept.append((found.batch.x, found.z))
+        return Draws(found.batch, found.z)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """What the source needs."""
+        self.source.check(model, space, policy)
+
+
+class Given(Source):
+    """The data itself as the structure: `z` is `x`, one sample each, retraced with `P_B`."""
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws nothing: leading axes of the data are `(batch, 1)`."""
+        return Draws(batch, batch.x)
