@@ -274,8 +274,8 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
     if isinstance(reference, Mapping):
         reference = reference.get("class_path")
     known = declared(WORLDS)
-    path = known.get(reference, reference)
-    if not isinstance(path, str) or "." not in path:
+    path = known.get(reference, reference) if isinstance(reference, str) else ""
+    if "." not in path:
         raise UserError(
             f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "
             "my_file.MyWorld"
