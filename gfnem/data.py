@@ -18,7 +18,7 @@ from gfnem.running.processes import own_rank, world_size
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """A hex digest of a tensor's values and shape, for `DataModule.fingerprint`."""
+    """A hex digest of a tensor of any shape, its values and shape, for `fingerprint`."""
     found = hashlib.blake2b(str(tuple(tensor.shape)).encode(), digest_size=20)
     found.update(tensor.contiguous().cpu().numpy().tobytes())
     return found.hexdigest()

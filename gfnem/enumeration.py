@@ -86,7 +86,7 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
 
 
 def tensors_of(structure: Any) -> list[Tensor]:
-    """The tensors of a tensor, or of a dataclass (nested ones included)."""
+    """The tensors, of any shape, of a tensor or of a dataclass (nested ones included)."""
     if isinstance(structure, Tensor):
         return [structure]
     if is_dataclass(structure):

@@ -10,17 +10,20 @@ from torch import Tensor
 
 
 def elbo(log_weights: Tensor) -> Tensor:
-    """Evidence lower bound in nats: mean log weight over the last axis."""
+    """Evidence lower bound in nats: mean log weight over the last axis of `(..., samples)`."""
     return log_weights.mean(-1)
 
 
 def importance_weighted(log_weights: Tensor) -> Tensor:
-    """`log 1/K sum_k w_k` in nats (Burda et al. 2016, eq. 8): a bound that tightens with `K`."""
+    """`log 1/K sum_k w_k` in nats over the last axis of `(..., samples)`.
+
+    A bound that tightens with `K` (Burda et al. 2016, eq. 8).
+    """
     return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    """`(sum w)^2 / sum w^2` over the last axis, between 1 and `K` (Kong 1992)."""
+    """`(sum w)^2 / sum w^2` over the last axis of `(..., samples)`, from 1 to `K` (Kong 1992)."""
     weights = log_weights.softmax(-1)
     return 1 / weights.square().sum(-1)
 

@@ -60,7 +60,7 @@ def figures(run: Inference, x: Any, samples: int) -> dict[str, Tensor]:
 
 
 def summary(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit.
+    """Means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit, `()` each.
 
     Args:
         parts: what `figures` gave for each batch.

@@ -136,7 +136,10 @@ def _partial(draws: Draws) -> Tensor:
 
 
 def importance(draws: Draws) -> tuple[Any, Tensor]:
-    """All draws, by self-normalised importance weight: right where the sampler lags behind."""
+    """All draws and their self-normalised importance weights `(batch, samples)`.
+
+    Right where the sampler lags behind.
+    """
     return draws.z, draws.log_weight.softmax(1)
 
 

@@ -35,7 +35,7 @@ ON_POLICY = Exploration()
 
 
 def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
-    """Normalises log weights over the last axis, permitted entries only.
+    """Normalises log weights `(..., actions)` over the last axis, permitted entries only.
 
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
     entries do no harm to gradients.

@@ -69,7 +69,7 @@ class Clock(nn.Module):
         self._decay = 0.99
 
     def observe(self, e_loss: Tensor, decay: float) -> None:
-        """Moves the E-loss's average; with several processes, by their mean, alike on each."""
+        """Moves the average of the E-loss `()`, by the mean over processes, alike on each."""
         e_loss = mean(e_loss)
         self._decay = decay
         kept = torch.isfinite(e_loss).to(torch.float64)

@@ -92,7 +92,7 @@ class LatentSpace(Component, Offering, ABC):
 
 
 def map_states(function: Callable[..., Tensor], *states: Any) -> Any:
-    """Applies `function` to corresponding tensors of states of one type."""
+    """Applies `function` to corresponding tensors, of any shape, of states of one type."""
     return type(states[0])(
         *(function(*(getattr(state, f.name) for state in states)) for f in fields(states[0]))
     )

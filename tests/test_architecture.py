@@ -144,3 +144,65 @@ def test_a_circle_would_be_seen():
     assert circle(graph) == ["gfnem.policy", "gfnem.target", "gfnem.policy"]
     hidden = "if TYPE_CHECKING:\n    import gfnem.policy"
     assert not needed("gfnem.target", hidden)
+
+
+# ------------------------------------------------------------- tests and docstrings of the core
+
+FILES = sorted(
+    path
+    for path in (*ROOT.glob("*.py"), *(ROOT / "running").glob("*.py"))
+    if not path.name.startswith("__")
+)
+#: a shape, or the words that stand for one: `(batch, samples)`, `()`, `(..., k)`, any shape
+SHAPE = re.compile(r"`\((\w[\w *+,.-]*|\.\.\.,[\w ,]+)?\)`|any shape|See `")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_of_the_core_has_its_tests(path):
+    mirror = Path(__file__).parent / path.parent.relative_to(ROOT) / f"test_{path.name}"
+    assert mirror.exists(), f"{mirror.name} is missing"
+    assert "def test_" in mirror.read_text(encoding="utf-8")
+
+
+def has_tensors(function: ast.FunctionDef) -> bool:
+    """Whether a parameter or what is returned is annotated as a tensor."""
+    arguments = function.args
+    annotations = [
+        argument.annotation
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    ]
+    return any(
+        re.search(r"\bTensor\b", ast.unparse(annotation))
+        for annotation in (*annotations, function.returns)
+        if annotation is not None
+    )
+
+
+def without_shapes(path: Path) -> list[str]:
+    """Public functions and methods with tensors whose docstrings, and class's, say no shape."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+
+    def offending(body: list[ast.stmt], above: str):
+        for node in body:
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("_"):
+                continue
+            said = above + (ast.get_docstring(node) or "")
+            if isinstance(node, ast.ClassDef):
+                yield from offending(node.body, said)
+            elif has_tensors(node) and not SHAPE.search(said):
+                yield node.name
+
+    return list(offending(module.body, ast.get_docstring(module) or ""))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_public_tensors_have_shapes_in_their_docstrings(path):
+    assert not without_shapes(path)
+
+
+def test_a_docstring_without_shapes_would_be_seen(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text(
+        'def bad(x: Tensor):\n    """Adds."""\n\ndef good(x: Tensor):\n    """`(batch,)` adds."""\n'
+    )
+    assert without_shapes(file) == ["bad"]

@@ -58,14 +58,14 @@ def folder(tmp_path_factory):
         assert code == 0
         (folder / "train.out").write_text(out.getvalue())
         yield folder
-        for name in ("symptoms", "hospital"):
+        for name in ("symptoms", "clinic"):
             sys.modules.pop(name, None)
 
 
 def test_the_page_is_whole():
     assert set(files()) == {
-        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "train.py"),
-        *("hospital.py", "consult.py"),
+        *("symptoms.py", "symptoms.yaml", "test_symptoms.py", "diagnose.py", "clinic.py"),
+        "train.py",
     }
     lines = [line for line in files()["symptoms.py"].splitlines() if line.strip()]
     assert len(lines) <= 125, "about 100 lines were promised"
@@ -163,6 +163,37 @@ def test_the_model_learns(capsys, folder):
 
 
 @pytest.mark.slow
+def test_the_world_reads_files(capsys, folder):
+    train = ["train", "--world", "clinic.ClinicWorld"]
+    assert call(*train, "--max-updates", 5, "--out", "runs/clinic", "--accelerator", "cpu") == 0
+    (folder / "new.txt").write_text("fever, headache\n")
+    capsys.readouterr()
+    record = json.loads(printed(capsys, "infer", "runs/clinic", "new.txt", "-k", 2))
+    example = json.loads(shown("gfnem infer runs/clinic new.txt -k 2"))
+    assert record.keys() == example.keys() and len(record["latents"]) == 2
+    assert record["observation"] == example["observation"] == ["fever", "headache"]
+    # the most probable set is that of exact inference
+    model, latent = load_run("runs/clinic").model, record["latents"][0]
+    x = torch.tensor([[True, *[False] * 4, True, False, False]])
+    exact = model.log_joint(x, model.sets[None]).log_softmax(1)[0]
+    assert latent["latent"] == model.sets[exact.argmax()].nonzero().flatten().tolist()
+    assert latent["log_prob"] == pytest.approx(float(exact.max()), abs=1e-3)
+    found = load_run("runs/clinic").infer([["fever", "headache"]], k=2)
+    assert found[0]["observation"] == ["fever", "headache"]
+    (drawn,) = printed(capsys, "sample", "runs/clinic", "-n", 1).splitlines()
+    assert set(json.loads(drawn)) == {"observation", "latent", "log_joint"}
+    figures = printed(capsys, "evaluate", "runs/clinic", "--data", "new.txt").split()
+    assert figures[:2] == ["observations", "1"]
+    (folder / "many.txt").write_text("fever, headache\n\nrash\n" * 20)
+    data = ["--data=many.txt", "--max-updates=2", "--accelerator=cpu", "--out=runs/file"]
+    assert call(*train[:3], *data) == 0
+    (folder / "new.txt").write_text("fever\nfevr\n")
+    said = "new.txt, line 2: no symptom is called fevr"
+    assert said in refused(capsys, "infer", "runs/clinic", "new.txt")
+    assert said in refused(capsys, *train[:3], "--data=new.txt", "--out=runs/bad")
+
+
+@pytest.mark.slow
 def test_a_report_of_a_world_of_ones_own(capsys, folder):
     printed(capsys, "report", "runs/symptoms", "--samples=16")
     text = Page((folder / "runs/symptoms/report.html").read_text(encoding="utf-8")).text
@@ -188,40 +219,3 @@ def test_the_programs_run(capsys, folder):
     exec(compile(quick, "train.py", "exec"), {})
     figures = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"\{'nll_learned': [\d.]+, 'nll_truth': [\d.]+\}", figures)
-
-
-def test_the_world(capsys, folder):
-    flags = ["--out", "runs/hospital", "--max-updates", UPDATES, "--accelerator", "cpu"]
-    assert printed(capsys, "train", "--world", "hospital.Hospital", *flags)
-    Path("patients.txt").write_text("fever, headache\n\nrash\n")
-    lines = printed(capsys, "infer", "runs/hospital", "patients.txt", "-k", "2").splitlines()
-    records = [json.loads(line) for line in lines]
-    assert [record["observation"] for record in records] == [["fever", "headache"], [], ["rash"]]
-    shown_keys = json.loads(shown("gfnem infer runs/hospital patients.txt -k 2").splitlines()[0])
-    assert records[0].keys() == shown_keys.keys() and records[0]["exact"] is True
-    # as exact inference has it
-    model, latent = load_run("runs/hospital").model, records[0]["latents"][0]
-    x = torch.tensor([[name in ("fever", "headache") for name in _symptoms()]])
-    exact = model.log_joint(x, model.sets[None]).log_softmax(1)[0]
-    best = model.sets[exact.argmax()].nonzero().flatten().tolist()
-    assert latent["latent"] == best
-    assert latent["log_prob"] == pytest.approx(float(exact.max()), abs=1e-3)
-    (drawn,) = printed(capsys, "sample", "runs/hospital", "-n", "1").splitlines()
-    assert set(json.loads(drawn)) == {"observation", "latent", "log_joint"}
-    figures = printed(capsys, "evaluate", "runs/hospital", "--data", "patients.txt").split()
-    assert figures[:2] == ["observations", "3"]
-    runpy.run_path("consult.py")
-    assert capsys.readouterr().out.startswith("['fever', 'headache'] [")
-    Path("bad.txt").write_text("fever\ngout\n")
-    for command in (
-        ["infer", "runs/hospital", "bad.txt"],
-        ["train", "--data=bad.txt", "--out=bad"],
-    ):
-        world = ["--world=hospital.Hospital"] if command[0] == "train" else []
-        assert "bad.txt, line 2: no symptom: gout" in refused(capsys, *command, *world)
-
-
-def _symptoms():
-    from symptoms import SYMPTOMS
-
-    return SYMPTOMS

@@ -79,7 +79,7 @@ def average_gradients(parameters: Sequence[Tensor], weight: float, vote: bool = 
     A parameter without a gradient counts as zero where another process has one for it.
 
     Args:
-        parameters: alike on all processes.
+        parameters: of any shape, alike on all processes.
         weight: how much this process counts: its observations of the batch.
         vote: what to ask the others about along the way.
 

@@ -36,7 +36,7 @@ def new_stream(state: Tensor, rank: int) -> None:
     """Random numbers for a process that goes on with the run of another number of processes.
 
     Args:
-        state: a generator's state in the checkpoint.
+        state: `(bytes,)` a generator's state in the checkpoint.
         rank: of this process.
     """
     digest = hashlib.sha256(state.cpu().numpy().tobytes() + str(rank).encode()).digest()
