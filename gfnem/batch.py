@@ -117,6 +117,7 @@ class Draws:
         if self._log_path is None:
             with torch.no_grad():
                 self.scores()
+        assert self._log_path is not None, "only asked of sources whose draws are weighted"
         return self.log_joint + self._log_path
 
     def scores(self, flows: bool = False, forward_looking: bool = False) -> Scores:

@@ -72,7 +72,7 @@ def public_path(cls: type) -> str:
     name, parts = cls.__qualname__, cls.__module__.split(".")
     for depth in range(1, len(parts)):
         package = sys.modules.get(".".join(parts[:depth]))
-        if getattr(package, name, None) is cls:
+        if package is not None and getattr(package, name, None) is cls:
             return f"{package.__name__}.{name}"
     return f"{cls.__module__}.{name}"
 

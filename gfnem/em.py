@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class EM(nn.Module):
         self.model, self.space, self.policy = model, space, policy
         recipe = gflownet() if recipe is None else recipe
         phases = recipe if isinstance(recipe, list) else recipe.phases()
-        self.phases = nn.ModuleList(phases)
+        self.phases = cast(Sequence[Phase], nn.ModuleList(phases))
         self.schedule = EveryUpdate() if schedule is None else schedule
         self.clock = Clock()
         self.figures: dict[str, Tensor | float] = {}
@@ -104,7 +104,9 @@ class EM(nn.Module):
             trained.add(phase.trains)
             batch.forget(phase.trains)
             if phase.trains == POLICY and "e_loss" in batch.figures:
-                self.clock.observe(batch.figures["e_loss"], self.schedule.average_decay)
+                self.clock.observe(
+                    torch.as_tensor(batch.figures["e_loss"]), self.schedule.average_decay
+                )
         if (threshold := self.schedule.threshold(self.clock)) is not None:
             batch.figures["threshold"] = threshold
         self.clock.tick(trained)

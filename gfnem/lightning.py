@@ -206,7 +206,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
 
     def _descend(self, phase: Phase, loss: Tensor, observations: int) -> None:
         network = phase.trains
-        optimizer = self.optimizers()[_NETWORKS.index(network)]
+        optimizers: Any = self.optimizers()
+        optimizer = optimizers[_NETWORKS.index(network)]
         self.rates.set(network, optimizer, self.m_updates)
         optimizer.zero_grad()
         if not loss.requires_grad:

@@ -153,6 +153,7 @@ class TrajectoryBalance(Objective):
 
     def forward(self, scores, log_reward, log_partial=None):
         """See `trajectory_balance`."""
+        assert scores.log_z is not None
         return trajectory_balance(scores.log_pf, scores.log_pb, log_reward, scores.log_z)
 
 
@@ -221,6 +222,7 @@ class DetailedBalance(Objective):
 
     def forward(self, scores, log_reward, log_partial=None):
         """See `detailed_balance`."""
+        assert scores.log_flow is not None
         return detailed_balance(
             scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask, log_partial
         )
@@ -243,6 +245,7 @@ class SubTrajectoryBalance(Objective):
 
     def forward(self, scores, log_reward, log_partial=None):
         """See `sub_trajectory_balance`."""
+        assert scores.log_flow is not None
         return sub_trajectory_balance(
             scores.log_pf,
             scores.log_pb,

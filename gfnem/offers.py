@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -23,8 +23,8 @@ def optional(hook: Hook) -> Hook:
     def not_offered(self, *args, **kwargs):
         raise NotOffered(f"{type(self).__name__} offers no {hook.__name__}")
 
-    not_offered.is_optional = True
-    return not_offered
+    vars(not_offered)["is_optional"] = True
+    return cast(Hook, not_offered)
 
 
 class Offering:

@@ -27,6 +27,7 @@ class Block(Protocol):
 
     def html(self) -> str:
         """The block as HTML."""
+        ...
 
 
 @dataclass(frozen=True)

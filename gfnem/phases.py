@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -290,14 +290,14 @@ class Together(Phase):
         super().__init__()
         if len({phase.trains for phase in phases}) != 1:
             raise ValueError("Together adds up phases that train the same network")
-        self.phases = nn.ModuleList(phases)
+        self.phases = cast(Sequence[Phase], nn.ModuleList(phases))
         self.weights = [1.0] * len(phases) if weights is None else list(weights)
         self.trains = phases[0].trains
 
     def forward(self, batch: Batch) -> Tensor:
         """`()` the weighted sum."""
         pairs = zip(self.weights, self.phases, strict=True)
-        return sum(weight * phase(batch) for weight, phase in pairs)
+        return cast(Tensor, sum(weight * phase(batch) for weight, phase in pairs))
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """Each of them."""

@@ -86,6 +86,7 @@ class Policy(Component, Offering, nn.Module, ABC):
     @optional
     def log_z(self, context: Any) -> Tensor:
         """`(batch,)` learned `log Z(x)` in nats. Optional."""
+        ...
 
     @optional
     def auxiliary_loss(self, context: Any) -> Tensor:
@@ -93,6 +94,7 @@ class Policy(Component, Offering, nn.Module, ABC):
 
         Optional.
         """
+        ...
 
     @torch.no_grad()
     def sample(
@@ -140,19 +142,21 @@ class Policy(Component, Offering, nn.Module, ABC):
             forward_looking: whether the objective adds the target's partial log joint to
                 `log_flow`, which should then only tell what is still to come.
         """
-        states, actions = trajectories.states, trajectories.actions
+        states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
+        backward_actions = trajectories.backward_actions
+        assert states is not None and actions is not None
+        assert mask is not None and backward_actions is not None
         batch, samples, steps = actions.shape
         log_z = self.log_z(context) if self.offers("log_z") else None
         if steps == 0:
             nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
             log_flow = nothing.new_zeros(batch, samples, 1) if flows else None
-            return Scores(nothing, nothing, trajectories.mask, log_z, log_flow)
+            return Scores(nothing, nothing, mask, log_z, log_flow)
         output = self(context, concatenate(states))
 
         def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
             return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
 
-        mask = trajectories.mask
         allowed = torch.stack([space.forward_mask(state) for state in states[:-1]], 2)
         log_pf = sampling.log_probability(unfold(output.forward)[:, :, :-1], allowed)
         log_pf = log_pf.gather(3, actions.unsqueeze(3)).squeeze(3)
@@ -160,7 +164,7 @@ class Policy(Component, Offering, nn.Module, ABC):
         backward = output.backward
         backward = allowed.to(log_pf) * 0 if backward is None else unfold(backward)[:, :, 1:]
         log_pb = sampling.log_probability(backward, allowed)
-        log_pb = log_pb.gather(3, trajectories.backward_actions.unsqueeze(3)).squeeze(3)
+        log_pb = log_pb.gather(3, backward_actions.unsqueeze(3)).squeeze(3)
         return Scores(
             log_pf.masked_fill(~mask, 0.0),
             log_pb.masked_fill(~mask, 0.0),

@@ -33,7 +33,7 @@ class Rates(Component):
         clip: Positive = 5.0,
     ):
         self.policy, self.log_z, self.model = policy, log_z, model
-        self.model_betas, self.clip = tuple(map(float, model_betas)), clip
+        self.model_betas, self.clip = (float(model_betas[0]), float(model_betas[1])), clip
 
     def optimizers(self, em: EM) -> dict[str, torch.optim.Optimizer]:
         """An optimiser for each network, by the name that phases call it."""

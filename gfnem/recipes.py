@@ -6,7 +6,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from gfnem.component import Component
 from gfnem.objectives import ForwardKL, MaximumLikelihood, Objective, ReverseKL
@@ -54,7 +54,9 @@ def recipe(function: Callable[..., list[Phase]]) -> type[Recipe]:
 
     body = {"__init__": __init__, "phases": phases, "__doc__": function.__doc__}
     body |= {"__module__": function.__module__, "__qualname__": function.__qualname__}
-    return functools.update_wrapper(type(function.__name__, (Recipe,), body), function, updated=())
+    made = type(function.__name__, (Recipe,), body)
+    functools.update_wrapper(cast(Any, made), function, updated=())
+    return made
 
 
 def _e_step(

@@ -77,6 +77,7 @@ class LatentSpace(Component, Offering, ABC):
 
         Needed where `unique_trajectory` holds and a policy samples without visiting states.
         """
+        ...
 
     def pick(self, x: Any, z: Any, index: Tensor) -> Any:
         """Samples number `index` `(batch, picked)` of each `x`; leading axes `(batch, picked)`."""
@@ -89,6 +90,7 @@ class LatentSpace(Component, Offering, ABC):
     @optional
     def moves(self) -> LocalMoves:
         """Small random changes of complete structures. Optional."""
+        ...
 
 
 def map_states(function: Callable[..., Tensor], *states: Any) -> Any:

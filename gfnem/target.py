@@ -85,6 +85,7 @@ class Target(Component, Offering, nn.Module, ABC):
         It must equal `log_joint` at final states. Objectives use it as forward-looking credit
         (Pan et al. 2023, arXiv 2302.01687). Optional.
         """
+        ...
 
     @optional
     def collapsed_log_joint(self, x: Any, z: Any) -> Tensor:
@@ -94,14 +95,17 @@ class Target(Component, Offering, nn.Module, ABC):
         then climbs this instead of `log_joint`: the same expected gradient with less noise
         (Rao-Blackwell), which keeps symbols that few samples would starve. Optional.
         """
+        ...
 
     @optional
     def log_marginal(self, x: Any) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable."""
+        ...
 
     @optional
     def sample_posterior(self, x: Any, samples: int) -> Any:
         """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd. Optional."""
+        ...
 
     @optional
     def sample(self, count: int) -> tuple[Any, Any]:
@@ -109,6 +113,7 @@ class Target(Component, Offering, nn.Module, ABC):
 
         Draws from torch's global generator, without autograd. The sleep phase and `sample` use it.
         """
+        ...
 
     def in_support(self, x: Any) -> Tensor:
         """`(batch,)` bool: which observations the target gives any probability at all.

@@ -88,7 +88,8 @@ class World(ABC):
         """A batch that a model has drawn, with its observations as plain data."""
         if not is_dataclass(x):
             return Observed(x, x.tolist())
-        return Observed(x, [_at(x, row) for row in range(len(x))])
+        rows: Any = x
+        return Observed(x, [_at(x, row) for row in range(len(rows))])
 
     def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
         """The latents `z`, leading axes `(batch, samples)`, as plain data.
@@ -274,8 +275,8 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
     if isinstance(reference, Mapping):
         reference = reference.get("class_path")
     known = declared(WORLDS)
-    path = known.get(reference, reference)
-    if not isinstance(path, str) or "." not in path:
+    path = known.get(reference, reference) if isinstance(reference, str) else None
+    if path is None or "." not in path:
         raise UserError(
             f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "
             "my_file.MyWorld"
@@ -293,7 +294,7 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
     if lacking := ", ".join(sorted(cls.__abstractmethods__)):
         raise UserError(f"{path} lacks methods that it must define: {lacking}")
     world = cls()
-    world.name = reference
+    world.name = str(reference)
     return world
 
 

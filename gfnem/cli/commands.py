@@ -85,6 +85,7 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
             raise UserError(f"{', '.join(files)}: {error}") from error
         raise
     chosen = settings[settings.command]
+    assert parser._subcommands_action is not None
     check_ranges(parser._subcommands_action.choices[settings.command], chosen)
     chosen.pop("code", None)  # it is there already
     return settings.command, chosen

@@ -71,7 +71,8 @@ def import_nltk_alone() -> None:
     process that is the program's own.
     """
     optional = [name for name in ("scipy", "sklearn") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(optional))  # None: importing them fails
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(optional))  # None: importing them fails
     try:
         import nltk  # noqa: F401
     finally:

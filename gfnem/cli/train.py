@@ -168,6 +168,7 @@ def parser(
             help=f"a class listed here, or one of your own as my_file.MyClass; its settings are "
             f"--{name}.SETTING",
         )
+        assert parser.groups is not None
         parser.groups[name].title = f"{name}: {about}"
         if is_chosen(name, arguments, contents):
             defaults.pop(name, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gfnem.errors import UserError
 from gfnem.running.run import Run
@@ -73,7 +73,7 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Run:
     try:
         with opening(content["hyper_parameters"], content.get("trust")):
             world = find((content["hyper_parameters"].get("metadata") or {}).get("world"))
-            run = world.run_class().from_checkpoint(content)
+            loaded = cast("Run", world.run_class().from_checkpoint(content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (RuntimeError, AttributeError) as error:
@@ -82,8 +82,8 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Run:
         ) from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
-    run.world, run.path = world, path
-    return run.to(device)
+    loaded.world, loaded.path = world, path
+    return loaded.to(device)
 
 
 def world_of(run: str | os.PathLike) -> World:

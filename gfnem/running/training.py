@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -18,8 +19,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gfnem.component import build, class_of
 from gfnem.data import DataModule
@@ -76,7 +77,7 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     record = RunFolder(folder, settings["patience"], settings)
     trainer = _trainer(settings, record, devices, nodes)
     told = {**wanted, "config": None}
-    finished = bool(already) and already >= module.max_updates
+    finished = bool(already) and already >= (module.max_updates or math.inf)
     if not leads:
         if not finished:
             with _helpers(told, devices, nodes):

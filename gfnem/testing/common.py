@@ -78,7 +78,7 @@ def moved(value: Any, device: str) -> Any:
     """An observation, a latent or a dataclass of tensors on another device."""
     if hasattr(value, "to"):
         return value.to(device)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
         return replace(value, **parts)
     return value
