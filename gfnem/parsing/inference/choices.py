@@ -17,8 +17,8 @@ Here is what may be chosen and what it weighs; `draws` draws trees and scores th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +38,7 @@ class RuleChoices:
 
     Args:
         potentials: the rules' weights.
-        look_ahead: gives `(count, N)` rows of `V` in nats for `(count,)` names of rows,
-            `((b * n + i) * (n + 1) + j) * K + k`.
+        look_ahead: rows of `V`, named `((b * n + i) * (n + 1) + j) * K + k`.
         temperature: all log weights are divided by it.
         guided: whether the rules are the target's (see `Scores`).
 
@@ -53,7 +52,7 @@ class RuleChoices:
     def __init__(
         self,
         potentials: Potentials,
-        look_ahead: Callable[[Tensor], Tensor],
+        look_ahead: LookAhead,
         temperature: float = 1.0,
         guided: bool = True,
     ):
@@ -66,8 +65,7 @@ class RuleChoices:
     @classmethod
     def from_chart(cls, potentials: Potentials, chart: Tensor, guided: bool = True) -> RuleChoices:
         """With a whole look-ahead chart `(batch, n, n + 1, K, N)`."""
-        rows = at_least_float(chart).flatten(0, 3)
-        return cls(potentials, lambda names: embedding(names, rows), guided=guided)
+        return cls(potentials, ChartLookAhead(chart), guided=guided)
 
     def tempered(self, temperature: float) -> RuleChoices:
         """The same choices at a temperature."""
@@ -116,16 +114,8 @@ class RuleChoices:
         return self._row(nodes.row[:, None], left, right, below[:, None])
 
     def look(self, rows: Tensor) -> Rows:
-        """The look-ahead of rows, which may be named more than once: any shape, then `N`.
-
-        It is asked once for each different row.
-        """
-        spans = len(self.lengths) * self.max_length * (self.max_length + 1)
-        asked = torch.zeros(spans * self.potentials.contexts, dtype=torch.bool, device=rows.device)
-        asked[rows.flatten()] = True
-        place = asked.cumsum(0) - 1
-        found = Rows.of(self.look_ahead(asked.nonzero().squeeze(1)) / self.temperature)
-        return found.take(place[rows])
+        """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
+        return self.look_ahead.rows(rows, self.temperature)
 
     def node_values(self, trees: Trees) -> Tensor:
         """`(batch, samples, nodes)` look-ahead of each node of annotated trees, else 0."""
@@ -133,7 +123,7 @@ class RuleChoices:
         known = (trees.right > trees.left).flatten().nonzero().squeeze(1)
         context, label = trees.label // self.labels, self.label_of(trees.label)
         names = self._row(row, trees.left, trees.right, context).flatten()[known]
-        found = self.look_ahead(names).gather(1, label.flatten()[known, None]).squeeze(1)
+        found = self.look_ahead.entries(names, label.flatten()[known])
         values = found.new_zeros(trees.label.numel()).index_put((known,), found)
         return values.view(trees.label.shape)
 
@@ -171,27 +161,105 @@ class RuleChoices:
         return (scores + ahead) / self.temperature
 
 
-@dataclass
-class Rows:
-    """Rows of look-ahead values.
+class Table:
+    """Rows of look-ahead values that others are taken from.
+
+    Args:
+        logs: `(count, N)` nats.
 
     Attributes:
-        logs: `(..., N)` nats.
-        peaks: `(...)` their largest, without gradient.
-        relative: `(..., N)` the rows over their largest, in exp space.
+        peaks: `(count,)` their largest, without gradient.
+        relative: `(count, N)` the rows over their largest, in exp space.
     """
 
-    logs: Tensor
-    peaks: Tensor
-    relative: Tensor
+    def __init__(self, logs: Tensor):
+        self.logs, self.peaks = logs, logs.detach().amax(-1)
+        self.relative = (logs - self.peaks[..., None]).exp()
 
-    @classmethod
-    def of(cls, logs: Tensor) -> Rows:
-        """Rows of the given logs."""
-        peaks = logs.detach().amax(-1)
-        return cls(logs, peaks, (logs - peaks[..., None]).exp())
 
-    def take(self, index: Tensor) -> Rows:
-        """Rows of one axis by their index, of any shape."""
-        # `embedding`: its backward is fast, and deterministic on several threads
-        return Rows(embedding(index, self.logs), self.peaks[index], embedding(index, self.relative))
+class Rows:
+    """Rows of a table by their index, of any shape; they are copied when they are asked for.
+
+    Args:
+        table: the table.
+        index: int64, any shape.
+    """
+
+    def __init__(self, table: Table, index: Tensor):
+        self.table, self.index = table, index
+
+    def __getitem__(self, at: Any) -> Rows:
+        """Some of the rows, as a tensor of their index would be indexed."""
+        return Rows(self.table, self.index[at])
+
+    # `embedding`: its backward is fast, and deterministic on several threads
+
+    @property
+    def logs(self) -> Tensor:
+        """`(..., N)` nats."""
+        return embedding(self.index, self.table.logs)
+
+    @property
+    def peaks(self) -> Tensor:
+        """`(...)` their largest, without gradient."""
+        return self.table.peaks[self.index]
+
+    @property
+    def relative(self) -> Tensor:
+        """`(..., N)` the rows over their largest, in exp space."""
+        return embedding(self.index, self.table.relative)
+
+
+class LookAhead:
+    """Rows of look-ahead values that are made as they are asked for.
+
+    Args:
+        make: gives `(count, N)` rows in nats for `(count,)` names.
+        names: how many names there are.
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor], names: int):
+        self._make, self._names = make, names
+
+    def __call__(self, names: Tensor) -> Tensor:
+        """`(count, N)` nats for `(count,)` names."""
+        return self._make(names)
+
+    def entries(self, names: Tensor, labels: Tensor) -> Tensor:
+        """`(count,)` nats: one label of each row."""
+        return self(names).gather(1, labels[:, None]).squeeze(1)
+
+    def rows(self, names: Tensor, temperature: float) -> Rows:
+        """Rows over a temperature, for names of any shape; each different one is made once."""
+        asked = torch.zeros(self._names, dtype=torch.bool, device=names.device)
+        asked[names.flatten()] = True
+        place = asked.cumsum(0) - 1
+        return Rows(Table(self(asked.nonzero().squeeze(1)) / temperature), place[names])
+
+
+class ChartLookAhead(LookAhead):
+    """Look-ahead values that are all there.
+
+    Args:
+        chart: `(batch, n, n + 1, K, N)` nats.
+    """
+
+    def __init__(self, chart: Tensor):
+        self.chart = at_least_float(chart).flatten(0, 3)
+        self._table: tuple[float, Table] | None = None
+
+    def __call__(self, names: Tensor) -> Tensor:
+        """See `LookAhead`."""
+        return embedding(names, self.chart)
+
+    def entries(self, names: Tensor, labels: Tensor) -> Tensor:
+        """See `LookAhead`."""
+        place = names * self.chart.shape[1] + labels
+        return self.chart.reshape(-1).index_select(0, place)
+
+    def rows(self, names: Tensor, temperature: float) -> Rows:
+        """See `LookAhead`."""
+        if self._table is None or self._table[0] != temperature:
+            with torch.enable_grad():  # whoever asks first
+                self._table = temperature, Table(self.chart / temperature)
+        return Rows(self._table[1], names)

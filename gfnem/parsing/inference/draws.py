@@ -48,14 +48,15 @@ def _options(choices: RuleChoices, nodes: Nodes) -> _Options:
     cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
     names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
     both = choices.look(torch.stack(names))
-    first, second = (Rows(both.logs[i], both.peaks[i], both.relative[i]) for i in (0, 1))
+    first, second = both[0], both[1]
     by_left, by_right = choices.leaves(nodes)
-    by_left = by_left + second.logs[:, 0]
-    last = (width - 3)[..., None].expand(-1, 1, choices.labels)
-    by_right = by_right + first.logs.gather(1, last).squeeze(1)
+    by_left = by_left + second[:, 0].logs
+    row = torch.arange(len(width), device=width.device)
+    by_right = by_right + first[row, width.squeeze(1) - 3].logs
     rules, peaks = choices.rules(nodes.label)
-    inner = ((first.relative[:, :-1] @ rules) * second.relative[:, 1:]).sum(-1)
-    inner = safe_log(inner) + first.peaks[:, :-1] + second.peaks[:, 1:] + peaks[:, None]
+    left_part, right_part = first[:, :-1], second[:, 1:]
+    inner = ((left_part.relative @ rules) * right_part.relative).sum(-1)
+    inner = safe_log(inner) + left_part.peaks + right_part.peaks + peaks[:, None]
     left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
     scores = torch.cat([left_total, inner, right_total], 1)
     scores = torch.where(column == width - 2, right_total, scores)
@@ -144,8 +145,8 @@ def draw_trees(
                 weights = torch.where(explored, actions * (column <= end), weights)
             column = _draw(weights, generator)
             inner = ((column > 0) & (column < last))[:, None]
-            by_left = options.first.relative[at, (column - 1).clamp(min=0)]
-            by_right = options.second.relative[at, torch.minimum(column, last - 1)]
+            by_left = options.first[at, (column - 1).clamp(min=0)].relative
+            by_right = options.second[at, torch.minimum(column, last - 1)].relative
             rules = options.rules[at]
             first = by_left * (rules @ by_right[..., None]).squeeze(-1)
             first = torch.where(inner, first, options.by_right.softmax(-1)[at])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from gfnem.parsing.inference.choices import LookAhead
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
@@ -99,7 +98,7 @@ class ContextValue(nn.Module):
         level: Tensor,
         potentials: RulePotentials,
         exact: bool,
-    ) -> Callable[[Tensor], Tensor]:
+    ) -> LookAhead:
         """The look-ahead of one batch, row by row (see `RuleChoices`).
 
         Args:
@@ -138,4 +137,4 @@ class ContextValue(nn.Module):
                 whole = torch.where(width == words, known if exact else known + values, whole)
             return whole.masked_fill(width < 2, IMPOSSIBLE)
 
-        return look_ahead
+        return LookAhead(look_ahead, len(guess))

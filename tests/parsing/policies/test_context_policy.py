@@ -152,6 +152,25 @@ class TestSampler(TopDownCase):
         return sampler
 
 
+class TestSamplerOfClasses(TopDownCase):
+    """The same with a class of parents for two labels each."""
+
+    def make_space(self):
+        return TopDownSpace(4)
+
+    def count_objects(self, row):
+        nodes = row  # the sentences have 1, 2, 3, 4 words
+        return super().count_objects(row) * 2**nodes
+
+    def make_policy(self):
+        sampler = shake(TopDownPolicy(WORDS, 4, dim=8, contexts=3).eval())
+        torch.manual_seed(3)
+        grammar = NeuralPCFG(6, 4, 3, dim=8, parent_classes=2)
+        encode = sampler.encode
+        sampler.encode = lambda x, given=None: encode(x, grammar.given(x))
+        return sampler
+
+
 def test_flows_of_trees_and_of_single_states_agree():
     grammar, sampler = model(), shake(policy(dim=8))
     x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6], [5, 1], [4]])
@@ -266,3 +285,25 @@ def test_one_expansion_by_the_rules_under_each_parent():
     assert ((found < -1e3) == ~possible).all()
     error = (found - exact)[possible].abs().mean()
     assert error < (chart.unsqueeze(3) - exact)[possible].abs().mean() / 2
+
+
+@pytest.mark.parametrize("kind", [NeuralPCFG, NeuralParentPCFG])
+def test_gradients_do_not_depend_on_whether_trees_were_drawn_first(kind):
+    """Drawing, without autograd, must not leave tables behind that have no gradient."""
+    torch.manual_seed(0)
+    grammar = kind(WORDS, LABELS, 3, dim=8)
+    contexts = grammar.facts()["contexts"]
+    sampler = shake(TopDownPolicy(WORDS, LABELS, dim=8, contexts=contexts).eval())
+    x = Sentences.from_lists([[7, 3, 2, 6, 1], [1, 5, 2, 2]])
+    given = grammar.given(x)
+    drawn = sampler.sample(sampler.encode(x, given), x, SPACE, 3)
+    parameters = [p for p in sampler.value.parameters() if p.requires_grad]
+    found = []
+    for first in (False, True):
+        context = sampler.encode(x, given)
+        if first:
+            sampler.sample(context, x, SPACE, 3)
+        total = sampler.score(context, SPACE, drawn).log_pf.sum()
+        found.append(torch.autograd.grad(total, parameters))
+    for alone, after in zip(*found, strict=True):
+        torch.testing.assert_close(alone, after)
