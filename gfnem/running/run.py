@@ -155,21 +155,26 @@ def _log_sum(values: list[float]) -> float:
     return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
-@torch.no_grad()
 def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
-    """NLL and the sampler's quality on batches of observations.
+    """Likelihood and the sampler's quality on batches of observations.
+
+    Args:
+        run: the trained run.
+        batches: observations.
+        samples: importance samples for each.
 
     Returns:
-        `observations`, `exact` and `nll` (nats a unit, of the target's normalised part); with a
-        sampler `elbo_gap` (nats an observation) and `ess` (the share of its samples that count),
-        and where these are of its own samples alone `missed` (see `Posterior.missed`).
+        `observations`, `exact` (whether `nll` is) and the figures of `gfnem.evaluation.summary`.
+
+    Raises:
+        UserError: if there is no observation, or nothing to measure the run with.
     """
-    exact = run.model.normalised().offers("log_marginal")
-    if not (exact or run.has_policy):
+    if not (run.has_policy or run.model.offers("log_marginal")):
         raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
     parts = [figures(run, x.to(run.device), samples) for x in batches]
-    if not parts:
+    count = sum(len(part["units"]) for part in parts)
+    if not count:
         raise UserError("nothing to evaluate on: name data with --data")
-    report = {name: value.item() for name, value in summary(parts).items()}
-    observations = sum(len(part["units"]) for part in parts)
-    return {"observations": observations, "exact": exact, "nll": report.pop("nll"), **report}
+    found = {name: float(value) for name, value in summary(parts).items()}
+    exact = run.model.normalised().offers("log_marginal")
+    return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}
