@@ -91,6 +91,11 @@ class Unfinished(Component):
         missing = object.__getattribute__(self, "missing")
         raise Missing(f"{type(self).__name__}: {missing} (a part of a run is told by its data)")
 
+    def spec(self) -> dict[str, Any]:
+        """That of the finished component, with what is known of it."""
+        spec = Component.spec(self)
+        return {**spec, "class_path": public_path(type(self).__bases__[1])}
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
         return f"{type(self).__name__}({given}), unfinished: {self.missing}"
@@ -107,7 +112,9 @@ def _finished_later(init: Callable) -> Callable:
             cls = type(self)
             if cls.__init__ is not wrapper:  # a base's, called by one that cannot go on either
                 raise
-            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            # local: not one of the classes that the command line knows by their bare names
+            qualified = f"_finished_later.<locals>.{cls.__qualname__}"
+            names = {"__module__": cls.__module__, "__qualname__": qualified}
             object.__setattr__(self, "missing", missing)
             object.__setattr__(self, "__class__", type(cls)(cls.__name__, (Unfinished, cls), names))
 
