@@ -9,6 +9,8 @@ from gfnem.mixtures.world import PointsWorld
 from gfnem.page import render
 from gfnem.running.run import Run, measured
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data():
