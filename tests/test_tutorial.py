@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import call, printed
+from commands import call, printed, refused
 from pages import Page
 
 from gfnem.enumeration import enumerate_trajectories
@@ -58,7 +58,8 @@ def folder(tmp_path_factory):
         assert code == 0
         (folder / "train.out").write_text(out.getvalue())
         yield folder
-        sys.modules.pop("symptoms", None)
+        for name in ("symptoms", "clinic"):
+            sys.modules.pop(name, None)
 
 
 def test_the_page_is_whole():
@@ -163,7 +164,7 @@ def test_the_model_learns(capsys, folder):
 
 @pytest.mark.slow
 def test_the_world_reads_files(capsys, folder):
-    train = ["train", "--world", "clinic.ClinicWorld", "--config", "symptoms.yaml"]
+    train = ["train", "--world", "clinic.ClinicWorld"]
     assert call(*train, "--max-updates", 5, "--out", "runs/clinic", "--accelerator", "cpu") == 0
     (folder / "new.txt").write_text("fever, headache\n")
     capsys.readouterr()
@@ -171,9 +172,25 @@ def test_the_world_reads_files(capsys, folder):
     example = json.loads(shown("gfnem infer runs/clinic new.txt -k 2"))
     assert record.keys() == example.keys() and len(record["latents"]) == 2
     assert record["observation"] == example["observation"] == ["fever", "headache"]
+    # the most probable set is that of exact inference
+    model, latent = load_run("runs/clinic").model, record["latents"][0]
+    x = torch.tensor([[True, *[False] * 4, True, False, False]])
+    exact = model.log_joint(x, model.sets[None]).log_softmax(1)[0]
+    assert latent["latent"] == model.sets[exact.argmax()].nonzero().flatten().tolist()
+    assert latent["log_prob"] == pytest.approx(float(exact.max()), abs=1e-3)
+    found = load_run("runs/clinic").infer([["fever", "headache"]], k=2)
+    assert found[0]["observation"] == ["fever", "headache"]
+    (drawn,) = printed(capsys, "sample", "runs/clinic", "-n", 1).splitlines()
+    assert set(json.loads(drawn)) == {"observation", "latent", "log_joint"}
+    figures = printed(capsys, "evaluate", "runs/clinic", "--data", "new.txt").split()
+    assert figures[:2] == ["observations", "1"]
+    (folder / "many.txt").write_text("fever, headache\n\nrash\n" * 20)
+    data = ["--data=many.txt", "--max-updates=2", "--accelerator=cpu", "--out=runs/file"]
+    assert call(*train[:3], *data) == 0
     (folder / "new.txt").write_text("fever\nfevr\n")
-    assert call("infer", "runs/clinic", "new.txt") == 2
-    assert "new.txt, line 2: no symptom is called fevr" in capsys.readouterr().err
+    said = "new.txt, line 2: no symptom is called fevr"
+    assert said in refused(capsys, "infer", "runs/clinic", "new.txt")
+    assert said in refused(capsys, *train[:3], "--data=new.txt", "--out=runs/bad")
 
 
 @pytest.mark.slow

@@ -12,9 +12,8 @@ from gfnem.world import World
 
 class Whole(World):
     about = "numbers"
-    parts = {
-        "dataset": "a.Data", "model": World, "space": {"class_path": "a.Space"}, "policy": "a.P",
-    }  # fmt: skip
+    space = {"class_path": "a.Space"}
+    parts = {"dataset": "a.Data", "model": World, "space": space, "policy": "a.P"}
 
     def read(self, run, source):
         yield from ()

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gfnem.data import DataModule
 from gfnem.errors import UserError
-from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.estimates import importance_weighted
+from gfnem.evaluation import figures, summary
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
@@ -154,40 +155,26 @@ def _log_sum(values: list[float]) -> float:
     return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
-@torch.no_grad()
 def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
-    """NLL and the sampler's quality on batches of observations.
+    """Likelihood and the sampler's quality on batches of observations.
+
+    Args:
+        run: the trained run.
+        batches: observations.
+        samples: importance samples for each.
 
     Returns:
-        `observations`, `exact` and `nll` (nats a unit, of the target's normalised part); with a
-        sampler `elbo_gap` (nats an observation) and `ess` (the share of its samples that count),
-        and where these are of its own samples alone `missed` (see `Posterior.missed`).
+        `observations`, `exact` (whether `nll` is) and the figures of `gfnem.evaluation.summary`.
+
+    Raises:
+        UserError: if there is no observation, or nothing to measure the run with.
     """
-    model, likely = run.model, run.model.normalised()
-    whole, exact = model.offers("log_marginal"), likely.offers("log_marginal")
-    if not (exact or run.has_policy):
+    if not (run.has_policy or run.model.offers("log_marginal")):
         raise UserError(f"{run.path}: neither a sampler nor an exact likelihood to evaluate")
-    parts: list[dict[str, Tensor]] = []
-    for x in batches:
-        x = x.to(run.device)
-        found = {"units": model.units(x)}
-        if exact:
-            found["log_p"] = likely.log_marginal(x)
-        if run.has_policy:
-            posterior = run.posterior(x)
-            z, log_weights = posterior.log_weights(samples)
-            total = model.log_marginal(x) if whole else importance_weighted(log_weights)
-            found["elbo_gap"] = total - elbo(log_weights)
-            found["ess"] = effective_sample_size(log_weights) / samples
-            if not whole and (missed := posterior.missed(log_weights, samples)) is not None:
-                found["missed"] = missed
-            if not exact:
-                found["log_p"] = posterior.likelihood_bound(z, log_weights)
-        parts.append({name: value.double().cpu() for name, value in found.items()})
-    if not parts:
+    parts = [figures(run, x.to(run.device), samples) for x in batches]
+    count = sum(len(part["units"]) for part in parts)
+    if not count:
         raise UserError("nothing to evaluate on: name data with --data")
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    nll = -(joined["log_p"].sum() / joined["units"].sum()).item()
-    figures = {"observations": len(joined["units"]), "exact": exact, "nll": nll}
-    means = ("elbo_gap", "ess", "missed")
-    return figures | {name: joined[name].mean().item() for name in means if name in joined}
+    found = {name: float(value) for name, value in summary(parts).items()}
+    exact = run.model.normalised().offers("log_marginal")
+    return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}

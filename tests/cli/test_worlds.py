@@ -207,7 +207,7 @@ def test_report(capsys, here, tmp_path):
         (["train", "--world=own.Unreadable"], "lacks methods that it must define: read"),
         (["train", "--world=own.Partial"], "its parts lack space, policy"),
         (["train", "--world=points", "--dataset=gfnem.parsing.TextData"], "of the world text"),
-        (["train", "--world=points", "--shapes=x.mrg"], "--shapes: of the world text"),
+        (["train", "--world=points", "--brackets=x.mrg"], "--brackets: of the world text"),
         (["train", "--world=points", "--data=text.txt"], "text.txt, line 1: expected two numbers"),
         (["train", "--world=points", "--data=three.csv"], "three.csv, line 2: expected two numb"),
         (["train", "--world=points", "--data=images.npy"], "two columns are wanted"),
@@ -240,7 +240,7 @@ def test_bad_input(capsys, here, arguments, says):
 
 def test_a_run_without_a_sampler(capsys, here):
     """Exact posteriors stand in for it where a model has them; else it is said."""
-    flags = ["--data=numbers.txt", "--model.exact=true", "--e-step=exact", "--out=exact_run"]
+    flags = ["--data=numbers.txt", "--model.exact=true", "--recipe=exact", "--out=exact_run"]
     if not os.path.exists("exact_run"):
         assert call("train", "--world=own.Numbers", *FLAGS, *flags) == 0
     assert "without a sampler" in refused(capsys, "infer", "exact_run", "numbers.txt")
