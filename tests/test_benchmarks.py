@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -43,3 +44,10 @@ def test_cpu_time_does_not_count_waiting(record):
     assert seconds.wall >= 0.02 and seconds.cpu < 0.01
     seconds = record.program_seconds([sys.executable, "-S", "-c", "sum(range(10**6))"])
     assert seconds.cpu > 0.005
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("bench_*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_records_its_measurements(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"^from record import .*\brecord\b", text, re.MULTILINE)
+    assert re.search(r"^ +record\(", text, re.MULTILINE)

@@ -11,6 +11,7 @@ import statistics
 import time
 
 import torch
+from record import record
 
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees, score_trees
@@ -44,6 +45,11 @@ def main() -> None:
     lengths = torch.full((args.batch,), args.length, device=device)
     tables = [table.requires_grad_() for table in (root, rules, emissions)]
 
+    size = (
+        f"{args.batch} sentences of {args.length} words, {args.nonterminals}+{args.preterminals} "
+        f"symbols, parent classes: {args.classes}"
+    )
+
     def clock() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -62,6 +68,8 @@ def main() -> None:
         ahead, behind = (statistics.median(column[2:]) for column in zip(*times, strict=True))
         after = f", backward {behind * 1000:7.1f} ms" if backward else ""
         print(f"{name:28s} forward {ahead * 1000:7.1f} ms{after}", flush=True)
+        if device.type == "cpu":
+            record(f"{name}, {size}", ahead + behind if backward else ahead)
 
     def potentials() -> RulePotentials:
         return RulePotentials.from_tables(*tables, lengths)

@@ -14,6 +14,7 @@ import argparse
 import time
 
 import torch
+from record import record
 
 from gfnem.objectives import (
     BalancedVarGrad,
@@ -98,7 +99,7 @@ def train(objective: Objective, space_name: str, prior: bool, model, x, options)
                 torch.manual_seed(0)
                 _, weights = Posterior(model, space, policy, x).log_weights(32)
             curve.append((update, spent, float((exact - weights.mean(1)).mean())))
-        start = time.perf_counter()
+        start = time.process_time()
         rows = torch.randint(len(x), (options.batch,))
         batch = x.select(rows)
         loss = loss_of(objective, policy, space, model, batch, options.samples)
@@ -106,7 +107,7 @@ def train(objective: Objective, space_name: str, prior: bool, model, x, options)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 5.0)
         optimizer.step()
-        spent += time.perf_counter() - start
+        spent += time.process_time() - start
     return curve
 
 
@@ -183,6 +184,7 @@ def main() -> None:
                     f" {per_update:6.0f} ms an update",
                     flush=True,
                 )
+                record(f"E-update by {name}, {problem}", per_update / 1000)
             if options.out:
                 draw(results, options.out)
 

@@ -9,42 +9,21 @@ Random sentences, medians over several updates after a warm-up. `--model`, `--sa
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from record import median_seconds, record
 
 from gfnem.component import build
-from gfnem.lightning import GFlowNetEM
+from gfnem.em import EM
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.policy import Policy
+from gfnem.rates import Descent
+from gfnem.recipes import Recipe, exact, gflownet
 
 MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}
-
-
-def median_seconds(job: Callable[[], object], repeats: int, device: str) -> float:
-    """Median wall time of `job` in seconds, after two calls that do not count."""
-    times = []
-    for repeat in range(repeats + 2):
-        start = time.perf_counter()
-        job()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if repeat >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def updater(module: GFlowNetEM, x: Sentences) -> Callable[[], None]:
-    """One training step of the module, driven without a Trainer."""
-    optimizers = module.configure_optimizers()
-    module.optimizers = lambda: optimizers
-    module.manual_backward = lambda loss: loss.backward()
-    return lambda: module.training_step(x, 0)
 
 
 def main() -> None:
@@ -68,26 +47,28 @@ def main() -> None:
     x = Sentences(tokens, lengths).to(options.device)
     labels = options.nonterminals
 
-    def module(**settings) -> GFlowNetEM:
+    def trained_by(recipe: Recipe) -> EM:
         model = MODELS[options.model](options.vocabulary, labels, options.preterminals)
-        return GFlowNetEM(
-            model,
-            TopDownSpace(labels),
-            build(TopDownPolicy(options.vocabulary, labels).spec(), Policy, **model.facts()),
-            samples=options.samples,
-            **settings,
-        ).to(options.device)
+        policy = TopDownPolicy(options.vocabulary, labels).spec()
+        parts = model, TopDownSpace(labels), build(policy, Policy, **model.facts())
+        return EM(*parts, recipe).to(options.device)
 
-    sampled, exact = module(), module(e_step="exact")
+    def wait() -> None:
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+
+    size = f"{options.model} of {labels}+{options.preterminals} symbols"
+    data = f"{options.sentences} sentences of {options.words} words"
     print(
-        f"torch {torch.__version__}, {options.threads} threads, {options.device}; "
-        f"{options.sentences} sentences of {options.words} words, {options.model} of {labels}+"
-        f"{options.preterminals} symbols, {options.samples} samples a sentence"
+        f"torch {torch.__version__}, {options.threads} threads, {options.device}; {data}, {size}, "
+        f"{options.samples} samples a sentence"
     )
-    job = updater(sampled, x)
-    print(f"GFlowNet-EM update    {median_seconds(job, options.repeats, options.device):8.3f} s")
-    job = updater(exact, x)
-    print(f"exact-EM update       {median_seconds(job, options.repeats, options.device):8.3f} s")
+    sampled = trained_by(gflownet(samples=options.samples))
+    for name, em in (("GFlowNet-EM", sampled), ("exact-EM", trained_by(exact()))):
+        descent = Descent(em)
+        took = median_seconds(lambda descent=descent: descent.update(x), options.repeats, wait)
+        print(f"{name + ' update':22}{took.wall:8.3f} s, {took.cpu:.3f} s of CPU time")
+        record(f"{name} update, {size}, {data}", took.cpu)
 
     for batch in (options.sentences, 4 * options.sentences):
         tokens = torch.randint(1, options.vocabulary, (batch, options.words))
@@ -98,8 +79,11 @@ def main() -> None:
                 context = sampled.policy.encode(many, sampled.model.given(many))
                 sampled.policy.sample(context, many, sampled.space, 1)
 
-        seconds = median_seconds(sample, options.repeats, options.device)
-        print(f"sampling, batch {batch:4} {batch / seconds:9.0f} sentences/s, one tree each")
+        took = median_seconds(sample, options.repeats, wait)
+        print(f"sampling, batch {batch:4} {batch / took.wall:9.0f} sentences/s, one tree each")
+        record(
+            f"sampling a tree each for {batch} sentences of {options.words} words, {size}", took.cpu
+        )
 
 
 if __name__ == "__main__":

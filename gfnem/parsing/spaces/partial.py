@@ -41,21 +41,6 @@ def partial_trees(state: TopDownState | ForestState) -> tuple[Trees, Tensor]:
     return Trees(*parts, state.lengths[:, 0]), torch.cat([root.unsqueeze(2), chosen], 2)
 
 
-def span_values(values: Tensor, trees: Trees) -> Tensor:
-    """`(batch, samples, nodes)` look-ahead of each node, 0 past a tree's nodes, differentiable.
-
-    Args:
-        values: `(batch, n, n + 1, N)` look-ahead of each span and label, in nats.
-        trees: complete, or from `partial_trees`.
-    """
-    batch, n, ends, labels = values.shape
-    row = torch.arange(batch, device=values.device)[:, None, None]
-    known = trees.right > trees.left
-    place = ((row * n + trees.left) * ends + trees.right) * labels + trees.label
-    found = values.reshape(-1).index_select(0, torch.where(known, place, 0).flatten())
-    return torch.where(known, found.view(place.shape), 0.0)
-
-
 def opened_values(nodes: Tensor, trees: Trees) -> Tensor:
     """`(batch, samples, 1 + nodes)` what each top-down step adds to the open nodes' look-ahead.
 
