@@ -7,6 +7,8 @@ import pytest
 from commands import SMALL, call, printed, refused, trained
 from pages import Page
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["<i>", "&amp;", "שלום", "مرحبا", "🙂", "w" * 100, '"x"', "</svg>"]
 #: words as they are, and fewer updates
 FLAGS = [*(flag for flag in SMALL if not flag.startswith("--max-updates")), "--max-updates=4"]
