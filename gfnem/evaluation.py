@@ -75,7 +75,7 @@ def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def summary(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit.
+    """`()` means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit.
 
     Args:
         parts: what `figures` gave for each batch.
