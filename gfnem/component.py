@@ -57,7 +57,7 @@ class Component:
         Raises:
             TypeError: if an argument is neither plain data nor a component.
         """
-        cls = type(self)
+        cls = type(self).finished if isinstance(self, Unfinished) else type(self)
         return {
             "class_path": public_path(cls),
             "init_args": {
@@ -84,16 +84,19 @@ class Unfinished(Component):
     """
 
     missing: Missing
+    finished: type  # the class that was called
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("missing", "spec", "_arguments") or name.startswith("__"):
             return object.__getattribute__(self, name)
         missing = object.__getattribute__(self, "missing")
-        raise Missing(f"{type(self).__name__}: {missing} (a part of a run is told by its data)")
+        raise Missing(
+            f"{type(self).finished.__name__}: {missing} (a part of a run is told by its data)"
+        )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
-        return f"{type(self).__name__}({given}), unfinished: {self.missing}"
+        return f"{type(self).finished.__name__}({given}), unfinished: {self.missing}"
 
 
 def _finished_later(init: Callable) -> Callable:
@@ -107,9 +110,11 @@ def _finished_later(init: Callable) -> Callable:
             cls = type(self)
             if cls.__init__ is not wrapper:  # a base's, called by one that cannot go on either
                 raise
-            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            names = {"__module__": cls.__module__, "finished": cls}
             object.__setattr__(self, "missing", missing)
-            object.__setattr__(self, "__class__", type(cls)(cls.__name__, (Unfinished, cls), names))
+            object.__setattr__(
+                self, "__class__", type(cls)(f"_{cls.__name__}", (Unfinished, cls), names)
+            )
 
     return wrapper
 

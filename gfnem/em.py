@@ -22,8 +22,8 @@ class EM(nn.Module):
 
     Args:
         model: the joint `p(x, z)`.
-        space: how a structure is built.
-        policy: the sampler.
+        space: how a structure is built; None where no phase builds one.
+        policy: the sampler; None where no phase draws from one.
         recipe: what an update is made of; `gfnem.recipes.gflownet()` if None, or a list of phases.
         schedule: which phases are due when; all in every update if None.
 
@@ -38,8 +38,8 @@ class EM(nn.Module):
     def __init__(
         self,
         model: Target,
-        space: LatentSpace,
-        policy: Policy,
+        space: LatentSpace | None,
+        policy: Policy | None,
         recipe: Recipe | list[Phase] | None = None,
         schedule: Schedule | None = None,
     ):
@@ -51,7 +51,8 @@ class EM(nn.Module):
         self.schedule = EveryUpdate() if schedule is None else schedule
         self.clock = Clock()
         self.figures: dict[str, Tensor | float] = {}
-        policy.serve(model)
+        if policy is not None:
+            policy.serve(model)
         for phase in phases:
             phase.check(model, space, policy)
 

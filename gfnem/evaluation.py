@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,12 @@ MEANS = ("elbo_gap", "ess", "missed")
 
 
 @torch.no_grad()
-def figures(run: Inference, x: Any, samples: int) -> dict[str, Tensor]:
+def figures(
+    run: Inference,
+    x: Any,
+    samples: int | None,
+    look: Callable[[Any], dict[str, Tensor]] | None = None,
+) -> dict[str, Tensor]:
     """Figures of each observation of a batch, `(batch,)` each.
 
     Draws from torch's global generator.
@@ -24,12 +29,14 @@ def figures(run: Inference, x: Any, samples: int) -> dict[str, Tensor]:
     Args:
         run: a model and its sampler.
         x: a batch of observations.
-        samples: structures drawn for each.
+        samples: structures drawn for each; None leaves the sampler out.
+        look: makes further figures, `(batch,)` each, of the structures drawn.
 
     Returns:
         units: how many units an observation has (tokens of a sentence, say).
         log_p: log likelihood in nats of the model's normalised part: exact where it offers
-            `log_marginal`, else the sampler's importance-weighted bound. Absent without either.
+            `log_marginal`, else the sampler's bound. Absent without either.
+        bound: the sampler's importance-weighted lower bound of that likelihood.
         elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from the
             posterior. Where `log p~(x)` is not exact it is the importance-weighted bound of the
             same samples, and cannot see what the sampler never draws.
@@ -41,33 +48,41 @@ def figures(run: Inference, x: Any, samples: int) -> dict[str, Tensor]:
     given, likely = run.model.given(x), run.model.normalised()
     found = {"units": run.model.units(x)}
     exact = given.log_marginal() if given.offers("log_marginal") else None
-    log_p = exact
-    if likely is not run.model:
+    if likely is run.model:
+        log_p = exact
+    else:
         log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
-    if run.has_policy:
+    if run.has_policy and samples is not None:
         posterior = run.posterior(x)
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact
         found["elbo_gap"] = total - elbo(log_weights)
         found["ess"] = effective_sample_size(log_weights) / samples
+        found["bound"] = posterior.likelihood_bound(z, log_weights)
+        found |= {} if look is None else look(z)
         if exact is None:  # gap and effective samples are of its own samples alone
             missed = posterior.missed(log_weights, samples)
             found |= {} if missed is None else {"missed": missed}
-        log_p = posterior.likelihood_bound(z, log_weights) if log_p is None else log_p
+        log_p = found["bound"] if log_p is None else log_p
     if log_p is not None:  # exact inference, or a sampler to bound it with
         found["log_p"] = log_p
     return {name: value.double().cpu() for name, value in found.items()}
 
 
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The figures of all batches in one, `(observations,)` each."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def summary(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit, `()` each.
+    """`()` means of `elbo_gap`, `ess` and `missed` an observation, and `nll` in nats a unit.
 
     Args:
         parts: what `figures` gave for each batch.
     """
     if not parts:
         return {}
-    total = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    total = joined(parts)
     report = {name: total[name].mean() for name in MEANS if name in total}
     if "log_p" in total:
         report["nll"] = -total["log_p"].sum() / total["units"].sum()

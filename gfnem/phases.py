@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -71,6 +72,8 @@ class TrainPolicy(Phase):
         name: str = "e_loss",
     ):
         super().__init__()
+        if not isinstance(objective, Objective | None):
+            raise ValueError(f"objective must be an Objective, not {reprlib.repr(objective)}")
         self.source, self.name = source, name
         self.objective = BalancedVarGrad() if objective is None else objective
         self.reward_temperature = reward_temperature
@@ -196,7 +199,7 @@ class TrainModel(Phase):
     ):
         super().__init__()
         if m_step not in M_STEPS:
-            raise ValueError(f"m_step is one of {', '.join(M_STEPS)}, not {m_step!r:.40}")
+            raise ValueError(f"m_step is one of {', '.join(M_STEPS)}, not {reprlib.repr(m_step)}")
         self.source, self.m_step, self.collapse = source, m_step, collapse
         self.negative, self.penalty = negative, penalty
 
@@ -265,6 +268,8 @@ class LearnBeside(Phase):
 
     def __init__(self, side: SideInformation):
         super().__init__()
+        if not isinstance(side, SideInformation):
+            raise ValueError(f"side must be SideInformation, not {reprlib.repr(side)}")
         self.side = side
 
     def forward(self, batch: Batch) -> Tensor:

@@ -211,6 +211,8 @@ def check_arguments(function: Callable, arguments: dict[str, Any]) -> None:
     if missing:
         raise Missing(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed")
     for name, (kinds, ranges) in declared.items():
+        if name in arguments and arguments[name] is None and type(None) not in kinds.kinds:
+            raise ValueError(f"{name}: a number is needed, not None")
         kinds.check(name, arguments.get(name))
         for allowed in ranges:
             check_range(name, arguments.get(name), allowed)

@@ -38,7 +38,7 @@ class Rates(Component):
     def optimizers(self, em: EM) -> dict[str, torch.optim.Optimizer]:
         """An optimiser for each network, by the name that phases call it."""
         groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-        for name, parameter in em.policy.named_parameters():
+        for name, parameter in em.policy.named_parameters() if em.policy is not None else ():
             if parameter.requires_grad:
                 groups[em.policy.is_for_log_z(name)].append(parameter)
         rates = {False: value_at(self.policy, 0), True: self.log_z}
@@ -49,7 +49,8 @@ class Rates(Component):
         ]
         model = [parameter for parameter in em.model.parameters() if parameter.requires_grad]
         # a fixed model has nothing to optimise, but Lightning wants two optimisers throughout
-        nothing = [nn.Parameter(torch.zeros(()))]
+        device = next((p.device for p in em.parameters()), None)
+        nothing = [nn.Parameter(torch.zeros((), device=device))]
         return {
             POLICY: torch.optim.Adam(policy or nothing, lr=rates[False]),
             MODEL: torch.optim.Adam(

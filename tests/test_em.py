@@ -195,6 +195,7 @@ def test_targets_are_told_of_the_m_updates(monkeypatch):
     assert told[-1] == 3
 
 
+@pytest.mark.slow
 def test_exact_step_needs_no_sampler():
     module = make(recipe="exact", rates={"model": 0.05}, max_updates=60)
     before = copy.deepcopy(module.policy.state_dict())

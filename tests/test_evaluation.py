@@ -21,7 +21,7 @@ def test_exact_figures(run):
     found = figures(run, KINDS, 2000)
     exact = run.model.log_marginal(KINDS).double()
     torch.testing.assert_close(found["log_p"], exact.detach())
-    assert set(found) == {"units", "log_p", "elbo_gap", "ess"}
+    assert set(found) == {"units", "log_p", "elbo_gap", "ess", "bound"}
     assert (found["elbo_gap"] > -0.05).all() and found["elbo_gap"][3].abs() < 1e-5
     assert ((found["ess"] > 0) & (found["ess"] <= 1.0001)).all()
 

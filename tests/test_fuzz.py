@@ -404,6 +404,7 @@ def read_images(folder: Path, data: bytes) -> None:
     images.facts(), images.summary(), images.batch([0]), images.validation_batches()
 
 
+@pytest.mark.slow
 def test_images():
     fuzz("images", 100, image_files(), read_images)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.estimates import effective_sample_size, elbo, importance_weighted
+from gfnem.evaluation import figures, joined, summary
 from gfnem.files import as_json, write
 from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
 from gfnem.parsing.grammars.support import derivable
@@ -382,10 +382,10 @@ def _figures(
     labels: set[int] = set()
     scores = {name: SpanF1() for name in names}
     rng = random.Random(0)
-    sums: dict[str, float] = dict.fromkeys(
-        ("nll", "units", "gap", "ess", "bound", "unigrams", "different"), 0.0
-    )
-    exact, likely, counted = False, module.model.normalised(), 0
+    parts: list[dict[str, Tensor]] = []
+    surprise, model = 0.0, module.model
+    likely = model.normalised()
+    exact = likely.offers("log_marginal")
     for rows in by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         possible = derivable(module, x)
@@ -395,32 +395,15 @@ def _figures(
             [rows[place] for place in possible.nonzero().flatten().tolist()],
             x.select(possible),
         )
-        counted += len(rows)
         parses = parse_batch(module, x, decode)
         labels.update(
             parses.trees.label[parses.trees.mask().expand_as(parses.trees.label)].tolist()
         )
         if unigrams is not None:
-            sums["unigrams"] -= unigrams.log_prob(x)
-        log_marginal = parses.log_marginal.value.double()
-        log_p = log_marginal if parses.log_marginal.exact else None
-        if likely is not module.model:
-            with torch.no_grad():
-                log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
-        exact = log_p is not None
-        if module.has_policy and samples is not None:
-            posterior = module.posterior(x)
-            z, log_weights = posterior.log_weights(samples)
-            bound = posterior.likelihood_bound(z, log_weights).double()
-            log_p = log_p if exact else bound
-            sums["bound"] -= float(bound.sum())
-            if not parses.log_marginal.exact:
-                log_marginal = importance_weighted(log_weights).double()
-            sums["gap"] += float((log_marginal - elbo(log_weights)).sum())
-            sums["different"] += float(_different(z).sum())
-            sums["ess"] += float(effective_sample_size(log_weights).sum()) / samples
-        sums["nll"] -= float((log_marginal if log_p is None else log_p).double().sum())
-        sums["units"] += float(module.model.units(x).sum())
+            surprise -= unigrams.log_prob(x)
+        parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}))
+        if "log_p" not in parts[-1]:  # a run that samples from chains
+            parts[-1]["log_p"] = parses.log_marginal.value.double().cpu()
         for place, row in enumerate(rows):
             if gold[row] is None:
                 continue
@@ -432,36 +415,39 @@ def _figures(
                 ("random", random_binary(length, rng)),
             ):
                 scores[name].update(spans, gold[row], length)
-    if not counted:
+    if not parts:
         raise UserError(
             f"none of the {len(tokens):,} sentences is derivable: no tree has its words"
         )
-    figures = {
+    every, means = joined(parts), summary(parts)
+    units = every["units"].sum().item()
+    report = {
         "sentences": len(tokens),
-        "not_derivable": len(tokens) - counted,
-        "tokens": sums["units"],
+        "not_derivable": len(tokens) - len(every["units"]),
+        "tokens": units,
         "exact": exact,
-        "nll": sums["nll"] / sums["units"],
+        "nll": means["nll"].item(),
         "unknown": reader.vocabulary.unknown_rate(word for words in tokens for word in words),
         "labels": len(label_names(module)),
         "labels_in_use": len(labels),
     }
     if unigrams is not None:
-        figures["unigram_nll"] = sums["unigrams"] / sums["units"]
-    if likely is not module.model:
-        figures["likelihood_of"] = type(likely).__name__
-    if module.has_policy and samples is not None:
-        figures["bound"] = sums["bound"] / sums["units"]
-        figures["elbo_gap"] = sums["gap"] / counted
-        figures["elbo_gap_is"] = "exact" if parses.log_marginal.exact else OWN_SAMPLES
-        figures["ess"] = sums["ess"] / counted
-        figures["different_trees"] = sums["different"] / counted
+        report["unigram_nll"] = surprise / units
+    if likely is not model:
+        report["likelihood_of"] = type(likely).__name__
+    if "bound" in every:
+        report["bound"] = -every["bound"].sum().item() / units
+        report["elbo_gap"] = means["elbo_gap"].item()
+        report["elbo_gap_is"] = "exact" if model.offers("log_marginal") else OWN_SAMPLES
+        report["ess"] = means["ess"].item()
+        report |= {"missed": means["missed"].item()} if "missed" in means else {}
+        report["different_trees"] = every["different"].mean().item()
     if scores["tree"].sentences:
         for name in names:
             prefix = "" if name == "tree" else f"{name}_"
-            figures[f"{prefix}sentence_f1"] = scores[name].sentence_f1
-            figures[f"{prefix}corpus_f1"] = scores[name].corpus_f1
-    return figures
+            report[f"{prefix}sentence_f1"] = scores[name].sentence_f1
+            report[f"{prefix}corpus_f1"] = scores[name].corpus_f1
+    return report
 
 
 def _different(trees: Trees) -> Tensor:

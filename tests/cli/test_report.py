@@ -7,6 +7,8 @@ import pytest
 from commands import SMALL, call, printed, refused, trained
 from pages import Page
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["<i>", "&amp;", "שלום", "مرحبا", "🙂", "w" * 100, '"x"', "</svg>"]
 #: words as they are, and fewer updates
 FLAGS = [*(flag for flag in SMALL if not flag.startswith("--max-updates")), "--max-updates=4"]
@@ -101,7 +103,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(capsys, run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [["--model=RNNG", "--model.dim=8"], ["--e-step=exact"]])
+@pytest.mark.parametrize("flags", [["--model=RNNG", "--model.dim=8"], ["--recipe=exact"]])
 def test_models_without_rules_and_runs_without_a_sampler(capsys, run, tmp_path, flags):
     rnng = flags[0] == "--model=RNNG"
     flags = [*(flag for flag in FLAGS if not rnng or "--model." not in flag), *flags]

@@ -13,6 +13,8 @@ from gfnem.images.world import ImagesWorld
 from gfnem.page import render
 from gfnem.running.run import Run, measured
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"height": 4, "width": 8, "rows": 1, "columns": 2, "codes": 3}
 
 

@@ -9,6 +9,8 @@ from gfnem.mixtures.world import PointsWorld
 from gfnem.page import render
 from gfnem.running.run import Run, measured
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -57,7 +59,7 @@ def test_without_data_the_models_own_points_are_shown(run):
 
 def test_without_a_sampler(data):
     run = Run(
-        PetalMixture(data.initial_means.tolist()), PetalSpace(4, 4), PetalPolicy(), e_step="exact"
+        PetalMixture(data.initial_means.tolist()), PetalSpace(4, 4), PetalPolicy(), has_policy=False
     )
     run.world = PointsWorld()
     text, tags = text_of(run.requires_grad_(False).eval(), data)

@@ -39,11 +39,13 @@ def test_symbols_with_their_words_and_rules():
     assert quality.tags.count("section") == 0
 
 
+@pytest.mark.slow
 def test_rules_that_look_at_their_parent():
     learned, *_ = pages_of(untrained(parent_classes=3))
     assert "stands under" in learned.text and "the top" in learned.text
 
 
+@pytest.mark.slow
 def test_of_many_symbols_some_are_shown_and_the_rest_counted():
     learned, *_ = pages_of(untrained(nonterminals=24, preterminals=40))
     shown = learned.tags.count("tr") - learned.tags.count("table")

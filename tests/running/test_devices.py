@@ -17,7 +17,12 @@ from gfnem.mixtures.policy import learned_posterior
 from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.bracket_prior.grammar import ShapedGrammar
-from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform
+from gfnem.parsing.bracket_prior.training import (
+    PriorTraining,
+    log_likelihood,
+    right_branching,
+    uniform,
+)
 from gfnem.parsing.grammars.context_free_fit import FixedPCFG
 from gfnem.parsing.grammars.neural_pcfg import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.parser import parse
@@ -73,7 +78,7 @@ def test_the_prior_over_shapes(device):
     brackets = Brackets.from_spans(spans, [3, 4, 5]).to(device)
     energy = BracketEnergy(4).to(device)
     with DevicesNamed():
-        Contrast(energy, brackets, chains=4, moves=2, updates=3).update()
+        PriorTraining(energy, brackets, chains=4, moves=2, updates=3).update()
         for score in (lambda z: -energy(z), uniform, right_branching(brackets)):
             assert torch.isfinite(log_likelihood(score, brackets)).all()
 

@@ -1,27 +1,28 @@
-"""An energy over the shapes of binary trees."""
+"""An energy over the bracketings of binary trees."""
 
 from __future__ import annotations
 
 import io
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from gfnem.component import Component
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.parsing.trees.heights import by_height
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count
 from gfnem.running.torch_files import load_plain
+from gfnem.target import EnergyModel
 
 _KIND = "gfnem prior over tree shapes"
 
 
-class BracketEnergy(Component, nn.Module):
-    """`E(z)` of a tree's shape; neither words nor labels are looked at.
+class BracketEnergy(EnergyModel):
+    """`log p~(z) = -E(z)` of a tree's brackets; neither words nor labels are looked at.
 
     A recursive network: every word has the same vector, and a node's vector is made of those of
     its children, a gated mixture of both and of a new one (as in Tai et al. 2015, arXiv 1503.00075,
@@ -51,6 +52,10 @@ class BracketEnergy(Component, nn.Module):
             state = gates[:, 0] * first + gates[:, 1] * second + gates[:, 2] * joined[:, 3].tanh()
             known = torch.cat([known, state])
         return (embedding(place + 1, self.score(known)).squeeze(3) * (place >= 0)).sum(2)
+
+    def log_joint(self, x: Any, z: Trees) -> Tensor:
+        """`(batch, samples)` unnormalised log probability of bracketings, in nats."""
+        return -self(z)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the energy to a file.

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gfnem.em import EM
 from gfnem.errors import UserError
-from gfnem.mcmc import metropolis
 from gfnem.parsing.bracket_prior.brackets import (
     LISTED,
     Brackets,
@@ -22,22 +22,28 @@ from gfnem.parsing.bracket_prior.brackets import (
 )
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
 from gfnem.parsing.spaces.moves import TreeMoves
-from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
+from gfnem.phases import TrainModel
+from gfnem.rates import Descent, Rates
+from gfnem.schedules import Anneal
+from gfnem.sources import Chains, Given
 
 
-class Contrast:
-    """Persistent contrastive divergence (Tieleman 2008) for an energy over tree shapes.
+class _FromData(TreeMoves):
+    """Rotations, in chains that start at the data."""
 
-    The model of a shape is `p(z | n) = exp(-E(z)) / Z(n)`, one distribution for each length `n`.
-    The gradient of its log-likelihood, `grad E(chain) - grad E(data)` on the mean, needs shapes
-    of the model: these come from chains that are never started again, each of fixed length and
-    moved by random rotations. An update pairs each chain with a random tree of its length,
-    binarised anew, so that what an energy says of the length alone cancels.
+    def initial(self, x: Trees, samples: int) -> Trees:
+        return x
 
-    To this a penalty on the mean squared energy of both is added (Du and Mordatch 2019, arXiv
-    1903.08689): only differences between shapes of one length matter, and without it the common
-    level of all energies would wander and their scale grow without bound where data are few.
+
+class PriorTraining:
+    """Persistent contrastive divergence (Tieleman 2008) for an energy over bracketings.
+
+    The model of a bracketing is `p(z | n) = exp(-E(z)) / Z(n)`, one distribution for each length
+    `n`. The negative phase comes from chains that are never started again, each of fixed length
+    and moved by random rotations. An update pairs each chain with a random tree of its length,
+    binarised anew, so that what an energy says of the length alone cancels. The penalty on squared
+    energies keeps their common level and their scale where data are few.
 
     Args:
         energy: what is trained.
@@ -60,45 +66,29 @@ class Contrast:
         rate: float = 3e-3,
         updates: int = 1000,
     ):
-        self.energy, self.data, self.moves, self.penalty = energy, data, moves, penalty
+        self.data = data
         self.by_length = data.lengths.argsort(stable=True)
         ordered = data.lengths[self.by_length]
-        device = ordered.device
-        middles = (torch.arange(chains, device=device) + 0.5) / chains * len(data)
-        self.lengths = ordered[middles.long()]
-        self.first = torch.searchsorted(ordered, self.lengths)
-        self.count = torch.searchsorted(ordered, self.lengths, right=True) - self.first
-        words = self.lengths.new_zeros(chains, int(self.lengths.max()))
-        self.x = Sentences(words, self.lengths)
-        self.chains = self.draw()
-        self.accepted = float("nan")
-        self.optimizer = torch.optim.Adam(energy.parameters(), lr=rate)
-        self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.0, updates)
+        middles = (torch.arange(chains, device=ordered.device) + 0.5) / chains * len(data)
+        lengths = ordered[middles.long()]
+        self.first = torch.searchsorted(ordered, lengths)
+        self.count = torch.searchsorted(ordered, lengths, right=True) - self.first
+        negative = Chains(1, moves, persistent=True, moves=_FromData(1, rotations=1.0))
+        phase = TrainModel(Given(), "equal", negative=negative, penalty=penalty)
+        em = EM(energy, None, None, [phase])
+        self.descent = Descent(em, Rates(model=Anneal(rate, 0.0, updates)))
 
     def draw(self) -> Trees:
         """A random tree of the treebank for each chain, of the chain's length, made binary."""
-        place = (
-            self.first + (torch.rand(len(self.first), device=self.first.device) * self.count).long()
-        )
+        share = torch.rand(len(self.first), device=self.first.device)
+        place = self.first + (share * self.count).long()
         place = torch.minimum(place, self.first + self.count - 1)
         return self.data.binarised(self.by_length[place])
 
-    def update(self) -> float:
-        """Moves the chains, then the energy; the loss, in nats, of which only a NaN says much."""
-        moves = TreeMoves(1, rotations=1.0)
-        self.chains, _, accepted = metropolis(
-            moves, lambda z: -self.energy(z), self.x, self.chains, self.moves
-        )
-        self.accepted = float(accepted.mean())
-        data, chains = self.energy(self.draw()), self.energy(self.chains)
-        scale = (data.square() + chains.square()).mean()
-        loss = (data - chains).mean() + self.penalty * scale
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.energy.parameters(), 5.0)
-        self.optimizer.step()
-        self.schedule.step()
-        return float(loss.detach())
+    def update(self) -> dict[str, float]:
+        """Moves the chains, then the energy; the loss in nats, and the share of moves accepted."""
+        figures = self.descent.update(self.draw())
+        return {name: float(value) for name, value in figures.items()}
 
 
 @torch.no_grad()
@@ -178,13 +168,14 @@ def train_prior(
     print(f"training on {len(train):,} trees, holding out {len(held_out):,}", flush=True)
     short = held_out.select((held_out.lengths <= LISTED).nonzero().squeeze(1))
     energy = BracketEnergy(dim)
-    contrast = Contrast(energy, train, chains, moves, penalty, rate, updates)
+    training = PriorTraining(energy, train, chains, moves, penalty, rate, updates)
     started = time.monotonic()
     for update in range(1, updates + 1):
-        if not math.isfinite(contrast.update()):
+        figures = training.update()
+        if not math.isfinite(figures["m_loss"]):
             raise UserError(f"update {update}: energies are no longer finite; lower --rate")
         if update % max(updates // 10, 1) == 0:
-            line = f"update {update}/{updates}  rotations accepted {contrast.accepted:.0%}"
+            line = f"update {update}/{updates}  rotations accepted {figures['accepted']:.0%}"
             if len(short):
                 value = log_likelihood(lambda z: -energy(z), short).mean()
                 line += f"  held-out log-likelihood/tree {value:.3f}"

@@ -11,7 +11,12 @@ from gfnem.errors import UserError
 from gfnem.mcmc import metropolis
 from gfnem.parsing.bracket_prior.brackets import Brackets, agreeing, all_bracketings
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
-from gfnem.parsing.bracket_prior.training import Contrast, log_likelihood, right_branching, uniform
+from gfnem.parsing.bracket_prior.training import (
+    PriorTraining,
+    log_likelihood,
+    right_branching,
+    uniform,
+)
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
@@ -145,7 +150,7 @@ def test_contrast_learns_a_known_distribution():
     )
     energy = BracketEnergy(16)
     updates = 200
-    contrast = Contrast(energy, data, 160, moves=5, penalty=1e-4, rate=1e-2, updates=updates)
+    contrast = PriorTraining(energy, data, 160, moves=5, penalty=1e-4, rate=1e-2, updates=updates)
     for _ in range(updates):
         contrast.update()
     for n, p in truth.items():

@@ -141,6 +141,7 @@ def test_rules_that_ignore_the_parent_are_a_pcfg():
     torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [2, 4])
 def test_gradients_equal_finite_differences(labels):
     torch.manual_seed(0)
