@@ -222,6 +222,6 @@ def test_a_finished_run_goes_on_with_more_updates(capsys, tmp_path):
 def test_a_class_may_stand_after_its_settings(capsys, flags):
     settings = yaml.safe_load(printed(capsys, "train", *flags, "--print_config"))
     objective = settings["recipe"]["init_args"]["objective"]
-    assert objective["class_path"] == "gfnem.objectives.VarGrad"
+    assert objective["class_path"].endswith(".VarGrad")
     assert objective["init_args"]["pseudo_huber"] is True
     assert settings["seed"] == (3 if "--seed" in flags else 0)
