@@ -44,7 +44,9 @@ class EM(nn.Module):
         schedule: Schedule | None = None,
     ):
         super().__init__()
-        self.model, self.space, self.policy = model, space, policy
+        # phases say in `check` what they need of them
+        self.model = model
+        self.space, self.policy = cast(LatentSpace, space), cast(Policy, policy)
         recipe = gflownet() if recipe is None else recipe
         phases = recipe if isinstance(recipe, list) else recipe.phases()
         self.phases = cast(Sequence[Phase], nn.ModuleList(phases))
@@ -54,7 +56,7 @@ class EM(nn.Module):
         if policy is not None:
             policy.serve(model)
         for phase in phases:
-            phase.check(model, space, policy)
+            phase.check(model, self.space, self.policy)
 
     @property
     def has_policy(self) -> bool:
