@@ -10,6 +10,8 @@ import pytest
 import torch
 from commands import call, printed
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
 OWN = ("codes", "my_recipe", "my_objective", "test_codes")

@@ -22,6 +22,8 @@ from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.testing import PolicyTestCase
 
+pytestmark = pytest.mark.slow
+
 WORDS, LABELS = 8, 3
 
 

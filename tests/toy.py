@@ -99,7 +99,7 @@ class BitFlips(LocalMoves):
         self.sizes, self.bias = torch.as_tensor(sizes), bias
 
     def initial(self, x, samples):
-        return x.new_zeros(len(x), samples, int(self.sizes[x].max()))
+        return x.new_zeros(len(x), samples, int(self.sizes.to(x.device)[x].max()))
 
     def propose(self, x, z):
         size = self.sizes.to(x.device)[x][:, None].expand(z.shape[:2])

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from commands import SMALL, call, printed, refused, trained
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = "the cat sees the dog\na dog sleeps\nthe dog sees a cat\n" * 5
 TREE = "(S (NP (DT the) (NN cat)) (VP (VBZ sees) (NP (DT the) (NN dog))))\n"
 LONG = "word " * 2000 + "\n"

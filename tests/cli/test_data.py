@@ -12,6 +12,8 @@ from commands import SMALL, call, printed, refused
 
 from gfnem.running import training
 
+pytestmark = pytest.mark.slow
+
 
 def messy_lines(count: int) -> list[str]:
     """What a text from the web looks like, sentence by sentence."""

@@ -8,6 +8,8 @@ import pytest
 from commands import SMALL, TINY, printed, refused, trained
 from nltk import Tree
 
+pytestmark = pytest.mark.slow
+
 FORTY = " ".join(["the dog sees a cat with the park"] * 5)
 LINES = ["dog sleeps", FORTY, "", "Xyzzy plugh, frobnicates!", "the dog sleeps"]
 WORDS = [line.split() for line in LINES]  # the run's data came from a grammar, words as they are

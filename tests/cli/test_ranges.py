@@ -3,6 +3,8 @@
 import pytest
 from commands import TINY, call, printed, refused
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("flags", "says"),

@@ -7,6 +7,8 @@ import torch
 import yaml
 from commands import SMALL, TINY, call, printed, refused, same, trained
 
+pytestmark = pytest.mark.slow
+
 
 def weights(run):
     content = torch.load(run / "last.ckpt", weights_only=True)

@@ -7,6 +7,8 @@ from commands import SMALL, call, printed, refused, trained
 
 from gfnem.files import absolute
 
+pytestmark = pytest.mark.slow
+
 TREES = "(S (NP (DT a) (NN dog)) (VP (VBZ sees) (NP (DT the) (NN café))) (. .))\n" * 12
 
 

@@ -10,6 +10,8 @@ from gfnem.parsing import Sentences
 from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_says_what_the_training_module_says():
     run, module = load_run(trained()), GFlowNetEM.load_from_checkpoint(trained() / "last.ckpt")

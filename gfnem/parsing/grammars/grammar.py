@@ -195,9 +195,13 @@ class Grammar(GenerativeModel):
         """The `tables`; made once for parameters that nobody trains or changes."""
         if any(p.requires_grad for p in self.parameters()):
             return self.tables()
-        versions = [(p._version, p.device) for p in self.parameters()]
+        held = (*self.parameters(), *self.buffers())
+        versions = [(tensor._version, tensor.device, tensor.dtype) for tensor in held]
         if self._kept_tables is None or self._kept_tables[0] != versions:
-            self._kept_tables = versions, self.tables()
+            tables = self.tables()
+            if torch.is_inference_mode_enabled():  # good for nothing outside of it
+                return tables
+            self._kept_tables = versions, tables
         return self._kept_tables[1]
 
     def by_context(self) -> ContextTables:

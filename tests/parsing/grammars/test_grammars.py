@@ -123,3 +123,16 @@ def test_climbing_bracketings_is_climbing_the_marginal():
         assert torch.allclose(a, b, atol=1e-9)
     plain = model.log_joint(x, trees)
     assert (bracketing_log_joint(model.potentials(x), trees) > plain).all()
+
+
+def test_tables_of_a_fixed_grammar_are_kept_until_it_changes():
+    model = NeuralPCFG(6, 2, 3, dim=8).requires_grad_(False)
+    with torch.inference_mode():  # as in validation: such tensors must not be met in training
+        inside = model._fixed_tables()
+        assert model._fixed_tables() is not inside
+    first = model._fixed_tables()
+    assert model._fixed_tables() is first and not first[0].is_inference()
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    assert model._fixed_tables() is not first
+    assert model.double()._fixed_tables()[0].dtype == torch.float64

@@ -12,6 +12,8 @@ from gfnem.parsing.grammars import listing as grammar_listing
 from gfnem.parsing.grammars.listing import UsedGrammar, grammar_file, listing
 from gfnem.parsing.grammars.tabular import load_grammar
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["<unk>", "the", "don't", 'x"y', 'it\'s"so"', "|", "[", "#", "é", "'"]
 
 
