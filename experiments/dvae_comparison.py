@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
+from gfnem.em import EM
 from gfnem.files import write_atomically
 from gfnem.images.data import Images
 from gfnem.images.evaluation import likelihoods, summary
@@ -38,32 +36,38 @@ from gfnem.images.guided import GuidedPolicy
 from gfnem.images.model import DiscreteVAE
 from gfnem.images.policies import AnyOrderPolicy, MeanFieldPolicy, RasterPolicy
 from gfnem.images.vqvae import NearestCode, fit_prior, fit_spread, train_vqvae
-from gfnem.lightning import GFlowNetEM
-from gfnem.objectives import ForwardKL, Objective, ReverseKL, TrajectoryBalance, VarGrad
-from gfnem.sampling import Exploration
-from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal
+from gfnem.objectives import ForwardKL, Objective, TrajectoryBalance, VarGrad
+from gfnem.phases import TrainPolicy
+from gfnem.posterior import Posterior
+from gfnem.rates import Descent, Rates
+from gfnem.recipes import exact, gflownet, reverse_kl
+from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, EveryUpdate
+from gfnem.sources import Own
 
 GFLOWNET = {
     "policy": GuidedPolicy,
+    "recipe": gflownet,
     "objective": lambda: VarGrad(pseudo_huber=True),
-    "em": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
+    "settings": {"m_step": "best", "temperature": 1.1, "samples": 16, "sleep": 0.3},
 }
+AWAKE = {"settings": GFLOWNET["settings"] | {"sleep": 0.0}}
+DRAWN = {"settings": GFLOWNET["settings"] | {"m_step": "one"}}
 LEARNED = {"prior": "autoregressive"}
-MEAN_FIELD = {  # better without a flat start (K = 4)
-    "policy": MeanFieldPolicy,
-    "objective": ReverseKL,
-    "flat": 1.0,
-    "em": {"m_step": "plain"},
+MEAN_FIELD = {"policy": MeanFieldPolicy, "recipe": reverse_kl}  # better without a flat start (K=4)
+WAKE_SLEEP = {
+    "policy": RasterPolicy,
+    "recipe": gflownet,
+    "objective": ForwardKL,
+    "settings": {"sleep": 0.5},
 }
-WAKE_SLEEP = {"policy": RasterPolicy, "objective": ForwardKL, "em": {"sleep": 0.5}}
 METHODS: dict[str, dict[str, Any]] = {
     "gflownet": GFLOWNET,
     "gflownet-prior": GFLOWNET | LEARNED,
     "gflownet-unguided": GFLOWNET | {"policy": RasterPolicy},
-    "gflownet-alternating": GFLOWNET | {"timing": Alternating},
-    "gflownet-threshold": GFLOWNET | {"timing": lambda: AdaptiveThreshold(20.0)},
-    "gflownet-awake": GFLOWNET | {"em": GFLOWNET["em"] | {"sleep": 0.0}},
-    "gflownet-drawn": GFLOWNET | {"em": GFLOWNET["em"] | {"m_step": "drawn"}},
+    "gflownet-alternating": GFLOWNET | {"schedule": Alternating},
+    "gflownet-threshold": GFLOWNET | {"schedule": lambda: AdaptiveThreshold(20.0)},
+    "gflownet-awake": GFLOWNET | AWAKE,
+    "gflownet-drawn": GFLOWNET | DRAWN,
     "gflownet-any-order": GFLOWNET | {"policy": AnyOrderPolicy, "space": AnyOrderGrid},
     "mean-field": MEAN_FIELD,
     "mean-field-prior": MEAN_FIELD | LEARNED,
@@ -76,31 +80,21 @@ MAIN = ["gflownet", "gflownet-prior", "vqvae", "mean-field"]
 POOR = ("mean-field", "mean-field-prior")  # as proposals
 
 
-def fit(module: GFlowNetEM, data: Images, device: str) -> None:
-    """Trains until the module has had its updates."""
-    pl.Trainer(
-        max_epochs=-1,
-        reload_dataloaders_every_n_epochs=1,
-        accelerator="cpu" if device == "cpu" else "gpu",
-        devices=1,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, data)
-    module.to(device)
+def fit(em: EM, rates: Rates, data: Images, m_updates: int, device: str) -> None:
+    """Trains until the model has had its updates."""
+    descent, update = Descent(em.to(device), rates), 0
+    while em.clock.m_updates < m_updates:
+        descent.update(data.training_batch(update).to(device))
+        update += 1
 
 
-def flat_start(flat: float, settings: dict[str, Any]) -> Anneal | float:
-    """The reward's temperature: `flat` at first, 1 after a fifth of the updates.
+def flat_start(settings: dict[str, Any]) -> Anneal:
+    """The reward's temperature: `--flat` at first, 1 after a fifth of the updates.
 
     Samplers that aim at a sharp posterior from the start settle on the few codes that happened to
     be better first, and the decoder never learns the others.
     """
-    if flat == 1:
-        return 1.0
-    return Anneal(flat, 1.0, max(1, settings["updates"] // 5), "exponential")
+    return Anneal(settings["flat"], 1.0, max(1, settings["updates"] // 5), "exponential")
 
 
 def rate(settings: dict[str, Any]) -> Anneal:
@@ -125,28 +119,20 @@ def refit(model: DiscreteVAE, data: Images, settings: dict[str, Any]) -> dict[st
     facts = data.facts()
     space = RasterGrid(facts["rows"], facts["columns"], facts["codes"])
     policy = GuidedPolicy(**facts, trust=0.5)
-    fitted = {**settings, "updates": settings["refit"]}
-    module = GFlowNetEM(
-        model,
-        space,
-        policy,
-        VarGrad(pseudo_huber=True),
-        samples=settings["samples"],
-        policy_lr=rate(fitted),
-        clip=CLIP,
-        max_updates=settings["refit"],
-    )
-    fit(module, data, settings["device"])
+    em = EM(model, space, policy, gflownet(VarGrad(pseudo_huber=True), settings["samples"]))
+    rates = Rates(policy=rate({**settings, "updates": settings["refit"]}), clip=CLIP)
+    fit(em, rates, data, settings["refit"], settings["device"])
     return measure(model, space, policy, data, settings)
 
 
-def likely_codes(module: GFlowNetEM, data: Images) -> Callable[[int], torch.Tensor]:
+def likely_codes(em: EM, data: Images, settings: dict[str, Any]) -> Callable[[int], torch.Tensor]:
     """For each update, one posterior sample of each image, drawn by importance weight."""
 
     def codes(update: int) -> torch.Tensor:
-        x = data.training_batch(update).to(module.device)
-        z, log_weights = module.posterior(x).log_weights(module.samples)
-        return module.space.pick(x, z, torch.multinomial(log_weights.softmax(1), 1))[:, 0]
+        x = data.training_batch(update).to(settings["device"])
+        posterior = Posterior(em.model, em.space, em.policy, x)
+        z, log_weights = posterior.log_weights(settings["samples"])
+        return em.space.pick(x, z, torch.multinomial(log_weights.softmax(1), 1))[:, 0]
 
     return codes
 
@@ -154,7 +140,7 @@ def likely_codes(module: GFlowNetEM, data: Images) -> Callable[[int], torch.Tens
 def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains and measures one model; the record that is kept of it."""
     chosen, device, began = METHODS[method], settings["device"], time.process_time()
-    pl.seed_everything(seed, verbose=False)
+    torch.manual_seed(seed)
     data = Images(
         settings["source"],
         settings["rows"],
@@ -185,23 +171,15 @@ def run(method: str, codes: int, seed: int, settings: dict[str, Any]) -> dict[st
         model.prior = prior
     else:
         space, policy = chosen.get("space", RasterGrid)(**grid), chosen["policy"](**facts)
-        timing = chosen.get("timing")
-        module = GFlowNetEM(
-            model,
-            space,
-            policy,
-            chosen["objective"](),
-            timing() if timing else None,
-            policy_lr=rate(settings),
-            model_lr=rate(settings),
-            clip=CLIP,
-            max_m_updates=settings["updates"],
-            reward_temperature=flat_start(chosen.get("flat", settings["flat"]), settings),
-            **{"samples": settings["samples"], **chosen["em"]},
-        )
-        fit(module, data, device)
+        more = {"samples": settings["samples"], **chosen.get("settings", {})}
+        if "objective" in chosen:
+            more |= {"objective": chosen["objective"](), "reward_temperature": flat_start(settings)}
+        schedule = chosen.get("schedule", EveryUpdate)()
+        em = EM(model, space, policy, chosen["recipe"](**more), schedule)
+        rates = Rates(policy=rate(settings), model=rate(settings), clip=CLIP)
+        fit(em, rates, data, settings["updates"], device)
         if model.prior is not None:  # as the VQ-VAE's is, for as long
-            fit_prior(model, likely_codes(module, data), settings["updates"])
+            fit_prior(model, likely_codes(em, data, {**settings, **more}), settings["updates"])
     record["train_seconds"] = time.process_time() - began
     record["own"] = measure(model, space, policy, data, settings, share)
     if share > 1:
@@ -304,7 +282,7 @@ class DividedTrajectoryBalance(Objective):
 
     needs_log_z = True
 
-    def __call__(self, scores, log_reward, log_partial=None):
+    def forward(self, scores, log_reward, log_partial=None):
         """`(batch,)` losses."""
         path = (scores.log_pf.sum(2) - scores.log_pb.sum(2)) / scores.mask.sum(2)
         return (scores.log_z[:, None] + path - log_reward).square().mean(1)
@@ -317,14 +295,11 @@ def compare_log_z(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     EM first; then only the samplers differ, each trained on 64 images and compared with the exact
     posteriors of these. Figures are means over the images, in nats.
     """
-    pl.seed_everything(0, verbose=False)
+    torch.manual_seed(0)
     data = Images("digits", 2, 2, 4, batch_size=32, interval=1000)
     facts, space = data.facts(), RasterGrid(2, 2, 4)
     model = DiscreteVAE(**facts)
-    exact = GFlowNetEM(
-        model, space, RasterPolicy(**facts), e_step="exact", model_lr=3e-3, max_updates=500
-    )
-    fit(exact, data, "cpu")
+    fit(EM(model, space, RasterPolicy(**facts), exact()), Rates(model=3e-3), data, 500, "cpu")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     images = data.images("train")[:64]
@@ -346,17 +321,10 @@ def compare_log_z(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
     ):
         torch.manual_seed(1)
         policy = cls(**facts)
-        optimizer = torch.optim.Adam(policy.parameters(), lr=settings["lr"])
+        em = EM(model, space, policy, [TrainPolicy(Own(8, epsilon=0.1), objective)])
+        descent = Descent(em, Rates(policy=settings["lr"], log_z=settings["lr"]))
         for _ in range(settings["updates"]):
-            context = policy.encode(images)
-            drawn = policy.sample(context, images, space, 8, Exploration(epsilon=0.1))
-            scores = policy.score(context, space, drawn)
-            number = (drawn.latent * 4 ** torch.arange(3, -1, -1)).sum(2)
-            loss = objective(scores, log_joint.detach().gather(1, number)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), 5.0)
-            optimizer.step()
+            loss = descent.update(images)["e_loss"]
         with torch.no_grad():
             context = policy.encode(images)
             scores = policy.score(context, space, policy.retrace(context, images, space, every))
@@ -395,9 +363,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/dvae_comparison"))
     parser.add_argument("--log-z", action="store_true", help="compare treatments of log Z instead")
     options = vars(parser.parse_args())
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     output: Path = options.pop("output")
     methods, dictionaries, seeds = (options.pop(name) for name in ("methods", "codes", "seeds"))
     if options.pop("log_z"):

@@ -13,29 +13,28 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import logging
 import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gfnem.em import EM
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
-from gfnem.lightning import GFlowNetEM
 from gfnem.mixtures import PetalMixture, PetalPolicy, Petals, PetalSpace
 from gfnem.mixtures.data import CENTRES, recovered
 from gfnem.mixtures.drawing import save
 from gfnem.mixtures.exact import exact_em, log_joint_table, normalise
 from gfnem.mixtures.meanfield import mean_field_em
 from gfnem.mixtures.policy import learned_posterior
+from gfnem.rates import Descent, Rates
+from gfnem.recipes import gflownet
 
 METHODS = {
     "exact": "exact EM",
@@ -117,28 +116,13 @@ def run_meanfield(world: World, start: Tensor, afresh: bool) -> tuple[Tensor, Te
 def run_gflownet(world: World, order: str, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """Learned means and the sampler's own posterior of GFlowNet-EM."""
     torch.manual_seed(world.seed)
-    module = GFlowNetEM(
-        world.model,
-        PetalSpace(order=order),
-        PetalPolicy(),
-        samples=args.samples,
-        epsilon=args.epsilon,
-        policy_lr=args.policy_lr,
-        model_lr=args.model_lr,
-        max_updates=args.updates,
-    )
-    pl.Trainer(
-        max_epochs=-1,
-        reload_dataloaders_every_n_epochs=1,
-        accelerator="cpu",
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, world.data)
-    q = learned_posterior(module.policy, module.space, world.x, module.model)
-    return module.model.means.detach(), q
+    recipe = gflownet(samples=args.samples, epsilon=args.epsilon)
+    em = EM(world.model, PetalSpace(order=order), PetalPolicy(), recipe)
+    descent = Descent(em, Rates(policy=args.policy_rate, model=args.model_rate))
+    for update in range(args.updates):
+        descent.update(world.data.training_batch(update))
+    q = learned_posterior(em.policy, em.space, world.x, world.model)
+    return world.model.means.detach(), q
 
 
 def learn(world: World, method: str, args: argparse.Namespace) -> dict:
@@ -178,7 +162,7 @@ def pending(rows: list[dict], args: argparse.Namespace) -> Iterator[tuple[int, s
 
 def check_settings(args: argparse.Namespace, path: Path) -> None:
     """Refuses to mix runs of different settings in one table."""
-    names = ("points", "batch_size", "updates", "samples", "epsilon", "policy_lr", "model_lr")
+    names = ("points", "batch_size", "updates", "samples", "epsilon", "policy_rate", "model_rate")
     settings = {name: getattr(args, name) for name in names}
     if path.exists() and (old := json.loads(path.read_text(encoding="utf-8"))) != settings:
         raise UserError(f"{path}: made with other settings ({old}); use another --output")
@@ -304,17 +288,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=400, help="of GFlowNet-EM")
     parser.add_argument("--samples", type=int, default=4, help="latents drawn for each point")
     parser.add_argument("--epsilon", type=float, default=0.05, help="uniform exploration")
-    parser.add_argument("--policy-lr", type=float, default=1e-2)
-    parser.add_argument("--model-lr", type=float, default=2e-2)
+    parser.add_argument("--policy-rate", type=float, default=1e-2)
+    parser.add_argument("--model-rate", type=float, default=2e-2)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is missing, then writes the summary and the figure."""
     args = parse(arguments)
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     args.output.mkdir(parents=True, exist_ok=True)
     check_settings(args, args.output / "settings.json")
     path = args.output / "runs.csv"

@@ -1,14 +1,14 @@
-"""The table of RESULTS.md: every model under every E-step that it offers, at equal training time.
+"""A table of every model under every recipe that it can be trained by, at equal training time.
 
     python experiments/results_table.py --train FOLDER --valid FOLDER --test FOLDER --out runs/table
     python experiments/results_table.py --grammar english_context --out runs/table_context
 
-A cell is one model, one E-step and one seed. Its updates are counted out beforehand, from the time
-that a few of them take, so that each cell trains for about `--seconds`; learning rates are annealed
-over these updates, and training samples stray from the sampler in their first half. A finished cell
-is not run again, an interrupted one goes on where it stopped: call it again until it is done, with
-other `--models`, `--e-steps` or `--seeds` to add to it. Then `table.md` and `table.csv` are made
-from all the cells in the folder.
+A cell is one model, one recipe and one seed. Its updates are counted out beforehand, from the time
+that a few of them take, so that each cell trains for about `--seconds`. Learning rates are annealed
+over these updates, and training samples of `gflownet` stray from the sampler in their first half.
+A finished cell is not run again, an interrupted one goes on where it stopped: call it again until
+it is done, with other `--models`, `--recipes` or `--seeds` to add to it. Then `table.md` and
+`table.csv` are made from all the cells in the folder.
 """
 
 from __future__ import annotations
@@ -26,43 +26,39 @@ import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from gfnem.esteps import E_STEPS, M_STEPS
 
 from gfnem.files import write_atomically
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.language_models import NGramModel
+from gfnem.phases import M_STEPS, POLICY
+from gfnem.recipes import RECIPES
 
-#: settings by which the models differ from each other, over those that they share
-MODELS: dict[str, dict[str, Any]] = {
-    "PCFG": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
-    "parent": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
-    "shaped": {"model": {"class_path": "gfnem.parsing.ShapedGrammar"}},
-    "PCFG-shapes": {"model": {"class_path": "gfnem.parsing.NeuralPCFG"}},
-    "parent-shapes": {"model": {"class_path": "gfnem.parsing.NeuralParentPCFG"}},
-    "RNNG": {
-        "model": {"class_path": "gfnem.parsing.RNNG"},
-        "em": {"samples": 4},
-    },
+#: the class of each model
+MODELS = {
+    "PCFG": "NeuralPCFG",
+    "parent": "NeuralParentPCFG",
+    "shaped": "ShapedGrammar",
+    "PCFG-brackets": "NeuralPCFG",
+    "parent-brackets": "NeuralParentPCFG",
+    "RNNG": "RNNG",
 }
-#: learn the shapes of a treebank's trees as well (`gfnem train --shapes`)
-TAUGHT = ("PCFG-shapes", "parent-shapes")
+#: learn from the brackets of a treebank as well (`gfnem train --brackets`)
+TAUGHT = ("PCFG-brackets", "parent-brackets")
 #: no exact inference: after training without a sampler one is trained, to score and parse with
 SAMPLED = ("RNNG", "shaped")
-SHARED: dict[str, Any] = {
-    "dataset": {
-        "class_path": "gfnem.parsing.text.data.TextData",
-        "init_args": {"min_length": 3, "valid_sentences": 200, "interval": 10**6},
-    },
-    "em": {"mcmc_steps": 100},
-}
+SAMPLES = {"RNNG": 4}  # in training; the others: the recipe's default
+#: settings of recipes, where they are not the defaults
+SETTINGS: dict[str, dict[str, Any]] = {"mcmc": {"steps": 100}}
+DATA: dict[str, Any] = {"min_length": 3, "valid_sentences": 200, "interval": 10**6}
 #: learning rates that are annealed over a cell's updates: first and last value
-RATES = {"policy_lr": (3e-3, 3e-4), "model_lr": (4e-3, 4e-4)}
+RATES = {"policy": (3e-3, 3e-4), "model": (4e-3, 4e-4)}
 #: temperature of training samples at first; it falls to 1 in the first half of a cell's updates
-EXPLORATION = {"parent": 1.5, "parent-shapes": 1.5}  # the others: 2
+EXPLORATION = {"parent": 1.5, "parent-brackets": 1.5}  # the others: 2
 CALIBRATION = 40  # updates that are timed to find how many fit; the first ones are slow
 
 
@@ -71,13 +67,13 @@ class Cell:
     """One run of the table."""
 
     model: str
-    e_step: str
+    recipe: str
     seed: int
 
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return f"{self.model}-{self.e_step}-{self.seed}".replace(" ", "_")
+        return f"{self.model}-{self.recipe}-{self.seed}".replace(" ", "_")
 
 
 class Table:
@@ -90,7 +86,7 @@ class Table:
     def cells(self) -> list[Cell]:
         """Those asked for, seed by seed, so that the table fills evenly."""
         args = self.args
-        return [Cell(m, e, s) for s in args.seeds for m in args.models for e in args.e_steps]
+        return [Cell(m, r, s) for s in args.seeds for m in args.models for r in args.recipes]
 
     def run(self, cell: Cell) -> None:
         """Trains and tests a cell, as far as that is not done yet."""
@@ -106,7 +102,8 @@ class Table:
             else:
                 config = self._config(cell, folder / "settings.yaml", updates)
                 self._gfnem("train", "--config", config, "--out", run, log=folder / "train.log")
-            if cell.model in SAMPLED and not E_STEPS[cell.e_step].policy:
+            phases = RECIPES[cell.recipe]().phases()
+            if cell.model in SAMPLED and not any(phase.trains == POLICY for phase in phases):
                 flags = ["--recipe", "gflownet", "--rates.model", 0, "--max-updates", 2 * updates]
                 self._gfnem("train", "--resume", run, *flags, log=folder / "sampler.log")
             seconds = float(_last_row(run / "metrics.csv")["seconds"])
@@ -125,7 +122,7 @@ class Table:
         except subprocess.CalledProcessError as error:
             why = (error.stderr or "").strip().splitlines()
             print(f"{cell.name}: {why[-1] if why else error}", file=sys.stderr, flush=True)
-            if error.returncode == 2:  # this E-step is not to be had for this model
+            if error.returncode == 2:  # this model cannot be trained by this recipe
                 write_atomically(result, json.dumps({"refused": why[-1] if why else "?"}))
             return
         write_atomically(result, json.dumps(figures))
@@ -136,7 +133,7 @@ class Table:
         """How many updates fit the time, from the first seed's timing."""
         if self.args.updates:
             return self.args.updates
-        notes = self.out / f"{cell.model}-{cell.e_step}.updates".replace(" ", "_")
+        notes = self.out / f"{cell.model}-{cell.recipe}.updates".replace(" ", "_")
         if not notes.exists():
             trial = folder / "trial"
             shutil.rmtree(trial, ignore_errors=True)
@@ -152,37 +149,38 @@ class Table:
         return int(notes.read_text())
 
     def _config(self, cell: Cell, path: Path, updates: int) -> Path:
-        size = dict(zip(("nonterminals", "preterminals"), self.args.symbols, strict=True))
-        grammars = ("PCFG", "parent", *TAUGHT)
-        sized = {name: {"model": {"init_args": size}} for name in grammars}
-        models = _merge(MODELS, sized)
-        settings = _merge(SHARED, models[cell.model])
-        data: dict[str, Any] = {}
-        if self.args.train:
-            settings.update(data=self.args.train, valid=self.args.valid)
-        else:
-            data["grammar"] = self.args.grammar
+        """Writes the settings file of a cell."""
+        args = self.args
+        size = dict(zip(("nonterminals", "preterminals"), args.symbols, strict=True))
+        init = {} if cell.model == "RNNG" else size
         if cell.model == "shaped":
-            settings["model"]["init_args"] = {
-                "prior": self.args.prior,
-                "grammar": models["PCFG"]["model"],
-                "temperature": anneal(*self.args.prior_temperature, updates, shape="exponential"),
+            init = {
+                "prior": args.prior,
+                "grammar": part("NeuralPCFG", **size),
+                "temperature": anneal(*args.prior_temperature, updates, shape="exponential"),
             }
-        if cell.model in TAUGHT:
-            settings["shapes"] = self.args.shapes or self.args.train
-        rates = {name: anneal(*ends, updates) for name, ends in RATES.items()}
-        rates["temperature"] = anneal(EXPLORATION.get(cell.model, 2.0), 1.0, max(1, updates // 2))
-        more = {
-            "dataset": {"init_args": data},
-            "em": {"e_step": cell.e_step, "m_step": self.args.m_step, **rates},
-            "timing": {
-                "class_path": "gfnem.schedules.EveryUpdate",
-                "init_args": {"e_every": self.args.e_every},
-            },
+        recipe = dict(SETTINGS.get(cell.recipe, {}))
+        if cell.model in SAMPLES and cell.recipe != "exact":
+            recipe["samples"] = SAMPLES[cell.model]
+        if cell.recipe == "gflownet":
+            first = EXPLORATION.get(cell.model, 2.0)
+            recipe["m_step"] = args.m_step
+            recipe["temperature"] = anneal(first, 1.0, max(1, updates // 2))
+        sampled = {} if args.train else {"grammar": args.grammar}
+        settings = {
+            "dataset": part("TextData", **DATA, **sampled),
+            "model": part(MODELS[cell.model], **init),
+            "recipe": part(cell.recipe, **recipe),
+            "schedule": part("EveryUpdate", e_every=args.e_every),
+            "rates": {name: anneal(*ends, updates) for name, ends in RATES.items()},
             "max_updates": updates,
             "seed": cell.seed,
         }
-        write_atomically(path, yaml.safe_dump(_merge(settings, more), sort_keys=False))
+        if args.train:
+            settings |= {"data": args.train, "valid": args.valid}
+        if cell.model in TAUGHT:
+            settings["brackets"] = args.brackets or args.train
+        write_atomically(path, yaml.safe_dump(settings, sort_keys=False))
         return path
 
     def _gfnem(self, *words: Any, log: Path) -> str:
@@ -199,7 +197,7 @@ class Table:
         for path in sorted(self.out.glob("*/figures.json")):
             figures = json.loads(path.read_text())
             if "refused" not in figures:
-                groups[figures["model"], figures["e_step"]].append(figures)
+                groups[figures["model"], figures["recipe"]].append(figures)
         rows = [_row(*key, runs) for key, runs in sorted(groups.items(), key=_in_order)]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -232,38 +230,39 @@ class Table:
 
     def _ngrams(self, order: int) -> float:
         """Test NLL per token of an n-gram model, with the vocabulary of the cells."""
-        if not hasattr(self, "_corpora"):
-            init = dict(SHARED["dataset"]["init_args"])
-            if self.args.train:
-                data = TextData(self.args.train, self.args.valid, **init)
-                test = data.read(self.args.test)
-            else:
-                data = TextData(grammar=self.args.grammar, **init)
-                test = data.sampled(500, 2)
-            known = data.vocabulary.to_list()
-            self._corpora = (
-                known,
-                *(
-                    [
-                        [known[index] for index in data.vocabulary.encode(tokens)]
-                        for tokens in corpus
-                    ]
-                    for corpus in (data.train.tokens, test.tokens[: self.args.limit])
-                ),
-            )
         known, train, test = self._corpora
         return NGramModel(train, known, order).nll(test)
+
+    @cached_property
+    def _corpora(self) -> tuple[list[str], list[list[str]], list[list[str]]]:
+        """The vocabulary, and the training and test tokens with unknown words replaced."""
+        if self.args.train:
+            data = TextData(self.args.train, self.args.valid, **DATA)
+            test = data.read(self.args.test)
+        else:
+            data = TextData(grammar=self.args.grammar, **DATA)
+            test = data.sampled(500, 2)
+        known = data.vocabulary.to_list()
+
+        def seen(corpus: list[list[str]]) -> list[list[str]]:
+            return [[known[i] for i in data.vocabulary.encode(tokens)] for tokens in corpus]
+
+        return known, seen(data.train.tokens), seen(test.tokens[: self.args.limit])
+
+
+def part(name: str, **arguments: Any) -> dict[str, Any]:
+    """A component as a settings file has it."""
+    return {"class_path": name, "init_args": arguments}
 
 
 def anneal(start: float, end: float, updates: int, **more: str) -> dict[str, Any]:
     """An `Anneal` as a settings file has it."""
-    arguments = {"start": start, "end": end, "updates": updates, **more}
-    return {"class_path": "gfnem.schedules.Anneal", "init_args": arguments}
+    return part("Anneal", start=start, end=end, updates=updates, **more)
 
 
 COLUMNS = [
     "model",
-    "E-step",
+    "recipe",
     "seeds",
     "NLL/token",
     "perplexity",
@@ -279,11 +278,11 @@ COLUMNS = [
 
 
 def _in_order(group: tuple[tuple[str, str], Any]) -> tuple[int, int]:
-    (model, e_step), _ = group
-    return list(MODELS).index(model), list(E_STEPS).index(e_step)
+    (model, recipe), _ = group
+    return list(MODELS).index(model), list(RECIPES).index(recipe)
 
 
-def _row(model: str, e_step: str, runs: list[dict[str, Any]]) -> dict[str, str]:
+def _row(model: str, recipe: str, runs: list[dict[str, Any]]) -> dict[str, str]:
     """A line of the table: means over seeds, and the spread where there are several."""
 
     def over(part: str, name: str, digits: int, scale: float = 1.0) -> str:
@@ -300,7 +299,7 @@ def _row(model: str, e_step: str, runs: list[dict[str, Any]]) -> dict[str, str]:
     updates = statistics.mean(run["updates"] for run in runs)
     return {
         "model": model,
-        "E-step": e_step,
+        "recipe": recipe,
         "seeds": str(len(runs)),
         "NLL/token": over("test", "nll", 3) + bound,
         "perplexity": f"{math.exp(nll):.0f}",
@@ -313,15 +312,6 @@ def _row(model: str, e_step: str, runs: list[dict[str, Any]]) -> dict[str, str]:
         "M-updates": f"{updates:.0f}",
         "minutes": f"{seconds / 60:.1f}",
     }
-
-
-def _merge(one: dict, other: dict) -> dict:
-    """`other` over `one`, all the way down."""
-    merged = dict(one)
-    for name, value in other.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _merge(merged[name], value) if both else value
-    return merged
 
 
 def _last_row(path: Path) -> dict[str, str]:
@@ -338,8 +328,8 @@ def main() -> None:
     parser.add_argument("--grammar", default="english", help="embedded grammar to sample from")
     parser.add_argument("--prior", help="of the model `shaped`: what `gfnem train-prior` wrote")
     parser.add_argument(
-        "--shapes",
-        help="of the models `PCFG-shapes` and `parent-shapes`: a treebank (default: --train's)",
+        "--brackets",
+        help="of the models `PCFG-brackets` and `parent-brackets`: a treebank (default: --train's)",
     )
     parser.add_argument(
         "--prior-temperature",
@@ -359,19 +349,14 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, help="the table's folder")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--e-steps", nargs="+", default=list(E_STEPS), choices=E_STEPS)
-    parser.add_argument(
-        "--m-step",
-        default="weighted",
-        choices=M_STEPS,
-        help="of gflownet (the other E-steps have one of their own)",
-    )
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--m-step", default="importance", choices=M_STEPS, help="of gflownet")
     parser.add_argument(
         "--e-every",
         type=int,
         default=1,
         metavar="N",
-        help="train samplers only in each N-th update (of any E-step that has one)",
+        help="train samplers, where there are any, only in each N-th update",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seconds", type=float, default=240, help="training time of a cell")
@@ -385,8 +370,8 @@ def main() -> None:
         parser.error("--train needs --test")
     if "shaped" in args.models and not args.prior:
         parser.error("the model `shaped` needs --prior (see `gfnem train-prior --help`)")
-    if set(TAUGHT) & set(args.models) and not (args.shapes or args.train):
-        parser.error("the models with shapes need --shapes or --train")
+    if set(TAUGHT) & set(args.models) and not (args.brackets or args.train):
+        parser.error("the models with brackets need --brackets or --train")
     table = Table(args)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(table.run, table.cells()))

@@ -1,4 +1,4 @@
-"""The table of all models and E-steps: what is done is not done again, what cannot be is said."""
+"""The table of all models and recipes: what is done is not done again, what cannot be is said."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def table(folder: Path, *words: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_cells_are_added_refused_and_kept(tmp_path):
     done = table(
-        tmp_path, "--models", "PCFG", "--recipes", "gflownet", "--e-every", "2", "--m-step", "plain"
+        tmp_path, "--models", "PCFG", "--recipes", "gflownet", "--e-every", "2", "--m-step", "equal"
     )
     assert done.returncode == 0, done.stderr
     first = tmp_path / "PCFG-gflownet-0" / "figures.json"
@@ -32,7 +32,7 @@ def test_cells_are_added_refused_and_kept(tmp_path):
     assert table(tmp_path, "--models", "PCFG", "--recipes", "gflownet").returncode == 0
     assert (first.read_bytes(), first.stat().st_mtime_ns) == before
     settings = (first.parent / "run" / "config.yaml").read_text()
-    assert "e_every: 2" in settings and "m_step: plain" in settings
+    assert "e_every: 2" in settings and "m_step: equal" in settings
 
     done = table(tmp_path, "--models", "PCFG", "RNNG", "--recipes", "exact")
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import time
 import torch
 from record import record
 
+from gfnem.em import EM
 from gfnem.objectives import (
     BalancedVarGrad,
     DetailedBalance,
@@ -25,9 +26,10 @@ from gfnem.objectives import (
     VarGrad,
 )
 from gfnem.parsing import ForestPolicy, ForestSpace, NeuralPCFG, TopDownPolicy, TopDownSpace
+from gfnem.phases import TrainPolicy
 from gfnem.posterior import Posterior
-from gfnem.sampling import Exploration
-from gfnem.space import concatenate
+from gfnem.rates import Descent, Rates
+from gfnem.sources import Own
 
 LABELS, PRETERMINALS, WORDS = 10, 20, 200
 OBJECTIVES: dict[str, Objective] = {
@@ -63,34 +65,14 @@ def draw_sentences(model: NeuralPCFG, count: int, shortest: int, longest: int):
     return x.select(fits)
 
 
-def loss_of(objective: Objective, policy, space, model, x, samples: int) -> torch.Tensor:
-    """One E-step's loss."""
-    context = policy.encode(x, model.given(x))
-    drawn = policy.sample(context, x, space, samples, Exploration(epsilon=0.02))
-    flows = objective.needs_flow or objective.uses_flow
-    scores = policy.score(context, space, drawn, flows, objective.forward_looking)
-    with torch.no_grad():
-        log_joint, partial = model.log_joint(x, drawn.latent), None
-        if objective.forward_looking:
-            states = drawn.states or space.states(x, drawn.latent)
-            partial = model.partial_log_joint(x, concatenate(states))
-            partial = partial.unflatten(1, (len(states), samples)).transpose(1, 2)
-    return objective(scores, log_joint, partial).mean()
-
-
 def train(objective: Objective, space_name: str, prior: bool, model, x, options):
     """`(updates, seconds, gap)` at regular intervals; evaluation is not timed."""
     torch.manual_seed(options.seed)
     down = space_name == "top-down"
     space = (TopDownSpace if down else ForestSpace)(LABELS)
     policy = (TopDownPolicy if down else ForestPolicy)(WORDS, LABELS, dim=64, use_prior=prior)
-    groups = {False: [], True: []}
-    for name, parameter in policy.named_parameters():
-        groups[name.split(".")[0] in policy.log_z_parts].append(parameter)
-    rates = {False: options.lr, True: 10 * options.lr}
-    optimizer = torch.optim.Adam(
-        [{"params": groups[key], "lr": rates[key]} for key in groups if groups[key]]
-    )
+    em = EM(model, space, policy, [TrainPolicy(Own(options.samples, epsilon=0.02), objective)])
+    descent = Descent(em, Rates(policy=options.lr, log_z=10 * options.lr))
     exact = model.log_marginal(x).detach()
     curve, spent = [], 0.0
     for update in range(options.updates + 1):
@@ -101,12 +83,7 @@ def train(objective: Objective, space_name: str, prior: bool, model, x, options)
             curve.append((update, spent, float((exact - weights.mean(1)).mean())))
         start = time.process_time()
         rows = torch.randint(len(x), (options.batch,))
-        batch = x.select(rows)
-        loss = loss_of(objective, policy, space, model, batch, options.samples)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 5.0)
-        optimizer.step()
+        descent.update(x.select(rows))
         spent += time.process_time() - start
     return curve
 

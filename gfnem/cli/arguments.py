@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from itertools import islice, zip_longest
+from collections.abc import Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import jsonargparse
@@ -164,17 +165,23 @@ def file_beside_run(arguments: list[str]) -> list[str]:
     return ["parse", *names, *flags]
 
 
-def classes_first(arguments: list[str], parts: Iterable[str]) -> list[str]:
-    """Puts settings files before flags, and each part's class before its settings."""
-    ranks = {"--config": 0} | {f"--{part}": 1 for part in parts}
-    groups: tuple[list[str], ...] = ([], [], [])
-    words = iter(arguments[1:])
-    for word in words:
-        rank = ranks.get(word.partition("=")[0], 2)
-        groups[rank].append(word)
-        if rank < 2 and "=" not in word:
-            groups[rank].extend(islice(words, 1))
-    return [arguments[0], *groups[0], *groups[1], *groups[2]]
+def classes_first(arguments: list[str]) -> list[str]:
+    """Puts settings files before flags, and each class before its settings, the outer one first."""
+    flags: list[list[str]] = []  # each with its values
+    for word in arguments[1:]:
+        if word.startswith("--") or not flags:
+            flags.append([])
+        flags[-1].append(word)
+    names = [flag[0].partition("=")[0] for flag in flags]
+
+    def rank(flag: list[str]) -> float:
+        name = flag[0].partition("=")[0]
+        if name == "--config":
+            return 0
+        has_settings = any(other.startswith(f"{name}.") for other in names)
+        return 1 + name.count(".") if has_settings else math.inf
+
+    return [arguments[0], *chain.from_iterable(sorted(flags, key=rank))]
 
 
 def help_on_chosen(

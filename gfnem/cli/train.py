@@ -206,7 +206,7 @@ def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[s
     """The command line in the order that its parser needs, its help that of the chosen classes."""
     defaults = _defaults(_world(arguments, contents))
     classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
-    return classes_first(help_on_chosen(arguments, contents, classes), PARTS)
+    return classes_first(help_on_chosen(arguments, contents, classes))
 
 
 def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:

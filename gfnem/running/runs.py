@@ -16,6 +16,7 @@ from typing import Any, cast
 from gfnem.errors import UserError
 from gfnem.running.run import Run
 from gfnem.running.torch_files import load_plain
+from gfnem.running.trained import CLOCK
 from gfnem.running.trust import opening
 from gfnem.settings import read_settings
 from gfnem.world import World, find
@@ -108,7 +109,7 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
             them, the optimisers', are not used at all.
 
     Raises:
-        UserError: if the file is damaged or was not written by gfnem.
+        UserError: if the file is damaged, or was not written by gfnem or by an older version.
     """
     try:
         content = load_plain(path, mmap)
@@ -128,4 +129,8 @@ def read_checkpoint(path: str | os.PathLike, mmap: bool = False) -> dict[str, An
         raise UserError(f"{path}: not a gfnem checkpoint (no model, space and policy in it)")
     if not isinstance(content["hyper_parameters"].get("metadata") or {}, dict):
         raise UserError(f"{path}: not a gfnem checkpoint (its metadata is none)")
+    if CLOCK not in content["state_dict"]:
+        raise UserError(
+            f"{path}: from an older version of gfnem, which this one cannot read; train it anew"
+        )
     return content

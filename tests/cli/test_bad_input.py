@@ -214,6 +214,9 @@ def damaged(kind: str, path):
             parameters["model"]["class_path"] = "subprocess.Popen"
         elif kind == "unknown setting":
             parameters["model"]["init_args"]["colour"] = "red"
+        elif kind == "older version":
+            state = content["state_dict"]
+            content["state_dict"] = {n.removeprefix("em."): v for n, v in state.items()}
         elif kind == "weights missing":
             del content["state_dict"]
         torch.save(content, path)
@@ -240,6 +243,7 @@ def damaged(kind: str, path):
         ("model of another size", "do not fit"),
         ("not a model", "subprocess.Popen is not a Target"),
         ("unknown setting", "colour"),
+        ("older version", "from an older version of gfnem, which this one cannot read; train"),
         ("weights missing", "not a gfnem checkpoint"),
     ],
 )
@@ -260,7 +264,7 @@ def test_checkpoints(capsys, tmp_path, kind, expected):
     assert not hasattr(sys, "unpickled"), "a checkpoint's code was run"
 
 
-@pytest.mark.parametrize("kind", ["truncated", "object", "weights missing"])
+@pytest.mark.parametrize("kind", ["truncated", "object", "older version", "weights missing"])
 def test_resuming_from_a_damaged_checkpoint(capsys, tmp_path, kind):
     run = tmp_path / "run"
     run.mkdir()

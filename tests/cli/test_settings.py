@@ -211,3 +211,19 @@ def test_a_finished_run_goes_on_with_more_updates(capsys, tmp_path):
     assert "going on after update 10" in out
     assert same_weights(straight, parts)
     assert yaml.safe_load((parts / "config.yaml").read_text())["max_updates"] == 20
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--recipe.objective.pseudo_huber", "true", "--recipe.objective", "VarGrad"],
+        ["--recipe.objective.pseudo_huber=true", "--recipe.objective=VarGrad", "--recipe=gflownet"],
+        ["--recipe.objective", "VarGrad", "--recipe.objective.pseudo_huber", "true", "--seed", "3"],
+    ],
+)
+def test_a_class_may_stand_after_its_settings(capsys, flags):
+    settings = yaml.safe_load(printed(capsys, "train", *flags, "--print_config"))
+    objective = settings["recipe"]["init_args"]["objective"]
+    assert objective["class_path"].endswith(".VarGrad")
+    assert objective["init_args"]["pseudo_huber"] is True
+    assert settings["seed"] == (3 if "--seed" in flags else 0)
