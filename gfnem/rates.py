@@ -88,6 +88,7 @@ class Descent:
                 continue
             loss.backward()
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.rates.clip)
-            optimizer.step()
+            norm = nn.utils.clip_grad_norm_(parameters, self.rates.clip)
+            if torch.isfinite(norm):  # a batch that overflows is left out
+                optimizer.step()
         return self.em.figures
