@@ -45,7 +45,7 @@ def test_a_run_with_shapes(capsys, place, recipe):
     more = ["--recipe.steps=5"] if recipe == "mcmc" else []
     flags = [*SMALL, "--recipe", recipe, *more]
     out = printed(capsys, "train", *flags, "--data=text", "--brackets=bank.mrg", "--out=run")
-    assert "shapes of trees from bank.mrg: 30 trees: 30 sentences kept" in out
+    assert "brackets of trees from bank.mrg: 30 trees: 30 sentences kept" in out
     head, *rows = (place / "run" / "metrics.csv").read_text().splitlines()
     column = head.split(",").index("side_log_likelihood")
     first, last = (float(row.split(",")[column]) for row in (rows[0], rows[-1]))
@@ -95,7 +95,7 @@ def test_bad_shapes_are_refused_before_a_run_is_made(capsys, place):
     assert "broken.mrg" in refused(capsys, *where, "--brackets=broken.mrg")
     flags = [*where, "--model=RNNG", "--brackets=bank.mrg"]
     flags = [flag for flag in flags if "terminals" not in flag]
-    assert "RNNG has no exact likelihood of a tree's shape" in refused(capsys, *flags)
+    assert "RNNG has no exact likelihood of a bracketing" in refused(capsys, *flags)
     missing = refused(capsys, *where, "--recipe.side=TreebankBrackets")
     assert "treebank is needed (or --brackets TREEBANK)" in missing
     assert not (place / "run").exists()

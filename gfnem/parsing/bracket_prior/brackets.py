@@ -1,4 +1,4 @@
-"""Shapes of trees: a treebank's brackets, and the binary trees that agree with them."""
+"""Bracketings: a treebank's brackets, and the binary trees that agree with them."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def read_brackets(path: str | os.PathLike, max_length: int) -> tuple[Brackets, s
     try:
         corpus = read_corpus(path, format="trees", min_length=3, max_length=max_length)
     except NotTrees as error:
-        raise UserError(f"{error.reason}; shapes are learned from trees") from error
+        raise UserError(f"{error.reason}; brackets are learned from trees") from error
     if any(spans is None for spans in corpus.spans):
-        raise UserError(f"{path}: no trees in it: a prior over tree shapes is learned from trees")
+        raise UserError(f"{path}: no trees in it: a prior over bracketings is learned from trees")
     lengths = [len(tokens) for tokens in corpus.tokens]
     return Brackets.from_spans(corpus.spans, lengths), f"{corpus.source}: {corpus.summary()}"
 

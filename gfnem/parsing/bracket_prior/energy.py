@@ -39,7 +39,7 @@ class BracketEnergy(EnergyModel):
         self.join = nn.Linear(2 * dim, 4 * dim)
         self.score = nn.Linear(dim, 1)
         for parameter in self.score.parameters():
-            nn.init.zeros_(parameter)  # all shapes are equal before training
+            nn.init.zeros_(parameter)  # all bracketings are equal before training
 
     def forward(self, trees: Trees) -> Tensor:
         """`(batch, samples)` energies in nats, differentiable; all nodes of a height at once."""

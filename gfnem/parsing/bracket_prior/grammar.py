@@ -1,4 +1,4 @@
-"""A grammar, and beside it a prior over the shapes of its trees."""
+"""A grammar, and beside it a prior over the bracketings of its trees."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class GivenShaped(Conditioned):
 
 
 class ShapedGrammar(Target):
-    """`log p~(x, z) = log p(x, z) - E(z) / T`: a grammar whose posterior a prior over shapes bends.
+    """`log p~(x, z) = log p(x, z) - E(z) / T`: a grammar with a prior over bracketings.
 
     The model with an energy-based prior of Hu et al. (2023, section 5.2). Parses are drawn to
-    shapes that the prior knows while the grammar is young; as `T` rises the grammar is left to
-    itself. The prior has seen the shapes of a treebank's trees, so a grammar trained with it is
+    bracketings that the prior knows while the grammar is young; as `T` rises the grammar is left to
+    itself. The prior has seen the brackets of a treebank's trees, so a grammar trained with it is
     not learned without supervision.
 
     The M-step trains the grammar alone, on structures of `p~`'s posterior; the energy is fixed.

@@ -1,4 +1,4 @@
-"""Training of a prior over tree shapes."""
+"""Training of a prior over bracketings."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tens
 
 
 def uniform(trees: Trees) -> Tensor:
-    """The score under which all shapes are equal."""
+    """The score under which all bracketings are equal."""
     return torch.zeros(trees.left.shape[:2], device=trees.left.device)
 
 
@@ -204,7 +204,7 @@ def _report(energy: BracketEnergy, train: Brackets, short: Brackets) -> None:
         f"log-likelihood of the brackets of {len(short):,} held-out sentences of at most {LISTED} "
         "words, exact, nats a tree:"
     )
-    scores = {"this prior": lambda z: -energy(z), "all shapes equal": uniform}
+    scores = {"this prior": lambda z: -energy(z), "all bracketings equal": uniform}
     if len(fitted):
         scores["right-branching, strength fitted"] = right_branching(fitted)
     for name, score in scores.items():

@@ -1,4 +1,4 @@
-"""The shapes of a treebank's trees as something a grammar learns beside its sentences."""
+"""The brackets of a treebank's trees as something a grammar learns beside its sentences."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gfnem.target import Target
 class TreebankBrackets(SideInformation):
     """Trees without words: a treebank's brackets, of which words and labels are missing.
 
-    Sentences teach a grammar what its symbols emit, and shapes how they branch: the M-step raises
+    Sentences teach a grammar what its symbols emit, and brackets how they branch: the M-step raises
     `log p(x, z) + weight * log p(brackets)`, maximum likelihood from two incomplete data sets
-    (Dempster, Laird and Rubin 1977). Shapes and sentences need not belong together, and are not
+    (Dempster, Laird and Rubin 1977). Brackets and sentences need not belong together, and are not
     brought together where they do. A grammar trained so has seen trees all the same: it is not
     learned without supervision.
 
@@ -55,10 +55,10 @@ class TreebankBrackets(SideInformation):
         """
         if not model.offers("log_brackets"):
             raise UserError(
-                f"{type(model).__name__} has no exact likelihood of a tree's shape (log_brackets), "
-                "so it cannot learn from shapes; grammars such as NeuralPCFG can"
+                f"{type(model).__name__} has no exact likelihood of a bracketing (log_brackets), "
+                "so it cannot learn from brackets; grammars such as NeuralPCFG can"
             )
-        return f"shapes of trees from {self._read[1]}"
+        return f"brackets of trees from {self._read[1]}"
 
     def log_likelihood(self, model: Target) -> Tensor:
         """`()` mean `log p(brackets)`, nats a tree, of a batch of trees of like length."""

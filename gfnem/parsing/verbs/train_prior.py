@@ -10,18 +10,18 @@ from gfnem.cli.arguments import CommandParser
 from gfnem.cli.shared import options_of
 from gfnem.ranges import Count, NotNegative, Positive, Seed
 
-HELP = "learn what shapes the trees of a treebank have"
+HELP = "learn how the trees of a treebank are bracketed"
 
 
 def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `train-prior`."""
     parser = CommandParser(
         usage="gfnem train-prior --data TREEBANK --out FILE [--valid TREEBANK] [--updates N] ...",
-        description="Learn an energy over the shapes of trees from a treebank: which brackets are "
-        "usual, whatever words and labels stand in them. Nodes of more than two children are made "
-        "binary at random, anew each time they are used. How probable the prior finds the brackets "
+        description="Learn an energy over bracketings from a treebank: which brackets are usual, "
+        "whatever words and labels stand in them. Nodes of more than two children are made binary "
+        "at random, anew each time they are used. How probable the prior finds the brackets "
         "of short held-out sentences is printed, beside two baselines.\n\nA grammar can then be "
-        "trained with its trees drawn to such shapes: gfnem train --model ShapedGrammar "
+        "trained with its trees drawn to such bracketings: gfnem train --model ShapedGrammar "
         "--model.prior FILE --model.temperature Anneal --model.temperature.start 1 "
         "--model.temperature.end 1000 --model.temperature.updates 10000 --model.temperature.shape "
         "exponential. Since the prior has seen trees, this is not unsupervised.",

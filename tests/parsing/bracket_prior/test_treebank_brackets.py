@@ -118,7 +118,7 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
     with pytest.raises(UserError, match="no trees in it"):
         (tmp_path / "text").write_text("one two three\n")
         TreebankBrackets(str(tmp_path / "text")).prepare(grammar(NeuralPCFG))
-    with pytest.raises(UserError, match="RNNG has no exact likelihood of a tree's shape"):
+    with pytest.raises(UserError, match="RNNG has no exact likelihood of a bracketing"):
         TreebankBrackets(bank(tmp_path, RIGHT)).prepare(RNNG(10))
     with pytest.raises(ValueError, match="batch_size"):
         TreebankBrackets("bank", batch_size=0)
