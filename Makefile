@@ -18,6 +18,7 @@ demo: .venv/installed
 	$(BIN)/gfnem evaluate runs/demo
 	@echo "Two sentences of the learned grammar:"
 	$(BIN)/gfnem generate runs/demo -n 2
+	$(BIN)/gfnem report runs/demo
 	@echo "A parse, as bracketed text (pictures are in runs/demo: parses.png, curves.png):"
 	echo "the old man saw a bird in the garden" | $(BIN)/gfnem parse runs/demo
 

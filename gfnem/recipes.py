@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
@@ -50,7 +51,13 @@ def recipe(function: Callable[..., list[Phase]]) -> type[Recipe]:
     __init__.__annotations__ = {p.name: p.annotation for p in parameters}
 
     def phases(self) -> list[Phase]:
-        return function(**self._settings)
+        made = function(**self._settings)
+        if not isinstance(made, list) or not made or not all(isinstance(p, Phase) for p in made):
+            raise ValueError(
+                f"{function.__name__} returned {reprlib.repr(made)}; a recipe returns a list of "
+                "phases"
+            )
+        return made
 
     body = {"__init__": __init__, "phases": phases, "__doc__": function.__doc__}
     body |= {"__module__": function.__module__, "__qualname__": function.__qualname__}

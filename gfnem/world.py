@@ -209,7 +209,7 @@ class World(ABC):
         content |= {name: spec_of(content[name]) for name in NEEDED if name in content}
         if lacking := [name for name in NEEDED if name not in content]:
             raise UserError(
-                f"{reference(self)}: its parts lack {', '.join(lacking)}: a world names a class "
+                f"{self.name}: its parts lack {', '.join(lacking)}: a world names a class "
                 f"for each of {', '.join(NEEDED)}"
             )
         return content

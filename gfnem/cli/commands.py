@@ -119,7 +119,7 @@ def _make_parser(
         description="Train latent-variable models whose latents are structures (such as parse "
         "trees), with GFlowNet-EM.\n\nFirst steps: `gfnem train` learns a grammar from embedded "
         "example sentences, `gfnem train --data TEXT --out RUN` from a text of yours with one "
-        "sentence a line; `gfnem parse RUN SENTENCES` then prints trees. `gfnem worlds` lists what "
+        "sentence a line; `gfnem parse RUN FILE` then prints trees. `gfnem worlds` lists what "
         "else there is to learn from.",
     )
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")

@@ -246,8 +246,7 @@ def _npz(path: str) -> tuple[np.ndarray, np.ndarray]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except Exception as error:  # there is no end to what damaged bytes can raise
-        why = str(error) or type(error).__name__
-        raise UserError(f"{path}: not an .npz file of plain arrays ({why})") from error
+        raise UserError(f"{path}: not an .npz file of plain arrays, or a damaged one") from error
     for name, array in arrays.items():
         if array.dtype not in (np.uint8, np.bool_):
             raise UserError(

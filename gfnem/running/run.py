@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.estimates import importance_weighted
 from gfnem.evaluation import figures, summary
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
+    from gfnem.data import DataModule
     from gfnem.world import Observed, World
 
 
@@ -31,6 +31,10 @@ class Run(Trained):
 
     world: World
     path: Path
+
+    def __repr__(self) -> str:
+        parts = type(self.model).__name__, type(self.policy).__name__
+        return f"{type(self).__name__}({str(self.path)!r}: {', '.join(parts)})"
 
     def infer(self, x: Any, k: int = 5, samples: int = 64) -> list[dict[str, Any]]:
         """The most probable latents of observations.
@@ -106,6 +110,8 @@ class Run(Trained):
         Raises:
             UserError: if the model cannot sample.
         """
+        if n < 1:
+            raise UserError(f"sample({n}): ask for one or more")
         name = type(self.model).__name__
         if not self.model.offers("sample"):
             raise UserError(f"{self.path}: {name} cannot sample")
@@ -121,17 +127,20 @@ class Run(Trained):
             for shown, latent, value in zip(observed.shown, latents, log_joint, strict=True)
         ]
 
-    def evaluate(self, data: Any = None, **flags: Any) -> dict[str, Any]:
+    def evaluate(self, data: Any = None, seed: int = 0, **flags: Any) -> dict[str, Any]:
         """The figures of `gfnem evaluate`.
 
         Args:
             data: the path of data to evaluate on; None for what the run held out.
+            seed: of the samples; torch's global generator is left as it was.
             flags: those of the command, as `samples=100`.
 
         Raises:
             UserError: if the data are unusable.
         """
-        return self.world.evaluate(self, None if data is None else str(data), **flags)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.world.evaluate(self, None if data is None else str(data), **flags)
 
     def data(self) -> DataModule:
         """The data that the run was trained on, read again.

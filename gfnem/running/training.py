@@ -51,6 +51,11 @@ from gfnem.space import LatentSpace
 from gfnem.target import Target
 from gfnem.world import WORLDS, World, declared, find, reference
 
+_OUT_OF_MEMORY = (
+    "out of memory ({}): try fewer recipe.samples, a smaller dataset.batch_size, a smaller model "
+    "or shorter sentences"
+)
+
 
 def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
     """Trains as the settings say and returns the run folder.
@@ -200,10 +205,7 @@ def _fit(
             raise UserError(str(error)) from error
         except (RuntimeError, MemoryError) as error:
             if (why := too_large(error)) is not None:
-                raise UserError(
-                    f"out of memory ({why}): try fewer recipe.samples, a smaller "
-                    "dataset.batch_size, a smaller model or shorter sentences"
-                ) from error
+                raise UserError(_OUT_OF_MEMORY.format(why)) from error
             if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
                 raise
             time.sleep(3)  # whoever watches the processes knows which one it was
@@ -273,6 +275,10 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         module.em.try_out(data.batch([0]))
     except NotOffered as error:
         raise UserError(f"recipe: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if (why := too_large(error)) is None:
+            raise
+        raise UserError(_OUT_OF_MEMORY.format(why)) from error
     return data, module
 
 
