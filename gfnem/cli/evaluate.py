@@ -52,6 +52,6 @@ def run(settings: jsonargparse.Namespace) -> int:
 
     options = options_of(settings)
     run, format = load_run(options.pop("run")), options.pop("format")
-    figures = run.evaluate(options.pop("data"), **options)
+    figures = run.evaluate(options.pop("data"), seed=settings["seed"], **options)
     write(f"{as_json(figures)}\n" if format == "json" else run.world.table(run, figures))
     return 0
