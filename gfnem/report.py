@@ -58,7 +58,10 @@ _RECORD = 300
 
 
 def write_report(
-    run: str | os.PathLike, out: str | os.PathLike | None = None, samples: int = 64
+    run: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    samples: int = 64,
+    seed: int = 0,
 ) -> Path:
     """Writes a run's report; returns the file.
 
@@ -66,6 +69,7 @@ def write_report(
         run: run folder or checkpoint.
         out: the file; None is `report.html` in the run folder.
         samples: structures drawn for each observation.
+        seed: of the samples; torch's global generator is left as it was.
 
     Raises:
         UserError: if the run is unusable, or the file cannot be written.
@@ -73,7 +77,9 @@ def write_report(
     trained, config = load_run(run), read_config(run)
     folder = checkpoint_path(run).parent
     data, why = _data_of(trained)
-    sections = list(trained.world.report(trained, data, samples))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # then the figures are those of `evaluate`
+        sections = list(trained.world.report(trained, data, samples))
     if why:
         remark = f"What the run held out is not to be had ({why}): nothing here is of such data."
         sections.insert(0, Section("Without held-out data", [Text(remark, remark=True)]))

@@ -41,5 +41,5 @@ def run(settings: jsonargparse.Namespace) -> int:
     """Runs `report`; returns the exit code."""
     from gfnem.report import write_report
 
-    write(f"{write_report(**options_of(settings))}\n")
+    write(f"{write_report(**options_of(settings), seed=settings['seed'])}\n")
     return 0
