@@ -45,15 +45,16 @@ def figures(
             `log p~(x)` is not exact.
     """
     run.model.on_step(int(run.m_updates))
-    given, likely = run.model.given(x), run.model.normalised()
+    posterior = run.posterior(x) if run.has_policy and samples is not None else None
+    given = run.model.given(x) if posterior is None else posterior.given
+    likely = run.model.normalised()
     found = {"units": run.model.units(x)}
     exact = given.log_marginal() if given.offers("log_marginal") else None
     if likely is run.model:
         log_p = exact
     else:
         log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
-    if run.has_policy and samples is not None:
-        posterior = run.posterior(x)
+    if posterior is not None and samples is not None:
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact
         found["elbo_gap"] = total - elbo(log_weights)

@@ -143,7 +143,8 @@ def importance(draws: Draws) -> tuple[Any, Tensor]:
 
     Right where the sampler lags behind.
     """
-    return draws.z, draws.log_weight.softmax(1)
+    weight = draws.log_weight.softmax(1)
+    return draws.z, weight * weight.shape[1]
 
 
 def equal(draws: Draws) -> tuple[Any, float]:
@@ -161,7 +162,7 @@ def one(draws: Draws) -> tuple[Any, float]:
     return draws.pick(torch.multinomial(draws.log_weight.softmax(1), 1)), 1.0
 
 
-#: how the draws for one observation count in the M-step
+#: how the draws for one observation count in the M-step: which, and their weights of mean 1
 M_STEPS: dict[str, Callable[[Draws], tuple[Any, Tensor | float]]] = {
     "importance": importance,
     "equal": equal,
@@ -208,8 +209,7 @@ class TrainModel(Phase):
         draws = batch.draw(self.source)
         z, weight = M_STEPS[self.m_step](draws)
         raised = self._log_joint(draws.batch, z)
-        positive = raised.mean(1) if self.m_step == "equal" else (weight * raised).sum(1)
-        loss = -positive.mean()
+        loss = -(weight * raised).mean()
         if self.negative is not None:
             found = batch.draw(self.negative)
             lowered = self._log_joint(found.batch, found.z)
