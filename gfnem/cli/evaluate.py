@@ -8,9 +8,15 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, options_of, world_flags, world_of_run
+from gfnem.cli.shared import (
+    code_argument,
+    run_argument,
+    seed_argument,
+    world_flags,
+    world_of_run,
+)
 from gfnem.files import as_json, write
-from gfnem.ranges import Count, Seed
+from gfnem.ranges import Count
 
 HELP = "figures on held-out data"
 
@@ -22,7 +28,7 @@ def parser(arguments: Sequence[str], _: Any = None) -> jsonargparse.ArgumentPars
         description="Figures of a trained run on held-out data. Flags and figures beyond NLL, ELBO "
         "gap and effective sample size are those of the run's world: gfnem evaluate RUN --help.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -42,7 +48,7 @@ def parser(arguments: Sequence[str], _: Any = None) -> jsonargparse.ArgumentPars
         "--format", choices=("text", "json"), default="text", help="tables, or one JSON object"
     )
     code_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 
@@ -50,8 +56,8 @@ def run(settings: jsonargparse.Namespace) -> int:
     """Runs `evaluate`; returns the exit code."""
     from gfnem.running.runs import load_run
 
-    options = options_of(settings)
+    options = settings.as_dict()
     run, format = load_run(options.pop("run")), options.pop("format")
-    figures = run.evaluate(options.pop("data"), seed=settings["seed"], **options)
+    figures = run.evaluate(options.pop("data"), **options)
     write(f"{as_json(figures)}\n" if format == "json" else run.world.table(run, figures))
     return 0

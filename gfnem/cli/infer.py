@@ -8,9 +8,9 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, options_of
+from gfnem.cli.shared import code_argument, options_of, run_argument, seed_argument
 from gfnem.files import as_json, write
-from gfnem.ranges import Count, Seed
+from gfnem.ranges import Count
 
 HELP = "the most probable latents of new data"
 
@@ -23,7 +23,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "log p(x), and its most probable latents with their log p(z|x) and log p(x, z), in nats. "
         "Latents are drawn by the run's sampler; the most probable of them are printed.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument("file", help="new data, as --data of train takes them (see gfnem worlds)")
     parser.add_argument(
         "-k", "--count", metavar="K", type=Count, default=5, help="most latents of an observation"
@@ -32,7 +32,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "--samples", metavar="N", type=Count, default=64, help="latents drawn for each observation"
     )
     code_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 

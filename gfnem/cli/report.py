@@ -7,9 +7,9 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, options_of
+from gfnem.cli.shared import code_argument, run_argument, seed_argument
 from gfnem.files import write
-from gfnem.ranges import Count, Seed
+from gfnem.ranges import Count
 
 HELP = "a web page: what was learned, and how far it can be trusted"
 
@@ -22,7 +22,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "posterior, how good it is in words, curves and settings. The page is one file that loads "
         "nothing from elsewhere. Figures are those of `gfnem evaluate` with the same seed.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -33,7 +33,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "--samples", metavar="N", type=Count, default=64, help="structures drawn for each x"
     )
     code_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 
@@ -41,5 +41,5 @@ def run(settings: jsonargparse.Namespace) -> int:
     """Runs `report`; returns the exit code."""
     from gfnem.report import write_report
 
-    write(f"{write_report(**options_of(settings), seed=settings['seed'])}\n")
+    write(f"{write_report(**settings.as_dict())}\n")
     return 0

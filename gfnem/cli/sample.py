@@ -7,9 +7,9 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, options_of
+from gfnem.cli.shared import code_argument, options_of, run_argument, seed_argument
 from gfnem.files import as_json, write
-from gfnem.ranges import Count, Seed
+from gfnem.ranges import Count
 
 HELP = "observations with their latents, drawn from the model"
 
@@ -21,10 +21,10 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         description="Draw observations of a trained model with their latents. Prints a JSON object "
         "for each, with log p(x, z) in nats.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument("-n", "--count", metavar="N", type=Count, default=5, help="how many")
     code_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 

@@ -10,6 +10,7 @@ import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
 from gfnem.errors import UserError
+from gfnem.ranges import Seed
 from gfnem.world import DEFAULT, WORLDS, World, declared, find
 
 
@@ -39,6 +40,16 @@ def world_flags(
                 raise UserError(
                     f"{flag}: of the world {name}, where {world.name or 'none'} is used"
                 )
+
+
+def run_argument(parser: jsonargparse.ArgumentParser) -> None:
+    """Adds the run that a verb is about."""
+    parser.add_argument("run", help="run folder or checkpoint")
+
+
+def seed_argument(parser: jsonargparse.ArgumentParser) -> None:
+    """Adds `--seed` of what a verb draws."""
+    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
 
 
 def code_argument(parser: jsonargparse.ArgumentParser) -> None:

@@ -7,8 +7,14 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, format_argument, import_nltk_alone
-from gfnem.ranges import Count, Seed
+from gfnem.cli.shared import (
+    code_argument,
+    format_argument,
+    import_nltk_alone,
+    run_argument,
+    seed_argument,
+)
+from gfnem.ranges import Count
 
 HELP = "sentences with their trees"
 
@@ -19,11 +25,11 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         usage="gfnem generate RUN [-n N] [--format bracket|json|svg] [--seed N]",
         description="Draw sentences of a trained model, with their trees.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument("-n", "--count", metavar="N", type=Count, default=10, help="how many")
     format_argument(parser)
     code_argument(parser)
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 

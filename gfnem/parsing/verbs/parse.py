@@ -7,8 +7,14 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, format_argument, import_nltk_alone
-from gfnem.ranges import Count, Seed
+from gfnem.cli.shared import (
+    code_argument,
+    format_argument,
+    import_nltk_alone,
+    run_argument,
+    seed_argument,
+)
+from gfnem.ranges import Count
 
 HELP = "draw trees for sentences"
 
@@ -19,7 +25,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         usage="gfnem parse RUN [FILE] [--decode map|mbr|sample] [--format bracket|json|svg] ...",
         description="Print a tree for each line of a text.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument("file", nargs="?", default="-", help="one sentence a line; - is stdin")
     parser.add_argument(
         "--decode",
@@ -40,7 +46,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--max-length", metavar="N", type=Count, default=150, help="longer lines are left out"
     )
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 

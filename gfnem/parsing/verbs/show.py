@@ -7,8 +7,8 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import options_of
-from gfnem.ranges import Count, Seed
+from gfnem.cli.shared import options_of, run_argument, seed_argument
+from gfnem.ranges import Count
 
 HELP = "what a trained grammar has learned"
 
@@ -20,7 +20,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         description="Print what a trained grammar has learned: how often each symbol is used, and "
         "its most probable rules and words. The whole grammar is a text file in the run folder.",
     )
-    parser.add_argument("run", help="run folder or checkpoint")
+    run_argument(parser)
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -30,7 +30,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--top", metavar="N", type=Count, default=5, help="rules or words of each symbol"
     )
-    parser.add_argument("--seed", metavar="N", type=Seed, default=0, help="of samples")
+    seed_argument(parser)
     return parser
 
 
