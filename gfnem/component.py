@@ -158,8 +158,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if spec is None or isinstance(spec, base):
         return spec
     cls, path = class_of(spec, base), spec["class_path"]
-    if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
-        raise UserError(f"{path} lacks methods that it must define: {lacking}")
+    refuse_abstract(cls, path)
     given = spec.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise UserError(f"{path}: init_args are names with values, not {reprlib.repr(given)}")
@@ -210,17 +209,36 @@ def class_of(spec: Any, base: type) -> type:
         shown = reprlib.repr(spec)
         raise UserError(f"expected a {base.__name__} or its class_path and init_args, not {shown}")
     path = spec["class_path"]
-    module_name, _, class_name = path.rpartition(".")
+    cls = imported(path)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UserError(f"{path} is not a {base.__name__}")
+    return cls
+
+
+def imported(path: str) -> Any:
+    """What an import path names, as `module.name` or, in an entry point, `module:name`.
+
+    Raises:
+        UserError: if it cannot be imported.
+    """
+    module, _, name = path.rpartition(":" if ":" in path else ".")
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
             f"cannot import {path} ({error}); if it is your own file, name it with --code FILE, or "
             "run from its folder"
         ) from error
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{path} is not a {base.__name__}")
-    return cls
+
+
+def refuse_abstract(cls: type, path: str) -> None:
+    """Refuses a class that leaves methods undefined.
+
+    Raises:
+        UserError: naming them.
+    """
+    if lacking := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
+        raise UserError(f"{path} lacks methods that it must define: {lacking}")
 
 
 def _is_spec(value: Any) -> bool:

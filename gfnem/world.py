@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfnem.component import imported, refuse_abstract
 from gfnem.errors import UserError
 from gfnem.settings import read_settings, shipped
 
@@ -281,18 +282,13 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
             f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "
             "my_file.MyWorld"
         )
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"world {reference}: cannot import {path} ({error}); if it is your own file, name it "
-            "with --code FILE, or run from its folder"
-        ) from error
+        cls = imported(path)
+    except UserError as error:
+        raise UserError(f"world {reference}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, World)):
         raise UserError(f"{path} is not a World")
-    if lacking := ", ".join(sorted(cls.__abstractmethods__)):
-        raise UserError(f"{path} lacks methods that it must define: {lacking}")
+    refuse_abstract(cls, path)
     world = cls()
     world.name = str(reference)
     return world

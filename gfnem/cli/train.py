@@ -172,7 +172,7 @@ def parser(
         parser.groups[name].title = f"{name}: {about}"
         if is_chosen(name, arguments, contents):
             defaults.pop(name, None)
-    parser.set_defaults(_flat(defaults))
+    parser.set_defaults(defaults)
     for action in parser._actions:
         if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"
@@ -243,17 +243,6 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     check_ranges(train, settings)
     settings.pop("code", None)
     return {**settings.as_dict(), **{name: parts[name] for name in made}}
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with those of no class under dotted names, as the parser takes defaults."""
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and "class_path" not in value:
-            flat |= {f"{name}.{key}": entry for key, entry in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def run(settings: jsonargparse.Namespace) -> int:
