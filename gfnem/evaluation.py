@@ -34,32 +34,31 @@ def figures(
 
     Returns:
         units: how many units an observation has (tokens of a sentence, say).
-        log_p: log likelihood in nats of the model's normalised part: exact where it offers
-            `log_marginal`, else the sampler's bound. Absent without either.
+        log_p: log likelihood in nats of the model: exact where it offers `log_marginal`, else the
+            sampler's bound. Absent without either.
         bound: the sampler's importance-weighted lower bound of that likelihood.
-        elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from the
-            posterior. Where `log p~(x)` is not exact it is the importance-weighted bound of the
+        elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from what it
+            aims at, the model's posterior or the rewarded one. Where `log p~(x)` is not exact it is the importance-weighted bound of the
             same samples, and cannot see what the sampler never draws.
         ess: effective samples as a share of all; it cannot see that either.
         missed: nats by which samples that stray find more (see `Posterior.missed`), where
             `log p~(x)` is not exact.
     """
-    run.model.on_step(int(run.m_updates))
+    model, target = run.model, run.target
+    target.on_step(int(run.m_updates))
     posterior = run.posterior(x) if run.has_policy and samples is not None else None
-    given = run.model.given(x) if posterior is None else posterior.given
-    likely = run.model.normalised()
-    found = {"units": run.model.units(x)}
-    exact = given.log_marginal() if given.offers("log_marginal") else None
-    if likely is run.model:
-        log_p = exact
-    else:
-        log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
+    given = target.given(x) if posterior is None else posterior.given
+    found = {"units": model.units(x)}
+    exact = given.log_marginal() if target.offers("log_marginal") else None
+    log_p = exact
+    if target is not model:
+        log_p = model.log_marginal(x) if model.offers("log_marginal") else None
     if posterior is not None and samples is not None:
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact
         found["elbo_gap"] = total - elbo(log_weights)
         found["ess"] = effective_sample_size(log_weights) / samples
-        found["bound"] = posterior.likelihood_bound(z, log_weights)
+        found["bound"] = importance_weighted(posterior.model_weights(z, log_weights))
         found |= {} if look is None else look(z)
         if exact is None:  # gap and effective samples are of its own samples alone
             missed = posterior.missed(log_weights, samples)

@@ -79,6 +79,16 @@ class Target(Component, Offering, nn.Module, ABC):
         return Conditioned(self, x)
 
     @optional
+    def tilted(self, x: Any, parts: Any) -> Conditioned:
+        """As `given`, with a log weight added for each part that a structure is made of.
+
+        What is asked of it then is of `log p~(x, z)` plus the weights of the parts of `z`, in nats:
+        exact inference, where the target has it, stays exact. Which parts there are is the latent
+        space's matter (spans of a sentence, say). Optional.
+        """
+        ...
+
+    @optional
     def partial_log_joint(self, x: Any, state: Any) -> Tensor:
         """`(batch, samples)` part of `log_joint` that a partial object already determines.
 

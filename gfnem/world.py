@@ -197,8 +197,11 @@ class World(ABC):
 
     # ---------------------------------------------------------------- what all worlds share
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self, own_data: bool = True) -> dict[str, Any]:
         """The settings of a run where the user says nothing, as in a settings file.
+
+        Args:
+            own_data: whether the user has named data, which some settings go by.
 
         Raises:
             UserError: if a part is missing.

@@ -54,8 +54,9 @@ class TextWorld(World):
         "gfnem.parsing.grammars.neural_pcfg",
         "gfnem.parsing.grammars.rnng",
         "gfnem.parsing.grammars.tabular",
-        "gfnem.parsing.bracket_prior.grammar",
+        "gfnem.parsing.bracket_prior.reward",
         "gfnem.parsing.bracket_prior.treebank_brackets",
+        "gfnem.parsing.rewards.substrings",
         "gfnem.parsing.spaces.forest",
         "gfnem.parsing.spaces.shift_reduce",
         "gfnem.parsing.spaces.topdown",
@@ -64,6 +65,13 @@ class TextWorld(World):
         "gfnem.parsing.policies.topdown",
     )
     told = frozenset({"vocab_size", "vocabulary", "shortest"})
+
+    def defaults(self, own_data: bool = True) -> dict[str, Any]:
+        """With a reward from the text itself, where there is one."""
+        content = super().defaults(own_data)
+        if own_data:
+            content.setdefault("reward", {"class_path": "gfnem.parsing.Substrings"})
+        return content
 
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a file (`-` is standard input), a sentence, or a list of sentences.

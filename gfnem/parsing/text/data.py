@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
 from gfnem.data import DataModule
 from gfnem.errors import UserError
@@ -18,6 +19,8 @@ from gfnem.files import absolute, write_atomically
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.grammars.truth import AS_DRAWN, Truth
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus
+from gfnem.parsing.text.documents import Documents
+from gfnem.parsing.text.raw import RawText
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.text.vocabulary import Vocabulary
 from gfnem.ranges import Amount, Count, Range, Seed
@@ -130,12 +133,42 @@ class TextData(DataModule):
         self._valid = held_out.rows(held_rows)
         # numbers in an array: a million of them are 8 MB, and 40 MB in a list
         self._rows = np.sort(np.array(shuffled[count:], dtype=np.int64))
+        self._documents: np.ndarray | None = None  # of each training sentence
         self._counts = self._count_words(held_out is self.train)
         self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
 
     def read(self, source: Any) -> Corpus:
         """Reads a corpus with this module's settings."""
         return read_corpus(source, **asdict(self.preprocessing), **self.lengths, **self.reading)
+
+    def texts(self, limit: int | None = None) -> tuple[Iterator[RawText], str]:
+        """The training text as it stands in its source: all lengths, and where it pauses.
+
+        From now on batches say in which documents their sentences stand.
+
+        Args:
+            limit: sentences at most, from the first.
+
+        Returns:
+            The sentences, and what documents are.
+        """
+        corpus = self.train
+        if self.path is not None and not self.reading["streaming"]:  # nobody fetches it twice
+            settings = {**asdict(self.preprocessing), "punctuation": True}
+            corpus = read_corpus(self.path, **settings, min_length=1, max_length=None, **self.reading)
+        documents = Documents(corpus)
+        self._documents = documents.of(self.train)
+        return self._texts(corpus, documents.of(corpus), limit), documents.how
+
+    def _texts(
+        self, corpus: Corpus, documents: np.ndarray, limit: int | None
+    ) -> Iterator[RawText]:
+        keeps, count = self.preprocessing.punctuation, min(len(corpus), limit or len(corpus))
+        for start in range(0, count, 1000):
+            rows = range(start, min(start + 1000, count))
+            for row, tokens in zip(rows, corpus.rows(rows), strict=True):
+                if text := RawText.read(tokens, keeps, int(documents[row])):
+                    yield text
 
     def held_out(self) -> Corpus:
         """The sentences that validation runs on, with gold trees where the data has them."""
@@ -202,15 +235,30 @@ class TextData(DataModule):
 
     def batch(self, indices: Sequence[int]) -> Sentences:
         """Training sentences as word indices."""
-        return self.encode(self.train.rows(self._rows[list(indices)]))
+        rows = self._rows[list(indices)]
+        return self._in_documents(self.encode(self.train.rows(rows)), rows)
+
+    def _in_documents(self, x: Sentences, rows: np.ndarray) -> Sentences:
+        """Rows of the training corpus, with their documents where these have been asked for."""
+        if self._documents is not None:
+            x.documents = torch.from_numpy(self._documents[rows])
+        return x
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         """Tokens to word indices, padded."""
-        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+        return Sentences.from_words(sentences, self.vocabulary)
 
     def validation_batches(self) -> list[Sentences]:
         """Held-out sentences, similar lengths together."""
-        return self.batches(self._valid)
+        batches = self.batches(self._valid)
+        corpus, rows = self._held_out
+        if corpus is self.train:  # in the order of `batches`
+            rows = np.array(rows, dtype=np.int64)[np.argsort([len(v) for v in self._valid], kind="stable")]
+            start = 0
+            for x in batches:
+                self._in_documents(x, rows[start : start + len(x)])
+                start += len(x)
+        return batches
 
     def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
         """Any sentences as word indices, similar lengths together."""

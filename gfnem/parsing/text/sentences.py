@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.parsing.text.fingerprints import fingerprint
+from gfnem.parsing.text.vocabulary import Vocabulary
+
 
 @dataclass
 class Sentences:
@@ -16,10 +19,22 @@ class Sentences:
     Attributes:
         tokens: `(batch, n)` int64 word indices; positions past a sentence's length hold 0.
         lengths: `(batch,)` int64 sentence lengths in tokens, each at least 1.
+        keys: `(batch, n)` int64 fingerprints of the words as they were read, which tell apart what
+            the vocabulary does not; 0 where that is not known, and past a sentence's end.
+        documents: `(batch,)` int64 fingerprints of the documents that the sentences stand in; 0
+            where that is not known.
     """
 
     tokens: Tensor
     lengths: Tensor
+    keys: Tensor = None  # type: ignore[assignment]  # made from the others
+    documents: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.keys is None:
+            self.keys = torch.zeros_like(self.tokens)
+        if self.documents is None:
+            self.documents = torch.zeros_like(self.lengths)
 
     @classmethod
     def from_lists(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
@@ -36,9 +51,34 @@ class Sentences:
             row[: len(sentence)] = torch.as_tensor(sentence)
         return cls(tokens, lengths)
 
+    @classmethod
+    def from_words(
+        cls,
+        sentences: Sequence[Sequence[str]],
+        vocabulary: Vocabulary,
+        documents: Sequence[str] | None = None,
+    ) -> Sentences:
+        """Pads lists of words into one batch.
+
+        Args:
+            sentences: the words.
+            vocabulary: numbers them.
+            documents: the name of the document that each stands in.
+
+        Raises:
+            ValueError: as `from_lists`.
+        """
+        made = cls.from_lists([vocabulary.encode(words) for words in sentences])
+        for row, words in zip(made.keys, sentences, strict=True):
+            row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
+        if documents is not None:
+            made.documents = torch.tensor([fingerprint(name) for name in documents])
+        return made
+
     def to(self, *args, **kwargs) -> Sentences:
-        """Moves both tensors (`torch.Tensor.to`)."""
-        return Sentences(self.tokens.to(*args, **kwargs), self.lengths.to(*args, **kwargs))
+        """Moves all tensors (`torch.Tensor.to`)."""
+        parts = (self.tokens, self.lengths, self.keys, self.documents)
+        return Sentences(*(part.to(*args, **kwargs) for part in parts))
 
     def mask(self) -> Tensor:
         """`(batch, n)` bool: which positions hold a word."""
@@ -47,7 +87,9 @@ class Sentences:
     def select(self, index) -> Sentences:
         """The sentences at `index` (anything that indexes a tensor's first axis), repadded."""
         lengths = self.lengths[index]
-        return Sentences(self.tokens[index, : int(lengths.max())], lengths)
+        longest = int(lengths.max())
+        tokens, keys = (part[index, :longest] for part in (self.tokens, self.keys))
+        return Sentences(tokens, lengths, keys, self.documents[index])
 
     @property
     def max_length(self) -> int:
