@@ -209,6 +209,8 @@ class TrainModel(Phase):
         draws = batch.draw(self.source)
         z, weight = M_STEPS[self.m_step](draws)
         raised = self._log_joint(draws.batch, z)
+        if batch.em.reward is not None:
+            batch.em.reward.observe(draws.batch.x, z)
         loss = -(weight * raised).mean()
         if self.negative is not None:
             found = batch.draw(self.negative)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.component import Component
-from gfnem.offers import Offering, optional
+from gfnem.offers import NotOffered, Offering, optional
 from gfnem.ranges import NotNegative
 from gfnem.schedules import Anneal, value_at
 from gfnem.target import Conditioned, Target
@@ -57,12 +57,28 @@ class Reward(Component, Offering, nn.Module, ABC):
         ...
 
     @optional
+    def hint(self, x: Any) -> Any:
+        """Scores of parts whose sum comes close to `s`, where the sum itself is no sum of parts.
+
+        A sampler that can starts from them. Optional.
+        """
+        ...
+
+    @optional
     def partial(self, x: Any, state: Any) -> Tensor:
         """`(batch, samples)` what a partial structure already has of its score. Optional.
 
         It must equal the score at final states; see `Target.partial_log_joint`.
         """
         ...
+
+    def observe(self, x: Any, z: Any) -> None:
+        """Told of the structures that each M-step learns from, for rewards that learn as well.
+
+        Args:
+            x: a batch of observations.
+            z: latents, leading axes `(batch, samples)`.
+        """
 
     def prepare(self, data: Any) -> None:
         """Reads what the reward must know of the training data, once, before training.
@@ -118,16 +134,20 @@ class Rewarded(Target):
 
     def offers(self, hook: str) -> bool:
         """What the model offers and the reward leaves true."""
-        offered = self.model.offers(hook)
-        if hook in ("log_marginal", "sample_posterior", "tilted"):
-            return offered and self.by_parts
-        if hook == "partial_log_joint":
-            return offered and (self.by_parts or self.reward.offers("partial"))
-        if hook == "collapsed_log_joint":
-            return offered and self.reward.of_collapsed
-        if hook == "sample":
-            return offered and not self.reward.of_samples
-        return offered
+        keeps = {
+            "tilted": False,
+            "log_marginal": self.by_parts,
+            "sample_posterior": self.by_parts,
+            "partial_log_joint": self.by_parts or self.reward.offers("partial"),
+            "collapsed_log_joint": self.reward.of_collapsed,
+            "sample": not self.reward.of_samples,
+        }
+        return keeps.get(hook, True) and self.model.offers(hook)
+
+    def _ask(self, hook: str) -> None:
+        if not self.offers(hook):
+            name, reward = type(self.model).__name__, type(self.reward).__name__
+            raise NotOffered(f"{name} rewarded by {reward} offers no {hook}")
 
     def on_step(self, m_updates: int) -> None:
         """Sets the weight for so many M-updates."""
@@ -138,7 +158,10 @@ class Rewarded(Target):
         """Model and reward, given a batch."""
         if self.by_parts:
             return self.model.tilted(x, self._weight * self.reward.parts(x))
-        return GivenRewarded(self, x)
+        guide = self.model.given(x)
+        if self.reward.offers("hint") and self.model.offers("tilted"):
+            guide = self.model.tilted(x, self._weight * self.reward.hint(x))
+        return GivenRewarded(self, x, guide)
 
     @torch.no_grad()
     def score(self, x: Any, z: Any) -> Tensor:
@@ -151,22 +174,27 @@ class Rewarded(Target):
 
     def partial_log_joint(self, x: Any, state: Any) -> Tensor:
         """See `Target.partial_log_joint`."""
+        self._ask("partial_log_joint")
         return self.given(x).partial_log_joint(state)
 
     def collapsed_log_joint(self, x: Any, z: Any) -> Tensor:
         """See `Target.collapsed_log_joint`."""
+        self._ask("collapsed_log_joint")
         return self.given(x).collapsed_log_joint(z)
 
     def log_marginal(self, x: Any) -> Tensor:
         """`(batch,)` exact `log p~(x)` in nats."""
+        self._ask("log_marginal")
         return self.given(x).log_marginal()
 
     def sample_posterior(self, x: Any, samples: int) -> Any:
         """Exact draws of the rewarded posterior."""
+        self._ask("sample_posterior")
         return self.given(x).sample_posterior(samples)
 
     def sample(self, count: int) -> tuple[Any, Any]:
         """The model's draws, of which the reward knows nothing."""
+        self._ask("sample")
         return self.model.sample(count)
 
     def normalised(self) -> Target:
@@ -189,17 +217,21 @@ class Rewarded(Target):
 class GivenRewarded(Conditioned):
     """A model and a reward that is a black box, given observations.
 
-    What the model alone can be asked given observations is passed on to it.
+    Args:
+        target: the two.
+        x: a batch of observations.
+        guide: what samplers are told of, beside what every target has: the model alone, or with
+            parts that come close to the reward.
     """
 
     target: Rewarded
 
-    def __init__(self, target: Rewarded, x: Any):
+    def __init__(self, target: Rewarded, x: Any, guide: Conditioned):
         super().__init__(target, x)
-        self._model = target.model.given(x)
+        self._model, self._guide = target.model.given(x), guide
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_model"], name)
+        return getattr(self.__dict__["_guide"], name)
 
     def log_joint(self, z: Any) -> Tensor:
         """`(batch, samples)` `log p~(x, z)` in nats."""

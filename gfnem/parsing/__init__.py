@@ -18,6 +18,7 @@ _attribute, __dir__, __all__ = public_names(
         "bracket_prior.energy": ("BracketEnergy",),
         "bracket_prior.reward": ("BracketPrior",),
         "rewards.substrings": ("Substrings",),
+        "rewards.whole": ("Agreement", "Coverage"),
         "rewards.trees": ("SpanReward", "TreeReward"),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),

@@ -98,13 +98,14 @@ def parse(
             module, x, trees, posterior, lambda: LogMarginal.from_exact(model.log_marginal(x))
         )
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
+    of_model = posterior().model_weights(drawn, log_weights)
     if decode == "map":
-        trees = _pick(drawn, model.log_joint(x, drawn).argmax(1))
+        trees = _pick(drawn, posterior().given.log_joint(drawn).argmax(1))
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
         trees = _minimum_risk(spans, x.lengths)
-    return Parses(module, x, trees, posterior, lambda: LogMarginal.from_weights(log_weights))
+    return Parses(module, x, trees, posterior, lambda: LogMarginal.from_weights(of_model))
 
 
 def draws(module: Inference, decode: str, samples: int | None) -> bool:
@@ -139,7 +140,8 @@ class _ExactPosterior(Posterior):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
     def __init__(self, model: Target, x: Sentences):
-        self.model, self.x, self.given = model, x, model.given(x)
+        self.model = self.target = model
+        self.x, self.given = x, model.given(x)
         self.exact = self.given.log_marginal()
 
     def sample(self, shape=1, temperature: float = 1.0) -> Trees:

@@ -57,6 +57,7 @@ class TextWorld(World):
         "gfnem.parsing.bracket_prior.reward",
         "gfnem.parsing.bracket_prior.treebank_brackets",
         "gfnem.parsing.rewards.substrings",
+        "gfnem.parsing.rewards.whole",
         "gfnem.parsing.spaces.forest",
         "gfnem.parsing.spaces.shift_reduce",
         "gfnem.parsing.spaces.topdown",

@@ -305,9 +305,8 @@ def write_grammar(
 
 
 def grammar_of(model: Target) -> Grammar | None:
-    """The grammar that a model is, or multiplies by something; None if there is no such thing."""
-    likely = model.normalised()
-    return likely if isinstance(likely, Grammar) else None
+    """The grammar that a model is; None if it is none."""
+    return model if isinstance(model, Grammar) else None
 
 
 # ---------------------------------------------------------------- a few lines for each symbol

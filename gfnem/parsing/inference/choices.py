@@ -143,7 +143,9 @@ class RuleChoices:
     def expansions(self, trees: Trees) -> Tensor:
         """As `log_joint`, with what the spans of the nodes count besides."""
         scores = self.log_joint(trees)
-        return scores if self.spans is None else scores + pad(span_scores(self.spans, trees), (1, 0))
+        return (
+            scores if self.spans is None else scores + pad(span_scores(self.spans, trees), (1, 0))
+        )
 
     def annotate(self, trees: Trees) -> Trees:
         """The trees with each node's symbol in place of its label."""

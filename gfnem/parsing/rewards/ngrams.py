@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -98,6 +98,30 @@ class NgramTable:
         """The same table elsewhere."""
         return NgramTable(*(getattr(self, part.name).to(device) for part in fields(self)))
 
+    def rows(self, keys: Tensor, lengths: Tensor) -> Tensor:
+        """`(batch, longest, n)` int64: where substrings stand in `grams`; -1 for others.
+
+        Args:
+            keys, lengths: see `look_up`.
+        """
+        found = []
+        for gram, known in self._numbers(keys, lengths):
+            place = torch.searchsorted(self.grams, gram).clamp(max=max(len(self.grams) - 1, 0))
+            there = known & (self.grams[place] == gram) if len(self.grams) else known & False
+            found.append(torch.where(there, place, -1))
+        return torch.stack(found, 1)
+
+    def _numbers(self, keys: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each length the `(batch, n)` numbers of substrings, and which are there and known."""
+        n = keys.shape[1]
+        number, known = torch.zeros_like(keys), keys != 0
+        places = torch.arange(n, device=keys.device)
+        for length in range(1, min(int(self.longest), n) + 1):
+            ahead = torch.nn.functional.pad(keys[:, length - 1 :], (0, length - 1))
+            number = number * _NEXT_WORD + ahead
+            known = known & (ahead != 0) & (places + length <= lengths[:, None])
+            yield number + _of_length(length), known
+
     def look_up(self, keys: Tensor, lengths: Tensor, documents: Tensor) -> Found:
         """What is known of every substring of a batch of sentences.
 
@@ -106,16 +130,8 @@ class NgramTable:
             lengths: `(batch,)` words of each sentence.
             documents: `(batch,)` fingerprints of the documents; 0 where it is not known.
         """
-        batch, n = keys.shape
-        longest = min(int(self.longest), n)
-        number, known = torch.zeros_like(keys), keys != 0
-        places = torch.arange(n, device=keys.device)
         found: list[tuple[Tensor, ...]] = []
-        for length in range(1, longest + 1):
-            ahead = torch.nn.functional.pad(keys[:, length - 1 :], (0, length - 1))
-            number = number * _NEXT_WORD + ahead
-            known = known & (ahead != 0) & (places + length <= lengths[:, None])
-            gram = number + _of_length(length)
+        for gram, known in self._numbers(keys, lengths):
             parts = _find(self.grams, gram, known, self.counts, self.closed, self.spread)
             pair = _within(gram, documents[:, None])
             known_here = known & (documents != 0)[:, None]
@@ -159,9 +175,7 @@ class Found:
         for length in range(2, values.shape[1] + 1):
             last = n - length + 1
             first = [values[:, cut - 1, :last] for cut in range(1, length)]
-            second = [
-                values[:, length - cut - 1, cut : cut + last] for cut in range(1, length)
-            ]
+            second = [values[:, length - cut - 1, cut : cut + last] for cut in range(1, length)]
             parts.append(torch.stack([torch.stack(first), torch.stack(second)]))
         return parts
 

@@ -124,27 +124,29 @@ class Substrings(SpanReward):
     @torch.no_grad()
     def spans(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1)` nats of each span."""
-        batch, n = x.keys.shape
+        substrings, rest = self.apart(x)
+        return substrings + rest
+
+    @torch.no_grad()
+    def apart(self, x: Sentences) -> tuple[Tensor, Tensor]:
+        """Two `(batch, n, n + 1)` nats of each span: as a repeated substring, and by its end."""
+        n = x.max_length
         found = self.table.look_up(x.keys, x.lengths, x.documents)
-        total = found.as_spans(self._of_substrings(found))
-        known = (x.keys != 0).float()
-        ends = torch.arange(n + 1, device=total.device)
-        pauses = self.weights["pauses"] * self._pauses(found)
-        last = (ends == x.lengths[:, None]) * known.amax(1, keepdim=True)
-        of_end = self.weights["right"] * last
-        of_end[:, 1:] += pauses
-        total = total + of_end[:, None]
+        ends = torch.arange(n + 1, device=x.keys.device)
+        last = (ends == x.lengths[:, None]) & (x.keys != 0).any(1, keepdim=True)
+        of_end = self.weights["right"] * last.float()
+        of_end[:, 1:] += self.weights["pauses"] * self._pauses(found)
         width = ends - ends[:n, None]
-        return torch.where((width > 1) & (ends <= x.lengths[:, None, None]), total, 0.0)
+        proper = (width > 1) & (ends <= x.lengths[:, None, None])
+        substrings = found.as_spans(self._of_substrings(found))
+        return substrings * proper, of_end[:, None] * proper
 
     def _of_substrings(self, found: Found) -> Tensor:
         """`(batch, longest, n)` what substrings of two words or more are worth."""
         words, _, documents, _ = found.totals.clamp(min=1).float()
         logs = (found.counts.clamp(min=1) / words).log()
         value = torch.zeros_like(logs)
-        splits = zip(
-            found.over_splits(logs), found.over_splits(found.local), strict=True
-        )
+        splits = zip(found.over_splits(logs), found.over_splits(found.local), strict=True)
         for length, (parts, local) in enumerate(splits, 2):
             last = parts.shape[3]
             log_p = logs[:, length - 1, :last]
@@ -152,7 +154,10 @@ class Substrings(SpanReward):
             information = least / -log_p.clamp(max=-1e-6)
             there = found.counts[:, length - 1, :last] > 0
             here = found.local[:, length - 1, :last]
-            terms = here.clamp(min=1).log() * (documents / found.spread[:, length - 1, :last].clamp(min=1)).log()
+            terms = (
+                here.clamp(min=1).log()
+                * (documents / found.spread[:, length - 1, :last].clamp(min=1)).log()
+            )
             cohesion = (here / local.amax(0).clamp(min=1)).amin(0)
             value[:, length - 1, :last] = there * (
                 self.weights["information"] * information

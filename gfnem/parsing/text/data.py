@@ -155,14 +155,14 @@ class TextData(DataModule):
         corpus = self.train
         if self.path is not None and not self.reading["streaming"]:  # nobody fetches it twice
             settings = {**asdict(self.preprocessing), "punctuation": True}
-            corpus = read_corpus(self.path, **settings, min_length=1, max_length=None, **self.reading)
+            corpus = read_corpus(
+                self.path, **settings, min_length=1, max_length=None, **self.reading
+            )
         documents = Documents(corpus)
         self._documents = documents.of(self.train)
         return self._texts(corpus, documents.of(corpus), limit), documents.how
 
-    def _texts(
-        self, corpus: Corpus, documents: np.ndarray, limit: int | None
-    ) -> Iterator[RawText]:
+    def _texts(self, corpus: Corpus, documents: np.ndarray, limit: int | None) -> Iterator[RawText]:
         keeps, count = self.preprocessing.punctuation, min(len(corpus), limit or len(corpus))
         for start in range(0, count, 1000):
             rows = range(start, min(start + 1000, count))
@@ -253,7 +253,9 @@ class TextData(DataModule):
         batches = self.batches(self._valid)
         corpus, rows = self._held_out
         if corpus is self.train:  # in the order of `batches`
-            rows = np.array(rows, dtype=np.int64)[np.argsort([len(v) for v in self._valid], kind="stable")]
+            rows = np.array(rows, dtype=np.int64)[
+                np.argsort([len(v) for v in self._valid], kind="stable")
+            ]
             start = 0
             for x in batches:
                 self._in_documents(x, rows[start : start + len(x)])
