@@ -208,7 +208,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         network = phase.trains
         optimizers: Any = self.optimizers()
         optimizer = optimizers[_NETWORKS.index(network)]
-        self.rates.set(network, optimizer, self.m_updates)
+        self.rates.set(network, optimizer, self.em.clock.now)
         optimizer.zero_grad()
         if not loss.requires_grad:
             return

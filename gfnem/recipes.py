@@ -17,7 +17,7 @@ from gfnem.policy import Policy
 from gfnem.ranges import Amount, Count, NotNegative, Positive, Share, hints_of
 from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
-from gfnem.sources import Chains, ModelSamples, Own, PosteriorSamples, Refined, Source
+from gfnem.sources import Chains, ModelSamples, Own, PosteriorSamples, Refined, Replay, Source
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 
@@ -134,6 +134,33 @@ def gflownet(
 
 
 @recipe
+def posterior(
+    objective: Objective | None = None,
+    samples: Count = 64,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+    reward_temperature: Positive | Anneal = 1.0,
+    replay: Amount = 0,
+) -> list[Phase]:
+    """Amortised Bayesian inference: the sampler is trained, and there is no M-step.
+
+    Each setting may be an `Anneal` over updates.
+
+    Args:
+        objective: the loss; `BalancedVarGrad` if None.
+        samples: structures drawn for each observation.
+        temperature: as in `gflownet`.
+        epsilon: as in `gflownet`.
+        reward_temperature: as in `gflownet`.
+        replay: updates whose draws are kept; half of the updates then train on kept draws.
+    """
+    source: Source = Own(samples, temperature, epsilon)
+    if replay:
+        source = Replay(source, replay)
+    return [TrainPolicy(source, objective, reward_temperature)]
+
+
+@recipe
 def wake_sleep(
     samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
 ) -> list[Phase]:
@@ -195,7 +222,7 @@ def mcmc(
 #: the recipes that are shipped, by name
 RECIPES = {
     made.__name__: made
-    for made in (gflownet, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc)
+    for made in (gflownet, posterior, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc)
 }
 
 

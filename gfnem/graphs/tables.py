@@ -1,0 +1,76 @@
+"""Data sets as observations: tables of measurements, and which cells were set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Tables:
+    """A batch of data sets over the same variables.
+
+    Attributes:
+        values: `(batch, rows, variables)` float64; codes 0, 1, ... of a discrete table.
+        real: `(batch, rows)` bool; False for rows that only fill a shorter table up.
+        hand: `(batch, rows, variables)` bool; cells that an experimenter set.
+        memory: what has been computed of these tables and does not change (see `known`).
+    """
+
+    values: Tensor
+    real: Tensor
+    hand: Tensor
+    memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, tables: Sequence[Tensor], hand: Sequence[Tensor] | None = None) -> Tables:
+        """Tables `(rows, variables)` of any numbers of rows, with cells that were set by hand."""
+        most = max(len(table) for table in tables)
+        n = tables[0].shape[1]
+        values = torch.zeros(len(tables), most, n, dtype=torch.float64, device=tables[0].device)
+        real = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device)
+        cells = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
+        for at, table in enumerate(tables):
+            values[at, : len(table)], real[at, : len(table)] = table.to(values), True
+            if hand is not None:
+                cells[at, : len(table)] = hand[at]
+        return cls(values, real, cells)
+
+    def __len__(self) -> int:
+        """How many data sets."""
+        return len(self.values)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.values.device
+
+    def select(self, index: Tensor) -> Tables:
+        """The data sets at `index` `(picked,)`."""
+        index = index.to(self.device)
+        return Tables(self.values[index], self.real[index], self.hand[index])
+
+    def to(self, device: Any) -> Tables:
+        """The same on a device; made once."""
+        if torch.device(device) == self.device:
+            return self
+        return self.known(
+            ("to", str(device)),
+            lambda: Tables(
+                *(getattr(self, f.name).to(device) for f in fields(self) if f.name != "memory")
+            ),
+        )
+
+    def known(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns, computed when the key is first asked for."""
+        if key not in self.memory:
+            self.memory[key] = compute()
+        return self.memory[key]
+
+    def cardinalities(self) -> Tensor:
+        """`(batch, variables)` int64 one more than the greatest code of each discrete variable."""
+        return (self.values * self.real[..., None]).amax(1).long() + 1
