@@ -10,16 +10,17 @@ from torch import Tensor
 
 from gfnem.graphs import exact
 from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
-from gfnem.graphs.knowledge import Knowledge
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BGe, LocalScore
-from gfnem.graphs.space import DagState
+from gfnem.graphs.space import DagSpace, DagState
 from gfnem.graphs.tables import Tables
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.target import Conditioned, Target
 
 #: graphs of so many nodes are listed where the prior is not modular
 _LISTED = 5
+#: a table of `3 ** n` sums is made for so many variables
+_LOOKS_AHEAD = 11
 
 
 class GivenTables(Conditioned):
@@ -59,17 +60,61 @@ class GivenTables(Conditioned):
         changed = self.families(masks[..., None] ^ bit)  # (batch, samples, child, parent)
         return (changed - self.families(masks)[..., None]).mT
 
+    def joins(self, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
+        """How probable it is that each node joins the parents of another, families apart.
+
+        The family of each node is looked at by itself: its parents are those it has and any of
+        those that would close no cycle now, in proportion to its local scores. Two gathers from a
+        table of `3 ** n` sums for up to 11 variables; for more, at most one parent is thought to
+        join.
+
+        Args:
+            state: graphs `(batch, samples, n, n)`.
+            gains: as from `deltas`.
+
+        Returns:
+            `(batch, samples, n, n)` log probability that `i` is among the parents of `j` in the
+            end, 0 where it cannot join; `(batch, samples)` log probability that none joins.
+        """
+        may = state.open_edges()
+        if self.table.shape[1] > _LOOKS_AHEAD:
+            gains = gains.masked_fill(~may, -torch.inf)
+            nothing = torch.zeros_like(gains[..., :1, :])
+            total = torch.cat([gains, nothing], 2).logsumexp(2, keepdim=True)
+            return (gains - total).masked_fill(~may, 0.0), -total.flatten(2).sum(2)
+        weight = 3 ** torch.arange(may.shape[-1], device=may.device)[:, None]
+        code = ((2 * state.adjacency + may.long()) * weight).sum(2)  # (batch, samples, child)
+        batch, samples, n = code.shape
+        joined = code[:, :, None, :] + may * weight
+        futures = self.x.known(("futures", self.target.name), self._futures)
+        index = torch.cat([code[:, :, None, :], joined], 2)  # (batch, samples, 1 + parent, child)
+        found = futures.gather(2, index.permute(0, 3, 1, 2).flatten(2))
+        found = found.unflatten(2, (samples, n + 1)).permute(0, 2, 3, 1)
+        whole, joined = found[:, :, :1], found[:, :, 1:]
+        own = self.families(bit_masks(state.adjacency.mT))
+        return (joined - whole).masked_fill(~may, 0.0), (own - whole[:, :, 0]).sum(2)
+
+    def _futures(self) -> Tensor:
+        """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.
+
+        Digit 0 of a node: it is in neither; 1: in the larger alone; 2: in both.
+        """
+        n = self.table.shape[1]
+        sums = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        lookup = self._lookup
+        sums = sums[..., lookup].clamp(min=-1e30).reshape(len(sums), n, *([2] * n))
+        for axis in range(2, n + 2):
+            without, within = sums.unbind(axis)
+            sums = torch.stack([without, torch.logaddexp(without, within), within], axis)
+        return sums.flatten(2)
+
     def log_prior_and_evidence(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples)` float64 log joint of graphs `(batch, samples, n, n)` bool."""
         return self.families(bit_masks(adjacency.mT)).sum(2)
 
-    def marginals(self) -> list[exact.ExactPosterior]:
-        """Exact marginals of each data set; computed once.
-
-        Raises:
-            NotOffered: if there are too many variables, or the prior is not modular.
-        """
-        return self.target.marginals(self.x)
+    def first(self) -> DagState:
+        """The graph that every other is built from, `(batch, 1)`."""
+        return self.target.space.initial_state(self.x, 1)
 
 
 class DagPosterior(Target):
@@ -111,8 +156,8 @@ class DagPosterior(Target):
         self.prior = EdgePrior() if prior is None else prior
         self.terms, self.max_parents = list(terms), max_parents
         self.forbidden, self.required = forbidden, required
-        self.knowledge = Knowledge(variables, max_parents, forbidden, required)
-        self._name = str(self.spec())
+        self.space = DagSpace(variables, max_parents, forbidden, required)
+        self.name = str(self.spec())
 
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must know of the graphs."""
@@ -131,7 +176,7 @@ class DagPosterior(Target):
 
     def given(self, x: Tables) -> GivenTables:
         """The tables of local scores, which are computed once for a data set."""
-        return x.known(("given", self._name), lambda: GivenTables(self, x))
+        return x.known(("given", self.name), lambda: GivenTables(self, x))
 
     # ------------------------------------------------------------------ the table
 
@@ -144,7 +189,7 @@ class DagPosterior(Target):
         n = self.variables
         members = parent_sets(n, self.max_parents).members()
         factors = self.prior.table(n, members).expand(n, -1)
-        known = self.knowledge
+        known = self.space.knowledge
         wrong = (members & ~known.permitted.mT[:, None]) | (known.required.mT[:, None] & ~members)
         factors = factors.masked_fill(wrong.any(2), -torch.inf)
         free = not self.forbidden and not self.required
@@ -180,7 +225,7 @@ class DagPosterior(Target):
     def log_marginal(self, x: Tables) -> Tensor:
         """`(batch,)` exact `log p(D)` in nats, by the layer programme or by listing."""
         self._refuse("log_marginal")
-        return x.known(("log_marginal", self._name), lambda: self._log_marginal(x))
+        return x.known(("log_marginal", self.name), lambda: self._log_marginal(x))
 
     def _log_marginal(self, x: Tables) -> Tensor:
         if self.terms:
@@ -208,7 +253,7 @@ class DagPosterior(Target):
             NotOffered: if there are too many variables, or the prior is not modular.
         """
         self._refuse("log_marginal")
-        return x.known(("marginals", self._name), lambda: self._marginals(x))
+        return x.known(("marginals", self.name), lambda: self._marginals(x))
 
     def _marginals(self, x: Tables) -> list[exact.ExactPosterior]:
         if not self.terms:

@@ -28,14 +28,33 @@ class Reading:
     single: Tensor
 
 
+@dataclass
+class Hints:
+    """What the table of local scores says of graphs, in nats.
+
+    Attributes:
+        gains: `(batch, samples, n, n)` what adding an edge gains; minus what one that is there is
+            worth; 0 where neither is permitted.
+        joins: `(batch, samples, n, n)` log probability that an edge is added, families apart.
+        stop: `(batch, samples)` log probability that none is.
+        single: `(batch, samples, n, n)` what each edge alone gains over the empty graph.
+    """
+
+    gains: Tensor
+    joins: Tensor
+    stop: Tensor
+    single: Tensor
+
+
 class ScoredPolicy(Policy):
     """Adds what a network says to what the table of local scores says.
 
     Every graph is complete, so the flow through it is `R(G) / P(stop|G)`: that is how the flow is
     parametrised. Detailed balance then is the modified detailed balance of Deleu et al. (2022,
-    arXiv 2202.13903, eq. 10), and `log Z(D)` follows from the empty graph. The logit of an edge is
-    its gain less the log of the number of edges then, which is right where the flow ends after it;
-    the network learns the rest. `P_B` is uniform.
+    arXiv 2202.13903, eq. 10), and `log Z(D)` follows from the empty graph. Logits start from the
+    posterior of each family by itself (`GivenTables.joins`), less the log of the number of edges,
+    by which the backward choice divides the flow; the network learns what families have to do with
+    each other. `P_B` is uniform.
 
     Args:
         variables: how many nodes there are.
@@ -46,14 +65,12 @@ class ScoredPolicy(Policy):
         assert variables is not None
         self.variables = variables
 
-    def correction(self, reading: Reading, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
-        """`(batch, samples, n, n)` and `(batch, samples)` what is added to edges' logits, and stop.
+    def correction(self, state: DagState, hints: Hints) -> tuple[Tensor, Tensor]:
+        """`(batch, samples, n, n)` and `(batch, samples)` what is added to edges' logits and stop.
 
         Args:
-            reading: of the data sets.
             state: graphs.
-            gains: `(batch, samples, n, n)` nats that adding, or removing, each edge gains; 0 where
-                neither is permitted.
+            hints: what the table says of them.
         """
         raise NotImplementedError
 
@@ -65,45 +82,40 @@ class ScoredPolicy(Policy):
         empty = torch.zeros(len(x), 1, n, n, dtype=torch.bool, device=like.device)
         return Reading(given, finite(given.deltas(empty)[:, 0]).to(like))
 
+    @torch.no_grad()
+    def hints(self, context: Reading, state: DagState) -> Hints:
+        """What the table says of graphs."""
+        single = context.single[:, None].expand(state.adjacency.shape)
+        if context.given is None:
+            return Hints(single, single, single[..., 0, 0], single)
+        gains = context.given.deltas(state.adjacency)
+        joins, stop = context.given.joins(state, gains)
+        known = state.open_edges() | (state.adjacency & state.removable)
+        gains = finite(gains).masked_fill(~known, 0.0)
+        return Hints(gains.to(single), joins.to(single), stop.to(single), single)
+
     def forward(self, context: Reading, state: DagState) -> Step:
         """Scores graphs `(batch, any number)`."""
-        adjacency, given = state.adjacency, context.given
-        allowed = state.open_edges()
-        if given is None:
-            gains = context.single[:, None].expand(adjacency.shape)
-        else:
-            gains = finite(given.deltas(adjacency)).to(context.single)
-            gains = gains.masked_fill(~(allowed | (adjacency & state.removable)), 0.0)
-        edges, stop = self.correction(context, state, gains)
-        count = (adjacency & state.removable).flatten(2).sum(2) + 1
-        logits = gains + edges - count.log()[..., None, None]
-        logits = torch.cat([logits.flatten(2), stop[..., None]], 2)
-        if given is None:
+        hints = self.hints(context, state)
+        edges, stop = self.correction(state, hints)
+        count = (state.adjacency & state.removable).flatten(2).sum(2) + 1
+        edges = (hints.joins + edges - count.log()[..., None, None]).flatten(2)
+        logits = torch.cat([edges, (hints.stop + stop)[..., None]], 2)
+        if context.given is None:
             return Step(logits)
-        mask = torch.cat([allowed.flatten(2), torch.ones_like(state.stopped)[..., None]], 2)
+        mask = state.open_edges().flatten(2)
+        mask = torch.cat([mask, torch.ones_like(mask[..., :1])], 2)
         log_stop = log_probability(logits, mask)[..., -1]
         with torch.no_grad():
-            reward = given.partial_log_joint(state)
+            reward = context.given.partial_log_joint(state)
         return Step(logits, None, reward - log_stop)
 
     def log_z(self, context: Reading) -> Tensor:
         """`(batch,)` `log Z(D)` in nats, by the flow through the first graph."""
         assert context.given is not None
-        state = self._first(context)
-        log_flow = self(context, state).log_flow
+        log_flow = self(context, context.given.first()).log_flow
         assert log_flow is not None
         return log_flow[:, 0]
-
-    def _first(self, context: Reading) -> DagState:
-        from gfnem.graphs.space import DagSpace
-
-        given = context.given
-        assert given is not None
-        target = given.target
-        space = DagSpace(
-            target.variables, target.max_parents, target.forbidden, target.required
-        )
-        return space.initial_state(given.x, 1)
 
 
 def finite(gains: Tensor) -> Tensor:
@@ -111,9 +123,23 @@ def finite(gains: Tensor) -> Tensor:
     return torch.where(torch.isfinite(gains), gains, 0.0)
 
 
-def squashed(gains: Tensor) -> Tensor:
-    """`(..., 2)` gains in nats as a network reads them: small ones apart, large ones tamed."""
-    return torch.stack([torch.tanh(gains / 2), torch.asinh(gains / 4) / 2], -1)
+def squashed(nats: Tensor) -> Tensor:
+    """`(..., 2)` nats `(...)` as a network reads them: small ones apart, large ones tamed."""
+    return torch.stack([torch.tanh(nats / 2), torch.asinh(nats / 4) / 2], -1)
+
+
+def features(state: DagState, hints: Hints) -> Tensor:
+    """`(batch, samples, n, n, FEATURES)` what networks read of each pair of nodes."""
+    edges = state.adjacency.flatten(2).sum(2, keepdim=True) / state.adjacency.shape[-1]
+    flags = [state.adjacency, state.closure, state.open_edges(), edges[..., None]]
+    flags = [flag.to(hints.gains).expand(hints.gains.shape) for flag in flags]
+    nats = [squashed(part) for part in (hints.gains, hints.joins, hints.single)]
+    stop = squashed(hints.stop)[..., None, None, :].expand(*hints.gains.shape, 2)
+    return torch.cat([torch.stack(flags, -1), *nats, stop], -1)
+
+
+#: what `features` makes of a pair
+FEATURES = 12
 
 
 class FlatPolicy(ScoredPolicy):
@@ -128,22 +154,30 @@ class FlatPolicy(ScoredPolicy):
     def __init__(self, variables: Fact = None, hidden: Count = 256, layers: Count = 2):
         super().__init__(variables)
         n = self.variables
-        width, stages = 6 * n * n, []
-        for _ in range(layers):
-            stages += [nn.Linear(width, hidden), nn.SiLU()]
-            width = hidden
-        self.network = nn.Sequential(*stages, nn.Linear(width, n * n + 1))
-        last = self.network[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.first = nn.Linear(FEATURES * n * n, hidden)
+        self.blocks = nn.ModuleList(_Residual(hidden) for _ in range(layers - 1))
+        self.last = nn.Linear(hidden, n * n + 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
-    def correction(self, reading: Reading, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
+    def correction(self, state: DagState, hints: Hints) -> tuple[Tensor, Tensor]:
         """See `ScoredPolicy`."""
-        flags = torch.stack([state.adjacency, state.closure], -1).to(gains)
-        alone = squashed(reading.single)[:, None].expand(*gains.shape, 2)
-        features = torch.cat([flags, squashed(gains), alone], -1)
-        output = self.network(features.flatten(2))
-        return output[..., :-1].unflatten(2, gains.shape[2:]), output[..., -1]
+        hidden = nn.functional.silu(self.first(features(state, hints).flatten(2)))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        output = self.last(hidden)
+        return output[..., :-1].unflatten(2, hints.gains.shape[2:]), output[..., -1]
+
+
+class _Residual(nn.Module):
+    """What a hidden layer adds to its input."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.linear = nn.Linear(hidden, hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return nn.functional.silu(self.linear(hidden))
 
 
 class GraphPolicy(ScoredPolicy):
@@ -160,7 +194,7 @@ class GraphPolicy(ScoredPolicy):
 
     def __init__(self, variables: Fact = None, hidden: Count = 48, layers: Count = 3):
         super().__init__(variables)
-        self.read = nn.Linear(11, hidden)
+        self.read = nn.Linear(FEATURES + 1, hidden)
         self.rounds = nn.ModuleList(_Round(hidden) for _ in range(layers))
         self.edge = nn.Linear(hidden, 1)
         self.stop = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
@@ -168,18 +202,10 @@ class GraphPolicy(ScoredPolicy):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def correction(self, reading: Reading, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
+    def correction(self, state: DagState, hints: Hints) -> tuple[Tensor, Tensor]:
         """See `ScoredPolicy`."""
-        n = self.variables
-        eye = torch.eye(n, dtype=torch.bool, device=gains.device).expand_as(state.adjacency)
-        edges = state.adjacency.flatten(2).float().mean(2)[..., None, None].expand(gains.shape)
-        flags = [state.adjacency, state.closure, state.open_edges(), state.removable, eye]
-        flags = torch.stack(flags, -1).to(gains)
-        alone = squashed(reading.single)[:, None].expand(*gains.shape, 2)
-        here = torch.where(state.adjacency, -gains, 0.0)  # what an edge that is there is worth
-        features = [flags, squashed(gains - here * 0), alone, torch.tanh(here / 2)[..., None]]
-        features.append(edges[..., None])
-        pairs = self.read(torch.cat(features, -1))
+        eye = torch.eye(self.variables, device=hints.gains.device).expand(hints.gains.shape)
+        pairs = self.read(torch.cat([features(state, hints), eye[..., None]], -1))
         for mix in self.rounds:
             pairs = pairs + mix(pairs)
         whole = torch.cat([pairs.mean((2, 3)), pairs.amax((2, 3))], -1)
