@@ -52,17 +52,18 @@ class ParentSets:
     Args:
         n: how many nodes there are.
         limit: most nodes of a set; any number if None.
+        device: where they are kept.
 
     Attributes:
         masks: `(sets,)` int64 each set as a bit mask, in increasing order.
         lookup: `(2 ** n,)` int64 the number of each mask; `sets` for those beyond the limit.
     """
 
-    def __init__(self, n: int, limit: int | None = None):
+    def __init__(self, n: int, limit: int | None = None, device: torch.device | str = "cpu"):
         if n > MOST:
             raise UserError(f"{n} columns: at most {MOST} can be the nodes of a graph")
         self.n, self.limit = n, n - 1 if limit is None else min(limit, n - 1)
-        every = torch.arange(2**n)
+        every = torch.arange(2**n, device=device)
         size = functools.reduce(torch.add, [every >> i & 1 for i in range(n)])
         within = size <= self.limit
         self.masks = every[within]
@@ -78,9 +79,13 @@ class ParentSets:
 
 
 @functools.lru_cache(maxsize=8)
-def parent_sets(n: int, limit: int | None = None) -> ParentSets:
-    """The numbered parent sets, made once."""
-    return ParentSets(n, limit)
+def _kept(n: int, limit: int | None, device: str) -> ParentSets:
+    return ParentSets(n, limit, device)
+
+
+def parent_sets(n: int, limit: int | None = None, device: torch.device | str = "cpu") -> ParentSets:
+    """The numbered parent sets, made once for a device."""
+    return _kept(n, limit, str(device))
 
 
 def log_number_of_graphs(n: int, log_weight: Callable[[int], float]) -> float:
@@ -151,14 +156,14 @@ def every_dag(n: int) -> Tensor:
     """
     if n > 5:
         raise ValueError(f"{number_of_dags(n):,} graphs of {n} nodes are too many to list")
-    found = torch.zeros(1, 1, 1, dtype=torch.bool)
+    found = torch.zeros(1, 1, 1, dtype=torch.bool, device="cpu")
     for size in range(2, n + 1):  # a node is added in every way, then cycles are dropped
-        around = bits_of(torch.arange(4 ** (size - 1)), 2 * (size - 1))
+        around = bits_of(torch.arange(4 ** (size - 1), device="cpu"), 2 * (size - 1))
         out, into = around[:, : size - 1], around[:, size - 1 :]
-        grown = torch.zeros(len(found), len(around), size, size, dtype=torch.bool)
+        grown = found.new_zeros(len(found), len(around), size, size)
         grown[..., :-1, :-1] = found[:, None]
         grown[..., -1, :-1], grown[..., :-1, -1] = out, into
-        closed = closure_of(found) | torch.eye(size - 1, dtype=torch.bool)
+        closed = closure_of(found) | torch.eye(size - 1, dtype=torch.bool, device="cpu")
         # the new node's children must not lead to its parents
         back = (out.float() @ closed.float() > 0) & into  # (graphs, ways, size - 1)
         found = grown[~back.any(-1)]

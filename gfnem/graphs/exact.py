@@ -52,23 +52,23 @@ class _Level:
 def _spread(nodes: Tensor) -> Tensor:
     """`(sets, 2 ** k)` bit masks of all subsets of nodes `(sets, k)`, numbered by their places."""
     k = nodes.shape[1]
-    inside = bits_of(torch.arange(2**k), k).long()
+    inside = bits_of(torch.arange(2**k, device=nodes.device), k).long()
     return (inside[None] * (2**nodes)[:, None, :]).sum(2) if k else nodes.new_zeros(len(nodes), 1)
 
 
 @functools.lru_cache(maxsize=4)
 def _levels(n: int) -> list[_Level]:
     found: list[_Level] = []
-    where = torch.zeros(2**n, dtype=torch.long)  # of a set among those of its size
-    first = torch.zeros(n + 1, dtype=torch.long)  # where the steps of each size begin
-    size = bits_of(torch.arange(2**n), n).sum(1)
+    where = torch.zeros(2**n, dtype=torch.long, device="cpu")  # of a set among those of its size
+    first = torch.zeros(n + 1, dtype=torch.long, device="cpu")  # where the steps of each size begin
+    size = bits_of(torch.arange(2**n, device="cpu"), n).sum(1)
     for k in range(n + 1):
         chosen = list(itertools.combinations(range(n), k))
-        members = torch.tensor(chosen, dtype=torch.long).reshape(len(chosen), k)
+        members = torch.tensor(chosen, dtype=torch.long, device="cpu").reshape(len(chosen), k)
         rest = [[node for node in range(n) if node not in part] for part in map(set, chosen)]
-        others = torch.tensor(rest, dtype=torch.long).reshape(len(chosen), n - k)
+        others = torch.tensor(rest, dtype=torch.long, device="cpu").reshape(len(chosen), n - k)
         sets = (2**members).sum(1)
-        where[sets] = torch.arange(len(sets))
+        where[sets] = torch.arange(len(sets), device="cpu")
         inside, outside = _spread(members), _spread(others)
         before = sets[:, None] - inside[:, 1:]  # what is placed before the layer
         column = _place(inside[:, 1:], before, n)
@@ -116,7 +116,7 @@ class LayerProgramme:
         self.n, self.scores = n, scores
         padded = torch.nn.functional.pad(scores, (0, 1), value=_NOTHING)
         padded = padded.clamp(min=_NOTHING)
-        self.local = padded[:, parent_sets(n, max_parents).lookup.to(scores.device)]
+        self.local = padded[:, parent_sets(n, max_parents, scores.device).lookup]
         levels = _levels(n)
         device = scores.device
         self._levels = [
@@ -273,7 +273,7 @@ def marginals(scores: Tensor, max_parents: int | None = None) -> ExactPosterior:
         leaf = scores.detach().clamp(min=_NOTHING).requires_grad_()
         evidence = LayerProgramme(leaf, max_parents).log_evidence()
         (families,) = torch.autograd.grad(evidence, leaf)
-    members = parent_sets(len(scores), max_parents).members().to(families)
+    members = parent_sets(len(scores), max_parents, scores.device).members().to(families)
     return ExactPosterior(evidence.detach(), families, (families @ members).mT)
 
 
@@ -286,7 +286,7 @@ def log_weights_of_all(scores: Tensor, max_parents: int | None = None) -> tuple[
 def log_weight(adjacency: Tensor, scores: Tensor, max_parents: int | None = None) -> Tensor:
     """`(...)` sum of the local scores `(n, sets)` of graphs `(..., n, n)`."""
     n = len(scores)
-    lookup = parent_sets(n, max_parents).lookup.to(scores.device)
+    lookup = parent_sets(n, max_parents, scores.device).lookup
     index = lookup[bit_masks(adjacency.mT)]
     padded = torch.nn.functional.pad(scores, (0, 1), value=-torch.inf)
     return padded[torch.arange(n, device=scores.device), index].sum(-1)
@@ -310,7 +310,5 @@ def statistics(adjacency: Tensor) -> dict[str, Tensor]:
 
 def edge_marginals(families: Tensor, max_parents: int | None = None) -> Tensor:
     """`(n, n)` probability of each edge from those of families `(n, sets)`."""
-    members = parent_sets(len(families), max_parents).members().to(families)
+    members = parent_sets(len(families), max_parents, families.device).members().to(families)
     return (families @ members).mT
-
-

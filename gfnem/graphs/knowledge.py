@@ -35,8 +35,8 @@ class Knowledge:
         required: Sequence[Sequence[int]] | None = None,
     ):
         self.variables, self.max_parents = variables, max_parents
-        self.permitted = ~torch.eye(variables, dtype=torch.bool)
-        self.required = torch.zeros(variables, variables, dtype=torch.bool)
+        self.permitted = ~torch.eye(variables, dtype=torch.bool, device="cpu")
+        self.required = torch.zeros_like(self.permitted)
         for name, pairs, matrix, value in (
             ("forbidden", forbidden, self.permitted, False),
             ("required", required, self.required, True),

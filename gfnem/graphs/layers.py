@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.graphs.dags import bits_of, parent_sets
+from gfnem.batched import Batched
+from gfnem.graphs.dags import ParentSets, bits_of, parent_sets
 from gfnem.graphs.knowledge import Knowledge
 from gfnem.graphs.moves import EdgeMoves
 from gfnem.ranges import Count, Fact
@@ -19,7 +20,7 @@ OPEN, SETTLED, LAST, CURRENT = range(4)
 
 
 @dataclass
-class LayerState:
+class LayerState(Batched):
     """Graphs under construction.
 
     Attributes:
@@ -69,7 +70,10 @@ class LayerSpace(LatentSpace):
     def __init__(self, variables: Fact = None, max_parents: Count | None = None):
         assert variables is not None
         self.variables, self.max_parents = variables, max_parents
-        self.sets = parent_sets(variables, max_parents)
+
+    def sets(self, device: torch.device | str = "cpu") -> ParentSets:
+        """The sets of parents that there are."""
+        return parent_sets(self.variables, self.max_parents, device)
 
     def initial_state(self, x: Any, samples: int) -> LayerState:
         """Nothing placed."""
@@ -105,7 +109,7 @@ class LayerSpace(LatentSpace):
         weight = 2 ** torch.arange(self.variables, device=status.device)
         last = ((status == LAST) * weight).sum(-1, keepdim=True)
         placed = last + ((status == SETTLED) * weight).sum(-1, keepdim=True)
-        masks = self.sets.masks.to(status.device)
+        masks = self.sets(status.device).masks
         hit = ((masks & last) > 0) | ((placed == 0) & (masks == 0))
         return ((masks & ~placed) == 0) & hit
 
@@ -120,11 +124,11 @@ class LayerSpace(LatentSpace):
 
     def step(self, state: LayerState, action: Tensor) -> LayerState:
         """Places a node or closes the layer."""
-        n, sets = self.variables, len(self.sets)
+        n, sets = self.variables, len(self.sets())
         closes = action == n * sets
         node, number = action // sets, action % sets
         is_node = (torch.arange(n, device=action.device) == node[..., None]) & ~closes[..., None]
-        parents = bits_of(self.sets.masks.to(action.device)[number], n)
+        parents = bits_of(self.sets(action.device).masks[number], n)
         adjacency = torch.where(is_node[..., None, :], parents[..., None], state.adjacency)
         depth = torch.where(is_node, state.now[..., None], state.depth)
         return LayerState(adjacency, depth, state.now + closes)
@@ -156,12 +160,11 @@ class LayerSpace(LatentSpace):
         index = node[..., None, None].expand(*node.shape, self.variables, 1)
         parents = state.adjacency.gather(3, index)[..., 0]
         weight = 2 ** torch.arange(self.variables, device=node.device)
-        number = self.sets.lookup.to(node.device)[(parents * weight).sum(-1)]
-        sets = len(self.sets)
+        number = self.sets(node.device).lookup[(parents * weight).sum(-1)]
+        sets = len(self.sets())
         place = (node * sets + number).clamp(max=self.variables * sets - 1)
         return torch.where(holds, place, self.variables * sets)
 
     def moves(self) -> EdgeMoves:
         """An edge is added, removed or reversed."""
         return EdgeMoves(Knowledge(self.variables, self.max_parents))
-

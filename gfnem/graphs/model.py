@@ -11,7 +11,7 @@ from torch import Tensor
 from gfnem.graphs import exact
 from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
-from gfnem.graphs.scores import BGe, LocalScore
+from gfnem.graphs.scores import BDeu, BGe, LocalScore
 from gfnem.graphs.space import DagSpace, DagState
 from gfnem.graphs.tables import Tables
 from gfnem.ranges import Amount, Count, Fact
@@ -37,8 +37,7 @@ class GivenTables(Conditioned):
     def __init__(self, target: DagPosterior, x: Tables):
         super().__init__(target, x)
         self.table = target.table(x)
-        sets = parent_sets(target.variables, target.max_parents)
-        self._lookup = x.known("lookup", lambda: sets.lookup.to(x.device))
+        self._lookup = parent_sets(target.variables, target.max_parents, x.device).lookup
         # the number past the last is that of the sets that are too large
         self._padded = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
 
@@ -84,7 +83,7 @@ class GivenTables(Conditioned):
             return (gains - total).masked_fill(~may, 0.0), -total.flatten(2).sum(2)
         weight = 3 ** torch.arange(may.shape[-1], device=may.device)[:, None]
         code = ((2 * state.adjacency + may.long()) * weight).sum(2)  # (batch, samples, child)
-        batch, samples, n = code.shape
+        samples, n = code.shape[1:]
         joined = code[:, :, None, :] + may * weight
         futures = self.x.known(("futures", self.target.name), self._futures)
         index = torch.cat([code[:, :, None, :], joined], 2)  # (batch, samples, 1 + parent, child)
@@ -126,15 +125,17 @@ class DagPosterior(Target):
 
     Args:
         variables: how many columns.
-        score: the evidence of a family; `BGe()` if None.
+        score: the evidence of a family; if None `BDeu()` for discrete tables, else `BGe()`.
         prior: over edges; uniform over graphs if None.
         terms: factors of the prior that do not add over families, which are left unnormalised.
             With them exact inference is for at most 5 variables.
         max_parents: most parents of a node; any number if None.
         forbidden, required: `[i, j]` pairs, edges that never or always are there.
+        discrete: whether the tables hold codes; not known if None.
 
     Raises:
-        ValueError: if required edges are forbidden, too many or form a cycle.
+        ValueError: if required edges are forbidden, too many or form a cycle, or if the score is
+            not of such tables.
     """
 
     unit = "row"
@@ -148,11 +149,20 @@ class DagPosterior(Target):
         max_parents: Count | None = None,
         forbidden: Sequence[Sequence[Amount]] | None = None,
         required: Sequence[Sequence[Amount]] | None = None,
+        discrete: bool | None = None,
     ):
         super().__init__()
         assert variables is not None
         self.variables = variables
-        self.score = BGe() if score is None else score
+        if score is None:
+            score = BDeu() if discrete else BGe()
+        if discrete is not None and score.discrete != discrete:
+            kinds = {True: "discrete", False: "continuous"}
+            raise ValueError(
+                f"{type(score).__name__} is a score of {kinds[score.discrete]} tables, and this "
+                f"one is {kinds[discrete]}"
+            )
+        self.score = score
         self.prior = EdgePrior() if prior is None else prior
         self.terms, self.max_parents = list(terms), max_parents
         self.forbidden, self.required = forbidden, required
@@ -187,9 +197,9 @@ class DagPosterior(Target):
     def prior_table(self, device: torch.device | str = "cpu") -> Tensor:
         """`(n, sets)` float64 the prior's part of it; the sum over all graphs is 1."""
         n = self.variables
-        members = parent_sets(n, self.max_parents).members()
+        members = parent_sets(n, self.max_parents, device).members()
         factors = self.prior.table(n, members).expand(n, -1)
-        known = self.space.knowledge
+        known = self.space.knowledge.on(device)
         wrong = (members & ~known.permitted.mT[:, None]) | (known.required.mT[:, None] & ~members)
         factors = factors.masked_fill(wrong.any(2), -torch.inf)
         free = not self.forbidden and not self.required
@@ -199,7 +209,7 @@ class DagPosterior(Target):
             total = float(exact.LayerProgramme(factors, self.max_parents).log_evidence())
         else:
             total = 0.0  # not known: the evidence is then up to a constant
-        return (factors - total / n).to(device)
+        return factors - total / n
 
     # ------------------------------------------------------------------ densities
 
@@ -259,8 +269,8 @@ class DagPosterior(Target):
         if not self.terms:
             return [exact.marginals(scores, self.max_parents) for scores in self.given(x).table]
         graphs, weights = self._listed(x)
-        sets = parent_sets(self.variables, self.max_parents)
-        index = sets.lookup.to(graphs.device)[bit_masks(graphs.mT)]  # (graphs, n)
+        sets = parent_sets(self.variables, self.max_parents, graphs.device)
+        index = sets.lookup[bit_masks(graphs.mT)]  # (graphs, n)
         found = []
         for row in weights:
             p = row.softmax(0)

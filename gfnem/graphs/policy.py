@@ -111,8 +111,9 @@ class ScoredPolicy(Policy):
         return Step(logits, None, reward - log_stop)
 
     def log_z(self, context: Reading) -> Tensor:
-        """`(batch,)` `log Z(D)` in nats, by the flow through the first graph."""
-        assert context.given is not None
+        """`(batch,)` `log Z(D)` in nats, the flow through the first graph; 0 without a target."""
+        if context.given is None:
+            return context.single.new_zeros(len(context.single))
         log_flow = self(context, context.given.first()).log_flow
         assert log_flow is not None
         return log_flow[:, 0]

@@ -56,24 +56,25 @@ class LocalScore(Component, ABC):
 
     def _table(self, x: Tables, at: int, max_parents: int | None) -> Tensor:
         n = x.values.shape[2]
-        sets = parent_sets(n, max_parents)
-        parents = sets.masks.to(x.device)
+        sets = parent_sets(n, max_parents, x.device)
+        parents = sets.masks
         # families have one member more than the largest set of parents
-        families = parent_sets(n, None if max_parents is None else sets.limit + 1)
-        every = torch.cat([families.masks, torch.tensor([2**n - 1])]).unique().to(x.device)
+        families = parent_sets(n, None if max_parents is None else sets.limit + 1, x.device)
+        whole = torch.tensor([2**n - 1], device=x.device)
+        every = torch.cat([families.masks, whole]).unique()
         place = torch.zeros(2**n, dtype=torch.long, device=x.device)
         place[every] = torch.arange(len(every), device=x.device)
         members, cards = bits_of(every, n), x.cardinalities()[at]
         rows, by_hand = x.values[at][x.real[at]], x.hand[at][x.real[at]]
-        scores, whole = [], None
+        scores, shared = [], None
         for variable in range(n):
             own = rows
             if by_hand[:, variable].any():
                 own = rows[~by_hand[:, variable]]
                 found = self.set_function(own, members, cards)
             else:
-                whole = self.set_function(own, members, cards) if whole is None else whole
-                found = whole
+                shared = self.set_function(own, members, cards) if shared is None else shared
+                found = shared
             score = found[place[parents | 1 << variable]] - found[place[parents]]
             score = score - self.penalty(own, bits_of(parents, n), cards, variable)
             scores.append(score.masked_fill(bits_of(parents, n)[:, variable], -torch.inf))
@@ -106,7 +107,9 @@ class BGe(LocalScore):
             raise ValueError(f"alpha_w {alpha_w}: more than {n + 1} is needed for {n} variables")
         mean = values.mean(0) if rows else values.new_zeros(n)
         centred = values - mean
-        posterior = centred.mT @ centred + t * torch.eye(n, dtype=values.dtype, device=values.device)
+        posterior = centred.mT @ centred + t * torch.eye(
+            n, dtype=values.dtype, device=values.device
+        )
         shrink = rows * self.alpha_mu / (rows + self.alpha_mu)
         posterior = posterior + shrink * mean[:, None] * mean
         size = members.sum(1).to(values)
@@ -197,7 +200,7 @@ def _over_cells(values: Tensor, members: Tensor, cards: Tensor, term) -> Tensor:
     Rows are sorted by their cell, all sets of a part at once; a cell's count is the distance
     between its ends. `term` of an empty cell must be 0.
     """
-    rows, n = values.shape
+    rows = len(values)
     codes = values.long()
     found = []
     for part in members.split(max(1, _CHUNK // max(rows, 1))):

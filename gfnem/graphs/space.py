@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.graphs.dags import closure_of
 from gfnem.graphs.knowledge import Knowledge
 from gfnem.graphs.moves import EdgeMoves
@@ -16,7 +17,7 @@ from gfnem.space import LatentSpace
 
 
 @dataclass
-class DagState:
+class DagState(Batched):
     """Graphs under construction.
 
     Attributes:
@@ -147,9 +148,7 @@ class DagSpace(LatentSpace):
         on = (state.closure & head[..., :, None]).any(-2) | head
         closure = state.closure | (into[..., :, None] & on[..., None, :])
         stopped = state.stopped | ~is_edge
-        return self._limited(
-            DagState(adjacency, closure, state.addable, state.removable, stopped)
-        )
+        return self._limited(DagState(adjacency, closure, state.addable, state.removable, stopped))
 
     def unstep(self, state: DagState, action: Tensor) -> DagState:
         """Removes an edge, the closure computed anew, or reopens."""

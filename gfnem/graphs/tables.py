@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
+
 
 @dataclass(eq=False)
-class Tables:
+class Tables(Batched):
     """A batch of data sets over the same variables.
+
+    What is computed of them once, such as local scores, is remembered with them (`known`).
 
     Attributes:
         values: `(batch, rows, variables)` float64; codes 0, 1, ... of a discrete table.
         real: `(batch, rows)` bool; False for rows that only fill a shorter table up.
         hand: `(batch, rows, variables)` bool; cells that an experimenter set.
-        memory: what has been computed of these tables and does not change (see `known`).
     """
 
     values: Tensor
     real: Tensor
     hand: Tensor
-    memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._memory: dict[Hashable, Any] = {}
 
     @classmethod
     def of(cls, tables: Sequence[Tensor], hand: Sequence[Tensor] | None = None) -> Tables:
@@ -40,10 +45,6 @@ class Tables:
                 cells[at, : len(table)] = hand[at]
         return cls(values, real, cells)
 
-    def __len__(self) -> int:
-        """How many data sets."""
-        return len(self.values)
-
     @property
     def device(self) -> torch.device:
         """Where they are."""
@@ -51,25 +52,19 @@ class Tables:
 
     def select(self, index: Tensor) -> Tables:
         """The data sets at `index` `(picked,)`."""
-        index = index.to(self.device)
-        return Tables(self.values[index], self.real[index], self.hand[index])
+        return self[index.to(self.device)]
 
     def to(self, device: Any) -> Tables:
         """The same on a device; made once."""
         if torch.device(device) == self.device:
             return self
-        return self.known(
-            ("to", str(device)),
-            lambda: Tables(
-                *(getattr(self, f.name).to(device) for f in fields(self) if f.name != "memory")
-            ),
-        )
+        return self.known(("to", str(device)), lambda: self.map(lambda t: t.to(device)))
 
     def known(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, computed when the key is first asked for."""
-        if key not in self.memory:
-            self.memory[key] = compute()
-        return self.memory[key]
+        if key not in self._memory:
+            self._memory[key] = compute()
+        return self._memory[key]
 
     def cardinalities(self) -> Tensor:
         """`(batch, variables)` int64 one more than the greatest code of each discrete variable."""
