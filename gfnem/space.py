@@ -88,6 +88,14 @@ class LatentSpace(Component, Offering, ABC):
         return self.to_latent(x, map_states(rows, self.final_state(x, z)))
 
     @optional
+    def free(self, x: Any) -> Any:
+        """One observation that says nothing: from its initial state `x` is built as well.
+
+        Optional: where structures repeat what they were built for.
+        """
+        ...
+
+    @optional
     def moves(self) -> LocalMoves:
         """Small random changes of complete structures. Optional."""
         ...
