@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import each, pick
 from gfnem.policy import Scores
 from gfnem.space import Trajectories
 from gfnem.target import Conditioned
@@ -147,7 +149,7 @@ class Draws:
 
     def pick(self, index: Tensor) -> Any:
         """Structures number `index` `(batch, picked)` of each observation."""
-        return self.batch.em.space.pick(self.batch.x, self.z, index)
+        return each(partial(pick, index=index), self.z)
 
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved."""

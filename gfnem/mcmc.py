@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import choose, each
 from gfnem.component import Component
 
 
@@ -34,10 +36,6 @@ class LocalMoves(Component, ABC):
             The neighbours, and `(batch, samples)` `log Q(z|z') - log Q(z'|z)` in nats; -inf where
             there is no neighbour to go to (the structure is then returned as it is).
         """
-
-    @abstractmethod
-    def choose(self, accepted: Tensor, new: Any, old: Any) -> Any:
-        """The new structure where `accepted` `(batch, samples)` holds, else the old one."""
 
 
 #: how a proposal is accepted: `(batch, samples)` bool, from the log of the ratio of Hastings
@@ -76,6 +74,6 @@ def metropolis(
         new, log_ratio = moves.propose(x, z)
         new_value = log_joint(new)
         accept = ACCEPTANCES[acceptance](new_value - value + log_ratio)
-        z, value = moves.choose(accept, new, z), torch.where(accept, new_value, value)
+        z, value = each(partial(choose, accept), [new, new_value], [z, value])
         accepted += accept
     return z, value, accepted / max(steps, 1)

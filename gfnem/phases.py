@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
+from gfnem.batched import Batched
 from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
 from gfnem.offers import NotOffered
@@ -19,7 +20,7 @@ from gfnem.ranges import NotNegative, Positive
 from gfnem.schedules import Anneal, value_at
 from gfnem.side import SideInformation
 from gfnem.sources import Source, needs
-from gfnem.space import LatentSpace, concatenate
+from gfnem.space import LatentSpace
 from gfnem.target import EnergyModel, Target
 
 POLICY, MODEL = "policy", "model"
@@ -134,7 +135,7 @@ def _partial(draws: Draws) -> Tensor:
     """`(batch, samples, steps + 1)` what the target says of each state visited."""
     batch, found = draws.batch, draws.trajectories
     states = found.states or batch.em.space.states(batch.x, found.latent)
-    partial = batch.given.partial_log_joint(concatenate(states))
+    partial = batch.given.partial_log_joint(Batched.cat(states))
     return partial.unflatten(1, (len(states), -1)).transpose(1, 2)
 
 

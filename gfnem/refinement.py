@@ -12,7 +12,7 @@ from torch import Tensor
 from gfnem.mcmc import LocalMoves, metropolis
 from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
-from gfnem.space import LatentSpace, where
+from gfnem.space import LatentSpace
 from gfnem.target import Conditioned
 
 if TYPE_CHECKING:
@@ -55,11 +55,6 @@ class BackAndForth(LocalMoves):
         if isinstance(back, Sequence):
             back = back[int(torch.randint(len(back), ()))]
         return self.policy.regrow(self.context, x, self.space, z, back)
-
-    def choose(self, accepted: Tensor, new: Any, old: Any) -> Any:
-        """Picks between final states, whose tensors all lead with `(batch, samples)`."""
-        states = (self.space.final_state(self.x, z) for z in (new, old))
-        return self.space.to_latent(self.x, where(accepted, *states))
 
 
 def refine(
@@ -122,7 +117,7 @@ def back_and_forth(
         allowed = space.backward_mask(state)
         undo, log_pb = draw(_backward(output, allowed), allowed)
         redo = space.forward_action(state, undo)
-        state = where(moving, space.unstep(state, undo), state)
+        state = space.unstep(state, undo).where(moving, state)
         output = policy(context, state)
         log_pf = _log_probability_of(redo, output.forward, space.forward_mask(state))
         correction = correction + (log_pf - log_pb).masked_fill(~moving, 0.0)
@@ -132,7 +127,7 @@ def back_and_forth(
     while (moving := ~space.is_final(state)).any():
         action, log_pf = draw(output.forward, space.forward_mask(state))
         undo = space.backward_action(state, action)
-        state = where(moving, space.step(state, action), state)
+        state = space.step(state, action).where(moving, state)
         output = policy(context, state)
         allowed = space.backward_mask(state)
         log_pb = _log_probability_of(undo, _backward(output, allowed), allowed)
@@ -156,7 +151,7 @@ def _steps_back(space: LatentSpace, state: Any, back: int | float) -> Tensor:
     while not initial.all():
         steps = steps + ~initial
         first = space.backward_mask(state).int().argmax(-1)
-        state = where(initial, state, space.unstep(state, first))
+        state = state.where(initial, space.unstep(state, first))
         initial = space.is_initial(state)
     return steps_back(steps, back)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gfnem.batch import Batch, Draws
+from gfnem.batched import each
 from gfnem.component import Component
 from gfnem.mcmc import ACCEPTANCES, LocalMoves, metropolis
 from gfnem.offers import NotOffered
@@ -18,7 +19,7 @@ from gfnem.ranges import Amount, Count, Positive, Share
 from gfnem.refinement import Back, refine
 from gfnem.sampling import Exploration
 from gfnem.schedules import Anneal, value_at
-from gfnem.space import LatentSpace, map_states
+from gfnem.space import LatentSpace
 from gfnem.target import Target
 
 
@@ -291,10 +292,8 @@ class Released(Source):
 
     def draw(self, batch: Batch) -> Draws:
         """`(1, batch * samples)` of what the source draws."""
-        found, space = batch.draw(self.source), batch.em.space
-        state = space.final_state(found.batch.x, found.z)
-        state = map_states(lambda tensor: tensor.flatten(0, 1)[None], state)
-        return Draws(batch.free, space.to_latent(batch.free.x, state))
+        found = batch.draw(self.source)
+        return Draws(batch.free, each(lambda tensor: tensor.flatten(0, 1)[None], found.z))
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The space must offer `free`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.mcmc import LocalMoves
 from gfnem.ranges import Count, Fact
 from gfnem.space import LatentSpace
@@ -17,7 +18,7 @@ LARGEST_BLOCK = 4096
 
 
 @dataclass
-class Assignment:
+class Assignment(Batched):
     """Which values are assigned so far.
 
     Attributes:
@@ -201,10 +202,6 @@ class Changes(LocalMoves):
         return new, torch.zeros_like(z[:, :, 0], dtype=torch.float).masked_fill(
             ~possible[..., 0], -torch.inf
         )
-
-    def choose(self, accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-        """`(batch, samples, variables)`."""
-        return torch.where(accepted.unsqueeze(-1), new, old)
 
 
 def drawn_place(space: AssignmentSpace, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

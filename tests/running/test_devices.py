@@ -89,7 +89,7 @@ def test_moves_of_trees(device):
     with DevicesNamed():
         z = moves.initial(x, 4)
         proposed, ratio = moves.propose(x, z)
-        moves.choose(ratio > -1, proposed, z)
+        proposed.where(ratio > -1, z)
 
 
 @pytest.mark.parametrize("device", devices())

@@ -232,7 +232,7 @@ class Grammar(GenerativeModel):
         if not low.any():
             return log_marginal
         rows = low.nonzero().squeeze(1)
-        none = rows[~self.in_support(x.select(rows))]
+        none = rows[~self.in_support(x[rows])]
         if not len(none):
             return log_marginal
         if self.training and log_marginal.requires_grad and not self._said:

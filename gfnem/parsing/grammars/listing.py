@@ -65,7 +65,7 @@ class UsedGrammar:
         for x in batches:
             possible = grammar.in_support(x)
             if possible.any():
-                uses = uses + grammar.expected_uses(x.select(possible))
+                uses = uses + grammar.expected_uses(x[possible])
                 counted += int(possible.sum())
         if not counted:
             raise UserError("none of the sentences is derivable, so no symbol is used in them")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
+
 
 @dataclass
-class Sentences:
+class Sentences(Batched):
     """Padded word indices: the observation `x` of the parsing domain.
 
     Attributes:
@@ -36,23 +39,16 @@ class Sentences:
             row[: len(sentence)] = torch.as_tensor(sentence)
         return cls(tokens, lengths)
 
-    def to(self, *args, **kwargs) -> Sentences:
-        """Moves both tensors (`torch.Tensor.to`)."""
-        return Sentences(self.tokens.to(*args, **kwargs), self.lengths.to(*args, **kwargs))
-
     def mask(self) -> Tensor:
         """`(batch, n)` bool: which positions hold a word."""
         return torch.arange(self.max_length, device=self.tokens.device) < self.lengths[:, None]
 
-    def select(self, index) -> Sentences:
+    def __getitem__(self, index: Any) -> Sentences:
         """The sentences at `index` (anything that indexes a tensor's first axis), repadded."""
         lengths = self.lengths[index]
-        return Sentences(self.tokens[index, : int(lengths.max())], lengths)
+        return Sentences(self.tokens[index][..., : int(lengths.max())], lengths)
 
     @property
     def max_length(self) -> int:
         """Tokens of the longest sentence (the padded width `n`)."""
         return self.tokens.shape[1]
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]

@@ -19,7 +19,6 @@ from gfnem.parsing import (
     ShapedGrammar,
     TopDownPolicy,
     TopDownSpace,
-    Trees,
 )
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.schedules import Anneal
@@ -44,10 +43,7 @@ class TestShapedGrammar(TargetTestCase):
         return self.make_target().grammar.sample_posterior(x, 30)
 
     def take_latent(self, z, row):
-        nodes = int(z.lengths[row]) - 1
-        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        return Trees(*parts, z.lengths[row : row + 1])
+        return z[row : row + 1].resized()
 
 
 class TestShapedParentGrammar(TestShapedGrammar):
@@ -145,7 +141,7 @@ def test_the_sampler_becomes_the_posterior(space, policy, sentences, updates):
 
 @torch.no_grad()
 def posterior(model, x, row):
-    one = x.select(torch.tensor([row]))
+    one = x[torch.tensor([row])]
     return model.log_joint(one, all_trees(int(one.lengths[0]), LABELS))[0].softmax(0)
 
 

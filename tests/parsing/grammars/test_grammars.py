@@ -4,7 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys
 
-from gfnem.parsing import NeuralPCFG, Sentences, TabularPCFG, TopDownSpace, Trees
+from gfnem.parsing import NeuralPCFG, Sentences, TabularPCFG, TopDownSpace
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside
@@ -35,10 +35,7 @@ class GrammarCase(TargetTestCase):
         return all_trees(int(x.lengths[0]), self.make_target().nonterminals)
 
     def take_latent(self, z, row):
-        nodes = int(z.lengths[row]) - 1
-        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        return Trees(*parts, z.lengths[row : row + 1])
+        return z[row : row + 1].resized()
 
 
 class TestNeuralPCFG(GrammarCase):

@@ -38,7 +38,7 @@ def made(kind, shortest=2, sharp=3.0):
 def some(model, count=60):
     torch.manual_seed(1)
     x, _ = model.sample(count, 12)
-    return [x.select(x.lengths.argsort())]
+    return [x[x.lengths.argsort()]]
 
 
 def written(model, folder, batches=None):

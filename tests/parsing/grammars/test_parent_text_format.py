@@ -19,7 +19,7 @@ from nltk.grammar import Nonterminal
 from parent_grammar_files import BINARY, GRAMMARS, write
 
 from gfnem.errors import UserError
-from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG, Trees
+from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG
 from gfnem.parsing.grammars import binary_form as parent_binary_form
 from gfnem.parsing.grammars.binary_form import read_parent_grammar
 from gfnem.parsing.grammars.parent_text_format import annotated_pcfg, read_parent_rules
@@ -253,10 +253,7 @@ class TestTabularParentGrammar(TargetTestCase):
         return all_trees(int(x.lengths[0]), self.make_target().nonterminals)
 
     def take_latent(self, z, row):
-        nodes = int(z.lengths[row]) - 1
-        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        return Trees(*parts, z.lengths[row : row + 1])
+        return z[row : row + 1].resized()
 
 
 def test_a_grammar_without_a_finite_sentence_is_refused(tmp_path):
