@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,8 @@ class Batch:
         self.figures: dict[str, Tensor | float] = {}
         self._given: Conditioned | None = None
         self._context: Any = None
-        self._draws: dict[Hashable, Draws] = {}
+        self._free: Batch | None = None
+        self._draws: dict[Source, Draws] = {}
 
     def __len__(self) -> int:
         """How many observations."""
@@ -60,11 +60,20 @@ class Batch:
         """A batch of other observations in the same update."""
         return Batch(self.em, x, self.policy_moves)
 
+    @property
+    def free(self) -> Batch:
+        """One observation that says nothing (see `LatentSpace.free`), the same for all phases."""
+        if self._free is None:
+            self._free = self.of(self.em.space.free(self.x))
+            self._free.figures = self.figures
+        self._free.policy_moves = self.policy_moves
+        return self._free
+
     def draw(self, source: Source) -> Draws:
         """What a source draws in this update: the same for all phases that name it."""
-        if id(source) not in self._draws:
-            self._draws[id(source)] = source.draw(self)
-        return self._draws[id(source)]
+        if source not in self._draws:
+            self._draws[source] = source.draw(self)
+        return self._draws[source]
 
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved.
@@ -74,6 +83,8 @@ class Batch:
         if network == "model":
             self._given = None
         self._context = None  # it may have read the model
+        if self._free is not None:
+            self._free.forget(network)
         for draws in self._draws.values():
             draws.forget(network)
             if draws.batch is not self:

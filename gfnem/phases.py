@@ -249,13 +249,14 @@ class ClimbMarginal(Phase):
 
     def forward(self, batch: Batch) -> Tensor:
         """`()` minus the mean log marginal, in nats an observation."""
-        loss = -batch.given.log_marginal().mean()
+        loss = batch.em.model.log_partition() - batch.given.log_marginal().mean()
         batch.figures["m_loss"] = loss.detach()
         return loss
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
-        """The model must offer `log_marginal`."""
-        needs(model, "log_marginal", "exact maximum likelihood")
+        """The model must offer `log_marginal` and `log_partition`."""
+        for hook in ("log_marginal", "log_partition"):
+            needs(model, hook, "exact maximum likelihood")
 
 
 class LearnBeside(Phase):

@@ -80,6 +80,14 @@ class LatentSpace(Component, Offering, ABC):
         ...
 
     @optional
+    def free(self, x: Any) -> Any:
+        """One observation that says nothing: from its initial state `x` is built as well.
+
+        Optional: where structures repeat what they were built for.
+        """
+        ...
+
+    @optional
     def moves(self) -> LocalMoves:
         """Small random changes of complete structures. Optional."""
         ...

@@ -42,7 +42,8 @@ def test_an_unknown_setting_is_refused():
         twice(m_step="worst").phases()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# tests of energies try eb_gfn: it is for structures that repeat their observations
+@pytest.mark.parametrize("name", RECIPES.keys() - {"eb_gfn"})
 def test_every_recipe_takes_an_update(name):
     torch.manual_seed(0)
     made = RECIPES[name](**({"steps": 5} if name == "mcmc" else {}))
@@ -62,7 +63,7 @@ NETWORKS = ("policy", "model")
 
 def test_the_recipes_that_fit_a_model(monkeypatch):
     parts = BitModel(), BitSpace(), BitPolicy()
-    assert set(fitting(*parts)) == set(RECIPES)
+    assert set(fitting(*parts)) == set(RECIPES) - {"eb_gfn"}
     for hook in ("log_marginal", "sample_posterior", "sample"):
         monkeypatch.setattr(BitModel, hook, getattr(Target, hook))
     assert set(fitting(*parts)) == {"gflownet", "posterior", "reverse_kl", "iw", "mcmc"}
