@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from gfnem.batched import pick
 from gfnem.em import EM
 from gfnem.files import write_atomically
 from gfnem.images.data import Images
@@ -132,7 +133,7 @@ def likely_codes(em: EM, data: Images, settings: dict[str, Any]) -> Callable[[in
         x = data.training_batch(update).to(settings["device"])
         posterior = Posterior(em.model, em.space, em.policy, x)
         z, log_weights = posterior.log_weights(settings["samples"])
-        return em.space.pick(x, z, torch.multinomial(log_weights.softmax(1), 1))[:, 0]
+        return pick(z, torch.multinomial(log_weights.softmax(1), 1))[:, 0]
 
     return codes
 

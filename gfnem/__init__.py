@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _attribute, __dir__, __all__ = public_names(
     "gfnem",
     {
+        "batched": ("Batched",),
         "component": ("Component",),
         "data": ("DataModule",),
         "em": ("EM",),

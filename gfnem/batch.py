@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import each, pick
 from gfnem.policy import Scores
 from gfnem.space import Trajectories
 from gfnem.target import Conditioned
@@ -33,7 +34,8 @@ class Batch:
         self.figures: dict[str, Tensor | float] = {}
         self._given: Conditioned | None = None
         self._context: Any = None
-        self._draws: dict[Hashable, Draws] = {}
+        self._free: Batch | None = None
+        self._draws: dict[Source, Draws] = {}
 
     def __len__(self) -> int:
         """How many observations."""
@@ -58,11 +60,20 @@ class Batch:
         """A batch of other observations in the same update."""
         return Batch(self.em, x, self.policy_moves)
 
+    @property
+    def free(self) -> Batch:
+        """One observation that says nothing (see `LatentSpace.free`), the same for all phases."""
+        if self._free is None:
+            self._free = self.of(self.em.space.free(self.x))
+            self._free.figures = self.figures
+        self._free.policy_moves = self.policy_moves
+        return self._free
+
     def draw(self, source: Source) -> Draws:
         """What a source draws in this update: the same for all phases that name it."""
-        if id(source) not in self._draws:
-            self._draws[id(source)] = source.draw(self)
-        return self._draws[id(source)]
+        if source not in self._draws:
+            self._draws[source] = source.draw(self)
+        return self._draws[source]
 
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved.
@@ -72,6 +83,8 @@ class Batch:
         if network == "model":
             self._given = None
         self._context = None  # it may have read the model
+        if self._free is not None:
+            self._free.forget(network)
         for draws in self._draws.values():
             draws.forget(network)
             if draws.batch is not self:
@@ -136,7 +149,7 @@ class Draws:
 
     def pick(self, index: Tensor) -> Any:
         """Structures number `index` `(batch, picked)` of each observation."""
-        return self.batch.em.space.pick(self.batch.x, self.z, index)
+        return each(partial(pick, index=index), self.z)
 
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved."""

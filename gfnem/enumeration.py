@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gfnem.space import LatentSpace, Trajectories, map_states, where
+from gfnem.batched import Batched, each, pick, tensors_of
+from gfnem.space import LatentSpace, Trajectories
 
 
 @dataclass
-class Enumeration:
+class Enumeration(Batched):
     """Every trajectory of every `x` of a batch.
 
     Attributes:
@@ -40,7 +42,6 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
     states = [space.initial_state(x, 1)]
     final = space.is_final(states[0])
     valid = torch.ones_like(final)
-    batch = torch.arange(len(final), device=final.device)[:, None]
     actions, undos, masks = [], [], []
     while not (final := space.is_final(states[-1])).all():
         allowed = space.forward_mask(states[-1])
@@ -59,16 +60,13 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
             [torch.cat([b, b[:1].expand(most - len(b), 2)]) for b in branches]
         ).unbind(-1)
 
-        def pick(tensor: Tensor, column: Tensor = column) -> Tensor:
-            return tensor[batch, column]
-
-        states = [map_states(pick, state) for state in states]
-        actions, undos, masks = ([pick(t) for t in ts] for ts in (actions, undos, masks))
-        final = pick(final)
+        states, actions, undos, masks, final = each(
+            partial(pick, index=column), [states, actions, undos, masks, final]
+        )
         actions.append(action)
         undos.append(space.backward_action(states[-1], action))
         masks.append(~final)
-        states.append(where(final, states[-1], space.step(states[-1], action)))
+        states.append(states[-1].where(final, space.step(states[-1], action)))
 
     def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
         return torch.stack(tensors, 2) if tensors else final.new_zeros(*final.shape, 0, dtype=dtype)
@@ -85,22 +83,10 @@ def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> 
     )
 
 
-def tensors_of(structure: Any) -> list[Tensor]:
-    """The tensors, of any shape, of a tensor or of a dataclass (nested ones included)."""
-    if isinstance(structure, Tensor):
-        return [structure]
-    if is_dataclass(structure):
-        return [
-            tensor for f in fields(structure) for tensor in tensors_of(getattr(structure, f.name))
-        ]
-    return []
-
-
 def keys_of(structure: Any, shape: torch.Size) -> list[list[Hashable]]:
     """A hashable `[row][sample]` of what a state or latent of leading axes `shape` holds."""
-    # what does not lead with (batch, samples), such as sentence lengths, is not the sample's own
-    own = [t for t in tensors_of(structure) if t.shape[:2] == shape]
-    flat = [t.reshape(*shape, math.prod(t.shape[2:])).tolist() for t in own]
+    tensors = tensors_of(structure)
+    flat = [t.reshape(*shape, math.prod(t.shape[2:])).tolist() for t in tensors]
     return [
         [tuple(tuple(f[row][sample]) for f in flat) for sample in range(shape[1])]
         for row in range(shape[0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Inference
+from gfnem.target import Target
 
 #: figures that are means over observations
 MEANS = ("elbo_gap", "ess", "missed")
@@ -38,8 +39,9 @@ def figures(
             sampler's bound. Absent without either.
         bound: the sampler's importance-weighted lower bound of that likelihood.
         elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from what it
-            aims at, the model's posterior or the rewarded one. Where `log p~(x)` is not exact it is the importance-weighted bound of the
-            same samples, and cannot see what the sampler never draws.
+            aims at, the model's posterior or the rewarded one. Where `log p~(x)` is not exact it
+            is the importance-weighted bound of the same samples, and cannot see what the sampler
+            never draws.
         ess: effective samples as a share of all; it cannot see that either.
         missed: nats by which samples that stray find more (see `Posterior.missed`), where
             `log p~(x)` is not exact.
@@ -65,8 +67,20 @@ def figures(
             found |= {} if missed is None else {"missed": missed}
         log_p = found["bound"] if log_p is None else log_p
     if log_p is not None:  # exact inference, or a sampler to bound it with
-        found["log_p"] = log_p
+        found["log_p"] = log_p - _log_partition(run, model, x, samples)
     return {name: value.double().cpu() for name, value in found.items()}
+
+
+def _log_partition(run: Inference, model: Target, x: Any, samples: int | None) -> Tensor:
+    """`()` log Z in nats: exact, or as the sampler's own draws of everything tell.
+
+    Raises:
+        NotOffered: if neither is to be had.
+    """
+    if model.offers("log_partition") or samples is None or not run.has_policy:
+        return model.log_partition()
+    free = run.posterior(run.space.free(x))
+    return importance_weighted(free.log_weights(samples * len(x))[1])[0]
 
 
 def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

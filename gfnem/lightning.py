@@ -222,7 +222,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         network = phase.trains
         optimizers: Any = self.optimizers()
         optimizer = optimizers[_NETWORKS.index(network)]
-        self.rates.set(network, optimizer, self.m_updates)
+        self.rates.set(network, optimizer, self.em.clock.now)
         optimizer.zero_grad()
         if not loss.requires_grad:
             return
@@ -313,6 +313,6 @@ class GFlowNetEM(Inference, pl.LightningModule):
 
 
 _ARGUMENTS = (
-    "model", "space", "policy", "recipe", "schedule", "rates", "reward", "eval_samples", "max_updates",
-    "max_m_updates", "metadata",
+    "model", "space", "policy", "recipe", "schedule", "rates", "reward", "eval_samples",
+    "max_updates", "max_m_updates", "metadata",
 )  # fmt: skip

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import choose, each
 from gfnem.component import Component
 
 
 class LocalMoves(Component, ABC):
     """A proposal distribution over the neighbours of a structure."""
+
+    def given(self, given: Any) -> LocalMoves:
+        """The moves for a target with its observations (`Target.given`): these, by default.
+
+        Proposals that look at the target, such as Gibbs sampling, are made here.
+        """
+        return self
 
     @abstractmethod
     def initial(self, x: Any, samples: int) -> Any:
@@ -28,14 +37,22 @@ class LocalMoves(Component, ABC):
             there is no neighbour to go to (the structure is then returned as it is).
         """
 
-    @abstractmethod
-    def choose(self, accepted: Tensor, new: Any, old: Any) -> Any:
-        """The new structure where `accepted` `(batch, samples)` holds, else the old one."""
+
+#: how a proposal is accepted: `(batch, samples)` bool, from the log of the ratio of Hastings
+ACCEPTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "metropolis": lambda log_ratio: torch.rand_like(log_ratio).log() < log_ratio,
+    "barker": lambda log_ratio: torch.rand_like(log_ratio) < log_ratio.sigmoid(),
+}
 
 
 @torch.no_grad()
 def metropolis(
-    moves: LocalMoves, log_joint: Callable[[Any], Tensor], x: Any, z: Any, steps: int
+    moves: LocalMoves,
+    log_joint: Callable[[Any], Tensor],
+    x: Any,
+    z: Any,
+    steps: int,
+    acceptance: str = "metropolis",
 ) -> tuple[Any, Tensor, Tensor]:
     """A Metropolis-Hastings chain from each structure (Hastings 1970), all side by side.
 
@@ -45,6 +62,8 @@ def metropolis(
         x: observations.
         z: where the chains start.
         steps: proposals to each chain.
+        acceptance: "metropolis" accepts with probability `min(1, r)`, "barker" with `r / (1 + r)`
+            (Barker 1965), which leaves the distribution as it is too and accepts less.
 
     Returns:
         Where the chains end, their log joint, and `(batch, samples)` share of accepted proposals.
@@ -54,7 +73,7 @@ def metropolis(
     for _ in range(steps):
         new, log_ratio = moves.propose(x, z)
         new_value = log_joint(new)
-        accept = torch.rand_like(value).log() < new_value - value + log_ratio
-        z, value = moves.choose(accept, new, z), torch.where(accept, new_value, value)
+        accept = ACCEPTANCES[acceptance](new_value - value + log_ratio)
+        z, value = each(partial(choose, accept), [new, new_value], [z, value])
         accepted += accept
     return z, value, accepted / max(steps, 1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
+from gfnem.batched import Batched
 from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
 from gfnem.offers import NotOffered
@@ -19,7 +20,7 @@ from gfnem.ranges import NotNegative, Positive
 from gfnem.schedules import Anneal, value_at
 from gfnem.side import SideInformation
 from gfnem.sources import Source, needs
-from gfnem.space import LatentSpace, concatenate
+from gfnem.space import LatentSpace
 from gfnem.target import EnergyModel, Target
 
 POLICY, MODEL = "policy", "model"
@@ -84,7 +85,7 @@ class TrainPolicy(Phase):
         flows = objective.needs_flow or objective.uses_flow
         scores = draws.scores(flows, objective.forward_looking)
         self._has_what_it_needs(scores, batch.em.policy)
-        temperature = value_at(self.reward_temperature, batch.em.clock.m_updates)
+        temperature = value_at(self.reward_temperature, batch.em.clock.now)
         partial, reward = None, torch.zeros_like(scores.log_pf.detach().sum(2))
         if objective.uses_reward:
             reward = draws.log_joint / temperature
@@ -134,7 +135,7 @@ def _partial(draws: Draws) -> Tensor:
     """`(batch, samples, steps + 1)` what the target says of each state visited."""
     batch, found = draws.batch, draws.trajectories
     states = found.states or batch.em.space.states(batch.x, found.latent)
-    partial = batch.given.partial_log_joint(concatenate(states))
+    partial = batch.given.partial_log_joint(Batched.cat(states))
     return partial.unflatten(1, (len(states), -1)).transpose(1, 2)
 
 
@@ -250,13 +251,14 @@ class ClimbMarginal(Phase):
 
     def forward(self, batch: Batch) -> Tensor:
         """`()` minus the mean log marginal, in nats an observation."""
-        loss = -batch.given.log_marginal().mean()
+        loss = batch.em.model.log_partition() - batch.given.log_marginal().mean()
         batch.figures["m_loss"] = loss.detach()
         return loss
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
-        """The model must offer `log_marginal`."""
-        needs(model, "log_marginal", "exact maximum likelihood")
+        """The model must offer `log_marginal` and `log_partition`."""
+        for hook in ("log_marginal", "log_partition"):
+            needs(model, hook, "exact maximum likelihood")
 
 
 class LearnBeside(Phase):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gfnem import refinement, sampling
+from gfnem.batched import Batched
 from gfnem.component import Component
 from gfnem.offers import Offering, optional
 from gfnem.sampling import Exploration
-from gfnem.space import LatentSpace, Trajectories, concatenate
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
 
@@ -152,7 +153,7 @@ class Policy(Component, Offering, nn.Module, ABC):
             nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
             log_flow = nothing.new_zeros(batch, samples, 1) if flows else None
             return Scores(nothing, nothing, mask, log_z, log_flow)
-        output = self(context, concatenate(states))
+        output = self(context, Batched.cat(states))
 
         def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
             return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)

@@ -10,14 +10,31 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gfnem.component import Component
-from gfnem.objectives import ForwardKL, MaximumLikelihood, Objective, ReverseKL
+from gfnem.objectives import (
+    ForwardKL,
+    MaximumLikelihood,
+    Objective,
+    ReverseKL,
+    TrajectoryBalance,
+)
 from gfnem.offers import NotOffered
 from gfnem.phases import ClimbMarginal, LearnBeside, Phase, Together, TrainModel, TrainPolicy
 from gfnem.policy import Policy
 from gfnem.ranges import Amount, Count, NotNegative, Positive, Share, hints_of
+from gfnem.refinement import Back
 from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
-from gfnem.sources import Chains, ModelSamples, Own, PosteriorSamples, Refined, Source
+from gfnem.sources import (
+    Chains,
+    Free,
+    ModelSamples,
+    Own,
+    PosteriorSamples,
+    Refined,
+    Released,
+    Replay,
+    Source,
+)
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 
@@ -134,6 +151,33 @@ def gflownet(
 
 
 @recipe
+def posterior(
+    objective: Objective | None = None,
+    samples: Count = 64,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+    reward_temperature: Positive | Anneal = 1.0,
+    replay: Amount = 0,
+) -> list[Phase]:
+    """Amortised Bayesian inference: the sampler is trained, and there is no M-step.
+
+    Each setting may be an `Anneal` over updates.
+
+    Args:
+        objective: the loss; `BalancedVarGrad` if None.
+        samples: structures drawn for each observation.
+        temperature: as in `gflownet`.
+        epsilon: as in `gflownet`.
+        reward_temperature: as in `gflownet`.
+        replay: updates whose draws are kept; half of the updates then train on kept draws.
+    """
+    source: Source = Own(samples, temperature, epsilon)
+    if replay:
+        source = Replay(source, replay)
+    return [TrainPolicy(source, objective, reward_temperature)]
+
+
+@recipe
 def wake_sleep(
     samples: Count = 16, collapse: bool = True, side: SideInformation | None = None
 ) -> list[Phase]:
@@ -192,10 +236,73 @@ def mcmc(
     return [_m_step(Chains(samples, steps), "equal", collapse, side)]
 
 
+@recipe
+def eb_gfn(
+    objective: Objective | None = None,
+    samples: Count = 128,
+    share: Share = 0.5,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+    latents: Amount = 0,
+    proposals: Amount = 1,
+    back: Back | list[Back] | Anneal = 1.0,
+    acceptance: str = "metropolis",
+    negative: Source | None = None,
+    collapse: bool = True,
+) -> list[Phase]:
+    """An energy and its sampler, trained together (Zhang et al. 2022, arXiv 2202.01361).
+
+    The sampler builds whole structures, observations included, in proportion to the energy's `p~`.
+    The model is raised on the data and lowered on what chains of the sampler make of them.
+
+    Args:
+        objective: the sampler's loss; `TrajectoryBalance` if None.
+        samples: structures drawn from the sampler in each update, of no observation in particular.
+        share: weight of trajectories retraced from the data, beside its own draws.
+        temperature, epsilon: of its own draws, as in `gflownet`.
+        latents: structures drawn for each observation, of an energy with latents; the sampler is
+            trained on them too. 0 for an energy without.
+        proposals: back-and-forth proposals to each chain. Chains start at the data.
+        back: how far they go back: a number of steps, or a share of all of them. One of several is
+            drawn for each proposal; an `Anneal` over M-updates moves a share.
+        acceptance: "metropolis" or "barker".
+        negative: what the model is lowered on instead: `Free(Own(...))` are the sampler's own
+            draws, `Free(Chains(..., persistent=True))` is persistent contrastive divergence.
+        collapse: as in `gflownet`.
+    """
+    seen = Own(max(latents, 1))
+    data, own = Released(seen), Free(Own(samples, temperature, epsilon))
+
+    def loss() -> Objective:
+        return TrajectoryBalance() if objective is None else objective
+
+    weighted = [
+        (TrainPolicy(own, loss()), 1 - share),
+        (TrainPolicy(data, loss(), name="data_loss"), share),
+        (TrainPolicy(seen, loss(), name="latent_loss"), float(latents > 0)),
+    ]
+    parts = [(phase, weight) for phase, weight in weighted if weight]
+    chains = Refined(data, proposals, back, acceptance) if negative is None else negative
+    return [
+        Together([phase for phase, _ in parts], [weight for _, weight in parts]),
+        TrainModel(seen, "importance" if latents > 1 else "equal", collapse, chains),
+    ]
+
+
 #: the recipes that are shipped, by name
 RECIPES = {
     made.__name__: made
-    for made in (gflownet, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc)
+    for made in (
+        gflownet,
+        posterior,
+        wake_sleep,
+        reverse_kl,
+        iw,
+        exact,
+        exact_sampling,
+        mcmc,
+        eb_gfn,
+    )
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -11,11 +12,15 @@ from torch import Tensor
 from gfnem.mcmc import LocalMoves, metropolis
 from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
-from gfnem.space import LatentSpace, where
+from gfnem.space import LatentSpace
 from gfnem.target import Conditioned
 
 if TYPE_CHECKING:
     from gfnem.policy import Policy, Step
+
+
+#: how far to go back: a number of steps, or a share of all of them
+Back = Annotated[int | float, Range(above=0)]
 
 
 class BackAndForth(LocalMoves):
@@ -25,7 +30,8 @@ class BackAndForth(LocalMoves):
         policy, context: a sampler and its encoding of `x`.
         x: a batch of observations.
         space: the latent space.
-        back: how far to go back, a number of steps (int) or a share of all of them (float).
+        back: how far to go back, a number of steps (int) or a share of all of them (float). Of
+            several, one is drawn for each proposal: a mixture of kernels.
     """
 
     def __init__(
@@ -34,7 +40,7 @@ class BackAndForth(LocalMoves):
         context: Any,
         x: Any,
         space: LatentSpace,
-        back: Annotated[int | float, Range(above=0)] = 0.5,
+        back: Back | Sequence[Back] = 0.5,
     ):
         self.policy, self.context, self.x, self.space = policy, context, x, space
         self.back = back
@@ -45,12 +51,10 @@ class BackAndForth(LocalMoves):
 
     def propose(self, x: Any, z: Any) -> tuple[Any, Tensor]:
         """See `Policy.regrow`."""
-        return self.policy.regrow(self.context, x, self.space, z, self.back)
-
-    def choose(self, accepted: Tensor, new: Any, old: Any) -> Any:
-        """Picks between final states, whose tensors all lead with `(batch, samples)`."""
-        states = (self.space.final_state(self.x, z) for z in (new, old))
-        return self.space.to_latent(self.x, where(accepted, *states))
+        back = self.back
+        if isinstance(back, Sequence):
+            back = back[int(torch.randint(len(back), ()))]
+        return self.policy.regrow(self.context, x, self.space, z, back)
 
 
 def refine(
@@ -60,7 +64,8 @@ def refine(
     space: LatentSpace,
     z: Any,
     proposals: int = 10,
-    back: int | float = 0.5,
+    back: Back | Sequence[Back] = 0.5,
+    acceptance: str = "metropolis",
 ) -> tuple[Any, Tensor, Tensor]:
     """Moves samples nearer to `P(z|x)` by Metropolis-Hastings, without autograd.
 
@@ -73,13 +78,14 @@ def refine(
         given: the target, given `x`; the chains follow its `log_joint`.
         z: latents to start from, leading axes `(batch, samples)`.
         proposals: how many moves each chain tries.
+        acceptance: as in `gfnem.mcmc.metropolis`.
 
     Returns:
         The latents, their `(batch, samples)` log joint in nats, and the `(batch, samples)` share
         of proposals accepted.
     """
     moves = BackAndForth(policy, context, given.x, space, back)
-    return metropolis(moves, given.log_joint, given.x, z, proposals)
+    return metropolis(moves, given.log_joint, given.x, z, proposals, acceptance)
 
 
 @torch.no_grad()
@@ -111,7 +117,7 @@ def back_and_forth(
         allowed = space.backward_mask(state)
         undo, log_pb = draw(_backward(output, allowed), allowed)
         redo = space.forward_action(state, undo)
-        state = where(moving, space.unstep(state, undo), state)
+        state = space.unstep(state, undo).where(moving, state)
         output = policy(context, state)
         log_pf = _log_probability_of(redo, output.forward, space.forward_mask(state))
         correction = correction + (log_pf - log_pb).masked_fill(~moving, 0.0)
@@ -121,7 +127,7 @@ def back_and_forth(
     while (moving := ~space.is_final(state)).any():
         action, log_pf = draw(output.forward, space.forward_mask(state))
         undo = space.backward_action(state, action)
-        state = where(moving, space.step(state, action), state)
+        state = space.step(state, action).where(moving, state)
         output = policy(context, state)
         allowed = space.backward_mask(state)
         log_pb = _log_probability_of(undo, _backward(output, allowed), allowed)
@@ -138,17 +144,28 @@ def _steps_back(space: LatentSpace, state: Any, back: int | float) -> Tensor:
     A share is of the steps of one particular trajectory: the one that always undoes the first
     thing it may.
     """
-    if not back > 0 or (isinstance(back, float) and back > 1):
-        raise ValueError(f"back is a number of steps >= 1 or a share in (0, 1], not {back}")
     initial = space.is_initial(state)
     steps = torch.zeros_like(initial, dtype=torch.long)
     if isinstance(back, int):
-        return steps + back
+        return steps_back(steps, back)
     while not initial.all():
         steps = steps + ~initial
         first = space.backward_mask(state).int().argmax(-1)
-        state = where(initial, state, space.unstep(state, first))
+        state = state.where(initial, space.unstep(state, first))
         initial = space.is_initial(state)
+    return steps_back(steps, back)
+
+
+def steps_back(steps: Tensor, back: int | float) -> Tensor:
+    """`(batch, samples)` how many of a trajectory's `steps` to undo, those that `back` asks for.
+
+    Raises:
+        ValueError: if `back` is neither a number of steps nor a share.
+    """
+    if not back > 0 or (isinstance(back, float) and back > 1):
+        raise ValueError(f"back is a number of steps >= 1 or a share in (0, 1], not {back}")
+    if isinstance(back, int):
+        return torch.full_like(steps, back)
     return (steps * back).ceil().long()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gfnem.space import LatentSpace, Trajectories, where
+from gfnem.space import LatentSpace, Trajectories
 
 if TYPE_CHECKING:
     from gfnem.policy import Policy
@@ -87,7 +87,7 @@ def rollout(
         action, log_drawn = draw(output.forward, space.forward_mask(state), exploration)
         log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
         undos.append(space.backward_action(state, action))
-        state = where(final, state, space.step(state, action))
+        state = state.where(final, space.step(state, action))
         states.append(state)
         actions.append(action)
         masks.append(~final)
@@ -111,7 +111,7 @@ def backward_rollout(
         undo, log_drawn = draw(backward, allowed)
         log_behaviour = log_behaviour + log_drawn.masked_fill(initial, 0.0)
         actions.append(space.forward_action(state, undo))
-        state = where(initial, state, space.unstep(state, undo))
+        state = state.where(initial, space.unstep(state, undo))
         states.append(state)
         undos.append(undo)
         masks.append(~initial)

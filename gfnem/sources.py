@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from gfnem.batch import Batch, Draws
+from gfnem.batched import each
 from gfnem.component import Component
-from gfnem.mcmc import LocalMoves, metropolis
+from gfnem.mcmc import ACCEPTANCES, LocalMoves, metropolis
 from gfnem.offers import NotOffered
 from gfnem.policy import Policy
-from gfnem.ranges import Amount, Count, Positive, Range, Share
-from gfnem.refinement import refine
+from gfnem.ranges import Amount, Count, Positive, Share
+from gfnem.refinement import Back, refine
 from gfnem.sampling import Exploration
 from gfnem.schedules import Anneal, value_at
 from gfnem.space import LatentSpace
@@ -80,7 +81,7 @@ class Own(Source):
 
     def draw(self, batch: Batch) -> Draws:
         """Draws trajectories, without autograd."""
-        em, now = batch.em, batch.em.clock.m_updates
+        em, now = batch.em, batch.em.clock.now
         exploration = Exploration(value_at(self.temperature, now), value_at(self.epsilon, now))
         found = em.policy.sample(batch.context, batch.x, em.space, self.samples, exploration)
         return Draws(batch, found.latent, found)
@@ -149,7 +150,7 @@ class Chains(Source):
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the chains, without autograd."""
-        moves = self.moves or batch.em.space.moves()
+        moves = (self.moves or batch.em.space.moves()).given(batch.given)
         z = self._ends if self.persistent else None
         if z is None:
             z = moves.initial(batch.x, self.samples)
@@ -171,25 +172,33 @@ class Refined(Source):
     Args:
         source: where the structures come from.
         proposals: back-and-forth Metropolis-Hastings proposals to each (Hu et al. 2023 use 10).
-        back: how far to go back, a number of steps (int) or a share of all of them (float).
+        back: how far to go back, a number of steps (int) or a share of all of them (float). Of
+            several, one is drawn for each proposal; an `Anneal` over M-updates moves a share.
+        acceptance: "metropolis" or "barker" (see `gfnem.mcmc.metropolis`).
     """
 
     def __init__(
         self,
         source: Source,
         proposals: Amount = 10,
-        back: Annotated[int | float, Range(above=0)] = 0.5,
+        back: Back | list[Back] | Anneal = 0.5,
+        acceptance: str = "metropolis",
     ):
         super().__init__()
+        if acceptance not in ACCEPTANCES:
+            raise ValueError(f"acceptance is one of {', '.join(ACCEPTANCES)}, not {acceptance!r}")
         self.source, self.proposals, self.back = source, proposals, back
+        self.acceptance = acceptance
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the draws with the policy as it is now, without autograd."""
         found, em = batch.draw(self.source), batch.em
-        home = found.batch
+        home, back = found.batch, self.back
+        back = back(em.clock.m_updates) if isinstance(back, Anneal) else back
         z, _, accepted = refine(
-            em.policy, home.context, home.given, em.space, found.z, self.proposals, self.back
-        )
+            em.policy, home.context, home.given, em.space, found.z, self.proposals, back,
+            self.acceptance,
+        )  # fmt: skip
         batch.figures["accepted"] = accepted.mean()
         return Draws(home, z)
 
@@ -236,3 +245,57 @@ class Given(Source):
     def draw(self, batch: Batch) -> Draws:
         """Draws nothing: leading axes of the data are `(batch, 1)`."""
         return Draws(batch, batch.x)
+
+
+class Free(Source):
+    """Draws of another source where nothing is observed: of the model's whole distribution.
+
+    All of them belong to one observation that says nothing (`LatentSpace.free`).
+
+    Args:
+        source: where structures come from; its `samples` are all there are.
+    """
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source, self.weighted = source, source.weighted
+        self.samples = getattr(source, "samples", 1)
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the source is."""
+        return self.source.on_policy
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws for the observation that says nothing."""
+        return batch.free.draw(self.source)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The space must offer `free`."""
+        needs(space, "free", "structures of no observation in particular")
+        self.source.check(model, space, policy)
+
+
+class Released(Source):
+    """Draws of another source as if nothing had been observed: they keep what was, and may lose it.
+
+    So data become structures of the model's whole distribution, which chains start from and the
+    sampler is taught by; their trajectories are drawn anew with `P_B`.
+
+    Args:
+        source: where structures come from.
+    """
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source = source
+
+    def draw(self, batch: Batch) -> Draws:
+        """`(1, batch * samples)` of what the source draws."""
+        found = batch.draw(self.source)
+        return Draws(batch.free, each(lambda tensor: tensor.flatten(0, 1)[None], found.z))
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The space must offer `free`."""
+        needs(space, "free", "structures of no observation in particular")
+        self.source.check(model, space, policy)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.component import Component
 from gfnem.mcmc import LocalMoves
 from gfnem.offers import Offering, optional
@@ -18,10 +17,11 @@ from gfnem.offers import Offering, optional
 class LatentSpace(Component, Offering, ABC):
     """The dynamics of building a latent structure; it knows nothing of rewards or networks.
 
-    A *state* is a dataclass of tensors that all lead with `(batch, samples)`. Actions are int64
-    indices of shape `(batch, samples)`. A forward action leads from a state to a child, a backward
-    action from a state to a parent; final states are complete structures. What `step` and `unstep`
-    make of a row without a permitted action is ignored, but they must not raise for it.
+    A *state* is a `Batched` dataclass of tensors that all lead with `(batch, samples)`; a latent is
+    one too, or a single tensor. Actions are int64 indices of shape `(batch, samples)`. A forward
+    action leads from a state to a child, a backward action from a state to a parent; final states
+    are complete structures. What `step` and `unstep` make of a row without a permitted action is
+    ignored, but they must not raise for it.
     """
 
     #: whether every structure is reached by exactly one trajectory (then `log_pb` is 0)
@@ -79,13 +79,13 @@ class LatentSpace(Component, Offering, ABC):
         """
         ...
 
-    def pick(self, x: Any, z: Any, index: Tensor) -> Any:
-        """Samples number `index` `(batch, picked)` of each `x`; leading axes `(batch, picked)`."""
+    @optional
+    def free(self, x: Any) -> Any:
+        """One observation that says nothing: from its initial state `x` is built as well.
 
-        def rows(tensor: Tensor) -> Tensor:
-            return tensor[torch.arange(len(index), device=index.device)[:, None], index]
-
-        return self.to_latent(x, map_states(rows, self.final_state(x, z)))
+        Optional: where structures repeat what they were built for.
+        """
+        ...
 
     @optional
     def moves(self) -> LocalMoves:
@@ -93,33 +93,8 @@ class LatentSpace(Component, Offering, ABC):
         ...
 
 
-def map_states(function: Callable[..., Tensor], *states: Any) -> Any:
-    """Applies `function` to corresponding tensors, of any shape, of states of one type."""
-    return type(states[0])(
-        *(function(*(getattr(state, f.name) for state in states)) for f in fields(states[0]))
-    )
-
-
-def where(condition: Tensor, yes: Any, no: Any) -> Any:
-    """Rows of `yes` where `condition` `(batch, samples)` holds, else rows of `no`."""
-
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(condition.reshape(condition.shape + (1,) * (a.dim() - 2)), a, b)
-
-    return map_states(pick, yes, no)
-
-
-def concatenate(states: Sequence[Any]) -> Any:
-    """Joins states along the samples axis: `T` states of `samples` give `T * samples` columns.
-
-    This is how a policy scores a whole trajectory in one call: time folded into samples, all
-    samples of time 0 first.
-    """
-    return map_states(lambda *tensors: torch.cat(tensors, 1), *states)
-
-
 @dataclass
-class Trajectories:
+class Trajectories(Batched):
     """A batch of complete trajectories.
 
     Attributes:

@@ -109,8 +109,18 @@ class Target(Component, Offering, nn.Module, ABC):
 
     @optional
     def log_marginal(self, x: Any) -> Tensor:
-        """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable."""
+        """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable.
+
+        Of a target that is not normalised, the log of the sum of `p~(x, z)` over all `z`.
+        """
         ...
+
+    def log_partition(self) -> Tensor:
+        """`()` log of the sum of `p~` over all `x` and `z`, in nats, which the M-step lowers.
+
+        0 for a target whose M-step needs no negative phase.
+        """
+        return torch.zeros(())
 
     @optional
     def sample_posterior(self, x: Any, samples: int) -> Any:
@@ -161,4 +171,12 @@ class GenerativeModel(Target):
 
 
 class EnergyModel(Target):
-    """An unnormalised `log p~(x, z) = -E(x, z)`: its M-step needs a negative phase."""
+    """An unnormalised `log p~(x, z) = -E(x, z)`: its M-step needs a negative phase.
+
+    Its `log_marginal` is the log of the sum of `p~` over the latents alone.
+    """
+
+    @optional
+    def log_partition(self) -> Tensor:
+        """`()` exact log Z in nats, differentiable. Optional: often intractable."""
+        ...

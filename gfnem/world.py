@@ -10,7 +10,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,20 +87,18 @@ class World(ABC):
 
     def observed(self, run: Run, x: Any) -> Observed:
         """A batch that a model has drawn, with its observations as plain data."""
-        if not is_dataclass(x):
-            return Observed(x, x.tolist())
-        rows: Any = x
-        return Observed(x, [_at(x, row) for row in range(len(rows))])
+        from gfnem.batched import as_lists  # torch, which the list of worlds does without
+
+        return Observed(x, as_lists(x, 1))
 
     def latents(self, run: Run, observed: Observed, z: Any) -> list[list[Any]]:
         """The latents `z`, leading axes `(batch, samples)`, as plain data.
 
-        Tensors become lists, and a dataclass of tensors a mapping for each latent.
+        Tensors become lists, and a `Batched` a mapping for each latent.
         """
-        if not is_dataclass(z):
-            return z.tolist()
-        samples = getattr(z, fields(z)[0].name).shape[1]
-        return [[_at(z, row, at) for at in range(samples)] for row in range(len(observed.shown))]
+        from gfnem.batched import as_lists
+
+        return as_lists(z, 2)
 
     def likely(self, run: Run, x: Any) -> Sequence[Any]:
         """Latents to consider beside the sampler's draws, such as the most probable of all.
@@ -233,12 +231,6 @@ class Unnamed(World):
             f"{run.path}: how new data are read is not known, since this run was trained without a "
             "world; name one in training, with --world my_file.MyWorld"
         )
-
-
-def _at(value: Any, *place: int) -> dict[str, Any]:
-    """One entry of a dataclass of tensors; a tensor of fewer axes has one for several entries."""
-    parts = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: part[place[: part.dim()]].tolist() for name, part in parts.items()}
 
 
 def spec_of(part: Any) -> Any:

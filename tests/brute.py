@@ -35,12 +35,12 @@ def all_trees(n: int, labels: int) -> Trees:
     ]
     table = torch.tensor(nodes, dtype=torch.long).reshape(1, len(nodes), n - 1, 4)
     left, right, split, label = table.unbind(-1)
-    return Trees(left, right, split, label, torch.tensor([n]))
+    return Trees(left, right, split, label, torch.full((1, len(nodes)), n))
 
 
 def keys(trees: Trees, row: int = 0) -> list[tuple]:
     """A hashable name for each of one sentence's trees."""
-    nodes = int(trees.lengths[row]) - 1
+    nodes = int(trees.lengths[row, 0]) - 1
     fields = torch.cat(
         [field[row, :, :nodes] for field in (trees.left, trees.right, trees.split, trees.label)], -1
     )
@@ -84,7 +84,7 @@ def brute_log_joint(trees: Trees, root, rules, emissions) -> torch.Tensor:
 
     Every node sums over its children's symbols: a leaf may be any preterminal.
     """
-    labels, length = rules.shape[0], int(trees.lengths[0])
+    labels, length = rules.shape[0], int(trees.lengths[0, 0])
     root, rules, words = root.exp(), rules.exp(), emissions[0].exp()
     totals = []
     for sample in range(trees.samples):
@@ -105,6 +105,6 @@ def brute_log_joint(trees: Trees, root, rules, emissions) -> torch.Tensor:
 
 
 def _nodes(trees: Trees, sample: int) -> list[list[int]]:
-    nodes = int(trees.lengths[0]) - 1
+    nodes = int(trees.lengths[0, 0]) - 1
     fields = (trees.left, trees.right, trees.split, trees.label)
     return torch.stack([field[0, sample, :nodes] for field in fields], -1).tolist()

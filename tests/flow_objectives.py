@@ -2,8 +2,8 @@
 
 import torch
 
+from gfnem.batched import Batched
 from gfnem.objectives import DetailedBalance, SubTrajectoryBalance
-from gfnem.space import concatenate
 
 OBJECTIVES = {
     "db": DetailedBalance(),
@@ -20,6 +20,6 @@ def objective_loss(objective, policy, context, space, grammar, x, drawn):
     if objective.forward_looking:
         states = drawn.states or space.states(x, drawn.latent)
         with torch.no_grad():
-            partial = grammar.partial_log_joint(x, concatenate(states))
+            partial = grammar.partial_log_joint(x, Batched.cat(states))
         partial = partial.unflatten(1, (len(states), log_joint.shape[1])).transpose(1, 2)
     return objective(scores, log_joint, partial)

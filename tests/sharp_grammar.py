@@ -56,7 +56,7 @@ def e_train(policy, space, model, x, objective, updates) -> None:
 @torch.no_grad()
 def compare(policy, space, model, x: Sentences, row: int) -> dict[str, float]:
     """Everything about one sentence by adding up all trajectories of all its trees."""
-    one = x.select(torch.tensor([row]))
+    one = x[torch.tensor([row])]
     trees = all_trees(int(one.lengths[0]), LABELS)
     log_joint = model.log_joint(one, trees)[0]
     context = policy.encode(one, model.given(one))

@@ -42,14 +42,16 @@ def test_an_unknown_setting_is_refused():
         twice(m_step="worst").phases()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# tests of energies try eb_gfn: it is for structures that repeat their observations
+@pytest.mark.parametrize("name", RECIPES.keys() - {"eb_gfn"})
 def test_every_recipe_takes_an_update(name):
     torch.manual_seed(0)
     made = RECIPES[name](**({"steps": 5} if name == "mcmc" else {}))
     em = EM(BitModel(), BitSpace(), BitPolicy(), made)
     before = {n: torch.cat([p.flatten() for p in em.network(n).parameters()]) for n in NETWORKS}
     figures = Descent(em).update(torch.tensor([0, 1, 1, 2]))
-    assert torch.isfinite(figures["m_loss"])
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in figures.values())
+    assert ("m_loss" in figures) == any(phase.trains == "model" for phase in em.phases)
     for network in NETWORKS:
         after = torch.cat([p.flatten() for p in em.network(network).parameters()])
         trained = any(phase.trains == network for phase in em.phases)
@@ -61,10 +63,10 @@ NETWORKS = ("policy", "model")
 
 def test_the_recipes_that_fit_a_model(monkeypatch):
     parts = BitModel(), BitSpace(), BitPolicy()
-    assert set(fitting(*parts)) == set(RECIPES)
+    assert set(fitting(*parts)) == set(RECIPES) - {"eb_gfn"}
     for hook in ("log_marginal", "sample_posterior", "sample"):
         monkeypatch.setattr(BitModel, hook, getattr(Target, hook))
-    assert set(fitting(*parts)) == {"gflownet", "reverse_kl", "iw", "mcmc"}
+    assert set(fitting(*parts)) == {"gflownet", "posterior", "reverse_kl", "iw", "mcmc"}
 
 
 def test_a_list_is_a_recipe_too():

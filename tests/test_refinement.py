@@ -11,6 +11,7 @@ from statistics_of_chains import chi_square
 from torch import Tensor
 from toy import BitModel, BitPolicy, BitSpace, strings
 
+from gfnem.batched import Batched
 from gfnem.enumeration import enumerate_trajectories
 from gfnem.policy import Policy, Step
 from gfnem.refinement import back_and_forth, refine
@@ -71,7 +72,7 @@ def test_going_back_must_make_sense(back):
 
 
 @dataclass
-class Sum:
+class Sum(Batched):
     parts: Tensor  # (batch, samples, places): 1 or 2, then zeros
 
     def total(self):

@@ -8,6 +8,7 @@ from pages import Page
 from torch import Tensor
 from toy import BitModel, BitPolicy, BitSpace
 
+from gfnem.batched import Batched
 from gfnem.errors import UserError
 from gfnem.page import Section, render
 from gfnem.report import _short, certificates, curves, general, others, ranked, read_metrics
@@ -83,11 +84,11 @@ def test_structures_by_probability():
 
 def test_records_of_any_batch():
     @dataclass
-    class Graph:
+    class Graph(Batched):
         edges: Tensor  # (batch, samples, 2)
-        size: Tensor  # (batch,)
+        size: Tensor  # (batch, samples)
 
-    graph = Graph(torch.tensor([[[True, False]], [[True, True]]]), torch.tensor([3, 4]))
+    graph = Graph(torch.tensor([[[True, False]], [[True, True]]]), torch.tensor([[3], [4]]))
     latents = Unnamed().latents(None, Observed(None, [1, 2]), graph)
     assert latents == [[{"edges": [True, False], "size": 3}], [{"edges": [True, True], "size": 4}]]
     assert _short(latents[1][0]) == '{"edges": [1, 1], "size": 4}'

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gfnem.batched import Batched
 from gfnem.data import DataModule
 from gfnem.mcmc import LocalMoves
 from gfnem.policy import Policy, Step
@@ -22,7 +23,7 @@ SIZES = (2, 3, 0)
 
 
 @dataclass
-class Places:
+class Places(Batched):
     value: Tensor  # (batch, samples, places): 0, 1, or -1 where nothing is written yet
     size: Tensor  # (batch, samples)
 
@@ -117,9 +118,6 @@ class BitFlips(LocalMoves):
         log_stay = torch.tensor(1 - self.bias, device=z.device).log()
         log_ratio = torch.where(bit == 1, -log_stay, log_stay)
         return torch.where(moved[..., None], flipped, z), torch.where(moved, log_ratio, -torch.inf)
-
-    def choose(self, accepted, new, old):
-        return torch.where(accepted[..., None], new, old)
 
 
 class BitModel(GenerativeModel):

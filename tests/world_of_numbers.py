@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
+from gfnem.batched import Batched
 from gfnem.data import DataModule
 from gfnem.policy import Policy, Step
 from gfnem.space import LatentSpace
@@ -66,7 +67,7 @@ class Noisy(GenerativeModel):
 
 
 @dataclass
-class Chosen:
+class Chosen(Batched):
     number: torch.Tensor  # (batch, samples), -1 while open
 
 

@@ -62,7 +62,7 @@ def draw_sentences(model: NeuralPCFG, count: int, shortest: int, longest: int):
     fits = (x.lengths >= shortest).nonzero().squeeze(1)[:count]
     if len(fits) < count:
         raise SystemExit(f"only {len(fits)} of {40 * count} draws had {shortest} words or more")
-    return x.select(fits)
+    return x[fits]
 
 
 def train(objective: Objective, space_name: str, prior: bool, model, x, options):
@@ -83,7 +83,7 @@ def train(objective: Objective, space_name: str, prior: bool, model, x, options)
             curve.append((update, spent, float((exact - weights.mean(1)).mean())))
         start = time.process_time()
         rows = torch.randint(len(x), (options.batch,))
-        descent.update(x.select(rows))
+        descent.update(x[rows])
         spent += time.process_time() - start
     return curve
 

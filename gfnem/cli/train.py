@@ -58,7 +58,7 @@ def parser(
         usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
         "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
         description="Train a model and its sampler. A run is made of eight parts (dataset, "
-        "model, space, policy, recipe, schedule, rates, reward), each with settings of its own, which "
+        "model, space, policy, recipe, schedule, rates, reward), each with settings that "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
         "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "

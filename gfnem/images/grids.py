@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.ranges import Fact, Range
 from gfnem.space import LatentSpace
 
@@ -15,7 +16,7 @@ EMPTY = -1
 
 
 @dataclass
-class GridState:
+class GridState(Batched):
     """Partly filled grids.
 
     Attributes:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.ranges import Count
 from gfnem.space import LatentSpace
 
 
 @dataclass
-class PetalState:
+class PetalState(Batched):
     """What has been chosen so far.
 
     Attributes:

@@ -223,7 +223,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
         except RuntimeError as error:
             raise UserError(f"{run}: {error}: name sentences with --data") from error
         rows = x.lengths.argsort().split(64)
-        batches, source = (x.select(part) for part in rows), "drawn from it"
+        batches, source = (x[part] for part in rows), "drawn from it"
     else:
         corpus = reader.read(data, 40)
         batches = (
@@ -392,12 +392,10 @@ def _figures(
             continue
         rows, x = (
             [rows[place] for place in possible.nonzero().flatten().tolist()],
-            x.select(possible),
+            x[possible],
         )
         parses = parse_batch(module, x, decode)
-        labels.update(
-            parses.trees.label[parses.trees.mask().expand_as(parses.trees.label)].tolist()
-        )
+        labels.update(parses.trees.label[parses.trees.mask()].tolist())
         if unigrams is not None:
             surprise -= unigrams.log_prob(x)
         parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}))

@@ -100,7 +100,7 @@ def parse(
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
     of_model = posterior().model_weights(drawn, log_weights)
     if decode == "map":
-        trees = _pick(drawn, posterior().given.log_joint(drawn).argmax(1))
+        trees = drawn.take(posterior().given.log_joint(drawn).argmax(1, keepdim=True))
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
@@ -160,9 +160,3 @@ class _ExactPosterior(Posterior):
 def _minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
     """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
     return max_span_tree(spans.sum(3), lengths, spans.argmax(3))
-
-
-def _pick(trees: Trees, sample: Tensor) -> Trees:
-    rows = torch.arange(len(sample), device=sample.device)
-    parts = (trees.left, trees.right, trees.split, trees.label)
-    return Trees(*(part[rows, sample][:, None] for part in parts), trees.lengths)

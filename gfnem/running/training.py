@@ -352,7 +352,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
 _FILES = ("grammar", "prior")
-_PLACES = ("brackets", "cache", "data", "path", "treebank", "valid")
+_PLACES = ("brackets", "cache", "data", "path", "text", "treebank", "valid")
 
 
 def _plain(value: Any, name: str = "") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gfnem.batched import Batched, tensors_of
 from gfnem.component import build
 
 
@@ -22,23 +23,16 @@ class Rows:
     def take(self, x: Any, row: int) -> Any:
         """Observation `row` as a batch of one, without the others' padding.
 
-        Handles tensors, and whatever has `select(index)`; else override it.
+        Override it where that takes more than `x[row : row + 1]`.
         """
-        if isinstance(x, Tensor):
-            return x[row : row + 1]
-        return x.select(torch.tensor([row]))
+        return x[row : row + 1]
 
     def take_latent(self, z: Any, row: int) -> Any:
         """The latents of observation `row`, leading axes `(1, samples)`.
 
-        Handles tensors, whatever has `select(index)`, and dataclasses of tensors that lead with
-        `(batch,)`. Override it where padding must be cut off for `take(x, row)` to accept them.
+        Override it where padding must be cut off for `take(x, row)` to accept them.
         """
-        if isinstance(z, Tensor):
-            return z[row : row + 1]
-        if hasattr(z, "select"):
-            return z.select(torch.tensor([row]))
-        return type(z)(*(getattr(z, f.name)[row : row + 1] for f in fields(z)))
+        return z[row : row + 1]
 
 
 #: functions of torch that make a tensor where no other says on which device
@@ -75,13 +69,18 @@ def devices() -> list[str]:
 
 
 def moved(value: Any, device: str) -> Any:
-    """An observation, a latent or a dataclass of tensors on another device."""
-    if hasattr(value, "to"):
-        return value.to(device)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
-        return replace(value, **parts)
-    return value
+    """An observation or a latent on another device."""
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def batched(state: Any) -> None:
+    """Asserts that a state is a dataclass of tensors with what all states can do."""
+    name = type(state).__name__
+    assert isinstance(state, Batched) and is_dataclass(state), (
+        f"{name} is not Batched; write: @dataclass class {name}(gfnem.Batched)"
+    )
+    shapes = {tuple(tensor.shape[:2]) for tensor in tensors_of(state)}
+    assert len(shapes) == 1, f"tensors of {name} do not all lead with (batch, samples): {shapes}"
 
 
 def rebuild(component: Any, base: type) -> Any:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 from unittest import SkipTest
 
 import torch
 from torch import Tensor
 
-from gfnem.enumeration import Enumeration, enumerate_trajectories, keys_of, tensors_of
+from gfnem.batched import Batched, each, pick, tensors_of
+from gfnem.enumeration import Enumeration, enumerate_trajectories, keys_of
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration, log_probability
-from gfnem.space import LatentSpace, Trajectories, concatenate, map_states
-from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.testing.common import DevicesNamed, Rows, batched, close, devices, moved, rebuild
 
 
 class LatentSpaceTestCase(Rows):
@@ -66,20 +68,21 @@ class LatentSpaceTestCase(Rows):
     def _space(self) -> tuple[LatentSpace, Any, Enumeration]:
         torch.manual_seed(0)
         space, x = self.make_space(), self.make_x()
+        batched(space.initial_state(x, 1))
         return space, x, enumerate_trajectories(space, x)
 
     def test_masks_agree_with_initial_and_final(self):
         """Exactly the final states permit no action, exactly the initial ones no undoing."""
         space, x, found = self._space()
         assert space.is_initial(space.initial_state(x, 2)).all(), "initial_state is not initial"
-        every = concatenate(found.trajectories.states)
+        every = Batched.cat(found.trajectories.states)
         assert (space.forward_mask(every).any(-1) == ~space.is_final(every)).all()
         assert (space.backward_mask(every).any(-1) == ~space.is_initial(every)).all()
 
     def test_undoing_undoes_every_step(self):
         """`backward_action` leads back from every child, and `forward_action` forth again."""
         space, _, found = self._space()
-        state = concatenate(found.trajectories.states)
+        state = Batched.cat(found.trajectories.states)
         before = [tensor.clone() for tensor in tensors_of(state)]
         allowed = space.forward_mask(state)
         for index in range(allowed.shape[-1]):
@@ -102,14 +105,12 @@ class LatentSpaceTestCase(Rows):
     def test_redoing_redoes_every_undoing(self):
         """`forward_action` leads forth from every parent, and every parent is reachable."""
         space, x, found = self._space()
-        state = concatenate(found.trajectories.states)
+        state = Batched.cat(found.trajectories.states)
         shape = space.is_final(state).shape
         reachable = [set(row) for row in keys_of(state, shape)]
         before = [tensor.clone() for tensor in tensors_of(state)]
         allowed = space.backward_mask(state)
-        start = map_states(
-            lambda t: t.expand(-1, shape[1], *t.shape[2:]), space.initial_state(x, 1)
-        )
+        start = space.initial_state(x, 1).map(lambda t: t.expand(-1, shape[1], *t.shape[2:]))
         initial = space.is_initial(state)
         assert self.same_state(state, start)[initial].all(), "there are two initial states"
         for index in range(allowed.shape[-1]):
@@ -176,7 +177,7 @@ class LatentSpaceTestCase(Rows):
             with DevicesNamed():
                 found = enumerate_trajectories(space, x)
                 z, states = found.trajectories.latent, found.trajectories.states
-                state = concatenate(states)
+                state = Batched.cat(states)
                 for mask, step, back in (
                     (space.forward_mask(state), space.step, space.backward_action),
                     (space.backward_mask(state), space.unstep, space.forward_action),
@@ -184,7 +185,8 @@ class LatentSpaceTestCase(Rows):
                     action = mask.int().argmax(-1)
                     step(state, action)
                     back(state, action)
-                space.pick(x, z, torch.zeros_like(found.valid[:, :1], dtype=torch.long))
+                first = torch.zeros_like(found.valid[:, :1], dtype=torch.long)
+                each(partial(pick, index=first), z)  # as an M-step picks from draws
                 if space.offers("moves"):
                     moves = space.moves()
                     moves.propose(x, moves.initial(x, 2))

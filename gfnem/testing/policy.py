@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from gfnem.batched import Batched
 from gfnem.objectives import BalancedVarGrad, Objective, TrajectoryBalance
 from gfnem.policy import Policy
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
-from gfnem.space import LatentSpace, concatenate
+from gfnem.space import LatentSpace
 from gfnem.target import Target
 from gfnem.testing.common import DevicesNamed, devices, moved, rebuild
 
@@ -96,7 +97,7 @@ class PolicyTestCase:
             log_joint = target.log_joint(x, trajectories.latent)
             if objective.forward_looking:
                 states = trajectories.states or space.states(x, trajectories.latent)
-                partial = target.partial_log_joint(x, concatenate(states))
+                partial = target.partial_log_joint(x, Batched.cat(states))
                 partial = partial.unflatten(1, (len(states), self.samples)).transpose(1, 2)
         loss = objective(scores, log_joint, partial).mean()
         if policy.offers("auxiliary_loss"):

@@ -10,7 +10,7 @@ from unittest import SkipTest
 
 import torch
 
-from gfnem.enumeration import tensors_of
+from gfnem.batched import tensors_of
 from gfnem.offers import NotOffered
 from gfnem.space import LatentSpace
 from gfnem.target import Target

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.errors import UserError
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, GivenPotentials
@@ -21,7 +23,7 @@ LISTED = 9
 
 
 @dataclass
-class Brackets:
+class Brackets(Batched):
     """The spans of many n-ary trees.
 
     A tree with nodes of more than two children leaves open which binary tree is meant: every
@@ -47,18 +49,11 @@ class Brackets:
             table[tuple(torch.tensor(places).T)] = True
         return cls(table, torch.tensor(lengths))
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def select(self, index: Tensor) -> Brackets:
-        """The trees at `index`."""
+    def __getitem__(self, index: Any) -> Brackets:
+        """The trees at `index`, without room for longer sentences."""
         lengths = self.lengths[index]
         n = int(lengths.max()) if len(lengths) else 1
-        return Brackets(self.spans[index, :n, : n + 1], lengths)
-
-    def to(self, device: torch.device | str) -> Brackets:
-        """Moves both tensors."""
-        return Brackets(self.spans.to(device), self.lengths.to(device))
+        return Brackets(self.spans[index][:, :n, : n + 1], lengths)
 
     @property
     def crossed(self) -> Tensor:
@@ -133,7 +128,7 @@ def all_bracketings(n: int) -> Trees:
     """
     table = torch.tensor(_splits(0, n), device="cpu")
     left, right, split = table.unsqueeze(0).unbind(-1)
-    return Trees(left, right, split, torch.zeros_like(left), left.new_tensor([n]))
+    return Trees(left, right, split, torch.zeros_like(left), torch.full_like(left[..., 0], n))
 
 
 def agreeing(brackets: Brackets) -> Tensor:

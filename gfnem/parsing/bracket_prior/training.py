@@ -109,7 +109,7 @@ def log_likelihood(score: Callable[[Trees], Tensor], brackets: Brackets) -> Tens
     for n in brackets.lengths.unique().tolist():
         rows = (brackets.lengths == n).nonzero().squeeze(1)
         log_p = score(all_bracketings(n).to(value.device)).log_softmax(1)
-        inside = agreeing(brackets.select(rows))
+        inside = agreeing(brackets[rows])
         value[rows] = log_p.masked_fill(~inside, -torch.inf).logsumexp(1)
     return value
 
@@ -160,13 +160,13 @@ def train_prior(
     print(summary)
     if valid is None:
         order, count = torch.randperm(len(train)), len(train) // 10
-        train, held_out = train.select(order[count:]), train.select(order[:count])
+        train, held_out = train[order[count:]], train[order[:count]]
     else:
         held_out, summary = read_brackets(valid, max_length)
         print(summary)
     _make_folder(Path(out).parent)  # before the work rather than after it
     print(f"training on {len(train):,} trees, holding out {len(held_out):,}", flush=True)
-    short = held_out.select((held_out.lengths <= LISTED).nonzero().squeeze(1))
+    short = held_out[(held_out.lengths <= LISTED).nonzero().squeeze(1)]
     energy = BracketEnergy(dim)
     training = PriorTraining(energy, train, chains, moves, penalty, rate, updates)
     started = time.monotonic()
@@ -199,7 +199,7 @@ def _report(energy: BracketEnergy, train: Brackets, short: Brackets) -> None:
     if not len(short):
         print(f"no held-out sentence has at most {LISTED} words: nothing to measure the prior on")
         return
-    fitted = train.select((train.lengths <= LISTED).nonzero().squeeze(1))
+    fitted = train[(train.lengths <= LISTED).nonzero().squeeze(1)]
     print(
         f"log-likelihood of the brackets of {len(short):,} held-out sentences of at most {LISTED} "
         "words, exact, nats a tree:"

@@ -69,4 +69,4 @@ class TreebankBrackets(SideInformation):
         start = int(torch.randint(-(-len(order) // size), ())) * size
         rows = order[start : start + size]
         device = next(model.parameters()).device
-        return model.log_brackets(brackets.select(rows).to(device)).mean()
+        return model.log_brackets(brackets[rows].to(device)).mean()

@@ -190,9 +190,9 @@ class Grammar(GenerativeModel):
         return [f"T{index}" for index in range(self.preterminals)]
 
     def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tables as probabilities that sum to 1 for each symbol, to sample derivations from.
+        """Weights to sample derivations from: a symbol's rules are drawn in proportion to them.
 
-        The tables themselves, for a grammar whose rule weights are already such probabilities.
+        The tables' own probabilities, where all derivations come to an end.
         """
         root, rules, emissions = self.tables()
         return root.exp(), rules.exp(), emissions.exp()
@@ -278,7 +278,7 @@ class Grammar(GenerativeModel):
         if not low.any():
             return log_marginal
         rows = low.nonzero().squeeze(1)
-        none = rows[~self.in_support(x.select(rows))]
+        none = rows[~self.in_support(x[rows])]
         if not len(none):
             return log_marginal
         if self.training and log_marginal.requires_grad and not self._said:

@@ -210,7 +210,7 @@ class RNNG(GenerativeModel):
         )
         longest = int(lengths.max())
         left, right, split = (part[:, None, : longest - 1] for part in (left, right, split))
-        z = Trees(left, right, split, torch.zeros_like(left), lengths)
+        z = Trees(left, right, split, torch.zeros_like(left), lengths[:, None])
         return Sentences(tokens[:, :longest], lengths), z
 
     def _derive(self, count: int, max_length: int) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
@@ -127,23 +128,13 @@ def _derive(
     nodes_kept = torch.arange(longest - 1, device=device) < (lengths - 1)[:, None]
     table = table[:, :, : longest - 1] * nodes_kept
     x = Sentences(tokens[:, :longest], lengths)
-    return x, Trees(*table.unsqueeze(2), lengths)
+    return x, Trees(*table.unsqueeze(2), lengths[:, None])
 
 
 def _join(pieces: list[tuple[Sentences, Trees]], count: int) -> tuple[Sentences, Trees]:
     longest = max(x.max_length for x, _ in pieces)
-
-    def pad(tensor: Tensor, size: int) -> Tensor:
-        return torch.nn.functional.pad(tensor, (0, size - tensor.shape[-1]))
-
-    tokens = torch.cat([pad(x.tokens, longest) for x, _ in pieces])[:count]
-    lengths = torch.cat([x.lengths for x, _ in pieces])[:count]
-    parts = [
-        torch.cat([pad(getattr(z, name), longest - 1) for _, z in pieces])[:count]
-        for name in ("left", "right", "split", "label")
-    ]
-    longest = int(lengths.max())
-    return (
-        Sentences(tokens[:, :longest], lengths),
-        Trees(*(part[..., : longest - 1] for part in parts), lengths),
-    )
+    tokens = torch.cat([pad(x.tokens, (0, longest - x.max_length)) for x, _ in pieces])
+    lengths = torch.cat([x.lengths for x, _ in pieces])
+    z = Trees.cat([z.resized(longest - 1) for _, z in pieces], 0)[:count]
+    x = Sentences(tokens, lengths)[:count]
+    return x, z.resized()

@@ -54,7 +54,7 @@ def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
         roots = known[place[:, :, 0].clamp(min=0)].flatten()
         top = torch.cat(values, 1)[potentials.top].index_select(0, roots) + potentials.root
         top = top.logsumexp(1).view(batch, -1)
-        return torch.where((trees.lengths > 1)[:, None], top, single)
+        return torch.where(trees.lengths > 1, top, single)
 
 
 class _Blocks:

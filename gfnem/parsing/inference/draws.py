@@ -125,7 +125,7 @@ def draw_trees(
             first, second = torch.zeros_like(split), torch.zeros_like(split)
             wide = (nodes.right - nodes.left > 2).nonzero().squeeze(1)
             if len(wide):
-                split[wide], first[wide], second[wide] = choose_wide(nodes.select(wide))
+                split[wide], first[wide], second[wide] = choose_wide(nodes[wide])
             first, second = (choices.child_symbol(nodes.label, part) for part in (first, second))
             return split, first, second
 
@@ -240,5 +240,5 @@ def _log_probabilities(
 def _forced(trees: Trees) -> Tensor:
     """`(batch, samples, 1 + nodes)` bool: entries where nothing is chosen."""
     width = trees.right - trees.left
-    one_word = (trees.lengths == 1)[:, None, None].expand(-1, trees.samples, 1)
+    one_word = (trees.lengths == 1).unsqueeze(2)
     return torch.cat([one_word, width <= 2], -1)

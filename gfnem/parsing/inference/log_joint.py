@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def annotated(potentials: Potentials, trees: Trees) -> Trees:
         # what is not a node writes to a place of its own behind the others
         contexts.scatter_(2, torch.where((child >= 0) & expanded, child, places), below)
     label = contexts[..., :-1] * labels + trees.label
-    return Trees(trees.left, trees.right, trees.split, label, trees.lengths)
+    return replace(trees, label=label)
 
 
 def span_scores(spans: Tensor, trees: Trees) -> Tensor:
@@ -55,7 +57,7 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         return torch.nn.functional.pad(root[..., None], (0, trees.label.shape[2]))
     first_label = (trees.label[..., 0] % labels).flatten()
     known = potentials.root.index_select(0, first_label).view(root.shape)
-    root = torch.where((trees.lengths > 1)[:, None], known, root)
+    root = torch.where(trees.lengths > 1, known, root)
     with full_precision(root):
         first, second = (part % labels for part in trees.child_labels())  # of a word: anything
         left_word, right_word = trees.split - trees.left == 1, trees.right - trees.split == 1

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.trees.trees import Trees
 
 
 @dataclass
-class Nodes:
+class Nodes(Batched):
     """Nodes of many trees, packed: every field is `(count,)` int64.
 
     Attributes:
@@ -27,10 +28,6 @@ class Nodes:
     left: Tensor
     right: Tensor
     label: Tensor
-
-    def select(self, index: Tensor) -> Nodes:
-        """The nodes at `index`."""
-        return Nodes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 def grow_trees(
@@ -67,6 +64,7 @@ def grow_trees(
             torch.cat([middle, nodes.right]),
             torch.cat([first, second]),
         )
-        nodes = children.select((children.right - children.left > 1).nonzero().squeeze(1))
+        nodes = children[(children.right - children.left > 1).nonzero().squeeze(1)]
     shape = (batch, samples, places)
-    return Trees(left.view(shape), right.view(shape), split.view(shape), label.view(shape), lengths)
+    parts = (part.view(shape) for part in (left, right, split, label))
+    return Trees(*parts, lengths[:, None].expand(batch, samples))

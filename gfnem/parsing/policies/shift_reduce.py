@@ -17,7 +17,7 @@ from gfnem.parsing.trees.derivations import Derivations
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import ON_POLICY, Exploration, draw
-from gfnem.space import LatentSpace, Trajectories, where
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
 
@@ -133,7 +133,7 @@ class ShiftReducePolicy(Policy):
                 words = x.tokens.gather(1, state.read.clamp(max=x.max_length - 1))
                 stack.reduce(rows[((action == REDUCE) & ~final).flatten()])
                 stack.shift(rows[shift.flatten()], words[shift])
-            state = where(final, state, space.step(state, action))
+            state = state.where(final, space.step(state, action))
         return Trajectories(space.to_latent(x, state), log_behaviour=log_behaviour)
 
     def retrace(self, context: Reading, x: Sentences, space: LatentSpace, latent: Any):
@@ -161,7 +161,7 @@ class ShiftReducePolicy(Policy):
         if stacks is not None:
             logit = logit + pick(self._prior(context, stacks), stacks.after)
         chosen = torch.where(way.shifts, logsigmoid(-logit), logsigmoid(logit))
-        free = way.item_mask & (below >= 0) & (way.end < x.lengths[:, None, None])
+        free = way.item_mask & (below >= 0) & (way.end < z.lengths.unsqueeze(2))
         log_pf = torch.where(free, chosen, 0.0)
         return Scores(log_pf, torch.zeros_like(log_pf), way.item_mask)
 

@@ -189,7 +189,7 @@ class TopDownPolicy(Policy):
         """
         trees = trajectories.latent
         log_pf = score_choices(context, trees)
-        mask = torch.cat([trees.lengths[:, None, None] > 1, trees.mask()], 2).expand(log_pf.shape)
+        mask = torch.cat([(trees.lengths > 1).unsqueeze(2), trees.mask()], 2)
         log_z = self.log_z(context)
         scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z, guided=context.guided)
         if flows:

@@ -145,9 +145,9 @@ class Found:
     """Substrings of a batch of sentences by their length and first word.
 
     Attributes:
-        counts, closed, spread, local: `(batch, longest, n)` float32: entry `[b, m - 1, i]` is of the
-            substring of `m` words from word `i` on (see `NgramTable`; `local` is how often it comes
-            in the sentence's own document); 0 for what does not come twice.
+        counts, closed, spread, local: `(batch, longest, n)` float32: entry `[b, m - 1, i]` is of
+            the substring of `m` words from word `i` on (see `NgramTable`; `local` is how often it
+            comes in the sentence's own document); 0 for what does not come twice.
         totals: see `NgramTable`.
     """
 

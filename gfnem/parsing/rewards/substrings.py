@@ -38,9 +38,9 @@ class Substrings(SpanReward):
       2011, "Punctuation: making a point in unsupervised dependency parsing").
     - *right*: 1 where the span ends the sentence, which prefers right branching.
 
-    What the text does not say anything of has the score 0; a word that it does not know at all makes
-    no span right. Statistics are made once, of the text that the run is trained on, sentences that
-    are too long for training included, and are kept in the checkpoint.
+    What the text does not say anything of has the score 0. Statistics are made once, of the text
+    that the run is trained on, sentences that are too long for training included, and are kept in
+    the checkpoint.
 
     Args:
         weight: see `Reward`.
@@ -48,6 +48,7 @@ class Substrings(SpanReward):
         longest: words of the longest substrings counted.
         most: substrings kept: the rarest of a very large text are left out.
         limit: sentences counted at most, from the first.
+        text: more text to count, in any form that `--data` takes: trees are not needed.
     """
 
     of_samples = False  # what a model draws has no fingerprints of words
@@ -59,10 +60,11 @@ class Substrings(SpanReward):
         terms: float = 0.1,
         cohesion: float = 0.5,
         pauses: float = 0.2,
-        right: float = 0.3,
+        right: float = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,
+        text: str | None = None,
     ):
         super().__init__(weight)
         self.weights = {
@@ -73,7 +75,7 @@ class Substrings(SpanReward):
             "right": right,
         }
         self._longest, self.most, self.limit = longest, most, limit
-        self._documents_are = ""
+        self._documents_are, self.text = "", text
         self._keep(NgramTable.empty(longest))
 
     def _keep(self, table: NgramTable) -> None:
@@ -106,7 +108,7 @@ class Substrings(SpanReward):
                 f"{type(self).__name__} counts the substrings of text, and {type(data).__name__} "
                 "is none"
             )
-        texts, self._documents_are = data.texts(self.limit)
+        texts, self._documents_are = data.texts(self.limit, self.text)
         self._keep(NgramTable.count(texts, self._longest, self.most))
 
     def summary(self) -> str:
@@ -114,7 +116,8 @@ class Substrings(SpanReward):
         words, _, documents, sentences = self.totals.tolist()
         where = "one document"
         if documents > 1:
-            where = f"{documents:,} documents ({self._documents_are})"
+            where = f"{documents:,} documents"
+            where += f" ({self._documents_are})" if self._documents_are else ""
         parts = ", ".join(f"{name} {value:g}" for name, value in self.weights.items() if value)
         return (
             f"reward {type(self).__name__} ({parts}): {len(self.grams):,} repeated substrings of "

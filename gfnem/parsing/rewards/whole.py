@@ -28,7 +28,7 @@ class _Whole(Substrings):
 
 
 class Coverage(_Whole):
-    """Each word counts once: what the best substring is worth that it stands in and a span brackets.
+    """Each word counts once: by the best of the bracketed substrings that it stands in.
 
     `Substrings` counts every repeated substring of a tree, those within others too, so that a
     substring of five words that is known to the text brings its own parts' worth with it. Here a
@@ -39,7 +39,8 @@ class Coverage(_Whole):
     Args:
         scale: how much shares of words count; a substring's parts come on top of it in
             `Substrings`, and not here.
-        weight, information, terms, cohesion, pauses, right, longest, most, limit: see `Substrings`.
+        weight, information, terms, cohesion, pauses, right, longest, most, limit, text: see
+            `Substrings`.
     """
 
     def __init__(
@@ -49,13 +50,16 @@ class Coverage(_Whole):
         terms: float = 0.1,
         cohesion: float = 0.5,
         pauses: float = 0.2,
-        right: float = 0.3,
+        right: float = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,
+        text: str | None = None,
         scale: NotNegative = 2.0,
     ):
-        super().__init__(weight, information, terms, cohesion, pauses, right, longest, most, limit)
+        super().__init__(
+            weight, information, terms, cohesion, pauses, right, longest, most, limit, text
+        )
         self.scale = scale
 
     @torch.no_grad()
@@ -81,7 +85,8 @@ class Agreement(_Whole):
     Args:
         agreement: how much it counts.
         memory: bracketings of a substring that are remembered, in effect: older ones fade.
-        weight, information, terms, cohesion, pauses, right, longest, most, limit: see `Substrings`.
+        weight, information, terms, cohesion, pauses, right, longest, most, limit, text: see
+            `Substrings`.
     """
 
     def __init__(
@@ -91,14 +96,17 @@ class Agreement(_Whole):
         terms: float = 0.1,
         cohesion: float = 0.5,
         pauses: float = 0.2,
-        right: float = 0.3,
+        right: float = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,
+        text: str | None = None,
         agreement: NotNegative = 0.25,
         memory: Count = 20,
     ):
-        super().__init__(weight, information, terms, cohesion, pauses, right, longest, most, limit)
+        super().__init__(
+            weight, information, terms, cohesion, pauses, right, longest, most, limit, text
+        )
         self.agreement, self.memory = agreement, memory
         self._forget()
 

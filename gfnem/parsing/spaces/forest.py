@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
@@ -15,7 +16,7 @@ from gfnem.space import LatentSpace
 
 
 @dataclass
-class ForestState:
+class ForestState(Batched):
     """A forest over a sentence, kept by *gaps*.
 
     Gap `g` lies between words `g` and `g + 1`. Merging two neighbouring roots closes the one gap
@@ -108,9 +109,9 @@ class ForestSpace(LatentSpace):
         big = state.label.shape[2] + 2
         key = torch.where(real, state.left * big + big - state.right, big * big)
         order = key.sort(dim=2, stable=True).indices
-        nodes = x.max_length - 1
         parts = (state.left, state.right, gaps.expand_as(state.left) + 1, state.label)
-        return Trees(*((part * real).gather(2, order)[..., :nodes] for part in parts), x.lengths)
+        parts = ((part * real).gather(2, order) for part in parts)
+        return Trees(*parts, state.lengths).resized(x.max_length - 1)
 
     def is_final(self, state: ForestState) -> Tensor:
         """One root left."""

@@ -51,7 +51,7 @@ class TreeMoves(LocalMoves):
         """A neighbour of each tree; the log ratio is 0, or -inf where there is none."""
         batch, samples, nodes = z.left.shape
         device = z.left.device
-        count = (z.lengths - 1)[:, None].expand(-1, samples)  # nodes of each tree
+        count = z.lengths - 1  # nodes of each tree
         nowhere = torch.where(count > 0, 0.0, -torch.inf)
         if nodes == 0:
             return z, nowhere
@@ -89,11 +89,3 @@ class TreeMoves(LocalMoves):
             torch.where(here, torch.where(from_left, right, cut), z.right),
             torch.where(here, middle, torch.where(index == parent, cut, z.split)),
         )
-
-    def choose(self, accepted: Tensor, new: Trees, old: Trees) -> Trees:
-        """Tree by tree."""
-        parts = [
-            torch.where(accepted.unsqueeze(2), getattr(new, name), getattr(old, name))
-            for name in ("left", "right", "split", "label")
-        ]
-        return Trees(*parts, old.lengths)

@@ -38,7 +38,7 @@ def partial_trees(state: TopDownState | ForestState) -> tuple[Trees, Tensor]:
             for part in (state.left, state.right, split, state.label)
         ]
         chosen = closed.gather(2, order)
-    return Trees(*parts, state.lengths[:, 0]), torch.cat([root.unsqueeze(2), chosen], 2)
+    return Trees(*parts, state.lengths), torch.cat([root.unsqueeze(2), chosen], 2)
 
 
 def opened_values(nodes: Tensor, trees: Trees) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.derivations import preorder
@@ -18,7 +19,7 @@ SHIFT, REDUCE = 0, 1
 
 
 @dataclass
-class ShiftReduceState:
+class ShiftReduceState(Batched):
     """A stack of trees over the words read so far.
 
     Attributes:
@@ -54,7 +55,7 @@ class ShiftReduceState:
         before = torch.nn.functional.pad(last, (1, -1))
         left = torch.where(missing, before, self.left)
         left, right, split = preorder(left, torch.where(missing, lengths, self.right))
-        return Trees(left, right, split, torch.zeros_like(left), self.lengths[:, 0])
+        return Trees(left, right, split, torch.zeros_like(left), self.lengths)
 
 
 class ShiftReduceSpace(LatentSpace):
@@ -91,7 +92,7 @@ class ShiftReduceSpace(LatentSpace):
     def to_latent(self, x: Sentences, state: ShiftReduceState) -> Trees:
         """The nodes in preorder."""
         left, right, split = preorder(state.left, state.right)
-        return Trees(left, right, split, torch.zeros_like(left), x.lengths)
+        return Trees(left, right, split, torch.zeros_like(left), state.lengths)
 
     def is_final(self, state: ShiftReduceState) -> Tensor:
         """All words read and joined."""

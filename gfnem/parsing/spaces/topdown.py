@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
@@ -15,7 +16,7 @@ from gfnem.space import LatentSpace
 
 
 @dataclass
-class TopDownState:
+class TopDownState(Batched):
     """A partial tree; nodes `0 .. done - 2` (preorder) are expanded.
 
     Attributes:
@@ -35,6 +36,10 @@ class TopDownState:
     def open(self) -> Tensor:
         """`(batch, samples, nodes)` bool: nodes with span and label, not yet expanded."""
         return (self.right > 0) & (self.split == 0)
+
+    def trees(self) -> Trees:
+        """The nodes so far, where `Trees` has them."""
+        return Trees(self.left, self.right, self.split, self.label, self.lengths)
 
 
 class TopDownSpace(LatentSpace):
@@ -63,12 +68,9 @@ class TopDownSpace(LatentSpace):
 
     def final_state(self, x: Sentences, z: Trees) -> TopDownState:
         """All nodes expanded."""
-        pad = max(x.max_length - 1, 1) - z.left.shape[2]
-        parts = [
-            torch.nn.functional.pad(part, (0, pad)) for part in (z.left, z.right, z.split, z.label)
-        ]
-        lengths = x.lengths[:, None].expand(-1, z.samples)
-        return TopDownState(*parts, torch.where(lengths > 1, lengths, 0), lengths)
+        z = z.resized(max(x.max_length - 1, 1))
+        done = torch.where(z.lengths > 1, z.lengths, 0)
+        return TopDownState(z.left, z.right, z.split, z.label, done, z.lengths)
 
     def states(self, x: Sentences, z: Trees) -> list[TopDownState]:
         """The states on the only way to each tree; a shorter tree stays at its final state."""
@@ -76,9 +78,7 @@ class TopDownSpace(LatentSpace):
         place = torch.arange(final.left.shape[2], device=final.left.device)
         # a node becomes known with its parent's expansion: one step for each node before it
         parent = torch.full_like(final.left, -1)
-        for child in Trees(
-            final.left, final.right, final.split, final.label, x.lengths
-        ).child_index():
+        for child in final.trees().child_index():
             parent = parent.scatter_reduce(
                 2, child.clamp(min=0), torch.where(child > 0, place, -1), "amax"
             )
@@ -95,9 +95,7 @@ class TopDownSpace(LatentSpace):
 
     def to_latent(self, x: Sentences, state: TopDownState) -> Trees:
         """The nodes as they are."""
-        nodes = x.max_length - 1
-        parts = (state.left, state.right, state.split, state.label)
-        return Trees(*(part[..., :nodes] for part in parts), x.lengths)
+        return state.trees().resized(x.max_length - 1)
 
     def is_final(self, state: TopDownState) -> Tensor:
         """All nodes expanded."""

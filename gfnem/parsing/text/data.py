@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -141,31 +142,42 @@ class TextData(DataModule):
         """Reads a corpus with this module's settings."""
         return read_corpus(source, **asdict(self.preprocessing), **self.lengths, **self.reading)
 
-    def texts(self, limit: int | None = None) -> tuple[Iterator[RawText], str]:
+    def texts(self, limit: int | None = None, more: Any = None) -> tuple[Iterator[RawText], str]:
         """The training text as it stands in its source: all lengths, and where it pauses.
 
         From now on batches say in which documents their sentences stand.
 
         Args:
             limit: sentences at most, from the first.
+            more: another source, read after it.
 
         Returns:
-            The sentences, and what documents are.
+            The sentences, and what the training text's documents are.
+
+        Raises:
+            UserError: if a source cannot be read.
         """
-        corpus = self.train
-        if self.path is not None and not self.reading["streaming"]:  # nobody fetches it twice
-            settings = {**asdict(self.preprocessing), "punctuation": True}
-            corpus = read_corpus(
-                self.path, **settings, min_length=1, max_length=None, **self.reading
-            )
+        # what is streamed is not fetched twice
+        again = self.path is not None and not self.reading["streaming"]
+        corpus = self._whole(self.path) if again else self.train
         documents = Documents(corpus)
         self._documents = documents.of(self.train)
-        return self._texts(corpus, documents.of(corpus), limit), documents.how
+        found = [(corpus, documents.of(corpus))]
+        if more is not None:
+            corpus = self._whole(more)
+            found.append((corpus, Documents(corpus).of(corpus)))
+        texts = chain.from_iterable(self._texts(*each) for each in found)
+        return islice(texts, limit), documents.how
 
-    def _texts(self, corpus: Corpus, documents: np.ndarray, limit: int | None) -> Iterator[RawText]:
-        keeps, count = self.preprocessing.punctuation, min(len(corpus), limit or len(corpus))
-        for start in range(0, count, 1000):
-            rows = range(start, min(start + 1000, count))
+    def _whole(self, source: Any) -> Corpus:
+        """All sentences of a source, punctuation included."""
+        settings = {**asdict(self.preprocessing), "punctuation": True}
+        return read_corpus(source, **settings, min_length=1, max_length=None, **self.reading)
+
+    def _texts(self, corpus: Corpus, documents: np.ndarray) -> Iterator[RawText]:
+        keeps = self.preprocessing.punctuation
+        for start in range(0, len(corpus), 1000):
+            rows = range(start, min(start + 1000, len(corpus)))
             for row, tokens in zip(rows, corpus.rows(rows), strict=True):
                 if text := RawText.read(tokens, keeps, int(documents[row])):
                     yield text
@@ -270,7 +282,7 @@ class TextData(DataModule):
 
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences, and the grammar where the model is or has one."""
-        from gfnem.parsing.grammars.listing import write_grammar
+        from gfnem.parsing.grammars.grammar_file import write_grammar
 
         counted = self.batches((self._valid or self.train.tokens)[:200])
         grammar = write_grammar(module.model, self.vocabulary.to_list(), counted, folder)

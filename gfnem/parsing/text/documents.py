@@ -26,7 +26,7 @@ class Documents:
     """
 
     def __init__(self, corpus: Corpus):
-        names, which, lines = corpus.places()
+        names, _, lines = corpus.places()
         self._names = set(names)
         self._starts: np.ndarray | None = None  # first lines of documents, if not by file
         if len(names) > 1:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.text.fingerprints import fingerprint
 from gfnem.parsing.text.vocabulary import Vocabulary
 
 
 @dataclass
-class Sentences:
+class Sentences(Batched):
     """Padded word indices: the observation `x` of the parsing domain.
 
     Attributes:
@@ -52,18 +54,12 @@ class Sentences:
         return cls(tokens, lengths)
 
     @classmethod
-    def from_words(
-        cls,
-        sentences: Sequence[Sequence[str]],
-        vocabulary: Vocabulary,
-        documents: Sequence[str] | None = None,
-    ) -> Sentences:
+    def from_words(cls, sentences: Sequence[Sequence[str]], vocabulary: Vocabulary) -> Sentences:
         """Pads lists of words into one batch.
 
         Args:
             sentences: the words.
             vocabulary: numbers them.
-            documents: the name of the document that each stands in.
 
         Raises:
             ValueError: as `from_lists`.
@@ -71,30 +67,20 @@ class Sentences:
         made = cls.from_lists([vocabulary.encode(words) for words in sentences])
         for row, words in zip(made.keys, sentences, strict=True):
             row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
-        if documents is not None:
-            made.documents = torch.tensor([fingerprint(name) for name in documents])
         return made
-
-    def to(self, *args, **kwargs) -> Sentences:
-        """Moves all tensors (`torch.Tensor.to`)."""
-        parts = (self.tokens, self.lengths, self.keys, self.documents)
-        return Sentences(*(part.to(*args, **kwargs) for part in parts))
 
     def mask(self) -> Tensor:
         """`(batch, n)` bool: which positions hold a word."""
         return torch.arange(self.max_length, device=self.tokens.device) < self.lengths[:, None]
 
-    def select(self, index) -> Sentences:
+    def __getitem__(self, index: Any) -> Sentences:
         """The sentences at `index` (anything that indexes a tensor's first axis), repadded."""
         lengths = self.lengths[index]
         longest = int(lengths.max())
-        tokens, keys = (part[index, :longest] for part in (self.tokens, self.keys))
+        tokens, keys = (part[index][..., :longest] for part in (self.tokens, self.keys))
         return Sentences(tokens, lengths, keys, self.documents[index])
 
     @property
     def max_length(self) -> int:
         """Tokens of the longest sentence (the padded width `n`)."""
         return self.tokens.shape[1]
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]

@@ -47,7 +47,7 @@ class Derivations:
         batch, samples, nodes = z.left.shape
         device = z.left.device
         words = torch.arange(n, device=device)
-        node_mask = z.mask().expand(-1, samples, -1)
+        node_mask = z.mask()
         first, second = (
             torch.where(index < 0, nodes + start, index)
             for index, start in zip(z.child_index(), (z.left, z.split), strict=True)
@@ -66,7 +66,7 @@ class Derivations:
         around &= z.right[..., None] >= z.right[..., None, :]
         deepest = torch.where(covers, above[:, :, None], 0).amax(3)
         height = torch.where(node_mask, deepest - around.sum(2) + 1, 0)
-        word_mask = (words < z.lengths[:, None])[:, None].expand(-1, samples, -1)
+        word_mask = words < z.lengths.unsqueeze(2)
         return cls(
             first,
             second,

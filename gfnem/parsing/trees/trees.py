@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from nltk import Tree
 from torch import Tensor
+from torch.nn.functional import pad
+
+from gfnem.batched import Batched
 
 
 @dataclass
-class Trees:
+class Trees(Batched):
     """Binary trees over sentences: the latent `z` of the parsing domain.
 
     A tree over `n` words has `n - 1` internal nodes, listed in *preorder* (parent, left subtree,
@@ -24,7 +27,7 @@ class Trees:
         left, right: `(batch, samples, nodes)` int64, the span `[left, right)` in tokens.
         split: `(batch, samples, nodes)` int64; children are `[left, split)` and `[split, right)`.
         label: `(batch, samples, nodes)` int64 nonterminal indices.
-        lengths: `(batch,)` int64 sentence lengths in tokens.
+        lengths: `(batch, samples)` int64 sentence lengths in tokens, the same for all of a row.
 
     `nodes` is the batch's longest length minus one; entries past a tree's own nodes are 0 and are
     excluded by `mask`.
@@ -36,21 +39,22 @@ class Trees:
     label: Tensor
     lengths: Tensor
 
-    def to(self, *args, **kwargs) -> Trees:
-        """Moves every tensor (`torch.Tensor.to`)."""
-        return Trees(
-            *(getattr(self, name).to(*args, **kwargs) for name in self.__dataclass_fields__)
-        )
-
     @property
     def samples(self) -> int:
         """Trees per sentence."""
         return self.left.shape[1]
 
     def mask(self) -> Tensor:
-        """`(batch, 1, nodes)` bool: which entries are nodes of the tree."""
+        """`(batch, samples, nodes)` bool: which entries are nodes of the tree."""
         nodes = torch.arange(self.left.shape[2], device=self.left.device)
-        return nodes < (self.lengths - 1)[:, None, None]
+        return nodes < (self.lengths - 1).unsqueeze(2)
+
+    def resized(self, nodes: int | None = None) -> Trees:
+        """The same trees with room for so many nodes, or for those of the longest if None."""
+        nodes = max(int(self.lengths.max()) - 1, 0) if nodes is None else nodes
+        size = (0, nodes - self.left.shape[2])
+        parts = (pad(part, size) for part in (self.left, self.right, self.split, self.label))
+        return Trees(*parts, self.lengths)
 
     def child_index(self) -> tuple[Tensor, Tensor]:
         """Where each node's children stand, two `(batch, samples, nodes)` int64; -1 for a leaf."""
@@ -70,7 +74,7 @@ class Trees:
 
     def spans(self, row: int, sample: int = 0) -> list[tuple[int, int, int]]:
         """One tree's nodes as `(left, right, label)` in preorder."""
-        count = int(self.lengths[row]) - 1
+        count = int(self.lengths[row, sample]) - 1
         return [
             tuple(entry)
             for entry in torch.stack(
@@ -125,4 +129,4 @@ class Trees:
                 ordered = sorted(tree, key=lambda node: (node[0], -node[1]))
                 if ordered:
                     table[:, row, sample, : len(ordered)] = torch.tensor(ordered, device="cpu").T
-        return cls(*table.to(lengths.device), lengths)
+        return cls(*table.to(lengths.device), lengths[:, None].expand(table.shape[1:3]))

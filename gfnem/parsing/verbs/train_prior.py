@@ -24,7 +24,8 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "trained with its trees drawn to such bracketings: gfnem train --reward BracketPrior "
         "--reward.prior FILE --reward.temperature Anneal --reward.temperature.start 1 "
         "--reward.temperature.end 1000 --reward.temperature.updates 10000 "
-        "--reward.temperature.shape exponential. Since the prior has seen trees, this is not unsupervised.",
+        "--reward.temperature.shape exponential. Since the prior has seen trees, this is not "
+        "unsupervised.",
     )
     parser.add_argument(
         "--data", metavar="TREEBANK", required=True, help="a file or folder of bracketed trees"

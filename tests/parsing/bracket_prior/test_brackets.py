@@ -1,6 +1,7 @@
 """Brackets and the binary trees that agree with them; energies of shapes; their training."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,13 +59,11 @@ def test_binarising_is_uniform_over_the_trees_that_agree():
     brackets = Brackets.from_spans(gold, [6, 2, 5])
     draws = 4000
     drawn = brackets.binarised(torch.arange(3).repeat_interleave(draws))
-    assert torch.equal(drawn.lengths, brackets.lengths.repeat_interleave(draws))
+    assert torch.equal(drawn.lengths[:, 0], brackets.lengths.repeat_interleave(draws))
     for row, n in ((0, 6), (2, 5)):
-        own = torch.arange(row * draws, (row + 1) * draws)
-        parts = (getattr(drawn, name)[own, :, : n - 1].transpose(0, 1) for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        names = keys(Trees(*parts, torch.tensor([n])))
-        allowed = agreeing(brackets.select(torch.tensor([row])))[0]
+        own = drawn[row * draws : (row + 1) * draws].resized()
+        names = keys(own.map(lambda part: part.transpose(0, 1)))
+        allowed = agreeing(brackets[torch.tensor([row])])[0]
         expected = [key for key, ok in zip(keys(all_bracketings(n)), allowed, strict=True) if ok]
         counts = torch.tensor([names.count(key) for key in expected])
         assert counts.sum() == draws and len(expected) == 14
@@ -105,10 +104,9 @@ def test_padding_batch_and_labels_do_not_matter():
     together = energy(trees)
     gradient = torch.autograd.grad(together.sum(), list(energy.parameters()))
     apart = []
-    for row, n in enumerate(lengths):
-        parts = [getattr(trees, name)[row : row + 1, :, : n - 1] for name in
-                 ("left", "right", "split")]  # fmt: skip
-        alone = Trees(*parts, torch.zeros_like(parts[0]), trees.lengths[row : row + 1])
+    for row in range(len(lengths)):
+        alone = trees[row : row + 1].resized()
+        alone = replace(alone, label=torch.zeros_like(alone.label))
         apart.append(energy(alone)[0])
     torch.testing.assert_close(torch.stack(apart), together, rtol=1e-4, atol=1e-4)
     alone = torch.autograd.grad(torch.stack(apart).sum(), list(energy.parameters()))
@@ -126,8 +124,7 @@ def test_rotations_lead_to_the_energys_distribution():
         exact = (-energy(shapes))[0].softmax(0)
     assert exact.max() > 2 / 14 and exact.min() < 0.5 / 14
     chains = 6000
-    parts = (shapes.left, shapes.right, shapes.split, shapes.label)
-    start = Trees(*(part[:, :1].expand(-1, chains, -1) for part in parts), shapes.lengths)
+    start = shapes.take(torch.zeros(1, chains, dtype=torch.long))
     x = Sentences.from_lists([[1] * 5])
     torch.manual_seed(0)
     z, _, _ = metropolis(TreeMoves(1, 1.0), lambda z: -energy(z), x, start, 60)

@@ -20,7 +20,6 @@ from gfnem.parsing import (
     Sentences,
     TopDownPolicy,
     TopDownSpace,
-    Trees,
 )
 from gfnem.parsing.spaces.moves import TreeMoves
 from gfnem.reward import Rewarded
@@ -46,10 +45,7 @@ class TestRewardedGrammar(TargetTestCase):
         return self.make_target().model.sample_posterior(x, 30)
 
     def take_latent(self, z, row):
-        nodes = int(z.lengths[row]) - 1
-        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        return Trees(*parts, z.lengths[row : row + 1])
+        return z[row : row + 1].resized()
 
 
 class TestRewardedParentGrammar(TestRewardedGrammar):
@@ -136,7 +132,7 @@ def test_the_sampler_becomes_the_posterior(space, policy, sentences, updates):
 
 @torch.no_grad()
 def posterior(model, x, row):
-    one = x.select(torch.tensor([row]))
+    one = x[torch.tensor([row])]
     return model.log_joint(one, all_trees(int(one.lengths[0]), LABELS))[0].softmax(0)
 
 

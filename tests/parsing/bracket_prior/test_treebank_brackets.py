@@ -34,8 +34,7 @@ def test_the_likelihood_of_brackets_is_the_sum_over_texts_labels_and_binary_tree
     n = 4
     model, trees, x = grammar(kind), all_trees(n, 2), every_text(n)
     held = torch.tensor([spans <= own for own in spans_of(trees)])
-    parts = (trees.left, trees.right, trees.split, trees.label)
-    z = type(trees)(*(part.expand(len(x), -1, -1) for part in parts), x.lengths)
+    z = trees[torch.zeros(len(x), dtype=torch.long)]
     expected = model.log_joint(x, z)[:, held].flatten().logsumexp(0)
     found = model.log_brackets(Brackets.from_spans([spans | {(0, n)}], [n]))
     torch.testing.assert_close(found, expected[None])

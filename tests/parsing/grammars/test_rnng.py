@@ -49,7 +49,7 @@ def actions(trees: Trees, sample: int) -> str:
     def walk(i, j):
         return "S" if j - i == 1 else walk(i, nodes[i, j]) + walk(nodes[i, j], j) + "R"
 
-    return walk(0, int(trees.lengths[0]))
+    return walk(0, int(trees.lengths[0, 0]))
 
 
 @torch.no_grad()
@@ -90,9 +90,9 @@ def test_all_derivations_sum_to_one():
     for length in range(1, 8):
         x = Sentences.from_lists(list(itertools.product(range(2), repeat=length)))
         trees = all_trees(length, 1)
-        parts = (getattr(trees, name).expand(len(x), -1, -1) for name in FIELDS)
+        trees = trees[torch.zeros(len(x), dtype=torch.long)]
         with torch.no_grad():
-            terms.append(float(model.log_joint(x, Trees(*parts, x.lengths)).double().exp().sum()))
+            terms.append(float(model.log_joint(x, trees).double().exp().sum()))
     assert terms[1] > 0.05 and terms[6] < 1e-4, terms
     assert abs(sum(terms) - 1) < 1e-4, terms
 
@@ -162,7 +162,7 @@ def distances(policy, space, model, x) -> list[float]:
     """Total variation between sampler and posterior for each sentence, all trees listed."""
     found = []
     for row in range(len(x)):
-        one = x.select(torch.tensor([row]))
+        one = x[torch.tensor([row])]
         trees = all_trees(int(one.lengths[0]), 1)
         log_q = Posterior(model, space, policy, one).log_prob(trees)[0]
         assert abs(float(log_q.exp().sum()) - 1) < 1e-4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys, random_tables
 
-from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, Trees
+from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
@@ -43,7 +43,7 @@ def random_parent_tables(lengths, seed=0, dtype=torch.float64):
 
 def brute(trees, root, rules, emissions):
     """`(samples,)` log p(x, z), straight from the definition."""
-    n, totals = int(trees.lengths[0]), []
+    n, totals = int(trees.lengths[0, 0]), []
     root, rules, words = root.exp(), rules.exp(), emissions[0].exp()
     labels, classes = rules.shape[1], len(rules) - 1
     for nodes in keys(trees):
@@ -203,10 +203,7 @@ class TestNeuralParentPCFG(TargetTestCase):
         return all_trees(int(x.lengths[0]), LABELS)
 
     def take_latent(self, z, row):
-        nodes = int(z.lengths[row]) - 1
-        parts = (getattr(z, name)[row : row + 1, :, :nodes] for name in
-                 ("left", "right", "split", "label"))  # fmt: skip
-        return Trees(*parts, z.lengths[row : row + 1])
+        return z[row : row + 1].resized()
 
 
 class TestParentClasses(TestNeuralParentPCFG):
@@ -226,10 +223,10 @@ def test_collapsed_joint_of_a_padded_batch_and_its_gradient():
     trees = model.sample_posterior(x, 7)
     together = model.collapsed_log_joint(x, trees)
     for row in range(len(x)):
-        one = x.select(torch.tensor([row]))
+        one = x[torch.tensor([row])]
         part = TestNeuralParentPCFG.take_latent(None, trees, row)
         torch.testing.assert_close(model.collapsed_log_joint(one, part)[0], together[row])
-    one, trees = x.select(torch.tensor([0])), all_trees(5, LABELS)
+    one, trees = x[torch.tensor([0])], all_trees(5, LABELS)
     weight = model.log_joint(one, trees).detach().softmax(1)
     parameters = list(model.parameters())
     collapsed = (weight * model.collapsed_log_joint(one, trees)).sum()

@@ -26,11 +26,6 @@ def same(first: Trees, second: Trees) -> bool:
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in FIELDS)
 
 
-def rows(trees: Trees, row: int, n: int) -> Trees:
-    fields = [getattr(trees, name)[row : row + 1, :, : n - 1] for name in FIELDS]
-    return Trees(*fields, torch.tensor([n]))
-
-
 def node_log_probability(potentials, values, node, children, temperature, epsilon):
     """One node's choice by listing every action with its weight."""
     (left, right, split, label), (first, second) = node, children
@@ -115,7 +110,7 @@ def test_inside_values_give_the_posterior(dtype, tolerance):
                 )
             )
             rebuilt = Trees.from_nodes([[nodes]], [n])
-            assert keys(rebuilt) == keys(rows(trees, row, n))[sample : sample + 1]
+            assert keys(rebuilt) == keys(trees[row : row + 1].resized())[sample : sample + 1]
             spans = {(i, j) for i, j, _, _ in nodes}
             assert len(spans) == n - 1
             for i, j, k, _ in nodes:
@@ -166,7 +161,7 @@ def test_padded_batch_equals_one_by_one():
         one = RulePotentials.from_tables(
             root, rules, emissions[row : row + 1, :n], torch.tensor([n])
         )
-        alone, tree = values[row : row + 1, :n, : n + 1], rows(trees, row, n)
+        alone, tree = values[row : row + 1, :n, : n + 1], trees[row : row + 1].resized()
         torch.testing.assert_close(scores[row, :, :n], score_trees(one, alone, tree, 1.3, 0.1)[0])
         torch.testing.assert_close(joint[row, :, :n], tree_log_joint(one, tree)[0])
         assert not scores[row, :, n:].any() and not joint[row, :, n:].any()

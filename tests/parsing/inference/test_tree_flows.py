@@ -7,13 +7,14 @@ import torch
 from flow_objectives import OBJECTIVES, objective_loss
 from sharp_grammar import LABELS, WORDS, SharpPCFG, compare
 
+from gfnem.batched import Batched
 from gfnem.enumeration import enumerate_trajectories, keys_of
 from gfnem.parsing import ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import inside
 from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.sampling import Exploration
-from gfnem.space import Trajectories, concatenate
+from gfnem.space import Trajectories
 
 SPACES = [TopDownSpace(LABELS), ForestSpace(LABELS)]
 
@@ -33,7 +34,7 @@ def test_partial_log_joint_is_that_of_the_rules_used(space):
     grammar, x = model(), sentences()
     with torch.no_grad():
         for row in range(len(x)):
-            one = x.select(torch.tensor([row]))
+            one = x[torch.tensor([row])]
             found = enumerate_trajectories(space, one).trajectories
             partial = torch.stack([grammar.partial_log_joint(one, s) for s in found.states], 2)
             joint = grammar.log_joint(one, found.latent)
@@ -70,7 +71,7 @@ def test_top_down_flows_of_trees_and_of_single_states_agree(prior):
         trees = policy.sample(context, x, space, 20).latent
         scores = policy.score(context, space, policy.retrace(context, x, space, trees), True)
         states = space.states(x, trees)
-        flow = policy(context, concatenate(states)).log_flow
+        flow = policy(context, Batched.cat(states)).log_flow
         flow = flow.unflatten(1, (len(states), 20)).transpose(1, 2)
         real = torch.cat([torch.ones_like(scores.mask[:, :, :1]), scores.mask], 2)
         assert torch.allclose(scores.log_flow[real], flow[real], atol=1e-4)

@@ -12,6 +12,7 @@ from statistics_of_chains import chi_square
 from tree_space_cases import TestTopDown as TopDownCase
 from tree_space_cases import shake
 
+from gfnem.batched import Batched
 from gfnem.objectives import TrajectoryBalance, VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.choices import RuleChoices
@@ -21,7 +22,7 @@ from gfnem.parsing.inference.inside import inside
 from gfnem.parsing.inference.potentials import RulePotentials
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
-from gfnem.space import Trajectories, concatenate
+from gfnem.space import Trajectories
 from gfnem.testing import enumerate_trajectories
 
 SPACE = TopDownSpace(LABELS)
@@ -178,7 +179,7 @@ def test_flows_of_trees_and_of_single_states_agree():
         context = sampler.encode(x, grammar.given(x))
         drawn = sampler.sample(context, x, SPACE, 20)
         states = SPACE.states(x, drawn.latent)
-        steps = concatenate(states)
+        steps = Batched.cat(states)
 
         def unfold(tensor):
             return tensor.unflatten(1, (len(states), 20)).transpose(1, 2)
@@ -201,10 +202,8 @@ def test_a_padded_batch_equals_one_by_one():
         drawn = sampler.sample(context, x, SPACE, 3)
         scores = sampler.score(context, SPACE, drawn)
         for row in range(len(x)):
-            alone = x.select(torch.tensor([row]))
-            parts = {name: part[row : row + 1, :, : alone.max_length - 1]
-                     for name, part in vars(drawn.latent).items() if part.dim() == 3}  # fmt: skip
-            latent = type(drawn.latent)(**parts, lengths=alone.lengths)
+            alone = x[torch.tensor([row])]
+            latent = drawn.latent[row : row + 1].resized()
             own = sampler.encode(alone, grammar.given(alone))
             again = sampler.score(own, SPACE, Trajectories(latent)).log_pf.sum(2)[0]
             assert torch.allclose(again, scores.log_pf.sum(2)[row], atol=1e-4)
@@ -237,9 +236,7 @@ def test_refinement_reaches_the_posterior_of_a_parent_grammar():
     with torch.no_grad():
         context, trees = sampler.encode(x, grammar.given(x)), all_trees(4, LABELS)
         log_joint = grammar.log_joint(x, trees)[0]
-        worst = log_joint.argmin().expand(chains)
-        parts = (trees.left, trees.right, trees.split, trees.label)
-        start = type(trees)(*(part[:, worst] for part in parts), trees.lengths)
+        start = trees.take(log_joint.argmin().expand(1, chains))
         z, _, accepted = refine(sampler, context, grammar.given(x), SPACE, start, 60, 1.0)
     assert 0 < accepted.mean() < 1
     exact = dict(zip(keys(trees), log_joint.softmax(0).tolist(), strict=True))

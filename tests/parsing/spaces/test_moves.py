@@ -11,11 +11,7 @@ from gfnem.parsing.trees.trees import Trees
 
 def repeat(trees: Trees, times: int) -> Trees:
     """Every tree `times` times."""
-    parts = [
-        part.repeat_interleave(times, 1)
-        for part in (trees.left, trees.right, trees.split, trees.label)
-    ]
-    return Trees(*parts, trees.lengths)
+    return trees.map(lambda part: part.repeat_interleave(times, 1))
 
 
 def transitions(moves, n, labels, times):
@@ -67,7 +63,7 @@ def test_short_sentences_beside_a_long_one():
     for _ in range(30):
         new, log_ratio = moves.propose(x, z)
         assert torch.isneginf(log_ratio[0]).all() and (log_ratio[1:] == 0).all()
-        z = moves.choose(torch.rand(3, 50) < 0.5, new, z)
+        z = new.where(torch.rand(3, 50) < 0.5, z)
     for row, n in enumerate((1, 2, 5)):
         assert set(keys(z, row)) <= {
             tuple(key) for key in (keys(all_trees(n, 3)) if n > 1 else [()])
@@ -89,7 +85,7 @@ def test_chains_end_in_the_exact_posterior():
         posterior = model.log_joint(x, trees)[0].softmax(0)
     assert posterior.max() > 0.05
     chains = 20_000
-    fixed = Trees(*(part[:, :1] for part in tensors(trees)), trees.lengths)
+    fixed = trees[:, :1]
     z, value, _ = metropolis(TreeMoves(2), model.given(x).log_joint, x, repeat(fixed, chains), 80)
     torch.testing.assert_close(value, model.log_joint(x, z).detach(), rtol=0, atol=1e-4)
     index = {key: place for place, key in enumerate(keys(trees))}

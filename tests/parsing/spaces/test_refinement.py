@@ -15,7 +15,6 @@ from gfnem.parsing import (
     TopDownPolicy,
     TopDownSpace,
 )
-from gfnem.parsing.trees.trees import Trees
 from gfnem.refinement import refine
 
 LABELS, WORDS, CHAINS = 2, 8, 800
@@ -46,8 +45,7 @@ def chains(space, policy, back, proposals, exact=False):
         first = log_joint[0].argmin().expand(CHAINS)
         if exact:
             first = log_joint[0].softmax(0).multinomial(CHAINS, replacement=True)
-        parts = (trees.left, trees.right, trees.split, trees.label)
-        start = Trees(*(part[:, first] for part in parts), trees.lengths)
+        start = trees.take(first[None])
         z, value, accepted = refine(policy, context, model.given(x), space, start, proposals, back)
         assert torch.allclose(value, model.log_joint(x, z), atol=1e-4)
     probabilities = dict(zip(keys(trees), log_joint[0].softmax(0).tolist(), strict=True))

@@ -58,13 +58,8 @@ def test_a_padded_batch_equals_one_by_one_with_the_grammars_weights(policy_class
     together = policy.retrace(context, x, space, trajectories.latent)
     scores = policy.score(context, space, together)
     for row in range(len(x)):
-        alone = x.select(torch.tensor([row]))
-        nodes = alone.max_length - 1
-        latent = trajectories.latent
-        part = type(latent)(
-            *(t[row : row + 1, :, :nodes] for t in vars(latent).values() if t.dim() == 3),
-            alone.lengths,
-        )
+        alone = x[torch.tensor([row])]
+        part = trajectories.latent[row : row + 1].resized()
         own = policy.encode(alone, model.given(alone))
         assert torch.allclose(policy.log_z(own), policy.log_z(context)[row], atol=1e-4)
         if space.unique_trajectory:

@@ -1,0 +1,20 @@
+"""Energies of rows of small whole numbers, with and without latent units, and their samplers."""
+
+from typing import Any
+
+from gfnem.lazy import public_names
+
+_attribute, __dir__, __all__ = public_names(
+    "gfnem.energies",
+    {
+        "data": ("Points",),
+        "masked": ("MaskedPolicy",),
+        "models": ("AssignmentEnergy", "MLPEnergy", "Pairwise", "RBM"),
+        "policies": ("AnyOrderPolicy",),
+        "space": ("Assignment", "AssignmentSpace"),
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    return _attribute(name)

@@ -1,0 +1,74 @@
+"""How good an energy and its sampler are, exactly where that is cheap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.estimates import importance_weighted
+
+
+@torch.no_grad()
+def scores(run: Any, data: Any, samples: int = 4096) -> dict[str, Any]:
+    """The partition sum and the sampler beside the energy.
+
+    Returns:
+        `log_z`, exact; `log_z_lower`, the importance-weighted bound of the sampler's draws, and
+        `log_z_learned`; `sampler_kl`, the divergence of the sampler from the energy (log Z less
+        the ELBO); `kl_energy` and `kl_sampler`, of the data from either, where both the data's
+        density and the sums are exact.
+    """
+    found: dict[str, Any] = {}
+    exact = run.model.log_partition() if run.model.offers("log_partition") else None
+    if exact is not None:
+        found["log_z"] = exact.item()
+    if run.has_policy:
+        free = run.posterior(torch.full((1, data.coding.visible), -1, device=run.device))
+        _, log_weights = free.log_weights(samples)
+        bound = importance_weighted(log_weights)[0]
+        found["log_z_lower"] = bound.item()
+        if (learned := free.log_z()) is not None:
+            found["log_z_learned"] = learned[0].item()
+        found["sampler_kl"] = ((bound if exact is None else exact) - log_weights.mean()).item()
+    density = getattr(data, "density", None)
+    if density is not None and exact is not None and not run.model.latent:
+        table = cell_table(run, data)
+        data_table = density.table(data.coding.grid).flatten()
+        found["kl_energy"] = divergence(data_table, table - exact.cpu().double()).item()
+        if run.has_policy and run.space.unique_trajectory:
+            found["kl_sampler"] = divergence(data_table, sampler_table(run, data)).item()
+    return found
+
+
+def every_cell(data: Any) -> Tensor:
+    """`(cells ** 2, visible)` the rows of all cells, the first coordinate slower."""
+    coding = data.coding
+    side = 2**coding.bits
+    from gfnem.energies.codes import to_bits
+
+    codes = to_bits(torch.arange(side), coding.bits)
+    pairs = torch.stack([codes[:, None].expand(-1, side, -1), codes[None].expand(side, -1, -1)], -1)
+    return pairs.flatten(2).flatten(0, 1)
+
+
+def cell_table(run: Any, data: Any) -> Tensor:
+    """`(cells ** 2,)` log p~ of all cells, double precision."""
+    rows = every_cell(data).to(run.device)
+    parts = [run.model.log_joint(part, part[:, None])[:, 0] for part in rows.split(2**14)]
+    return torch.cat(parts).cpu().double()
+
+
+def sampler_table(run: Any, data: Any) -> Tensor:
+    """`(cells ** 2,)` log q of all cells: exact where each has one trajectory."""
+    rows = every_cell(data).to(run.device)
+    posterior = run.posterior(torch.full((1, rows.shape[1]), -1, device=run.device))
+    parts = [posterior.log_prob(part[None])[0] for part in rows.split(2**14)]
+    return torch.cat(parts).cpu().double()
+
+
+def divergence(p: Tensor, log_q: Tensor) -> Tensor:
+    """`()` `KL(p || q)` in nats of probabilities and log probabilities `(cells,)`."""
+    log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
+    return (p * (log_p - log_q)).sum()

@@ -1,0 +1,54 @@
+"""A trained energy: rows drawn by its sampler, and marginals of what is known."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from gfnem.component import build
+from gfnem.energies.coding import Coding
+from gfnem.errors import UserError
+from gfnem.running.run import Run
+
+
+class EnergyRun(Run):
+    """An energy and its sampler.
+
+    Attributes:
+        coding: how plain data become rows.
+    """
+
+    @cached_property
+    def coding(self) -> Coding:
+        """How plain data become rows."""
+        return build(self.metadata["coding"], Coding)
+
+    @property
+    def nothing(self) -> torch.Tensor:
+        """`(1, visible)` a row of which nothing is known."""
+        return torch.full((1, self.coding.visible), -1, device=self.device)
+
+    @torch.no_grad()
+    def sample(self, n: int = 5) -> list[dict[str, Any]]:
+        """Draws of the sampler: `{"observation": ..., "latent": ..., "log_joint": ...}` each.
+
+        `log_joint` is the energy's log p~ in nats.
+
+        Raises:
+            UserError: if no sampler was trained.
+        """
+        if n < 1:
+            raise UserError(f"sample({n}): ask for one or more")
+        if not self.has_policy:
+            raise UserError(f"{self.path}: trained without a sampler, which draws rows")
+        z = self.posterior(self.nothing).sample(n)[0]
+        x = z[:, : self.coding.visible]
+        observed = self.world.observed(self, x)
+        latents = self.world.latents(self, observed, z[:, None])
+        values = self.model.log_joint(x, z[:, None])[:, 0].tolist()
+        return [
+            {"observation": shown, "latent": latent[0], "log_joint": value}
+            for shown, latent, value in zip(observed.shown, latents, values, strict=True)
+        ]

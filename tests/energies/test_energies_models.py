@@ -1,0 +1,85 @@
+"""Energies: sums by other means, gradients, missing entries."""
+
+import itertools
+
+import pytest
+import torch
+
+from gfnem.energies import RBM, MLPEnergy, Pairwise
+from gfnem.offers import NotOffered
+from gfnem.testing import TargetTestCase
+
+
+def randomised(model, scale=0.5):
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, scale)
+    return model
+
+
+def every(variables, values=2):
+    return torch.tensor(list(itertools.product(range(values), repeat=variables)))
+
+
+class _Energy(TargetTestCase):
+    rows = torch.tensor([[0, -1, 1], [-1, -1, 0], [1, 1, 0]])
+
+    def make_x(self):
+        return self.rows
+
+    def make_latents(self, x):
+        found = [self.enumerate_latents(row[None]) for row in x]
+        most = max(z.shape[1] for z in found)
+        return torch.cat([z[:, torch.arange(most) % z.shape[1]] for z in found])
+
+    def enumerate_latents(self, x):
+        model = self.make_target()
+        z = every(model.variables, model.values)
+        agrees = ((x < 0) | (z[:, : x.shape[1]] == x)).all(1)
+        return z[agrees][None]
+
+
+class TestMLP(_Energy):
+    def make_target(self):
+        return randomised(MLPEnergy(3, 2, hidden=8, layers=2))
+
+
+class TestPotts(_Energy):
+    rows = torch.tensor([[0, -1], [2, 1]])
+
+    def make_target(self):
+        return randomised(Pairwise(2, 3))
+
+
+class TestRBM(_Energy):
+    def make_target(self):
+        return randomised(RBM(3, 2))
+
+
+@pytest.mark.parametrize(
+    "model", [MLPEnergy(4, 2, hidden=8), Pairwise(4, 3), RBM(4, 3), RBM(3, 5)], ids=str
+)
+def test_the_partition_sum_is_the_sum_over_all(model):
+    randomised(model)
+    z = every(model.variables, model.values)
+    total = model.log_joint(z[:, : model.visible], z[:, None])[:, 0].logsumexp(0)
+    assert torch.allclose(model.log_partition(), total, atol=1e-4)
+    x = every(model.visible, model.values)
+    assert torch.allclose(model.log_marginal(x).logsumexp(0), total, atol=1e-4)
+
+
+def test_what_is_too_large_is_not_offered():
+    for model in (MLPEnergy(21, 2), Pairwise(13, 3), RBM(64, 21)):
+        assert not model.offers("log_partition")
+        with pytest.raises(NotOffered, match="exact log_partition"):
+            model.log_partition()
+
+
+def test_couplings_count_each_pair_twice_and_no_variable_with_itself():
+    model = randomised(Pairwise(3, 2))
+    assert torch.equal(model.coupling, model.coupling.T)
+    assert (model.coupling.diagonal() == 0).all()
+    spins = torch.tensor([1.0, -1.0, 1.0])
+    w = model.upper
+    expected = 2 * (-w[0, 1] + w[0, 2] - w[1, 2]) + model.bias @ spins
+    assert torch.allclose(model.score(spins), expected)

@@ -1,0 +1,77 @@
+"""Energies in the loop: what is free, what is released, and an update of sampler and energy."""
+
+import pytest
+import torch
+
+from gfnem.batch import Batch
+from gfnem.em import EM
+from gfnem.energies import RBM, AnyOrderPolicy, AssignmentSpace, MaskedPolicy, MLPEnergy
+from gfnem.rates import Descent, Rates
+from gfnem.recipes import eb_gfn, exact, fitting
+from gfnem.sources import Chains, Free, Own, Refined, Released
+
+X = torch.tensor([[0, 1, 1], [1, 1, 0]])
+
+
+def made(recipe=None, latent=False, order="fixed"):
+    torch.manual_seed(0)
+    model = RBM(3, 2) if latent else MLPEnergy(3, 2, hidden=8, layers=1)
+    sizes = (model.variables, 2, 1, order)
+    kind = MaskedPolicy if order == "fixed" else AnyOrderPolicy
+    policy = kind(*sizes, hidden=16, layers=1)
+    for parameter in (*model.parameters(), *policy.parameters()):
+        parameter.data.normal_(0, 0.3)
+    return EM(model, AssignmentSpace(*sizes), policy, recipe or eb_gfn(latents=2 * latent))
+
+
+def test_what_is_free_belongs_to_one_row_that_says_nothing():
+    em = made(latent=True)
+    batch = Batch(em, X)
+    draws = batch.draw(Free(Own(7)))
+    assert torch.equal(draws.batch.x, torch.tensor([[-1, -1, -1]])) and draws.z.shape == (1, 7, 5)
+    assert batch.draw(Free(Chains(2, 3))).batch is draws.batch, "it is shared"
+    batch.forget("model")
+    assert draws.batch._given is None
+
+
+def test_what_is_released_keeps_its_values_and_may_lose_them():
+    em = made(latent=True)
+    batch, seen = Batch(em, X), Own(4)
+    drawn, released = batch.draw(seen), batch.draw(Released(seen))
+    assert torch.equal(released.z[0], drawn.z.flatten(0, 1))
+    assert (drawn.z[:, :, :3] == X[:, None]).all()
+    moved = batch.draw(Refined(Released(seen), 20, 1.0)).z
+    assert (moved != released.z).any(-1).any()
+    kept = batch.draw(Refined(seen, 20, 1.0)).z
+    assert (kept[:, :, :3] == X[:, None]).all(), "what is observed stays"
+
+
+@pytest.mark.parametrize("latent", [False, True])
+@pytest.mark.parametrize("order", ["fixed", "any"])
+@pytest.mark.parametrize("acceptance", ["metropolis", "barker"])
+def test_an_update_moves_sampler_and_energy(latent, order, acceptance):
+    recipe = eb_gfn(latents=2 * latent, back=[1, 0.5], proposals=2, acceptance=acceptance)
+    em = made(recipe, latent, order)
+    before = [parameter.clone() for parameter in em.parameters()]
+    figures = Descent(em).update(X.repeat(8, 1))
+    assert {"e_loss", "data_loss", "m_loss", "accepted"} <= figures.keys()
+    assert ("latent_loss" in figures) == latent
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in figures.values())
+    moved = [not torch.equal(*pair) for pair in zip(before, em.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+
+
+def test_the_recipes_that_fit():
+    em = made()
+    names = fitting(em.model, em.space, em.policy)
+    assert set(names) == {"eb_gfn", "exact"}, "the others have no negative phase"
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_exact_likelihood_rises(latent):
+    em = made(exact(), latent)
+    descent = Descent(em, Rates(model=0.05))
+    losses = [float(descent.update(X)["m_loss"]) for _ in range(30)]
+    assert losses[-1] < losses[0] - 0.2
+    likelihood = em.model.log_marginal(X) - em.model.log_partition()
+    assert likelihood.mean() > -losses[0]

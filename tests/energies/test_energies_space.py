@@ -1,0 +1,120 @@
+"""Assignments: any order and fixed order, blocks, rows with missing entries and latent units."""
+
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+
+from gfnem.energies import AnyOrderPolicy, AssignmentSpace, MaskedPolicy
+from gfnem.mcmc import metropolis
+from gfnem.testing import LatentSpaceTestCase
+
+ROWS = torch.tensor([[-1, -1], [1, -1], [-1, 0]])
+
+
+def disturbed(policy):
+    """Random parameters also where a policy starts from zeros."""
+    torch.manual_seed(3)
+    for parameter in policy.parameters():
+        parameter.data.normal_(0, 0.6)
+    return policy
+
+
+class _Bits(LatentSpaceTestCase):
+    """Two visible bits and a latent one."""
+
+    frequency_samples = 2000
+    settings: ClassVar = {"variables": 3, "values": 2, "order": "any"}
+
+    def make_space(self):
+        return AssignmentSpace(**self.settings)
+
+    def make_x(self):
+        return ROWS
+
+    def count_objects(self, row):
+        return 2 ** (3 - int((ROWS[row] >= 0).sum()))
+
+    def make_policy(self):
+        return disturbed(AnyOrderPolicy(**self.settings, block=1, hidden=8, layers=1))
+
+
+class TestAnyOrder(_Bits):
+    def count_trajectories(self, row):
+        open = 3 - int((ROWS[row] >= 0).sum())
+        return 2**open * math.factorial(open)
+
+
+class TestLearnedOrder(_Bits):
+    def make_policy(self):
+        return disturbed(
+            AnyOrderPolicy(**self.settings, block=1, backward="learned", hidden=8, layers=1)
+        )
+
+
+class TestFixedOrder(_Bits):
+    settings: ClassVar = {"variables": 3, "values": 2, "order": "fixed"}
+
+    def make_policy(self):
+        return disturbed(MaskedPolicy(**self.settings, block=1, hidden=8, layers=1))
+
+
+class TestBlocks(LatentSpaceTestCase):
+    """Blocks of two trits, of which one may be known."""
+
+    frequency_samples = 2000
+    order = "any"
+    rows = torch.tensor([[-1, -1, 2, 1], [0, -1, -1, 2]])
+
+    def make_space(self):
+        return AssignmentSpace(4, 3, 2, self.order)
+
+    def make_x(self):
+        return self.rows
+
+    def count_objects(self, row):
+        return 3 ** int((self.rows[row] < 0).sum())
+
+    def make_policy(self):
+        return disturbed(AnyOrderPolicy(4, 3, 2, self.order, hidden=8, layers=1))
+
+
+class TestBlocksInOrder(TestBlocks):
+    order = "fixed"
+
+    def make_policy(self):
+        return disturbed(MaskedPolicy(4, 3, 2, self.order, hidden=8, layers=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5, 2, 2), "5 variables do not make blocks of 2"),
+        ((16, 2, 16), "takes 65536 values together"),
+        ((4, 2, 1, "random"), "order is any or fixed"),
+    ],
+)
+def test_blocks_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AssignmentSpace(*arguments)
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_changes_keep_what_is_observed_and_are_symmetric(values):
+    torch.manual_seed(0)
+    space, x = AssignmentSpace(4, values), torch.tensor([[1, -1, -1], [0, 1, 1]])
+    moves = space.moves()
+    z = moves.initial(x, 3000)
+    assert (z[0, :, 0] == 1).all() and (z[1, :, :3] == x[1]).all()
+    start = torch.zeros_like(z) + torch.tensor([1, 0, 0, 0])
+    new, log_ratio = moves.propose(x[:1], start[:1])
+    assert (log_ratio == 0).all() and ((new != start[:1]).sum(2) == 1).all()
+    assert (new[0, :, 0] == 1).all()
+    changed = (new[0, :, 1:] != 0).float().mean(0)
+    assert torch.allclose(changed, torch.full((3,), 1 / 3), atol=0.05)
+    full = torch.tensor([[1, 0, 1, 1]])
+    same, log_ratio = moves.propose(full, full[None])
+    assert torch.equal(same, full[None]) and log_ratio.item() == -math.inf
+    ends, _, _ = metropolis(moves, lambda z: z.sum(2).float(), x, z, 5)
+    assert (ends[0, :, 0] == 1).all()
