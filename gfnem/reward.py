@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
+from gfnem.batched import X, Z
 from gfnem.component import Component
 from gfnem.offers import NotOffered, Offering, optional
 from gfnem.ranges import NotNegative
@@ -15,7 +16,7 @@ from gfnem.schedules import Anneal, value_at
 from gfnem.target import Conditioned, Target
 
 
-class Reward(Component, Offering, nn.Module, ABC):
+class Reward(Component, Offering, nn.Module, ABC, Generic[X, Z]):
     """A score `s(x, z)` that the E-step adds to the model's: `log p~ = log p(x, z) + w s(x, z)`.
 
     The sampler is trained towards the sum, and the M-step climbs the model's own likelihood on its
@@ -39,7 +40,7 @@ class Reward(Component, Offering, nn.Module, ABC):
         self.weight = weight
 
     @abstractmethod
-    def forward(self, x: Any, z: Any) -> Tensor:
+    def forward(self, x: X, z: Z) -> Tensor:
         """`(batch, samples)` scores in nats, without gradient.
 
         Args:
@@ -48,7 +49,7 @@ class Reward(Component, Offering, nn.Module, ABC):
         """
 
     @optional
-    def parts(self, x: Any) -> Any:
+    def parts(self, x: X) -> Any:
         """Scores of the parts that structures are made of, where `s` is the sum over these.
 
         What they look like is the latent space's matter (spans of a sentence, say). A model that
@@ -57,7 +58,7 @@ class Reward(Component, Offering, nn.Module, ABC):
         ...
 
     @optional
-    def hint(self, x: Any) -> Any:
+    def hint(self, x: X) -> Any:
         """Scores of parts whose sum comes close to `s`, where the sum itself is no sum of parts.
 
         A sampler that can starts from them. Optional.
@@ -65,14 +66,14 @@ class Reward(Component, Offering, nn.Module, ABC):
         ...
 
     @optional
-    def partial(self, x: Any, state: Any) -> Tensor:
+    def partial(self, x: X, state: Any) -> Tensor:
         """`(batch, samples)` what a partial structure already has of its score. Optional.
 
         It must equal the score at final states; see `Target.partial_log_joint`.
         """
         ...
 
-    def observe(self, x: Any, z: Any) -> None:
+    def observe(self, x: X, z: Z) -> None:
         """Told of the structures that each M-step learns from, for rewards that learn as well.
 
         Args:
@@ -100,7 +101,7 @@ class Reward(Component, Offering, nn.Module, ABC):
         return value_at(self.weight, m_updates)
 
 
-class Rewarded(Target):
+class Rewarded(Target[X, Z]):
     """A model times a reward: `log p~(x, z) = log p(x, z) + w s(x, z)`.
 
     This is what the E-step of a run with a reward aims at. It is not normalised. Where the reward
@@ -111,7 +112,7 @@ class Rewarded(Target):
         reward: the `s`.
     """
 
-    def __init__(self, model: Target, reward: Reward):
+    def __init__(self, model: Target[X, Z], reward: Reward[X, Z]):
         super().__init__()
         if not (isinstance(model, Target) and isinstance(reward, Reward)):
             raise ValueError(
@@ -154,7 +155,7 @@ class Rewarded(Target):
         self._weight = self.reward.weight_at(m_updates)
         self.model.on_step(m_updates)
 
-    def given(self, x: Any) -> Conditioned:
+    def given(self, x: X) -> Conditioned[X, Z]:
         """Model and reward, given a batch."""
         if self.by_parts:
             return self.model.tilted(x, self._weight * self.reward.parts(x))
@@ -164,44 +165,44 @@ class Rewarded(Target):
         return GivenRewarded(self, x, guide)
 
     @torch.no_grad()
-    def score(self, x: Any, z: Any) -> Tensor:
+    def score(self, x: X, z: Z) -> Tensor:
         """`(batch, samples)` `w s(x, z)` in nats, without gradient."""
         return self._weight * self.reward(x, z)
 
-    def log_joint(self, x: Any, z: Any) -> Tensor:
+    def log_joint(self, x: X, z: Z) -> Tensor:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self.given(x).log_joint(z)
 
-    def partial_log_joint(self, x: Any, state: Any) -> Tensor:
+    def partial_log_joint(self, x: X, state: Any) -> Tensor:
         """See `Target.partial_log_joint`."""
         self._ask("partial_log_joint")
         return self.given(x).partial_log_joint(state)
 
-    def collapsed_log_joint(self, x: Any, z: Any) -> Tensor:
+    def collapsed_log_joint(self, x: X, z: Z) -> Tensor:
         """See `Target.collapsed_log_joint`."""
         self._ask("collapsed_log_joint")
         return self.given(x).collapsed_log_joint(z)
 
-    def log_marginal(self, x: Any) -> Tensor:
+    def log_marginal(self, x: X) -> Tensor:
         """`(batch,)` exact `log p~(x)` in nats."""
         self._ask("log_marginal")
         return self.given(x).log_marginal()
 
-    def sample_posterior(self, x: Any, samples: int) -> Any:
+    def sample_posterior(self, x: X, samples: int) -> Z:
         """Exact draws of the rewarded posterior."""
         self._ask("sample_posterior")
         return self.given(x).sample_posterior(samples)
 
-    def sample(self, count: int) -> tuple[Any, Any]:
+    def sample(self, count: int) -> tuple[X, Z]:
         """The model's draws, of which the reward knows nothing."""
         self._ask("sample")
         return self.model.sample(count)
 
-    def normalised(self) -> Target:
+    def normalised(self) -> Target[X, Z]:
         """The model."""
         return self.model.normalised()
 
-    def in_support(self, x: Any) -> Tensor:
+    def in_support(self, x: X) -> Tensor:
         """The model's: rewards are finite."""
         return self.model.in_support(x)
 
@@ -209,12 +210,12 @@ class Rewarded(Target):
         """The model's."""
         return self.model.facts()
 
-    def units(self, x: Any) -> Tensor:
+    def units(self, x: X) -> Tensor:
         """The model's."""
         return self.model.units(x)
 
 
-class GivenRewarded(Conditioned):
+class GivenRewarded(Conditioned[X, Z]):
     """A model and a reward that is a black box, given observations.
 
     Args:
@@ -224,20 +225,20 @@ class GivenRewarded(Conditioned):
             parts that come close to the reward.
     """
 
-    target: Rewarded
+    target: Rewarded[X, Z]
 
-    def __init__(self, target: Rewarded, x: Any, guide: Conditioned):
+    def __init__(self, target: Rewarded[X, Z], x: X, guide: Conditioned[X, Z]):
         super().__init__(target, x)
         self._model, self._guide = target.model.given(x), guide
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_guide"], name)
 
-    def log_joint(self, z: Any) -> Tensor:
+    def log_joint(self, z: Z) -> Tensor:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self._model.log_joint(z) + self.target.score(self.x, z)
 
-    def collapsed_log_joint(self, z: Any) -> Tensor:
+    def collapsed_log_joint(self, z: Z) -> Tensor:
         """`(batch, samples)` the model's, and the reward, which is the same for all of them."""
         return self._model.collapsed_log_joint(z) + self.target.score(self.x, z)
 
@@ -248,6 +249,6 @@ class GivenRewarded(Conditioned):
         return self._model.partial_log_joint(state) + reward
 
 
-def rewarded(model: Target, reward: Reward | None) -> Target:
+def rewarded(model: Target[X, Z], reward: Reward[X, Z] | None) -> Target[X, Z]:
     """What a sampler aims at: the model, times a reward where there is one."""
     return model if reward is None else Rewarded(model, reward)

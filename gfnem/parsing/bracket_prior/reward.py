@@ -14,7 +14,7 @@ from gfnem.reward import Reward
 from gfnem.schedules import Anneal, value_at
 
 
-class BracketPrior(Reward):
+class BracketPrior(Reward[Any, Trees]):
     """`s(x, z) = -E(z)`, weighted by `1 / T`: an energy-based prior over bracketings.
 
     The model with an energy-based prior of Hu et al. (2023, section 5.2):

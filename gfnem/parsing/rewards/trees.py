@@ -15,7 +15,7 @@ from gfnem.parsing.trees.trees import Trees
 from gfnem.reward import Reward
 
 
-class TreeReward(Reward):
+class TreeReward(Reward[Sentences, Trees]):
     """A black box: `forward(x, trees)` gives each tree a score and looks at no label.
 
     See `Reward` for its arguments.
