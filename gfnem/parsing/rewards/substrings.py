@@ -13,7 +13,7 @@ from gfnem.parsing.rewards.ngrams import Found, NgramTable
 from gfnem.parsing.rewards.trees import SpanReward
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.ranges import Count, NotNegative
+from gfnem.ranges import Count, Finite, NotNegative
 from gfnem.schedules import Anneal
 
 #: occurrences that a word's share of closed ones is mixed with, of the average word's share
@@ -56,11 +56,11 @@ class Substrings(SpanReward):
     def __init__(
         self,
         weight: NotNegative | Anneal = 4.0,
-        information: float = 1.0,
-        terms: float = 0.1,
-        cohesion: float = 0.5,
-        pauses: float = 0.2,
-        right: float = 0.1,
+        information: Finite = 1.0,
+        terms: Finite = 0.1,
+        cohesion: Finite = 0.5,
+        pauses: Finite = 0.2,
+        right: Finite = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,

@@ -11,7 +11,7 @@ from gfnem.parsing.inference.log_joint import span_scores
 from gfnem.parsing.rewards.substrings import Substrings
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
-from gfnem.ranges import Count, NotNegative
+from gfnem.ranges import Count, Finite, NotNegative
 from gfnem.schedules import Anneal
 
 
@@ -46,11 +46,11 @@ class Coverage(_Whole):
     def __init__(
         self,
         weight: NotNegative | Anneal = 4.0,
-        information: float = 1.0,
-        terms: float = 0.1,
-        cohesion: float = 0.5,
-        pauses: float = 0.2,
-        right: float = 0.1,
+        information: Finite = 1.0,
+        terms: Finite = 0.1,
+        cohesion: Finite = 0.5,
+        pauses: Finite = 0.2,
+        right: Finite = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,
@@ -92,11 +92,11 @@ class Agreement(_Whole):
     def __init__(
         self,
         weight: NotNegative | Anneal = 4.0,
-        information: float = 1.0,
-        terms: float = 0.1,
-        cohesion: float = 0.5,
-        pauses: float = 0.2,
-        right: float = 0.1,
+        information: Finite = 1.0,
+        terms: Finite = 0.1,
+        cohesion: Finite = 0.5,
+        pauses: Finite = 0.2,
+        right: Finite = 0.1,
         longest: Count = 8,
         most: Count = 2_000_000,
         limit: Count = 2_000_000,
