@@ -108,7 +108,8 @@ def make(args: argparse.Namespace, row: str, seed: int) -> None:
     with (folder / "log.txt").open("a") as log:
 
         def gfnem(*words: str, out=log) -> None:
-            where = {**os.environ, "PYTHONPATH": str(ROOT)}
+            path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+            where = {**os.environ, "PYTHONPATH": path}
             subprocess.run(
                 [sys.executable, "-m", "gfnem", *words],
                 stdout=out,

@@ -174,12 +174,12 @@ class Rewarded(Target[X, Z]):
         return self.given(x).log_joint(z)
 
     def partial_log_joint(self, x: X, state: Any) -> Tensor:
-        """See `Target.partial_log_joint`."""
+        """`(batch, samples)`; see `Target.partial_log_joint`."""
         self._ask("partial_log_joint")
         return self.given(x).partial_log_joint(state)
 
     def collapsed_log_joint(self, x: X, z: Z) -> Tensor:
-        """See `Target.collapsed_log_joint`."""
+        """`(batch, samples)`; see `Target.collapsed_log_joint`."""
         self._ask("collapsed_log_joint")
         return self.given(x).collapsed_log_joint(z)
 
@@ -203,7 +203,7 @@ class Rewarded(Target[X, Z]):
         return self.model.normalised()
 
     def in_support(self, x: X) -> Tensor:
-        """The model's: rewards are finite."""
+        """`(batch,)` the model's: rewards are finite."""
         return self.model.in_support(x)
 
     def facts(self) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Rewarded(Target[X, Z]):
         return self.model.facts()
 
     def units(self, x: X) -> Tensor:
-        """The model's."""
+        """`(batch,)` the model's."""
         return self.model.units(x)
 
 

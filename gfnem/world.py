@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -195,11 +195,11 @@ class World(ABC):
 
     # ---------------------------------------------------------------- what all worlds share
 
-    def defaults(self, own_data: bool = True) -> dict[str, Any]:
+    def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
         """The settings of a run where the user says nothing, as in a settings file.
 
         Args:
-            own_data: whether the user has named data, which some settings go by.
+            given: names of settings, such as `data`, that the user does say something of.
 
         Raises:
             UserError: if a part is missing.

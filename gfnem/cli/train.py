@@ -207,12 +207,15 @@ def _defaults(
     """Settings where the user says nothing, as in a settings file."""
     if isinstance(world, Unnamed):
         return dict(DEFAULTS)
-    named = [*values_of("--data", arguments), *values_of("--dataset.path", arguments)]
+    given = {word.partition("=")[0].removeprefix("--") for word in arguments}
     for content in contents:
+        given |= {name for name, value in content.items() if value is not None}
         dataset = content.get("dataset")
         told = dataset.get("init_args") if isinstance(dataset, Mapping) else None
-        named += [content.get("data"), (told or {}).get("path")]
-    return {**DEFAULTS, **world.defaults(any(value is not None for value in named))}
+        given |= {f"dataset.{name}" for name, value in (told or {}).items() if value is not None}
+    if "dataset.path" in given:
+        given.add("data")
+    return {**DEFAULTS, **world.defaults(given)}
 
 
 def _without_parts(arguments: Sequence[str]) -> list[str]:
@@ -248,6 +251,8 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     from gfnem.component import Component
 
+    none = {name: None for name in OPTIONAL_PARTS if content.get(name) == "none"}
+    content = {**content, **none}
     made = {name for name in PARTS if isinstance(content.get(name), Component)}
     try:
         parts = {

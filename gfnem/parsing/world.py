@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,11 +67,19 @@ class TextWorld(World):
     )
     told = frozenset({"vocab_size", "vocabulary", "shortest"})
 
-    def defaults(self, own_data: bool = True) -> dict[str, Any]:
-        """With a reward from the text itself, where there is one."""
-        content = super().defaults(own_data)
-        if own_data:
-            content.setdefault("reward", {"class_path": "gfnem.parsing.Substrings"})
+    def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
+        """For a text of the user's: a reward from the text itself, and an equal M-step.
+
+        Not where a treebank's brackets are given: they say more of trees.
+        """
+        content = super().defaults(given)
+        if "data" in given and "brackets" not in given:
+            objective = {"class_path": "gfnem.objectives.BalancedVarGrad"}
+            content["recipe"] = {
+                "class_path": "gfnem.recipes.gflownet",
+                "init_args": {"objective": objective, "m_step": "equal"},
+            }
+            content["reward"] = {"class_path": "gfnem.parsing.Substrings"}
         return content
 
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
