@@ -40,7 +40,7 @@ class MaskedPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Fact = 1,
+        block: Count = 1,
         order: str = "fixed",
         hidden: Count = 512,
         layers: Count = 2,
@@ -118,7 +118,7 @@ class MaskedPolicy(AssignmentNetwork):
     @torch.no_grad()
     def retrace(self, context: Tensor, x: Any, space: LatentSpace, latent: Tensor) -> Trajectories:
         """There is one trajectory to each assignment."""
-        nothing = torch.zeros(latent.shape[:2], device=latent.device)
+        nothing = self.level.new_zeros(latent.shape[:2])
         return Trajectories(latent, log_behaviour=nothing)
 
     def complete(self, value: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
@@ -132,12 +132,12 @@ class MaskedPolicy(AssignmentNetwork):
         """
         shape, digits = value.shape[:-1], self.space.digits(value.device)
         value = value.flatten(0, -2).clone()
-        log_behaviour = torch.zeros(len(value), device=value.device)
+        log_behaviour = self.level.new_zeros(len(value))
         steps = self.space.open(value).any(0).tolist()
         if not any(steps):
             return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
         features = self.features(value)
-        layers = [features, *(value.new_zeros(len(value), self.units[-1], dtype=features.dtype)
+        layers = [features, *(features.new_zeros(len(value), self.units[-1])
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = 0, self.stages[-1]  # blocks whose units are there
         for block in (block for block, open in enumerate(steps) if open):

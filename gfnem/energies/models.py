@@ -52,10 +52,10 @@ class AssignmentEnergy(EnergyModel):
 
     def features(self, z: Tensor) -> Tensor:
         """`(..., variables)` int64 as `(..., width)` numbers: -1 and 1, or one of `values` is 1."""
-        z = z.to(torch.int64)
+        dtype = next(self.parameters()).dtype
         if self.values == 2:
-            return (2 * z - 1).float()
-        return one_hot(z, self.values).flatten(-2).float()
+            return (2 * z - 1).to(dtype)
+        return one_hot(z, self.values).flatten(-2).to(dtype)
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` log p~ in nats of `features` `(..., width)`, differentiable."""
@@ -68,6 +68,11 @@ class AssignmentEnergy(EnergyModel):
     @optional
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`. Optional: of layered energies."""
+        ...
+
+    @optional
+    def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, ...]:
+        """Means of the latent units given complete rows, layer by layer. Optional."""
         ...
 
     # ---------------------------------------------------------------- exact sums

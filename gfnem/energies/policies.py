@@ -27,7 +27,9 @@ class AssignmentNetwork(Policy):
         order: "any" or "fixed", as of the space.
     """
 
-    def __init__(self, variables: Fact, values: Fact, block: Fact, order: str):
+    level: nn.Parameter  # of what log Z follows from; numbers are of its type
+
+    def __init__(self, variables: Fact, values: Fact, block: Count, order: str):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
@@ -42,8 +44,8 @@ class AssignmentNetwork(Policy):
     def features(self, value: Tensor) -> Tensor:
         """`(..., variables * per_variable)` of values `(..., variables)`; 0 where they are open."""
         if self.values == 2:
-            return torch.where(value < 0, 0, 2 * value - 1).float()
-        return one_hot(value + 1, self.values + 1)[..., 1:].flatten(-2).float()
+            return torch.where(value < 0, 0, 2 * value - 1).to(self.level)
+        return one_hot(value + 1, self.values + 1)[..., 1:].flatten(-2).to(self.level)
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, variables)` what is observed, -1 for the rest."""
@@ -80,7 +82,7 @@ class AnyOrderPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Fact = 1,
+        block: Count = 1,
         order: str = "any",
         backward: str = "uniform",
         hidden: Count = 256,
@@ -107,7 +109,7 @@ class AnyOrderPolicy(AssignmentNetwork):
 
     def network(self, value: Tensor) -> tuple[Tensor, ...]:
         """The heads, `(..., size)` each, of partial assignments `(..., variables)`."""
-        features = torch.cat([self.features(value), (value < 0).float()], -1)
+        features = torch.cat([self.features(value), (value < 0).to(self.level)], -1)
         return self.head(self.trunk(features)).split(self.sizes, -1)
 
     def forward(self, context: Any, state: Assignment) -> Step:
@@ -134,7 +136,7 @@ class AnyOrderPolicy(AssignmentNetwork):
         known = context[:, None].expand(-1, samples, -1)
         order, mask = self.orders(known)
         value, digits = self.space.grouped(known).clone(), self.space.digits(known.device)
-        log_behaviour = torch.zeros(known.shape[:2], device=known.device)
+        log_behaviour = self.level.new_zeros(known.shape[:2])
         for block, writes in zip(order.unbind(2), mask.unbind(2), strict=True):
             place = block[..., None, None]
             heads = self.network(value.flatten(2))[0].unflatten(-1, (self.blocks, self.options))

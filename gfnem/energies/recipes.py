@@ -7,13 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from gfnem.batch import Batch
-from gfnem.energies.chains import Gibbs
+from gfnem.batch import Batch, Draws
+from gfnem.energies.chains import BlockGibbs, Gibbs
 from gfnem.mcmc import LocalMoves
-from gfnem.phases import MODEL, Phase, TrainModel
-from gfnem.ranges import Count, NotNegative, PartialShare
+from gfnem.objectives import Objective, TrajectoryBalance
+from gfnem.phases import MODEL, Phase, TrainModel, TrainPolicy
+from gfnem.policy import Policy
+from gfnem.ranges import Count, NotNegative, PartialShare, Positive, Share
 from gfnem.recipes import recipe
-from gfnem.sources import Chains, Free, Moved, PosteriorSamples, Released, Source
+from gfnem.schedules import Anneal
+from gfnem.sources import Chains, Free, Moved, Own, PosteriorSamples, Released, Source, needs
+from gfnem.space import LatentSpace
+from gfnem.target import Target
 
 
 @recipe
@@ -41,6 +46,63 @@ def contrastive(
     if not persistent:
         negative = Moved(Released(seen), chosen, steps)
     return [TrainModel(seen, "equal", collapse, negative)]
+
+
+class MeanField(Source):
+    """Draws of a fully factorised distribution of a machine's latent units, fitted to each row.
+
+    Args:
+        samples: for each observation.
+        sweeps: of the fixed-point equations.
+    """
+
+    def __init__(self, samples: Count = 1, sweeps: Count = 10):
+        super().__init__()
+        self.samples, self.sweeps = samples, sweeps
+
+    def draw(self, batch: Batch) -> Draws:
+        """Draws each unit by its mean."""
+        means = torch.cat(batch.em.model.mean_field(batch.x, self.sweeps), 1)
+        units = means[:, None].expand(-1, self.samples, -1).bernoulli().long()
+        seen = batch.x[:, None].expand(-1, self.samples, -1)
+        return Draws(batch, torch.cat([seen, units], 2))
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The model must offer `mean_field`."""
+        needs(model, "mean_field", "a mean-field positive phase")
+
+
+@recipe
+def mean_field_contrastive(
+    samples: Count = 128, steps: Count = 1, latents: Count = 1
+) -> list[Phase]:
+    """A mean-field positive phase and persistent chains (Salakhutdinov and Hinton 2009).
+
+    Args:
+        samples: persistent chains, which sweep over the layers.
+        steps: sweeps of each in each update.
+        latents: draws of the mean-field distribution for each observation.
+    """
+    negative = Free(Chains(samples, steps, True, BlockGibbs()))
+    return [TrainModel(MeanField(latents), "equal", False, negative)]
+
+
+@recipe
+def free_sampler(
+    objective: Objective | None = None,
+    samples: Count = 128,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+) -> list[Phase]:
+    """The sampler alone, of everything there is: for an energy that stays as it is.
+
+    Args:
+        objective: the loss; trajectory balance if None.
+        samples: structures drawn in each update.
+        temperature, epsilon: how they stray.
+    """
+    chosen = TrajectoryBalance() if objective is None else objective
+    return [TrainPolicy(Free(Own(samples, temperature, epsilon)), chosen)]
 
 
 class EnergyDiscrepancy(Phase):
