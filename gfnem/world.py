@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from gfnem.component import imported, refuse_abstract
@@ -231,8 +232,8 @@ class Unnamed(World):
 
 
 def spec_of(part: Any) -> Any:
-    """A class or its import path as a spec; anything else as it is."""
-    if isinstance(part, type):
+    """A class, a function, or an import path as a spec; anything else as it is."""
+    if isinstance(part, (type, FunctionType)):
         part = f"{part.__module__}.{part.__qualname__}"
     return {"class_path": part} if isinstance(part, str) else part
 

@@ -162,6 +162,8 @@ def test_a_world_of_ones_own(here, monkeypatch):
         ({"world": "nosuch"}, "no world 'nosuch'"),
         ({"nosuch": 3}, "unknown setting nosuch"),
         ({"model": {"nosuch": 3}}, "NeuralPCFG: unknown setting nosuch"),
+        ({"recipe": fitting}, "fitting is a function without the decorator @gfnem.recipe"),
+        ({"e_step": "exact"}, "e_step is recipe now"),
         ({"max_updates": 0}, "at least 1"),
         ({"data": "none.txt"}, "none.txt: no such file"),
         ({"data": ["a sentence"]}, "data: a path is wanted, not list"),
