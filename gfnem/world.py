@@ -10,7 +10,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FunctionType
@@ -42,10 +42,14 @@ class Observed:
     Attributes:
         x: what models and policies take, leading axis `(batch,)`.
         shown: each observation as plain data, the way a person gave it.
+        without: observations that have no latent, which neither of both holds: by their places
+            among all that were read with the batch, as plain data and why. Without any others `x`
+            is None.
     """
 
     x: Any
     shown: list[Any]
+    without: dict[int, tuple[Any, str]] = field(default_factory=dict, kw_only=True)
 
 
 class World(ABC):
@@ -143,7 +147,8 @@ class World(ABC):
         if source is None:
             batches = self.held_out(data)
         else:
-            batches = (observed.x for observed in self.read(run, Path(source)))
+            read = self.read(run, Path(source))
+            batches = (observed.x for observed in read if observed.x is not None)
         return {**measured(run, batches, samples), **self.scores(run, data, source)}
 
     def table(self, run: Run, figures: Mapping[str, Any]) -> str:

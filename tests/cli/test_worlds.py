@@ -121,9 +121,12 @@ def test_infer_trees(capsys, here, tmp_path):
     assert call("infer", "text", file, "-k", "3") == 0
     output = capsys.readouterr()
     found = [json.loads(line) for line in output.out.splitlines()]
-    assert [record["observation"] for record in found] == ["the dog sees a cat", "the cat sleeps"]
+    assert [record["observation"] for record in found] == file.read_text().splitlines()
     assert output.err.startswith("gfnem: line 3: not derivable")
-    assert all(record["exact"] for record in found)
+    assert found[1].pop("why") == "no word in it" and "not derivable" in found[2].pop("why")
+    assert not any(record["latents"] for record in found[1:3])
+    found = [record for record in found if record["latents"]]
+    assert len(found) == 2 and all(record["exact"] for record in found)
     # the most probable tree is that of exact inference
     best = [record["latents"][0]["latent"] for record in found]
     file.write_text("the dog sees a cat\nthe cat sleeps\n")
