@@ -21,7 +21,7 @@ from gfnem.ranges import Amount, Count, PartialShare, Range, Seed
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
-class Images(DataModule):
+class Images(DataModule[Tensor]):
     """Images of black and white pixels, and the grid of codes they are to be described by.
 
     Args:

@@ -27,7 +27,7 @@ CENTRES = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
 LARGEST = 1e15
 
 
-class Petals(DataModule):
+class Petals(DataModule[Tensor]):
     """The hierarchical mixture's data: super-clusters of petals, or points read from a file.
 
     Args:
