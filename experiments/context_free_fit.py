@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from gfnem.parsing import Sentences, TabularParentGrammar
+from gfnem.parsing import Sentences, TabularGrammar
 from gfnem.parsing.grammars.context_free_fit import FixedPCFG, context_free_fit
 
 MAX_LENGTH = 20
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=5000, help="sentences for EM")
     parser.add_argument("--em", type=int, default=10, help="iterations of EM")
     options = parser.parse_args()
-    grammar = TabularParentGrammar(options.grammar)
+    grammar = TabularGrammar(options.grammar)
     fit = context_free_fit(grammar)
     sizes = f"{grammar.nonterminals} nonterminals, {grammar.preterminals} preterminals"
     print(f"{options.grammar}: {sizes}, {fit.tokens:.2f} tokens a sentence")

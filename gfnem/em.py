@@ -52,6 +52,8 @@ class EM(nn.Module):
         self.phases = cast(Sequence[Phase], nn.ModuleList(phases))
         self.schedule = EveryUpdate() if schedule is None else schedule
         self.clock = Clock()
+        if not any(phase.trains == MODEL for phase in phases):
+            self.clock.anneals_over = "updates"  # there are no M-updates
         self.figures: dict[str, Tensor | float] = {}
         if policy is not None:
             policy.serve(model)

@@ -85,7 +85,7 @@ class TrainPolicy(Phase):
         flows = objective.needs_flow or objective.uses_flow
         scores = draws.scores(flows, objective.forward_looking)
         self._has_what_it_needs(scores, batch.em.policy)
-        temperature = value_at(self.reward_temperature, batch.em.clock.m_updates)
+        temperature = value_at(self.reward_temperature, batch.em.clock.now)
         partial, reward = None, torch.zeros_like(scores.log_pf.detach().sum(2))
         if objective.uses_reward:
             reward = draws.log_joint / temperature

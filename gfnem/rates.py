@@ -16,7 +16,8 @@ class Rates(Component):
     """Adam's learning rates and the limit of its gradients.
 
     Args:
-        policy: learning rate of the policy; a number, or an `Anneal` over M-updates.
+        policy: learning rate of the policy; a number, or an `Anneal` over M-updates (over updates
+            where no model is trained).
         log_z: learning rate of those parts of the policy that only `log Z(x)` uses
             (`Policy.log_z_parts`), which have a long way to go.
         model: learning rate of the model; a number, or an `Anneal` over M-updates.
@@ -58,12 +59,29 @@ class Rates(Component):
             ),
         }
 
-    def set(self, network: str, optimizer: torch.optim.Optimizer, m_updates: int) -> None:
-        """Gives an optimiser the learning rate of an update."""
-        rate = value_at(self.policy if network == POLICY else self.model, m_updates)
+    def set(self, network: str, optimizer: torch.optim.Optimizer, now: int) -> None:
+        """Gives an optimiser the learning rate of an update (see `Clock.now`)."""
+        rate = value_at(self.policy if network == POLICY else self.model, now)
         for group in optimizer.param_groups:
             if not group.get("log_z"):
                 group["lr"] = rate
+
+    def step(self, optimizer: torch.optim.Optimizer, scale: float | None = None) -> bool:
+        """Takes a step along clipped gradients, unless they are not finite.
+
+        Args:
+            optimizer: its parameters have gradients.
+            scale: by which a loss scaler has multiplied them; it leaves such a step out by itself.
+
+        Returns:
+            Whether the gradients were finite.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip * (1.0 if scale is None else scale))
+        finite = bool(torch.isfinite(norm))  # a batch that overflows is left out
+        if finite or scale is not None:
+            optimizer.step()
+        return finite
 
 
 class Descent:
@@ -82,13 +100,10 @@ class Descent:
         """One update on a batch of observations; the figures that the phases report."""
         for phase, loss in self.em.update(x):
             optimizer = self.optimizers[phase.trains]
-            self.rates.set(phase.trains, optimizer, self.em.clock.m_updates)
+            self.rates.set(phase.trains, optimizer, self.em.clock.now)
             optimizer.zero_grad()
             if not loss.requires_grad:
                 continue
             loss.backward()
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.rates.clip)
-            if torch.isfinite(norm):  # a batch that overflows is left out
-                optimizer.step()
+            self.rates.step(optimizer)
         return self.em.figures

@@ -32,6 +32,7 @@ from gfnem.sources import (
     PosteriorSamples,
     Refined,
     Released,
+    Replay,
     Source,
 )
 from gfnem.space import LatentSpace
@@ -40,6 +41,8 @@ from gfnem.target import Target
 
 class Recipe(Component, ABC):
     """A list of phases and the settings that it is made with; see `recipe`."""
+
+    decorator = "@gfnem.recipe"
 
     @abstractmethod
     def phases(self) -> list[Phase]:
@@ -147,6 +150,33 @@ def gflownet(
         _e_step(own, objective, reward_temperature, sleep),
         _m_step(taught, "equal" if refine else m_step, collapse, side),
     ]
+
+
+@recipe
+def posterior(
+    objective: Objective | None = None,
+    samples: Count = 64,
+    temperature: Positive | Anneal = 1.0,
+    epsilon: Share | Anneal = 0.0,
+    reward_temperature: Positive | Anneal = 1.0,
+    replay: Amount = 0,
+) -> list[Phase]:
+    """Amortised Bayesian inference: the sampler is trained, and there is no M-step.
+
+    Each setting may be an `Anneal` over updates.
+
+    Args:
+        objective: the loss; `BalancedVarGrad` if None.
+        samples: structures drawn for each observation.
+        temperature: as in `gflownet`.
+        epsilon: as in `gflownet`.
+        reward_temperature: as in `gflownet`.
+        replay: updates whose draws are kept; half of the updates then train on kept draws.
+    """
+    source: Source = Own(samples, temperature, epsilon)
+    if replay:
+        source = Replay(source, replay)
+    return [TrainPolicy(source, objective, reward_temperature)]
 
 
 @recipe
@@ -264,7 +294,17 @@ def eb_gfn(
 #: the recipes that are shipped, by name
 RECIPES = {
     made.__name__: made
-    for made in (gflownet, wake_sleep, reverse_kl, iw, exact, exact_sampling, mcmc, eb_gfn)
+    for made in (
+        gflownet,
+        posterior,
+        wake_sleep,
+        reverse_kl,
+        iw,
+        exact,
+        exact_sampling,
+        mcmc,
+        eb_gfn,
+    )
 }
 
 

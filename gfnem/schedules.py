@@ -59,7 +59,10 @@ class Clock(nn.Module):
         updates: updates done.
         e_updates: those of them that trained the policy.
         m_updates: those of them that trained the model.
+        anneals_over: which of these counts an `Anneal` runs over.
     """
+
+    anneals_over: str = "m_updates"
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +70,11 @@ class Clock(nn.Module):
         self._average: Tensor | float = 0.0
         self._averaged: Tensor | float = 0.0
         self._decay = 0.99
+
+    @property
+    def now(self) -> int:
+        """The count that an `Anneal` is asked with."""
+        return getattr(self, self.anneals_over)
 
     def observe(self, e_loss: Tensor, decay: float) -> None:
         """Moves the average of the E-loss `()`, by the mean over processes, alike on each."""

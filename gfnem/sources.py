@@ -81,7 +81,7 @@ class Own(Source):
 
     def draw(self, batch: Batch) -> Draws:
         """Draws trajectories, without autograd."""
-        em, now = batch.em, batch.em.clock.m_updates
+        em, now = batch.em, batch.em.clock.now
         exploration = Exploration(value_at(self.temperature, now), value_at(self.epsilon, now))
         found = em.policy.sample(batch.context, batch.x, em.space, self.samples, exploration)
         return Draws(batch, found.latent, found)

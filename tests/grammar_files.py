@@ -90,7 +90,7 @@ def derivation_sum(grammar: PCFG, sentence: tuple[str, ...], sweeps: int = 400) 
 def inside(tables, sentence: tuple[str, ...]) -> float:
     """The tables' weight of a sentence, by the plain inside recursion."""
     n, size = len(sentence), len(tables.nonterminals)
-    rules, emissions = tables.rules.double().exp(), tables.emissions.double().exp()
+    rules, emissions = tables.rules[0].double().exp(), tables.emissions[0].double().exp()
     chart = {}
     for i, word in enumerate(sentence):
         chart[i, i + 1] = torch.zeros(tables.root.shape[0], dtype=torch.float64)

@@ -1,4 +1,8 @@
-"""Files of parent-conditioned grammars."""
+"""Files of parent-conditioned grammars, and the PCFGs over symbols annotated with their parents."""
+
+from nltk.grammar import Nonterminal
+
+from gfnem.parsing.grammars.rules import read_rules
 
 BINARY = """
     S -> A S [0.5] | A B [0.5]
@@ -55,6 +59,25 @@ GRAMMARS = {
         D^C-D -> 'a' [1.0]
     """,
 }
+
+
+def annotated_pcfg(path):
+    """The same grammar as a PCFG in NLTK's notation, over symbols `SYMBOL^PARENT`."""
+    rules = read_rules(path)
+    lines, pairs = [f"%start {rules.start}^TOP"], [(rules.start, "TOP")]
+    for symbol, parent in pairs:
+        sides = []
+        for right, p in rules.found(symbol, parent).sides.items():
+            items = []
+            for item in right:
+                if isinstance(item, Nonterminal):
+                    pairs += [(str(item), symbol)] * ((str(item), symbol) not in pairs)
+                    items.append(f"{item}^{symbol}")
+                else:
+                    items.append(f'"{item}"' if "'" in item else f"'{item}'")
+            sides.append(f"{' '.join(items)} [{p:.20f}]")
+        lines.append(f"{symbol}^{parent} -> {' | '.join(sides)}")
+    return "\n".join(lines) + "\n"
 
 
 def write(tmp_path, text, name="toy.ncfg"):

@@ -2,7 +2,11 @@ import math
 
 import pytest
 import torch
+from toy import BitModel, BitPolicy, BitSpace
 
+from gfnem.em import EM
+from gfnem.rates import Descent
+from gfnem.recipes import gflownet, posterior
 from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, Clock, EveryUpdate, value_at
 
 
@@ -84,3 +88,12 @@ def test_a_clock_counts_and_is_kept_in_checkpoints():
     again.load_state_dict(made.state_dict())
     assert (again.updates, again.e_updates, again.m_updates) == (4, 3, 1)
     assert again.average() == made.average()
+
+
+def test_without_m_steps_anneals_run_over_updates():
+    em = EM(BitModel(), BitSpace(), BitPolicy(), posterior(samples=2, epsilon=Anneal(0.5, 0.0, 4)))
+    other = EM(BitModel(), BitSpace(), BitPolicy(), gflownet(samples=2))
+    assert em.clock.anneals_over == "updates" and other.clock.anneals_over == "m_updates"
+    for done in range(3):
+        assert em.clock.now == done
+        Descent(em).update(torch.tensor([0, 1]))

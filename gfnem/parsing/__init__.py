@@ -19,7 +19,7 @@ _attribute, __dir__, __all__ = public_names(
         "bracket_prior.grammar": ("ShapedGrammar",),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),
-        "grammars.tabular": ("TabularParentGrammar", "TabularPCFG"),
+        "grammars.tabular": ("TabularGrammar",),
         "spaces.topdown": ("TopDownSpace",),
         "policies.topdown": ("TopDownPolicy",),
         "bracket_prior.treebank_brackets": ("TreebankBrackets",),

@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import SMALL, call, printed, refused
 
-from gfnem.parsing.grammars.tabular import load_grammar
+from gfnem.parsing.grammars.tabular import TabularGrammar
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     file = grammar(folder, TREE_OF_SHE)
     settings = [word for word in SMALL if not word.startswith("--model")]
-    settings += ["--model=TabularPCFG", "--model.grammar", file, "--dataset.grammar", file]
+    settings += ["--model=TabularGrammar", "--model.grammar", file, "--dataset.grammar", file]
     assert call("train", *settings, "--dataset.sentences=200", "--out", folder / "run") == 0
     return folder / "run"
 
@@ -171,7 +171,7 @@ def test_sentences_of_one_word(kind, shortest, tmp_path, capsys):
 def test_the_run_folder_holds_the_grammar_and_show_prints_it(tmp_path, capsys):
     said = train(capsys, tmp_path, "--dataset.grammar", grammar(tmp_path, DIGITS))
     assert said.rstrip().endswith("grammar.pcfg")
-    learned = load_grammar(str(tmp_path / "run" / "grammar.pcfg"))
+    learned = TabularGrammar(str(tmp_path / "run" / "grammar.pcfg"))
     assert {"12", "The", "sees."} <= set(learned.vocabulary)
     said = printed(capsys, "show", tmp_path / "run", "--top=2")
     assert "NeuralPCFG: 4 nonterminals, 6 preterminals, 7 words" in said
@@ -181,7 +181,7 @@ def test_the_run_folder_holds_the_grammar_and_show_prints_it(tmp_path, capsys):
     (tmp_path / "new.txt").write_text("The sees. 12\n")
     said = printed(capsys, "show", tmp_path / "run", "--data", tmp_path / "new.txt")
     assert "uses counted in 1 sentences of" in said
-    again = load_grammar(str(tmp_path / "run" / "grammar.pcfg"), ["<unk>", "x"])
+    again = TabularGrammar(str(tmp_path / "run" / "grammar.pcfg"), ["<unk>", "x"])
     assert again.vocab_size == 2
 
 

@@ -1,32 +1,24 @@
-"""What a grammar has learned, for people: as a file of rules, and as a few lines for each symbol.
+"""What a grammar has learned, for people: a few lines for each symbol, the most used first.
 
-Both weigh rules by how often they are used. A symbol's uses are those expected in given sentences,
-over all of their trees by the posterior; a rule has the share of them that its probability says.
+A symbol's uses are those expected in given sentences, over all of their trees by the posterior; a
+rule has the share of them that its probability says.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.files import write_atomically
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.grammars.language import ContextTables
-from gfnem.parsing.grammars.parent_text_format import TOP
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.target import Target
 
-#: a file leaves out what is used less than once in so many sentences
-RAREST = 10_000
-#: ... except that a word keeps the preterminals that have this share of it
-SHARE_OF_WORD = 0.01
 #: uses in a sentence below which a symbol is named and not described
 RARE = 1e-3
 
@@ -105,212 +97,10 @@ def _shares(table: Tensor, axes: int) -> Tensor:
     return table / table.sum(last, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
 
 
-# ---------------------------------------------------------------- a file of rules
-
-
-def grammar_file(used: UsedGrammar, vocabulary: Sequence[str], title: str) -> tuple[str, str]:
-    """A grammar as a text file that `load_grammar` reads.
-
-    Left out are rules and words that are used less than once in `RAREST` sentences; what remains of
-    a symbol is scaled to sum to 1. A symbol keeps its most probable rule and one of those that end
-    soonest; a word keeps the preterminals that have `SHARE_OF_WORD` of it. Symbols that nothing
-    leads to then are not written.
-
-    Args:
-        used: the grammar.
-        vocabulary: the word at each index.
-        title: what the head of the file says first.
-
-    Returns:
-        The file's name and its text.
-    """
-    names = _symbols(used.names)
-    start = next(
-        name for name in ("S", "ROOT", *(f"S{i}" for i in range(10**6))) if name not in names
-    )
-    pruned = _Pruned(used)
-    top = pruned.root()
-    # what is written of each symbol under each context, and the parents that it is met under there
-    sides: dict[tuple[int, int], list] = {}
-    met = {(len(used.rules) - 1, symbol): {start: None} for symbol, _ in top}
-    queue = list(met)
-    for context, symbol in queue:  # grows while it is gone through
-        if symbol >= used.labels:
-            found = [(_quoted(vocabulary[at]), p) for at, p in pruned.words(context, symbol)]
-        else:
-            rules = pruned.rules(context, symbol)
-            found = [(f"{names[a]} {names[b]}", p) for (a, b), p in rules]
-            below = used.under(symbol)
-            for pair in [(below, child) for rule, _ in rules for child in rule]:
-                if pair not in met:
-                    queue.append(pair)
-                met.setdefault(pair, {})[names[symbol]] = None
-        sides[context, symbol] = found
-    body = _rule_lines(
-        start if used.context_free else f"{start}^{TOP}",
-        [(names[symbol], p) for symbol, p in top],
-    )
-    for context, symbol in queue:
-        left = names[symbol]
-        if not used.context_free:
-            left += f"^{','.join(met[context, symbol])}"
-        lines = _rule_lines if symbol < used.labels else _word_lines
-        body += ["", *lines(left, sides[context, symbol])]
-    notation = "NLTK's PCFG notation"
-    if not used.context_free:
-        notation += "; SYMBOL^PARENT has the rules of a symbol under a parent, or under several"
-    head = [
-        title,
-        f"Notation: {notation}. The most probable rules stand first.",
-        f"Left out is what is used less than once in {RAREST:,} sentences, by the uses expected in",
-        f"{used.sentences:,} sentences: {100 * pruned.lost():.2g} % of all uses. The rest of each "
-        "symbol is scaled to sum to 1.",
-    ]
-    text = "\n".join([*(f"# {line}" for line in head), "", *body]) + "\n"
-    return "grammar.pcfg" if used.context_free else "grammar.ncfg", text
-
-
-class _Pruned:
-    """What a grammar file keeps of each symbol, as `(what, probability)`, most probable first."""
-
-    def __init__(self, used: UsedGrammar):
-        self.used = used
-        self._kept = self._all = 0.0
-        self._ending = _ending_rules(used)
-        by_word = used.uses[:, used.labels :, None] * used.words
-        least = (SHARE_OF_WORD * by_word.sum((0, 1))).clamp(max=1 / RAREST)
-        self._frequent = (by_word >= least) & (by_word > 0)
-
-    def root(self) -> list[tuple[int, float]]:
-        """Symbols at the top."""
-        p = self.used.root
-        keep = p >= 1 / RAREST
-        keep[p[: self.used.labels].argmax()] = True  # a grammar needs a rule of two symbols
-        return self._chosen(p, keep, 1.0)
-
-    def rules(self, context: int, label: int) -> list[tuple[tuple[int, int], float]]:
-        """Pairs of children of a nonterminal."""
-        p, uses = self.used.rules[context, label].flatten(), self.used.uses[context, label]
-        keep = uses * p >= 1 / RAREST
-        keep[p.argmax()] = keep[self._ending[context, label]] = True
-        symbols = self.used.rules.shape[2]
-        return [(divmod(at, symbols), share) for at, share in self._chosen(p, keep, float(uses))]
-
-    def words(self, context: int, symbol: int) -> list[tuple[int, float]]:
-        """Words of a preterminal."""
-        p = self.used.words[context, symbol - self.used.labels]
-        keep = self._frequent[context, symbol - self.used.labels].clone()
-        keep[p.argmax()] = True
-        return self._chosen(p, keep, float(self.used.uses[context, symbol]))
-
-    def _chosen(self, p: Tensor, keep: Tensor, uses: float) -> list[tuple[int, float]]:
-        keep = keep & (p > 0)
-        mass = float(p[keep].sum())
-        self._all += uses
-        self._kept += uses * mass
-        places = keep.nonzero().squeeze(1)
-        places = places[p[places].argsort(descending=True, stable=True)]
-        return [(at, float(p[at]) / mass) for at in places.tolist()]
-
-    def lost(self) -> float:
-        """The share of the uses that was left out of what has been asked for."""
-        return max(0.0, 1 - self._kept / self._all)
-
-
-def _ending_rules(used: UsedGrammar) -> Tensor:
-    """`(K, N)` a rule of each nonterminal; a derivation by these rules alone comes to an end."""
-    done = torch.zeros_like(used.uses, dtype=torch.bool)
-    done[:, used.labels :] = True
-    found = torch.zeros(used.rules.shape[:2], dtype=torch.long, device=done.device)
-    below = [used.under(label) for label in range(used.labels)]
-    while True:
-        ends = done[below]  # (N, S): which children of each nonterminal are done
-        weight, rule = (used.rules * (ends[:, :, None] & ends[:, None])).flatten(2).max(2)
-        new = (weight > 0) & ~done[:, : used.labels]
-        if not new.any():
-            return found
-        found[new] = rule[new]
-        done[:, : used.labels] |= new
-
-
-def _rule_lines(left: str, sides: list[tuple[str, float]]) -> list[str]:
-    return [f"{left} -> {right} [{_decimal(p)}]" for right, p in sides]
-
-
-def _word_lines(left: str, words: list[tuple[str, float]]) -> list[str]:
-    """Several words on a line, as many as fit."""
-    lines: list[str] = []
-    for word, p in words:
-        piece = f"{word} [{_decimal(p)}]"
-        if lines and len(lines[-1]) + len(piece) < 97:
-            lines[-1] += f" | {piece}"
-        else:
-            lines.append(f"{left} -> {piece}")
-    return lines
-
-
-def _decimal(p: float) -> str:
-    """A probability; with an exponent, which NLTK does not read, only where it is tiny."""
-    return f"{p:.9f}".rstrip("0").rstrip(".") if p >= 1e-6 else f"{p:.4e}"
-
-
-def _quoted(word: str) -> str:
-    if "'" not in word:
-        return f"'{word}'"
-    if '"' not in word:
-        return f'"{word}"'
-    return "'" + word.replace("'", "\\'") + "'"
-
-
-def _symbols(names: Sequence[str]) -> list[str]:
-    """Names as NLTK reads them; those that differ stay different."""
-    found: list[str] = []
-    for name in names:
-        plain = wish = re.sub(r"[^\w/-]", "-", name).lstrip("-") or "X"
-        number = 1
-        while wish in found or wish == TOP or (wish in names and wish != name):
-            number += 1
-            wish = f"{plain}-{number}"
-        found.append(wish)
-    return found
-
-
-def write_grammar(
-    model: Target, vocabulary: Sequence[str], batches: Iterable[Sentences], folder: Path
-) -> list[str]:
-    """Writes the grammar that a model is, or has, into a folder; returns the names of files.
-
-    None, for a model without a table of rules or one that derives none of the sentences.
-
-    Args:
-        model: any model.
-        vocabulary: the word at each index.
-        batches: sentences to count uses in.
-        folder: where to.
-    """
-    grammar = grammar_of(model)
-    if grammar is None:
-        return []
-    try:
-        used = UsedGrammar.of(grammar, batches)
-    except UserError:
-        return []
-    title = (
-        f"The {type(grammar).__name__} of this run: {grammar.nonterminals} nonterminals, "
-        f"{grammar.preterminals} preterminals."
-    )
-    name, text = grammar_file(used, vocabulary, title)
-    write_atomically(folder / name, text)
-    return [name]
-
-
 def grammar_of(model: Target) -> Grammar | None:
     """The grammar that a model is, or multiplies by something; None if there is no such thing."""
     likely = model.normalised()
     return likely if isinstance(likely, Grammar) else None
-
-
-# ---------------------------------------------------------------- a few lines for each symbol
 
 
 @dataclass(frozen=True)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gfnem.parsing.grammars.binary_form import read_parent_grammar
+from gfnem.errors import UserError
+from gfnem.parsing.grammars.binary_form import read_grammar
 from gfnem.parsing.grammars.grammar import Grammar
-from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
+from gfnem.parsing.grammars.text_format import ENDINGS
+from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.vocabulary import UNKNOWN, Vocabulary
 
 
-class Tabulated(Grammar):
-    """What grammars that are read from files share: it is not trained.
+class TabularGrammar(Grammar):
+    """The grammar of a file; it is not trained.
 
     Args:
-        tables: as read from a file.
+        grammar: a file in the notation of `gfnem.parsing.grammars.text_format`, or the name of an
+            embedded grammar such as "english" or "english_context".
         vocabulary: the words behind word indices, `<unk>` first. The unknown word gets the mass of
             the grammar's words that are not in it. If None: `<unk>` and all words of the grammar.
+
+    Raises:
+        UserError: if the file is missing or malformed.
     """
 
-    def __init__(self, tables: Any, vocabulary: Sequence[str] | None):
+    def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
+        tables = read_grammar(find_grammar(grammar))
         if vocabulary is None:
             words = [word for word in tables.words if word != UNKNOWN]
             vocabulary = Vocabulary(words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
-        self.contexts = len(tables.rules) if tables.rules.dim() == 4 else 1
+        self.contexts = len(tables.rules)
         self.vocabulary = list(vocabulary)
         self._names, self._leaves = tables.nonterminals, tables.preterminals
         self.useless = tables.useless
@@ -53,69 +60,55 @@ class Tabulated(Grammar):
         """The file's log probabilities: of the root, of rules, of words."""
         return self.root, self.rules, self.emissions
 
-
-class TabularPCFG(Tabulated):
-    """The grammar of a file in NLTK's PCFG notation; it is not trained.
-
-    Args:
-        grammar: a file, or the name of an embedded grammar such as "english".
-        vocabulary: the words behind word indices, `<unk>` first. The unknown word gets the mass of
-            the grammar's words that are not in it. If None: `<unk>` and all words of the grammar.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-
-    def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
-        super().__init__(read_grammar(find_grammar(grammar)), vocabulary)
-
     def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tables, renormalised by each symbol's total weight (Chi 1999, section 4).
+        """The tables, given that derivations end (Chi 1999, section 4).
 
-        A grammar that was converted to binary form has weights that need not sum to 1.
+        Each rule is weighted by the probabilities that its children end.
         """
-        root, rules, emissions = (table.double().exp() for table in self.tables())
-        words = emissions.sum(1)
-        mass = rules.new_zeros(self.nonterminals)
+        tables = self.by_context()
+        root, rules, words = (
+            part.double().exp() for part in (tables.root, tables.rules, tables.words)
+        )
+        # few of the rules are there: the rest is not gone through again and again
+        context, label, left, right = rules.nonzero().T
+        below = label // (self.nonterminals // groups_of(self.contexts))
+        p = weights = rules[context, label, left, right]
+        ending = words.new_zeros(self.contexts, len(root))
+        ending[:, self.nonterminals :] = words.sum(2)
         for _ in range(1000):  # the least fixed point, from below (Nederhof and Satta 2008)
-            symbols = torch.cat([mass, words])
-            larger = rules @ symbols @ symbols
-            if torch.allclose(larger, mass, rtol=1e-12, atol=0):
+            larger = ending.clone()
+            larger[:, : self.nonterminals] = 0
+            weights = p * ending[below, left] * ending[below, right]
+            larger.index_put_((context, label), weights, accumulate=True)
+            if torch.allclose(larger, ending, rtol=1e-12, atol=0):
                 break
-            mass = larger
-        symbols = torch.cat([mass, words])
-        return root * symbols, rules * symbols[:, None] * symbols, emissions
+            ending = larger
+        rules[context, label, left, right] = weights
+        return root * ending[-1], rules, words
 
 
-class TabularParentGrammar(Tabulated):
-    """The grammar of a file whose rules may name parents; it is not trained.
+def find_grammar(name: str) -> Path:
+    """The path of a grammar: a file, or one shipped with the package, such as "english".
 
-    Args:
-        grammar: a file in the notation of `gfnem.parsing.grammars.parent_text_format`, or the name
-            of an embedded grammar such as "english_context".
-        vocabulary: the words behind word indices, `<unk>` first. The unknown word gets the mass of
-            the grammar's words that are not in it. If None: `<unk>` and all words of the grammar.
+    A shipped grammar may be named with its ending. They lie in the installed package, or in a
+    source checkout's top-level `grammars/`. Any other name with an ending is taken for a path.
 
     Raises:
-        UserError: if the file is missing or malformed.
+        UserError: listing the shipped grammars, if `name` has no ending and is none of them.
     """
-
-    def __init__(self, grammar: str = "english_context", vocabulary: Sequence[str] | None = None):
-        super().__init__(read_parent_grammar(find_grammar(grammar)), vocabulary)
-
-
-def load_grammar(
-    grammar: str, vocabulary: Sequence[str] | None = None
-) -> TabularPCFG | TabularParentGrammar:
-    """The grammar of a file or an embedded one; `.ncfg` files are parent-conditioned.
-
-    Args:
-        grammar: a file or an embedded grammar's name.
-        vocabulary: see `TabularPCFG`.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-    path = find_grammar(grammar)
-    kind = TabularParentGrammar if path.suffix == ".ncfg" else TabularPCFG
-    return kind(str(path), vocabulary)
+    path = Path(name)
+    if path.is_file():
+        return path
+    package = Path(__file__).resolve().parents[2]
+    shipped: dict[str, Path] = {}
+    for folder in (package / "grammars", package.parent / "grammars"):
+        for ending in ENDINGS:
+            for file in sorted(folder.glob(f"*{ending}")):
+                shipped.setdefault(file.stem, file)
+                shipped.setdefault(file.name, file)
+    if name in shipped:
+        return shipped[name]
+    if path.suffix:
+        return path
+    known = ", ".join(sorted({file.stem for file in shipped.values()})) or "none"
+    raise UserError(f"no grammar is named {name!r}; the grammars shipped are: {known}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.parsing.grammars.tabular import load_grammar
+from gfnem.parsing.grammars.tabular import TabularGrammar
 from gfnem.parsing.parser import exact_trees
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus
 from gfnem.parsing.text.sentences import Sentences
@@ -53,7 +53,7 @@ class Truth:
                 f"lengths from {min_length} to {max_length} tokens: no sentence has one"
             )
         self.name, self.min_length, self.max_length = name, min_length, max_length
-        self.grammar = load_grammar(name, vocabulary)
+        self.grammar = TabularGrammar(name, vocabulary)
         self.mass = float(self.grammar.length_weights(max_length)[min_length - 1 :].sum())
         if not self.mass > 0:
             raise UserError(

@@ -23,7 +23,7 @@ from gfnem.parsing.text.vocabulary import Vocabulary
 from gfnem.ranges import Amount, Count, Range, Seed
 
 
-class TextData(DataModule):
+class TextData(DataModule[Sentences]):
     """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
 
     Args:
@@ -220,7 +220,7 @@ class TextData(DataModule):
 
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences, and the grammar where the model is or has one."""
-        from gfnem.parsing.grammars.listing import write_grammar
+        from gfnem.parsing.grammars.grammar_file import write_grammar
 
         counted = self.batches((self._valid or self.train.tokens)[:200])
         grammar = write_grammar(module.model, self.vocabulary.to_list(), counted, folder)

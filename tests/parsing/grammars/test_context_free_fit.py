@@ -8,12 +8,12 @@ import torch
 from nltk import Nonterminal, Tree, induce_pcfg
 from parent_grammar_files import BINARY, GRAMMARS, write
 
-from gfnem.parsing import Sentences, TabularParentGrammar
+from gfnem.parsing import Sentences, TabularGrammar
 from gfnem.parsing.grammars.context_free_fit import FixedPCFG, context_free_fit, expected_uses
 
 
 def test_expected_uses_are_those_of_sampled_trees(tmp_path):
-    grammar = TabularParentGrammar(write(tmp_path, BINARY))
+    grammar = TabularGrammar(write(tmp_path, BINARY))
     torch.manual_seed(0)
     x, _ = grammar.sample(20_000, max_length=60)
     uses = expected_uses(grammar)
@@ -31,7 +31,7 @@ def test_expected_uses_are_those_of_sampled_trees(tmp_path):
 @pytest.mark.slow
 def test_the_fit_is_the_relative_frequency_estimate(tmp_path):
     """NLTK induces a PCFG from sampled trees with their preterminals: the same, in the limit."""
-    grammar = TabularParentGrammar(write(tmp_path, BINARY))
+    grammar = TabularGrammar(write(tmp_path, BINARY))
     fit = context_free_fit(grammar)
     torch.manual_seed(0)
     rules, emissions = grammar.rules.exp(), grammar.emissions.exp()
@@ -64,7 +64,7 @@ def test_the_fit_is_the_relative_frequency_estimate(tmp_path):
 
 @pytest.mark.parametrize("text", [BINARY, *GRAMMARS.values()])
 def test_no_context_free_grammar_near_it_fits_derivations_better(tmp_path, text):
-    grammar = TabularParentGrammar(write(tmp_path, text))
+    grammar = TabularGrammar(write(tmp_path, text))
     fit = context_free_fit(grammar)
     assert fit.cross_entropy > fit.entropy + 1e-3
     uses = expected_uses(grammar)
@@ -83,7 +83,7 @@ def test_no_context_free_grammar_near_it_fits_derivations_better(tmp_path, text)
 
 
 def test_entropy_is_that_of_sampled_sentences_where_each_has_one_derivation(tmp_path):
-    grammar = TabularParentGrammar(
+    grammar = TabularGrammar(
         write(
             tmp_path,
             "S -> A S [0.6] | A B [0.4]\nA^S -> 'a' [1]\nB^S -> 'b' [0.5] | 'c' [0.5]\n"
@@ -102,7 +102,7 @@ def test_entropy_is_that_of_sampled_sentences_where_each_has_one_derivation(tmp_
 
 def test_a_grammar_that_never_looks_at_parents_is_its_own_fit(tmp_path):
     text = "S -> A S [0.4] | A A [0.6]\nA -> 'a' [0.5] | 'b' [0.5]"
-    grammar = TabularParentGrammar(write(tmp_path, text))
+    grammar = TabularGrammar(write(tmp_path, text))
     fit = context_free_fit(grammar)
     assert fit.cross_entropy == pytest.approx(fit.entropy, abs=1e-6)
     assert isinstance(fit.grammar, FixedPCFG) and fit.grammar.names() == ["S"]
@@ -113,4 +113,4 @@ def test_a_grammar_that_never_looks_at_parents_is_its_own_fit(tmp_path):
 def test_infinitely_long_sentences_are_refused(tmp_path):
     text = "S -> S S [0.5] | A A [0.5]\nA -> 'a' [1]"
     with pytest.raises(ValueError, match="infinitely long"):
-        context_free_fit(TabularParentGrammar(write(tmp_path, text)))
+        context_free_fit(TabularGrammar(write(tmp_path, text)))

@@ -5,22 +5,22 @@ from itertools import pairwise
 
 import pytest
 import torch
+from parent_grammar_files import annotated_pcfg
 
-from gfnem.parsing import TabularParentGrammar, TabularPCFG, TextData
-from gfnem.parsing.grammars.binary_form import read_parent_grammar
+from gfnem.parsing import TabularGrammar, TextData
+from gfnem.parsing.grammars.binary_form import read_grammar
 from gfnem.parsing.grammars.context_free_fit import context_free_fit, expected_uses
-from gfnem.parsing.grammars.parent_text_format import annotated_pcfg
-from gfnem.parsing.grammars.text_format import find_grammar
+from gfnem.parsing.grammars.tabular import find_grammar
 
 
 @pytest.fixture(scope="module")
-def grammar() -> TabularParentGrammar:
-    return TabularParentGrammar("english_context")
+def grammar() -> TabularGrammar:
+    return TabularGrammar("english_context")
 
 
 @pytest.fixture(scope="module")
 def tables():
-    return read_parent_grammar(find_grammar("english_context"))
+    return read_grammar(find_grammar("english_context"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_sentences_are_ambiguous(grammar, drawn):
 def test_it_agrees_with_the_pcfg_over_annotated_symbols(grammar, drawn, tmp_path):
     path = tmp_path / "annotated.pcfg"
     path.write_text(annotated_pcfg(find_grammar("english_context")))
-    annotated = TabularPCFG(str(path))
+    annotated = TabularGrammar(str(path))
     assert annotated.vocabulary == grammar.vocabulary
     x, _ = drawn
     rows = (x.lengths <= 14).nonzero().squeeze(1)[:20]

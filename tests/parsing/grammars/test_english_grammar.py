@@ -8,7 +8,8 @@ import torch
 from nltk import PCFG
 from nltk.grammar import Nonterminal
 
-from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
+from gfnem.parsing.grammars.binary_form import read_grammar
+from gfnem.parsing.grammars.tabular import find_grammar
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +62,10 @@ def test_tables_hold_the_file_unchanged(grammar, tables):
     for production in grammar.productions():
         left, right = str(production.lhs()), production.rhs()
         if len(right) == 2:
-            weight = tables.rules[index[left], index[str(right[0])], index[str(right[1])]]
+            weight = tables.rules[0, index[left], index[str(right[0])], index[str(right[1])]]
         else:
             row = index[left] - len(tables.nonterminals)
-            weight = tables.emissions[row, tables.words.index(right[0])]
+            weight = tables.emissions[0, row, tables.words.index(right[0])]
         assert float(weight) == pytest.approx(math.log(production.prob()), abs=1e-5)
 
 
@@ -74,11 +75,11 @@ def test_sizes(tables):
     assert 400 <= len(tables.words) <= 600
     assert all(word == word.lower() and word.strip("'").isalpha() for word in tables.words)
     # Words in two categories or more are a source of ambiguity.
-    assert int((tables.emissions.isfinite().sum(0) > 1).sum()) > 50
+    assert int((tables.emissions[0].isfinite().sum(0) > 1).sum()) > 50
 
 
 def test_subcritical_with_sentences_of_eight_to_ten_words(tables):
-    rules = tables.rules.double().exp()
+    rules = tables.rules[0].double().exp()
     n = len(tables.nonterminals)
     children = rules.sum(2) + rules.sum(1)  # expected children of each kind, (N, N + T)
     assert float(torch.linalg.eigvals(children[:, :n]).abs().max()) < 1
@@ -88,7 +89,7 @@ def test_subcritical_with_sentences_of_eight_to_ten_words(tables):
 
 
 def test_nine_sentences_in_ten_have_three_to_twenty_words(tables):
-    rules = tables.rules.double().exp()
+    rules = tables.rules[0].double().exp()
     n, longest = len(tables.nonterminals), 20
     # length[l, A]: probability that A yields exactly l words.
     length = torch.zeros(longest + 1, rules.shape[1], dtype=torch.float64)

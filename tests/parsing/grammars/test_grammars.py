@@ -4,7 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys
 
-from gfnem.parsing import NeuralPCFG, Sentences, TabularPCFG, TopDownSpace
+from gfnem.parsing import NeuralPCFG, Sentences, TabularGrammar, TopDownSpace
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside
@@ -46,14 +46,14 @@ class TestNeuralPCFG(GrammarCase):
         return NeuralPCFG(WORDS, LABELS, 3, dim=8)
 
 
-class TestTabularPCFG(GrammarCase):
+class TestTabularGrammar(GrammarCase):
     @pytest.fixture(autouse=True)
     def _grammar(self, tmp_path):
         self.path = tmp_path / "toy.pcfg"
         self.path.write_text(TOY)
 
     def make_target(self):
-        return TabularPCFG(str(self.path))
+        return TabularGrammar(str(self.path))
 
     def make_x(self):
         words = self.make_target().vocabulary
@@ -65,7 +65,7 @@ class TestTabularPCFG(GrammarCase):
 def test_sentences_of_a_converted_grammar_come_as_often_as_it_says(tmp_path):
     path = tmp_path / "toy.pcfg"
     path.write_text(TOY)
-    model = TabularPCFG(str(path))
+    model = TabularGrammar(str(path))
     torch.manual_seed(0)
     x, z = model.sample(20_000, max_length=40)
     sentences = [

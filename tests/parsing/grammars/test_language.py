@@ -8,8 +8,8 @@ from grammar_files import GRAMMARS
 from grammar_files import inside as plain_inside
 from parent_grammar_files import GRAMMARS as PARENT_GRAMMARS
 
-from gfnem.parsing import NeuralPCFG, Sentences, TabularParentGrammar, TabularPCFG
-from gfnem.parsing.grammars.text_format import read_grammar
+from gfnem.parsing import NeuralPCFG, Sentences, TabularGrammar
+from gfnem.parsing.grammars.binary_form import read_grammar
 
 ENDLESS = "S -> A A [0.25] | B A [0.75]\nB -> B A [0.5] | 'b' B [0.5]\nA -> 'a' [0.5] | 'b' [0.5]\n"
 HEAVY = "S -> S S [0.6] | 'a' [0.3] | 'b' [0.1]\n"
@@ -17,10 +17,10 @@ PLAIN = {**GRAMMARS, "endless": ENDLESS, "half its mass is infinite": HEAVY}
 PARENT = {**PARENT_GRAMMARS, "endless": ENDLESS, "half its mass is infinite": HEAVY}
 
 
-def load(kind, tmp_path, text):
-    file = tmp_path / "toy.pcfg"
+def load(tmp_path, text, ending="pcfg"):
+    file = tmp_path / f"toy.{ending}"
     file.write_text(text)
-    return kind(str(file))
+    return TabularGrammar(str(file))
 
 
 def everything(grammar, longest):
@@ -31,13 +31,12 @@ def everything(grammar, longest):
 
 
 @pytest.mark.parametrize(
-    "kind,text",
-    [(TabularPCFG, text) for text in PLAIN.values()]
-    + [(TabularParentGrammar, text) for text in PARENT.values()],
+    "ending,text",
+    [("pcfg", text) for text in PLAIN.values()] + [("ncfg", text) for text in PARENT.values()],
     ids=[*PLAIN, *(f"parent: {name}" for name in PARENT)],
 )
-def test_how_probable_each_length_is(kind, text, tmp_path):
-    grammar = load(kind, tmp_path, text)
+def test_how_probable_each_length_is(ending, text, tmp_path):
+    grammar = load(tmp_path, text, ending)
     weights = grammar.length_weights(4)
     for length, x in enumerate(everything(grammar, 4), start=1):
         summed = float(grammar.log_marginal(x).double().exp().sum())
@@ -47,7 +46,7 @@ def test_how_probable_each_length_is(kind, text, tmp_path):
 
 @pytest.mark.parametrize("text", PLAIN.values(), ids=PLAIN.keys())
 def test_what_can_be_derived(text, tmp_path):
-    grammar = load(TabularPCFG, tmp_path, text)
+    grammar = load(tmp_path, text)
     tables = read_grammar(tmp_path / "toy.pcfg")
     seen = set()
     for x in everything(grammar, 4):
@@ -62,7 +61,7 @@ def test_what_can_be_derived(text, tmp_path):
 
 @pytest.mark.parametrize("text", PARENT.values(), ids=PARENT.keys())
 def test_what_can_be_derived_under_parents(text, tmp_path):
-    grammar = load(TabularParentGrammar, tmp_path, text)
+    grammar = load(tmp_path, text, "ncfg")
     for x in everything(grammar, 4):
         exact = grammar.log_marginal(x)
         assert torch.equal(grammar.in_support(x), exact > -torch.inf)
@@ -70,7 +69,7 @@ def test_what_can_be_derived_under_parents(text, tmp_path):
 
 
 def test_sentences_of_several_lengths_stand_in_one_batch(tmp_path):
-    grammar = load(TabularPCFG, tmp_path, "S -> A S [0.5] | A B [0.5]\nA -> 'a' [1]\nB -> 'b' [1]")
+    grammar = load(tmp_path, "S -> A S [0.5] | A B [0.5]\nA -> 'a' [1]\nB -> 'b' [1]")
     a, b = grammar.vocabulary.index("a"), grammar.vocabulary.index("b")
     x = Sentences.from_lists([[a, b], [a], [a, a, a, b], [b, a], [a, b, a, b], [a, a, b]])
     assert grammar.in_support(x).tolist() == [True, False, True, False, False, True]
@@ -80,7 +79,7 @@ def test_sentences_of_several_lengths_stand_in_one_batch(tmp_path):
 def test_improbable_is_not_impossible(tmp_path):
     # a thousand words are less probable than what charts call impossible
     text = "S -> A S [0.00001] | A A [0.99999]\nA -> 'a' [1.0]\n"
-    grammar = load(TabularPCFG, tmp_path, text)
+    grammar = load(tmp_path, text)
     x = Sentences.from_lists([[1] * 1000])
     assert float(grammar.log_marginal(x)) == pytest.approx(998 * -11.512925, rel=1e-4)
     assert bool(grammar.in_support(x))

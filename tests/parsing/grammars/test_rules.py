@@ -16,15 +16,14 @@ from grammar_files import GRAMMARS as PLAIN
 from grammar_files import derivation_sum
 from nltk import PCFG
 from nltk.grammar import Nonterminal
-from parent_grammar_files import BINARY, GRAMMARS, write
+from parent_grammar_files import BINARY, GRAMMARS, annotated_pcfg, write
 
 from gfnem.errors import UserError
-from gfnem.parsing import Sentences, TabularParentGrammar, TabularPCFG
-from gfnem.parsing.grammars import binary_form as parent_binary_form
-from gfnem.parsing.grammars.binary_form import read_parent_grammar
-from gfnem.parsing.grammars.parent_text_format import annotated_pcfg, read_parent_rules
-from gfnem.parsing.grammars.tabular import load_grammar
-from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
+from gfnem.parsing import Sentences, TabularGrammar
+from gfnem.parsing.grammars import binary_form
+from gfnem.parsing.grammars.binary_form import read_grammar
+from gfnem.parsing.grammars.rules import read_rules
+from gfnem.parsing.grammars.tabular import find_grammar
 from gfnem.testing import TargetTestCase
 
 
@@ -32,8 +31,8 @@ def read_both(tmp_path, text):
     """The file's grammar, and the plain PCFG over annotated symbols."""
     path = write(tmp_path, text)
     return (
-        TabularParentGrammar(path),
-        TabularPCFG(write(tmp_path, annotated_pcfg(path), "annotated.pcfg")),
+        TabularGrammar(path),
+        TabularGrammar(write(tmp_path, annotated_pcfg(path), "annotated.pcfg")),
     )
 
 
@@ -83,10 +82,12 @@ def test_every_sentence_keeps_its_probability(tmp_path, text):
 
 @pytest.mark.parametrize("text", [*GRAMMARS.values(), *PLAIN.values()])
 def test_every_distribution_sums_to_one_and_names_differ(tmp_path, text):
-    tables = read_parent_grammar(write(tmp_path, text))
+    tables = read_grammar(write(tmp_path, text))
     n, t, w = len(tables.nonterminals), len(tables.preterminals), len(tables.words)
-    assert tables.root.shape == (n + t,) and tables.rules.shape == (n + 1, n, n + t, n + t)
-    assert tables.emissions.shape == (n + 1, t, w) and tables.words == ["a", "b"]
+    contexts = len(tables.rules)
+    assert tables.root.shape == (n + t,) and tables.rules.shape == (contexts, n, n + t, n + t)
+    assert tables.emissions.shape == (contexts, t, w) and tables.words == ["a", "b"]
+    assert contexts == 1 or n % (contexts - 1) == 0
     assert len(set(tables.nonterminals + tables.preterminals)) == n + t
     for table in (tables.root, tables.rules.flatten(2), tables.emissions):
         total = table.exp().sum(-1)
@@ -95,12 +96,12 @@ def test_every_distribution_sums_to_one_and_names_differ(tmp_path, text):
 
 @pytest.mark.parametrize("text", PLAIN.values(), ids=PLAIN.keys())
 def test_a_file_that_names_no_parent_is_a_pcfg(tmp_path, text):
-    ours, plain = TabularParentGrammar(write(tmp_path, text)), TabularPCFG(write(tmp_path, text))
-    for length in range(1, 6):
-        x = Sentences.from_lists(list(itertools.product([1, 2], repeat=length)))
-        mine, theirs = ours.log_marginal(x).exp(), plain.log_marginal(x).exp()
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-9)
-    assert (ours.rules == ours.rules[:1]).all() and (ours.emissions == ours.emissions[:1]).all()
+    ours = TabularGrammar(write(tmp_path, text))
+    plain = TabularGrammar(write(tmp_path, text, "toy.pcfg"))
+    assert ours.contexts == len(ours.rules) == 1
+    assert ours.names() == plain.names()
+    for mine, theirs in zip(ours.tables(), plain.tables(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_binary_grammars_and_their_annotation_agree_on_trees(tmp_path):
 
 
 def test_binary_and_lexical_symbols_keep_names_and_probabilities(tmp_path):
-    tables = read_parent_grammar(write(tmp_path, GRAMMARS["emissions and rules"]))
+    tables = read_grammar(write(tmp_path, GRAMMARS["emissions and rules"]))
     assert tables.nonterminals == ["S", "B"] and tables.preterminals == ["A", "B|1"]
     s, b, top = 0, 1, 2
     rules = tables.rules.exp()
@@ -149,7 +150,7 @@ def test_symbols_made_by_the_conversion_carry_their_parent(tmp_path):
         B -> C C C [0.1] | 'b' [0.9]
         C -> 'c' [0.5] | B B [0.5]
     """
-    tables = read_parent_grammar(write(tmp_path, text))
+    tables = read_grammar(write(tmp_path, text))
     assert tables.nonterminals == ["S", "B^N", "B", "C", "S|'is'-N", "B|C-C"]
     assert tables.preterminals == ["N", "B^N|1", "B|1", "C|1", "'is'"]
 
@@ -184,64 +185,77 @@ OWN_ERRORS = {
     "on the right": (BINARY_GOOD + "B -> A^S A [1]", "toy.ncfg:3: A\\^S: only a left-hand side"),
     "rules for the top": (BINARY_GOOD + "TOP -> S S [1]", "toy.ncfg:3: TOP is the parent of the"),
     "unclosed bracket": (BINARY_GOOD + "A^S -> 'b' [1", "toy.ncfg:3: not a grammar rule"),
+    "class of one": (BINARY_GOOD + "%class C\n", "toy.ncfg:3: not a directive; there are '%start"),
+    "class named like a symbol": (BINARY_GOOD + "%class A S A", "toy.ncfg:3: the class A has the"),
+    "class of an unknown": (BINARY_GOOD + "%class C S Q", "toy.ncfg:3: the parent Q is no symbol"),
+    "two classes": (
+        BINARY_GOOD + "%class C S A\n%class D S A",
+        "toy.ncfg:4: S is in two classes, C and D",
+    ),
+    "a class that cannot be": (
+        BINARY_GOOD + "%class C S A\nS^C -> A A [1]",
+        "toy.ncfg:4: C can never be the parent of S",
+    ),
     "loop under a parent": (
         BINARY_GOOD + "B^B -> B [1]\nB -> B [0.5] | 'b' [0.5]\nA^S -> B [1]",
         "toy.ncfg:3: the unary rules of B\\^B form a loop",
     ),
 }
-# what is refused in a .pcfg file is refused here too, but for rules that cannot be reached
+# what is refused in a .pcfg file is refused here too
 ERRORS = OWN_ERRORS | {
     name: (text, message.replace("toy.pcfg", "toy.ncfg"))
     for name, (text, message) in PLAIN_ERRORS.items()
-    if "loop" not in name
 }
 
 
 @pytest.mark.parametrize("text,message", ERRORS.values(), ids=ERRORS.keys())
 def test_bad_files_are_refused_with_file_line_and_cause(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
-        read_parent_grammar(write(tmp_path, text))
+        read_grammar(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
 def test_too_large_a_table_is_refused_before_allocation(tmp_path, monkeypatch):
-    monkeypatch.setattr(parent_binary_form, "MAX_RULE_CELLS", 3)
+    monkeypatch.setattr(binary_form, "MAX_RULE_CELLS", 3)
     with pytest.raises(UserError, match=r"too large: 1 nonterminals and 1 preterminals"):
-        read_parent_grammar(write(tmp_path, BINARY_GOOD))
+        read_grammar(write(tmp_path, BINARY_GOOD))
 
 
 def test_words_with_quotes_and_carets_survive_annotation(tmp_path):
     text = """S -> A A [1]\nA -> "'s" [0.4] | '"' [0.3] | '^' [0.2] | '->' [0.1]\n"""
     ours, annotated = read_both(tmp_path, text)
     assert ours.vocabulary == annotated.vocabulary == ["<unk>", '"', "'s", "->", "^"]
-    torch.testing.assert_close(ours.emissions[0].exp(), annotated.emissions.exp())
+    torch.testing.assert_close(ours.emissions.exp(), annotated.emissions.exp())
 
 
 def test_the_ending_decides_how_a_file_is_read(tmp_path):
-    text = BINARY_GOOD
-    assert isinstance(load_grammar(write(tmp_path, text)), TabularParentGrammar)
-    assert isinstance(load_grammar(write(tmp_path, text, "toy.pcfg")), TabularPCFG)
-    assert isinstance(load_grammar(write(tmp_path, text, "toy.txt")), TabularPCFG)
+    assert TabularGrammar(write(tmp_path, BINARY)).contexts == 2
+    for name in ("toy.pcfg", "toy.txt"):
+        with pytest.raises(UserError, match=f"{name}:1: the symbol A has no production"):
+            TabularGrammar(write(tmp_path, BINARY.strip(), name))
     for name in ("english_context", "english_context.ncfg"):
         assert find_grammar(name).name == "english_context.ncfg"
     with pytest.raises(UserError, match=r"absent\.ncfg: cannot read the grammar"):
-        load_grammar("absent.ncfg")
-    # an annotated symbol is a symbol like any other in a .pcfg file
-    assert read_grammar(write(tmp_path, "S -> A^S A^S [1]\nA^S -> 'a' [1]")).preterminals == ["A^S"]
+        TabularGrammar("absent.ncfg")
+    # an annotated symbol is a symbol like any other in a .pcfg file, a class is none
+    path = write(tmp_path, "S -> A^S A^S [1]\nA^S -> 'a' [1]", "toy.pcfg")
+    assert read_grammar(path).preterminals == ["A^S"]
+    with pytest.raises(UserError, match=r"toy\.pcfg:3: not a directive; the only one is '%start"):
+        read_grammar(write(tmp_path, BINARY_GOOD + "%class C S A", "toy.pcfg"))
 
 
 def test_words_outside_the_vocabulary_are_the_unknown_word(tmp_path):
-    grammar = TabularParentGrammar(write(tmp_path, BINARY_GOOD), ["<unk>", "b"])
-    assert grammar.emissions.exp().tolist() == [[[1.0, 0.0]], [[1.0, 0.0]]]
+    grammar = TabularGrammar(write(tmp_path, BINARY_GOOD), ["<unk>", "b"])
+    assert grammar.emissions.exp().tolist() == [[[1.0, 0.0]]]
 
 
-class TestTabularParentGrammar(TargetTestCase):
+class TestTabularGrammar(TargetTestCase):
     @pytest.fixture(autouse=True)
     def _grammar(self, tmp_path):
         self.path = write(tmp_path, GRAMMARS["unary chains"])
 
     def make_target(self):
-        return TabularParentGrammar(self.path)
+        return TabularGrammar(self.path)
 
     def make_x(self):
         return Sentences.from_lists([[1, 2, 1], [1], [2, 1]])
@@ -259,21 +273,54 @@ class TestTabularParentGrammar(TargetTestCase):
 def test_a_grammar_without_a_finite_sentence_is_refused(tmp_path):
     text = "S^TOP -> A S [1.0]\nS -> S A [1.0]\nA -> 'a' [1.0]\n"
     with pytest.raises(UserError, match=r"toy.ncfg:1: .* the start symbol S never ends"):
-        read_parent_rules(write(tmp_path, text))
+        read_rules(write(tmp_path, text))
 
 
 def test_what_no_tree_can_hold_is_named(tmp_path):
     text = "S -> A A [0.5] | B A [0.5]\nB -> B B [1.0]\nC -> 'c' [1.0]\nA -> 'a' [1.0]\n"
-    assert read_parent_rules(write(tmp_path, text)).useless == {
-        "B under S": "never ends in words",
-        "B under B": "never ends in words",
+    assert read_rules(write(tmp_path, text)).useless == {
+        "B": "never ends in words",
         "C": "is never reached from S",
     }
+    text = "S -> A S [0.5] | A A [0.5]\nS^S -> S S [1.0]\nA -> 'a' [1.0]\n"
+    assert read_rules(write(tmp_path, text)).useless == {"S under S": "never ends in words"}
+    grammar = TabularGrammar(write(tmp_path, text))
+    assert float(grammar.length_weights(9).sum()) == pytest.approx(0.5)
 
 
 def test_tags_with_marks_may_name_parents(tmp_path):
     text = "S -> A , B [1.0]\n,^S -> ',' [1.0]\nA^S,NP|<A-,> -> 'a' [1.0]\nA -> 'b' [1.0]\n"
     text += "B -> A NP|<A-,> [1.0]\nNP|<A-,> -> A A [1.0]\n"
-    rules = read_parent_rules(write(tmp_path, text))
-    assert rules.sides(",", "S") == {(",",): 1.0}
-    assert rules.sides("A", "NP|<A-,>") == {("a",): 1.0} and rules.sides("A", "B") == {("b",): 1.0}
+    rules = read_rules(write(tmp_path, text))
+    assert rules.found(",", "S").sides == {(",",): 1.0}
+    assert rules.found("A", "NP|<A-,>").sides == {("a",): 1.0}
+    assert rules.found("A", "B").sides == {("b",): 1.0}
+
+
+CLASSES = """
+    %class Big S T
+    %class Small U V
+    S -> T U [0.5] | T V [0.2] | U V [0.3]
+    S^Big -> U V [1.0]
+    T^S -> S U [0.25] | U A [0.75]
+    T^Small -> A A [1.0]
+    U -> A T [0.4] | A A [0.6]
+    V -> A U [0.1] | A B [0.9]
+    A^Big -> 'a' [0.7] | 'b' [0.3]
+    A^V -> 'a' [0.5] | 'b' [0.5]
+    A^Small -> 'a' [0.2] | 'b' [0.8]
+    B -> 'b' [1.0]
+"""
+
+
+def test_a_class_stands_for_the_parents_in_it(tmp_path):
+    ours, annotated = read_both(tmp_path, CLASSES)
+    spelt = CLASSES.replace("S^Big", "S^T").replace("T^Small", "T^U").replace("A^Big", "A^T")
+    spelt = re.sub(r"%class.*", "", spelt.replace("A^Small", "A^U"))
+    without = TabularGrammar(write(tmp_path, spelt))
+    for length in range(4, 9):
+        x = Sentences.from_lists(list(itertools.product([1, 2], repeat=length)))
+        for other in (annotated, without):
+            mine, theirs = ours.log_marginal(x).exp(), other.log_marginal(x).exp()
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-9)
+        assert float(mine.max()) > 0

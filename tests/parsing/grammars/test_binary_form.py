@@ -10,9 +10,9 @@ from nltk import PCFG
 from nltk.grammar import Nonterminal
 
 from gfnem.errors import UserError
-from gfnem.parsing.grammars import text_format as grammar_text
-from gfnem.parsing.grammars.tabular import TabularPCFG
-from gfnem.parsing.grammars.text_format import find_grammar, read_grammar
+from gfnem.parsing.grammars import binary_form, tabular
+from gfnem.parsing.grammars.binary_form import read_grammar
+from gfnem.parsing.grammars.tabular import TabularGrammar, find_grammar
 
 
 def write(tmp_path: Path, text: str | bytes) -> Path:
@@ -38,14 +38,13 @@ def test_conversion_keeps_every_sentences_probability(tmp_path, text):
 def test_shapes_and_names(tmp_path, text):
     tables = read_grammar(write(tmp_path, text))
     n, t, w = len(tables.nonterminals), len(tables.preterminals), len(tables.words)
-    assert tables.root.shape == (n + t,) and tables.rules.shape == (n, n + t, n + t)
-    assert tables.emissions.shape == (t, w) and tables.words == ["a", "b"]
+    assert tables.root.shape == (n + t,) and tables.rules.shape == (1, n, n + t, n + t)
+    assert tables.emissions.shape == (1, t, w) and tables.words == ["a", "b"]
     assert {x.dtype for x in (tables.root, tables.rules, tables.emissions)} == {torch.float32}
     assert len(set(tables.nonterminals + tables.preterminals)) == n + t
     # Every symbol can be used at its width, and nothing is NaN or infinite upwards.
-    assert (
-        tables.rules.flatten(1).isfinite().any(1).all() and tables.emissions.isfinite().any(1).all()
-    )
+    assert tables.rules.flatten(2).isfinite().any(2).all()
+    assert tables.emissions.isfinite().any(2).all()
     for table in (tables.root, tables.rules, tables.emissions):
         assert (table < torch.inf).all()
 
@@ -55,8 +54,8 @@ def test_binary_and_lexical_symbols_keep_names_and_probabilities(tmp_path):
     assert tables.nonterminals == ["S"] and tables.preterminals == ["A", "B"]
     rules = torch.zeros(1, 3, 3)
     rules[0, 1, 2], rules[0, 1, 0] = 0.6, 0.4
-    torch.testing.assert_close(tables.rules.exp(), rules)
-    torch.testing.assert_close(tables.emissions.exp(), torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
+    torch.testing.assert_close(tables.rules[0].exp(), rules)
+    torch.testing.assert_close(tables.emissions[0].exp(), torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
     assert tables.root.tolist() == [0.0, -torch.inf, -torch.inf]
 
 
@@ -92,7 +91,7 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 
 
 def test_too_large_a_table_is_refused_before_allocation(tmp_path, monkeypatch):
-    monkeypatch.setattr(grammar_text, "MAX_RULE_CELLS", 3)
+    monkeypatch.setattr(binary_form, "MAX_RULE_CELLS", 3)
     with pytest.raises(UserError, match=r"too large: 1 nonterminals and 1 preterminals"):
         read_grammar(write(tmp_path, GOOD))
 
@@ -110,8 +109,8 @@ def test_an_installed_package_carries_its_own_grammars(tmp_path, monkeypatch):
     folder = tmp_path / "gfnem" / "grammars"
     folder.mkdir(parents=True)
     (folder / "toy.pcfg").write_text(GOOD)
-    module = tmp_path / "gfnem" / "parsing" / "grammars" / "text_format.py"
-    monkeypatch.setattr(grammar_text, "__file__", str(module))
+    module = tmp_path / "gfnem" / "parsing" / "grammars" / "tabular.py"
+    monkeypatch.setattr(tabular, "__file__", str(module))
     assert find_grammar("toy") == folder.resolve() / "toy.pcfg"
     with pytest.raises(UserError, match="shipped are: toy"):
         find_grammar("english")
@@ -200,6 +199,6 @@ def test_a_grammar_without_a_finite_sentence_is_refused(tmp_path, text, line):
 
 def test_a_word_spelt_like_the_unknown_one_is_the_unknown_one(tmp_path):
     text = "S -> A A [1.0]\nA -> '!' [0.5] | '<unk>' [0.5]\n"
-    grammar = TabularPCFG(str(write(tmp_path, text)))
+    grammar = TabularGrammar(str(write(tmp_path, text)))
     assert grammar.vocabulary == ["<unk>", "!"]
-    torch.testing.assert_close(grammar.emissions.exp(), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(grammar.emissions[0].exp(), torch.tensor([[0.5, 0.5]]))

@@ -7,10 +7,10 @@ import torch
 from nltk import PCFG
 
 from gfnem.errors import UserError
-from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TabularParentGrammar, TabularPCFG
-from gfnem.parsing.grammars import listing as grammar_listing
-from gfnem.parsing.grammars.listing import UsedGrammar, grammar_file, listing
-from gfnem.parsing.grammars.tabular import load_grammar
+from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TabularGrammar
+from gfnem.parsing.grammars import grammar_file as module
+from gfnem.parsing.grammars.grammar_file import grammar_file
+from gfnem.parsing.grammars.listing import UsedGrammar, listing
 
 pytestmark = pytest.mark.slow
 
@@ -50,11 +50,11 @@ def written(model, folder, batches=None):
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 @pytest.mark.parametrize("shortest", [1, 2])
 def test_with_nothing_left_out_it_is_the_same_distribution(kind, shortest, tmp_path, monkeypatch):
-    monkeypatch.setattr(grammar_listing, "RAREST", 10**12)
+    monkeypatch.setattr(module, "RAREST", 10**12)
     model = made(kind, shortest, sharp=0.7)
     file = written(model, tmp_path)
     assert file.suffix == (".pcfg" if kind is NeuralPCFG else ".ncfg")
-    again = load_grammar(str(file), WORDS)
+    again = TabularGrammar(str(file), WORDS)
     rows = [[word] for word in range(len(WORDS))]
     rows += [*torch.randint(0, len(WORDS), (30, 4)).tolist(), [1, 2], [0, 0], [9, 4, 1]]
     x = Sentences.from_lists(rows)
@@ -81,7 +81,7 @@ def test_what_is_rare_is_left_out_and_every_symbol_sums_to_one(kind, tmp_path):
     assert kept < everything
     lost = float(re.search(r"([\d.e-]+) % of all uses", text)[1])
     assert 0 < lost < 2
-    again = load_grammar(str(file), WORDS)
+    again = TabularGrammar(str(file), WORDS)
     (x,) = some(model, 200)
     with torch.no_grad():
         expected, found = model.log_marginal(x), again.log_marginal(x)
@@ -102,13 +102,13 @@ def test_nltk_reads_the_file():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["english", "english_context"])
 def test_a_grammar_from_a_file_keeps_its_names(name, tmp_path):
-    grammar = load_grammar(name)
+    grammar = TabularGrammar(name)
     torch.manual_seed(0)
     x, _ = grammar.sample(40, 10)
     used = UsedGrammar.of(grammar, [x])
     file, text = grammar_file(used, grammar.vocabulary, "A grammar.")
     (tmp_path / file).write_text(text, encoding="utf-8")
-    again = load_grammar(str(tmp_path / file), grammar.vocabulary)
+    again = TabularGrammar(str(tmp_path / file), grammar.vocabulary)
     assert {"NP", "VP", "PP"} & set(again.names()) or {"NPs", "VPs"} <= set(again.names())
     torch.testing.assert_close(again.log_marginal(x), grammar.log_marginal(x), rtol=0.01, atol=0.02)
 
@@ -121,28 +121,68 @@ def test_names_and_endless_best_rules(tmp_path):
     )
     source = tmp_path / "source.pcfg"
     source.write_text(text)
-    grammar = TabularPCFG(str(source))
+    grammar = TabularGrammar(str(source))
     x = Sentences.from_lists([[2, 2, 3, 2, 2]])
     x.tokens = torch.tensor([[grammar.vocabulary.index(word) for word in "bbcbb"]])
     used = UsedGrammar.of(grammar, [x])
     assert float(used.uses.sum()) == pytest.approx(5 + 4)
     name, text = grammar_file(used, grammar.vocabulary, "A grammar.")
     (tmp_path / name).write_text(text)
-    again = TabularPCFG(str(tmp_path / name), grammar.vocabulary)
+    again = TabularGrammar(str(tmp_path / name), grammar.vocabulary)
     assert again.in_support(x).all() and not again.useless
     assert "'" not in "".join(again.names()) and "|" not in "".join(again.names())
 
 
 def test_uses_are_counted_exactly(tmp_path):
-    file = tmp_path / "toy.pcfg"
-    file.write_text("S -> A S [0.5] | A A [0.5]\nA -> 'a' [1.0]\n")
-    for kind in (TabularPCFG, TabularParentGrammar):
-        grammar = kind(str(file))
+    text = "S -> A S [0.5] | A A [0.5]\nA -> 'a' [1.0]\n"
+    top = "S^TOP -> A S [0.4] | A A [0.6]\n"
+    for file, more in ((tmp_path / "toy.pcfg", ""), (tmp_path / "toy.ncfg", top)):
+        file.write_text(text + more)
+        grammar = TabularGrammar(str(file))
+        assert grammar.contexts == 1 + bool(more)
         used = UsedGrammar.of(grammar, [Sentences.from_lists([[1, 1], [1, 1, 1, 1], [1]])])
         assert used.sentences == 2  # one word alone has no tree
         torch.testing.assert_close(used.uses.sum(0), torch.tensor([2.0, 3.0]).double())
         lines = "\n".join(listing(used, grammar.vocabulary))
-        assert "100.0 % of sentences are S" in lines and "A S 50.0 %" in lines
+        assert "100.0 % of sentences are S" in lines
+        assert f"A S {'45.0' if more else '50.0'} %" in lines  # half of its uses are at the top
         assert "-> a 100.0 %" in lines
     with pytest.raises(UserError, match="none of the sentences"):
         UsedGrammar.of(grammar, [Sentences.from_lists([[1]])])
+
+
+def with_six_classes(words, labels, preterminals, dim, shortest):
+    return NeuralPCFG(words, 12, 5, dim, shortest, parent_classes=6)
+
+
+@pytest.mark.parametrize("kind", [*KINDS.values(), with_six_classes], ids=[*KINDS, "six classes"])
+@pytest.mark.parametrize("shortest", [1, 2])
+def test_what_is_read_is_as_large_as_what_was_written(kind, shortest, tmp_path, monkeypatch):
+    """Classes and all: not a grammar with a class for each nonterminal."""
+    monkeypatch.setattr(module, "RAREST", 10**12)
+    model = made(kind, shortest, sharp=0.7)
+    again = TabularGrammar(str(written(model, tmp_path)), WORDS)
+    assert again.contexts == model.contexts
+    for table, other in zip(model.by_context().__dict__.values(), again.tables(), strict=True):
+        assert table.shape == other.shape
+    torch.manual_seed(3)
+    x = Sentences.from_lists([torch.randint(0, len(WORDS), (n,)).tolist() for n in range(2, 30)])
+    with torch.no_grad():
+        expected, found = model.log_marginal(x), again.log_marginal(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_that_lost_a_symbol_is_filled_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RAREST", 10**12)
+    model = made(with_six_classes, sharp=0.7)
+    with torch.no_grad():  # nothing leads to the fourth symbol
+        root, rules, words = (table.clone() for table in model.tables())
+    root[3] = rules[:, :, 3] = rules[:, :, :, 3] = -100.0
+    rules = rules.flatten(2).log_softmax(-1).view_as(rules)
+    model.tables = lambda: (root.log_softmax(0), rules, words)
+    file = written(model, tmp_path)
+    assert len(re.findall(r"^%class .* \S+ \S+$", file.read_text(), re.MULTILINE)) == 5
+    again = TabularGrammar(str(file), WORDS)
+    assert again.contexts == model.contexts and len(again.names()) == 12
+    x = Sentences.from_lists([torch.randint(0, len(WORDS), (n,)).tolist() for n in range(2, 12)])
+    torch.testing.assert_close(again.log_marginal(x), model.log_marginal(x), rtol=1e-5, atol=1e-5)

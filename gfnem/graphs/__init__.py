@@ -1,0 +1,24 @@
+"""Tables of measurements: the posterior over directed acyclic graphs of their columns."""
+
+from typing import Any
+
+from gfnem.lazy import public_names
+
+_attribute, __dir__, __all__ = public_names(
+    "gfnem.graphs",
+    {
+        "dags": ("closure_of", "every_dag", "number_of_dags"),
+        "data": ("Measurements",),
+        "exact": ("LayerProgramme",),
+        "model": ("DagPosterior",),
+        "policy": ("GraphPolicy",),
+        "priors": ("EdgePrior", "GraphTerm", "PathPrior"),
+        "scores": ("BDeu", "BGe", "BIC", "LocalScore"),
+        "space": ("DagSpace", "DagState"),
+        "tables": ("Tables",),
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    return _attribute(name)

@@ -1,0 +1,160 @@
+"""How near a sampler's graphs are to the exact posterior, and to a graph that is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.graphs.dags import bit_masks, every_dag
+from gfnem.graphs.model import DagPosterior
+from gfnem.graphs.tables import Tables
+from gfnem.posterior import Posterior
+
+#: graphs of so many nodes are compared one by one
+LISTED = 5
+#: trajectories of a graph that are scored at a time
+_CHUNK = 2_000
+
+
+def against_truth(marginals: Tensor, graphs: Tensor | None, truth: Tensor) -> dict[str, float]:
+    """Expected structural Hamming distance, and areas under curves, against a known graph.
+
+    All three are in one order of nodes; pairs of a node with itself do not count.
+
+    Args:
+        marginals: `(n, n)` probability of each edge.
+        graphs: `(graphs, n, n)` bool draws; None where only marginals are known: then the expected
+            distance is that of edges taken one by one, in which a reversed edge counts twice.
+        truth: `(n, n)` bool.
+
+    Returns:
+        `e_shd` (a missing, a superfluous and a reversed edge count one each), `auroc` and `auprc`.
+    """
+    off = ~torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    if graphs is None:
+        wrong = torch.where(truth, 1 - marginals, marginals)
+        distance = float(wrong[off].sum())
+    else:
+        wrong = graphs != truth
+        pairs = (wrong | wrong.mT).triu(1)
+        distance = float(pairs.flatten(1).sum(1).double().mean())
+    score, label = marginals[off].double(), truth[off]
+    return {"e_shd": distance, "auroc": auroc(score, label), "auprc": auprc(score, label)}
+
+
+def auroc(score: Tensor, label: Tensor) -> float:
+    """Probability that a pair with an edge scores higher than one without; both `(pairs,)`."""
+    yes, no = score[label], score[~label]
+    if not len(yes) or not len(no):
+        return float("nan")
+    wins = (yes[:, None] > no).double() + 0.5 * (yes[:, None] == no).double()
+    return float(wins.mean())
+
+
+def auprc(score: Tensor, label: Tensor) -> float:
+    """Average precision of the ranking of pairs `(pairs,)`; ties are taken together."""
+    if not label.any():
+        return float("nan")
+    total = 0.0
+    for value in score.unique().flip(0):
+        above = score >= value
+        share = (label & (score == value)).sum() / label.sum()
+        total += float(share * (label & above).sum() / above.sum())
+    return total
+
+
+def divergences(p: Tensor, q: Tensor) -> dict[str, float]:
+    """Total variation and Jensen-Shannon divergence in nats of distributions `(outcomes,)`."""
+    mean = (p + q) / 2
+
+    def part(one: Tensor) -> Tensor:
+        return torch.where(one > 0, one * (one.clamp(min=1e-300) / mean).log(), 0.0).sum()
+
+    return {
+        "tv": float((p - q).abs().sum() / 2),
+        "jensen_shannon": float((part(p) + part(q)) / 2),
+    }
+
+
+@torch.no_grad()
+def over_all_graphs(posterior: Posterior, model: DagPosterior, x: Tables) -> dict[str, float]:
+    """Divergences of a sampler from the exact posterior over every graph of at most 5 nodes.
+
+    Where a graph has several trajectories, flows are passed on through all graphs at once.
+
+    Args:
+        posterior: the sampler, for the one data set in `x`.
+        model: the target.
+        x: one data set.
+    """
+    graphs = every_dag(model.variables).to(x.device)
+    log_p = model.log_joint(x, graphs[None])[0]
+    if posterior.space.unique_trajectory:
+        parts = [posterior.log_prob(part[None])[0] for part in graphs.split(_CHUNK)]
+        q = torch.cat(parts).double().exp()
+    else:
+        q = _flow_through(posterior, graphs)
+    return divergences(log_p.softmax(0), q)
+
+
+def _flow_through(posterior: Posterior, graphs: Tensor) -> Tensor:
+    """`(graphs,)` probability that the sampler stops at each, by levels of numbers of edges."""
+    from gfnem.sampling import log_probability
+
+    space, n = posterior.space, graphs.shape[-1]
+    state = space.final_state(posterior.x, graphs[None])
+    state.stopped = torch.zeros_like(state.stopped)
+    allowed = space.forward_mask(state)
+    output = posterior.policy(posterior.context, state)
+    choice = log_probability(output.forward, allowed)[0].double().exp()
+    key = bit_masks(graphs.flatten(1))
+    order = key.argsort()
+    count = graphs.flatten(1).sum(1)
+    reach = space.is_initial(state)[0].double()
+    for edges in range(int(count.max())):
+        rows = (count == edges).nonzero()[:, 0]
+        at, edge = allowed[0, rows, : n * n].nonzero().unbind(1)
+        source = rows[at]
+        target = order[torch.searchsorted(key[order], key[source] + (1 << edge))]
+        reach.index_add_(0, target, reach[source] * choice[source, edge])
+    return reach * choice[:, -1]
+
+
+@torch.no_grad()
+def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict[str, float]:
+    """Figures of the sampler's graphs, beside exact ones where these are to be had.
+
+    Args:
+        run: model, space and policy.
+        x: one data set.
+        truth: `(n, n)` bool; None where it is not known.
+        draws: graphs to draw.
+    """
+    model: DagPosterior = run.model
+    found: dict[str, float] = {}
+    drawn = run.posterior(x).sample(draws)[0] if run.has_policy else None
+    sampled = None if drawn is None else drawn.double().mean(0)
+    exact = model.marginals(x)[0] if model.offers("log_marginal") else None
+    if exact is not None:
+        found["log_evidence"] = float(exact.log_evidence)
+    if run.has_policy:
+        log_z = run.posterior(x).log_z()
+        if log_z is not None:
+            found["log_z"] = float(log_z[0])
+    if exact is not None and sampled is not None:
+        gap = (sampled - exact.edges).abs()
+        found["edges_largest_error"] = float(gap.max())
+        found["edges_mean_error"] = float(gap.sum() / (len(gap) * (len(gap) - 1)))
+        if model.variables <= LISTED:
+            found |= over_all_graphs(run.posterior(x), model, x)
+    if truth is not None:
+        truth = truth.to(x.device)
+        if sampled is not None:
+            found |= against_truth(sampled, drawn, truth)
+        if exact is not None:
+            graphs = model.sample_posterior(x, draws)[0]
+            beside = against_truth(exact.edges, graphs, truth)
+            found |= {f"{name}_exact": value for name, value in beside.items()}
+    return found

@@ -1,0 +1,290 @@
+"""The posterior over graphs: a prior times the evidence of each graph's families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfnem.graphs import exact
+from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
+from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
+from gfnem.graphs.scores import BDeu, BGe, LocalScore
+from gfnem.graphs.space import DagSpace, DagState
+from gfnem.graphs.tables import Tables
+from gfnem.ranges import Amount, Count, Fact
+from gfnem.target import Conditioned, Target
+
+#: graphs of so many nodes are listed where the prior is not modular
+_LISTED = 5
+#: a table of `3 ** n` sums is made for so many variables
+_LOOKS_AHEAD = 11
+
+
+class GivenTables(Conditioned):
+    """The posterior, given data sets: one table of local scores for each.
+
+    Attributes:
+        table: `(batch, n, sets)` float64 local scores and prior of every variable with every set of
+            parents, in nats; -inf where the set is not permitted.
+    """
+
+    target: DagPosterior
+    x: Tables
+
+    def __init__(self, target: DagPosterior, x: Tables):
+        super().__init__(target, x)
+        self.table = target.table(x)
+        self._lookup = parent_sets(target.variables, target.max_parents, x.device).lookup
+        # the number past the last is that of the sets that are too large
+        self._padded = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+
+    def families(self, masks: Tensor) -> Tensor:
+        """`(batch, samples, n, ...)` local scores of bit masks of parents, third axis the child."""
+        index = self._lookup[masks]
+        flat = index.transpose(1, 2).flatten(2)  # (batch, n, samples * ...)
+        found = self._padded.gather(2, flat)
+        return found.unflatten(2, (index.shape[1], *index.shape[3:])).transpose(1, 2)
+
+    def deltas(self, adjacency: Tensor) -> Tensor:
+        """`(batch, samples, n, n)` nats that adding or removing each edge would gain.
+
+        Two gathers. -inf on the diagonal, and where the set of parents is not permitted.
+        """
+        n = adjacency.shape[-1]
+        masks = bit_masks(adjacency.mT)  # (batch, samples, child)
+        bit = 2 ** torch.arange(n, device=masks.device)
+        changed = self.families(masks[..., None] ^ bit)  # (batch, samples, child, parent)
+        return (changed - self.families(masks)[..., None]).mT
+
+    def joins(self, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
+        """How probable it is that each node joins the parents of another, families apart.
+
+        The family of each node is looked at by itself: its parents are those it has and any of
+        those that would close no cycle now, in proportion to its local scores. Two gathers from a
+        table of `3 ** n` sums for up to 11 variables; for more, at most one parent is thought to
+        join.
+
+        Args:
+            state: graphs `(batch, samples, n, n)`.
+            gains: as from `deltas`.
+
+        Returns:
+            `(batch, samples, n, n)` log probability that `i` is among the parents of `j` in the
+            end, 0 where it cannot join; `(batch, samples)` log probability that none joins.
+        """
+        may = state.open_edges()
+        if self.table.shape[1] > _LOOKS_AHEAD:
+            gains = gains.masked_fill(~may, -torch.inf)
+            nothing = torch.zeros_like(gains[..., :1, :])
+            total = torch.cat([gains, nothing], 2).logsumexp(2, keepdim=True)
+            return (gains - total).masked_fill(~may, 0.0), -total.flatten(2).sum(2)
+        weight = 3 ** torch.arange(may.shape[-1], device=may.device)[:, None]
+        code = ((2 * state.adjacency + may.long()) * weight).sum(2)  # (batch, samples, child)
+        samples, n = code.shape[1:]
+        joined = code[:, :, None, :] + may * weight
+        futures = self.x.known(("futures", self.target.name), self._futures)
+        index = torch.cat([code[:, :, None, :], joined], 2)  # (batch, samples, 1 + parent, child)
+        found = futures.gather(2, index.permute(0, 3, 1, 2).flatten(2))
+        found = found.unflatten(2, (samples, n + 1)).permute(0, 2, 3, 1)
+        whole, joined = found[:, :, :1], found[:, :, 1:]
+        own = self.families(bit_masks(state.adjacency.mT))
+        return (joined - whole).masked_fill(~may, 0.0), (own - whole[:, :, 0]).sum(2)
+
+    def _futures(self) -> Tensor:
+        """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.
+
+        Digit 0 of a node: it is in neither; 1: in the larger alone; 2: in both.
+        """
+        n = self.table.shape[1]
+        sums = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        lookup = self._lookup
+        sums = sums[..., lookup].clamp(min=-1e30).reshape(len(sums), n, *([2] * n))
+        for axis in range(2, n + 2):
+            without, within = sums.unbind(axis)
+            sums = torch.stack([without, torch.logaddexp(without, within), within], axis)
+        return sums.flatten(2)
+
+    def log_prior_and_evidence(self, adjacency: Tensor) -> Tensor:
+        """`(batch, samples)` float64 log joint of graphs `(batch, samples, n, n)` bool."""
+        return self.families(bit_masks(adjacency.mT)).sum(2)
+
+    def first(self) -> DagState:
+        """The graph that every other is built from, `(batch, 1)`."""
+        return self.target.space.initial_state(self.x, 1)
+
+
+class DagPosterior(Target):
+    """`log p(D, G)` of a data set `D` and a directed acyclic graph `G` over its columns.
+
+    The prior over graphs is normalised, so that `log_marginal` is the log marginal likelihood of
+    the data. There is nothing to train. Observations are `Tables`, latents adjacency matrices
+    `(batch, samples, n, n)` bool.
+
+    Args:
+        variables: how many columns.
+        score: the evidence of a family; if None `BDeu()` for discrete tables, else `BGe()`.
+        prior: over edges; uniform over graphs if None.
+        terms: factors of the prior that do not add over families, which are left unnormalised.
+            With them exact inference is for at most 5 variables.
+        max_parents: most parents of a node; any number if None.
+        forbidden, required: `[i, j]` pairs, edges that never or always are there.
+        discrete: whether the tables hold codes; not known if None.
+
+    Raises:
+        ValueError: if required edges are forbidden, too many or form a cycle, or if the score is
+            not of such tables.
+    """
+
+    unit = "row"
+
+    def __init__(
+        self,
+        variables: Fact = None,
+        score: LocalScore | None = None,
+        prior: EdgePrior | None = None,
+        terms: Sequence[GraphTerm] = (),
+        max_parents: Count | None = None,
+        forbidden: Sequence[Sequence[Amount]] | None = None,
+        required: Sequence[Sequence[Amount]] | None = None,
+        discrete: bool | None = None,
+    ):
+        super().__init__()
+        assert variables is not None
+        self.variables = variables
+        if score is None:
+            score = BDeu() if discrete else BGe()
+        if discrete is not None and score.discrete != discrete:
+            kinds = {True: "discrete", False: "continuous"}
+            raise ValueError(
+                f"{type(score).__name__} is a score of {kinds[score.discrete]} tables, and this "
+                f"one is {kinds[discrete]}"
+            )
+        self.score = score
+        self.prior = EdgePrior() if prior is None else prior
+        self.terms, self.max_parents = list(terms), max_parents
+        self.forbidden, self.required = forbidden, required
+        self.space = DagSpace(variables, max_parents, forbidden, required)
+        self.name = str(self.spec())
+
+    def facts(self) -> dict[str, Any]:
+        """What spaces and policies must know of the graphs."""
+        return {
+            "variables": self.variables,
+            "max_parents": self.max_parents,
+            "forbidden": self.forbidden,
+            "required": self.required,
+        }
+
+    def offers(self, hook: str) -> bool:
+        """Exact inference is offered where it is affordable."""
+        if hook in ("log_marginal", "sample_posterior"):
+            return self.variables <= (_LISTED if self.terms else exact.MOST)
+        return super().offers(hook)
+
+    def given(self, x: Tables) -> GivenTables:
+        """The tables of local scores, which are computed once for a data set."""
+        return x.known(("given", self.name), lambda: GivenTables(self, x))
+
+    # ------------------------------------------------------------------ the table
+
+    def table(self, x: Tables) -> Tensor:
+        """`(batch, n, sets)` float64 nats; the log normaliser of the prior is shared out."""
+        return self.score.table(x, self.max_parents) + self.prior_table(x.device)
+
+    def prior_table(self, device: torch.device | str = "cpu") -> Tensor:
+        """`(n, sets)` float64 the prior's part of it; the sum over all graphs is 1."""
+        n = self.variables
+        members = parent_sets(n, self.max_parents, device).members()
+        factors = self.prior.table(n, members).expand(n, -1)
+        known = self.space.knowledge.on(device)
+        wrong = (members & ~known.permitted.mT[:, None]) | (known.required.mT[:, None] & ~members)
+        factors = factors.masked_fill(wrong.any(2), -torch.inf)
+        free = not self.forbidden and not self.required
+        if free:
+            total = self.prior.log_normaliser(n, self.max_parents)
+        elif n <= exact.MOST:
+            total = float(exact.LayerProgramme(factors, self.max_parents).log_evidence())
+        else:
+            total = 0.0  # not known: the evidence is then up to a constant
+        return factors - total / n
+
+    # ------------------------------------------------------------------ densities
+
+    def log_joint(self, x: Tables, z: Tensor) -> Tensor:
+        """`(batch, samples)` float64 `log p(D, G)` in nats."""
+        value = self.given(x).log_prior_and_evidence(z)
+        return value + added_up(self.terms, z) if self.terms else value
+
+    def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
+        """`(batch, samples)` the joint of the graph so far: every graph is complete."""
+        return self.log_joint(x, state.adjacency)
+
+    def units(self, x: Tables) -> Tensor:
+        """`(batch,)` rows of each data set."""
+        return x.real.sum(1).clamp(min=1)
+
+    def in_support(self, x: Tables) -> Tensor:
+        """`(batch,)` all of them."""
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+
+    # ------------------------------------------------------------------ exact inference
+
+    def log_marginal(self, x: Tables) -> Tensor:
+        """`(batch,)` exact `log p(D)` in nats, by the layer programme or by listing."""
+        self._refuse("log_marginal")
+        return x.known(("log_marginal", self.name), lambda: self._log_marginal(x))
+
+    def _log_marginal(self, x: Tables) -> Tensor:
+        if self.terms:
+            return self._listed(x)[1].logsumexp(1)
+        table = self.given(x).table
+        programmes = [exact.LayerProgramme(scores, self.max_parents) for scores in table]
+        return torch.stack([programme.log_evidence() for programme in programmes])
+
+    @torch.no_grad()
+    def sample_posterior(self, x: Tables, samples: int) -> Tensor:
+        """`(batch, samples, n, n)` exact independent draws."""
+        self._refuse("sample_posterior")
+        if self.terms:
+            graphs, weights = self._listed(x)
+            return graphs[weights.softmax(1).multinomial(samples, replacement=True)]
+        table = self.given(x).table
+        return torch.stack(
+            [exact.LayerProgramme(scores, self.max_parents).sample(samples) for scores in table]
+        )
+
+    def marginals(self, x: Tables) -> list[exact.ExactPosterior]:
+        """Exact marginals of families and edges of each data set; computed once.
+
+        Raises:
+            NotOffered: if there are too many variables, or the prior is not modular.
+        """
+        self._refuse("log_marginal")
+        return x.known(("marginals", self.name), lambda: self._marginals(x))
+
+    def _marginals(self, x: Tables) -> list[exact.ExactPosterior]:
+        if not self.terms:
+            return [exact.marginals(scores, self.max_parents) for scores in self.given(x).table]
+        graphs, weights = self._listed(x)
+        sets = parent_sets(self.variables, self.max_parents, graphs.device)
+        index = sets.lookup[bit_masks(graphs.mT)]  # (graphs, n)
+        found = []
+        for row in weights:
+            p = row.softmax(0)
+            families = p.new_zeros(self.variables, len(sets) + 1)
+            families.scatter_add_(1, index.mT, p.expand(self.variables, -1))
+            edges = (p[:, None, None] * graphs).sum(0)
+            found.append(exact.ExactPosterior(row.logsumexp(0), families[:, :-1], edges))
+        return found
+
+    def _listed(self, x: Tables) -> tuple[Tensor, Tensor]:
+        """All graphs `(graphs, n, n)` and `(batch, graphs)` their log joint."""
+        graphs = every_dag(self.variables).to(x.device)
+        return graphs, self.log_joint(x, graphs.expand(len(x), -1, -1, -1))
+
+    def _refuse(self, hook: str) -> None:
+        if not self.offers(hook):
+            getattr(super(), hook)(None, *([1] if hook == "sample_posterior" else []))
