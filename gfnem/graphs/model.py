@@ -93,6 +93,37 @@ class GivenTables(Conditioned):
         own = self.families(bit_masks(state.adjacency.mT))
         return (joined - whole).masked_fill(~may, 0.0), (own - whole[:, :, 0]).sum(2)
 
+    @property
+    def best(self) -> Tensor:
+        """`(batch, n)` log sum of each variable's local scores, over all sets of parents."""
+        return self.table.logsumexp(2)
+
+    def layered(self) -> Tensor:
+        """`(batch, n, 3 ** n)` float32 log share of the sets of parents that a layer permits.
+
+        Entry `[b, j, c]` is the log of the sum over the sets of parents of `j` that hold placed
+        nodes alone and one at least of the last layer, less that over all sets. In base 3, `c` has
+        the digit 0 for a node that is not placed, 2 for one of the last layer, 1 for all others.
+        Entry 0, where none is placed, is of no parents.
+        """
+        return self.x.known(("layered", self.target.name), self._layered)
+
+    def _layered(self) -> Tensor:
+        n, lookup = self.table.shape[1], self._lookup
+        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        share = (share - self.best[..., None])[..., lookup].clamp(min=-1e30).float()
+        none = share[..., 0].clone()
+        miss = share.reshape(len(share), n, *([2] * n))
+        hit = torch.full_like(miss, -1e30)
+        for axis in range(2, n + 2):
+            (hit_0, hit_1), (miss_0, miss_1) = hit.unbind(axis), miss.unbind(axis)
+            both = torch.logaddexp(hit_0, hit_1)
+            hit = torch.stack([hit_0, both, torch.logaddexp(both, miss_1)], axis)
+            miss = torch.stack([miss_0, torch.logaddexp(miss_0, miss_1), miss_0], axis)
+        hit = hit.flatten(2)
+        hit[..., 0] = none
+        return hit
+
     def _futures(self) -> Tensor:
         """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.
 
