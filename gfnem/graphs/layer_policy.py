@@ -26,6 +26,7 @@ class LayerReading:
         given: the posterior's tables; None where a policy is tried without one.
         local: `(batch, n, sets)` local scores, less the log sum over all sets of a variable.
         shares: `(batch, n, 3 ** n)` see `GivenTables.layered`.
+        orders: `(batch, 2 ** n)` see `GivenTables.orders`.
         level: `(batch,)` float64 the log joint if families had nothing to do with each other.
         code: `(batch, width)` what is read of the data set itself; of width 0 where nothing is.
     """
@@ -33,6 +34,7 @@ class LayerReading:
     given: GivenTables | None
     local: Tensor
     shares: Tensor
+    orders: Tensor
     level: Tensor
     code: Tensor
 
@@ -42,8 +44,9 @@ class LayerPolicy(Policy):
 
     Where the posterior adds over families, what is still to come depends on the layers alone, so a
     node's parents are drawn in proportion to their local scores: this part is exact and learns
-    nothing. The logit of a node is the share of its sets of parents that the layers permit, plus
-    what a network learns. The flow is what families would have by themselves, times what it learns.
+    nothing. Logits and flows of the rest start from a sum over orders of the nodes to come, in
+    which a graph counts once for each order that it agrees with; a network learns to set this
+    right.
 
     Args:
         variables: how many nodes there are.
@@ -78,7 +81,7 @@ class LayerPolicy(Policy):
                 nn.SiLU(),
                 nn.Linear(2 * reads, reads),
             )
-        self.first = nn.Linear(8 * variables + reads, hidden)
+        self.first = nn.Linear(10 * variables + reads, hidden)
         self.between = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
         self.last = nn.Linear(hidden, variables + 2)
         nn.init.zeros_(self.last.weight)
@@ -107,15 +110,17 @@ class LayerPolicy(Policy):
             members = self.space.sets(like.device).members()
             local = local.masked_fill(members.mT, -torch.inf)
             shares = like.new_zeros(len(x), n, 3**n)
+            orders = like.new_zeros(len(x), 2**n)
             level = like.new_zeros(len(x), dtype=torch.float64)
         else:
             best = given.best
             local, shares = (given.table - best[..., None]).to(like), given.layered().to(like)
+            orders = given.orders().to(like)
             level = best.sum(1)
         code = like.new_zeros(len(x), 0)
         if self.reader is not None:
             code = self.reader(squashed(local.clamp(min=-1e4)).flatten(1))
-        return LayerReading(given, local, shares, level, code)
+        return LayerReading(given, local, shares, orders, level, code)
 
     def _nodes(
         self, context: LayerReading, state: LayerState
@@ -123,28 +128,34 @@ class LayerPolicy(Policy):
         """What there is to say of nodes, sets of parents left aside.
 
         Returns:
-            `(batch, samples, n)` what is learned of each node's logit; `(batch, samples)` the logit
-            of closing; `(batch, samples)` what is learned of the log flow; `(batch, samples, n)`
-            each node's log share of sets of parents.
+            `(batch, samples, n)` logits of nodes; `(batch, samples)` that of closing;
+            `(batch, samples)` log flow, less that of the families placed; `(batch, samples, n)`
+            each node's log share of sets of parents. The logits of nodes include their shares.
         """
         status, n = state.status(), self.variables
         weight = 3 ** torch.arange(n, device=status.device)
         digit = (status == SETTLED).long() + 2 * (status == LAST)
         share = self._share(context, (digit * weight).sum(2))
-        current = status == CURRENT
+        current, open_ = status == CURRENT, status == OPEN
         digit = (digit > 0).long() + 2 * current  # as it is once the layer is closed
-        after = self._share(context, (digit * weight).sum(2))
-        waiting = (status == OPEN)[..., None]
+        after = self._share(context, (digit * weight).sum(2)) * current.any(2, keepdim=True)
+        # what is still to come, now and with each node placed
+        bit = 2 ** torch.arange(n, device=status.device)
+        placed = (~open_ * bit).sum(2, keepdim=True)
+        masks = torch.cat([placed, placed | bit], 2)
+        ahead = context.orders.gather(1, masks.flatten(1)).unflatten(1, (-1, n + 1))
+        ahead, then = ahead[..., 0], ahead[..., 1:] - ahead[..., :1]
+        nodes = share + then
+        likely = nodes.masked_fill(~state.placeable(), -1e30).log_softmax(2)
         kinds = nn.functional.one_hot(status, 4).to(share)
-        after = after * current.any(2, keepdim=True)
-        features = [kinds, squashed(share) * waiting, squashed(after) * waiting]
-        features = torch.cat(features, -1).flatten(2)
+        nats = [squashed(part.clamp(min=-1e4)) * open_[..., None] for part in (likely, after, then)]
+        features = torch.cat([kinds, *nats], -1).flatten(2)
         code = context.code[:, None].expand(-1, status.shape[1], -1)
         hidden = nn.functional.silu(self.first(torch.cat([features, code], 2)))
         for linear in self.between:
             hidden = hidden + nn.functional.silu(linear(hidden))
         output = self.last(hidden)
-        return output[..., :n], output[..., n], output[..., n + 1], share
+        return nodes + output[..., :n], output[..., n], ahead + output[..., n + 1], share
 
     @staticmethod
     def _share(context: LayerReading, code: Tensor) -> Tensor:
@@ -172,8 +183,8 @@ class LayerPolicy(Policy):
 
     def forward(self, context: LayerReading, state: LayerState) -> Step:
         """Scores all nodes with all sets of parents; `choose` and `score` need less."""
-        nodes, close, flow, _ = self._nodes(context, state)
-        each = nodes[..., None] + context.local[:, None]
+        nodes, close, flow, share = self._nodes(context, state)
+        each = (nodes - share)[..., None] + context.local[:, None]
         logits = torch.cat([each.flatten(2), close[..., None]], 2)
         return Step(logits, None, self._flow(context, state, flow))
 
@@ -182,7 +193,7 @@ class LayerPolicy(Policy):
     ) -> tuple[Tensor, Tensor]:
         """Draws a node, or closing, then the node's parents; only the former is explored."""
         nodes, close, _, share = self._nodes(context, state)
-        logits = torch.cat([nodes + share, close[..., None]], 2)
+        logits = torch.cat([nodes, close[..., None]], 2)
         choice, log_drawn = draw(logits, self._permitted(state, share), exploration)
         node = choice.clamp(max=self.variables - 1)
         batch = torch.arange(len(node), device=node.device)[:, None]
@@ -213,7 +224,7 @@ class LayerPolicy(Policy):
         def unfold(tensor: Tensor) -> Tensor:
             return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
 
-        logits = torch.cat([nodes + share, close[..., None]], 2)
+        logits = torch.cat([nodes, close[..., None]], 2)
         log_choice = unfold(log_probability(logits, self._permitted(state, share)))[:, :, :-1]
         node, parents = actions // self.sets, actions % self.sets
         log_choice = log_choice.gather(3, node[..., None])[..., 0]

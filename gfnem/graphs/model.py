@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfnem.graphs import exact
-from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
+from gfnem.graphs.dags import bit_masks, bits_of, every_dag, parent_sets
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BDeu, BGe, LocalScore
 from gfnem.graphs.space import DagSpace, DagState
@@ -123,6 +124,31 @@ class GivenTables(Conditioned):
         hit = hit.flatten(2)
         hit[..., 0] = none
         return hit
+
+    def orders(self) -> Tensor:
+        """`(batch, 2 ** n)` float32 what the nodes that are not placed have still to come.
+
+        The log of the sum over all orders of these nodes, by their sets of parents among those that
+        come before (Koivisto and Sood 2004), shared out as `layered`. A graph counts once for each
+        order that it agrees with, so it is not exact; who is to come before whom, it knows.
+        """
+        return self.x.known(("orders", self.target.name), self._orders)
+
+    def _orders(self) -> Tensor:
+        n = self.table.shape[1]
+        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        share = (share - self.best[..., None])[..., self._lookup].clamp(min=-1e30)
+        share = exact.log_subset_sums(share, n)  # by the nodes that come before
+        every = torch.arange(2**n, device=share.device)
+        placed = bits_of(every, n)
+        found = share.new_zeros(len(share), 2**n)
+        for size in reversed(range(n)):
+            sets = every[placed.sum(1) == size]
+            after = sets[:, None] | 2 ** torch.arange(n, device=sets.device)
+            terms = share[:, :, sets].transpose(1, 2) + found[:, after]
+            terms = terms.masked_fill(placed[sets], -torch.inf)
+            found[:, sets] = terms.logsumexp(2) - math.log(n - size)
+        return found.float()
 
     def _futures(self) -> Tensor:
         """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.
