@@ -110,7 +110,8 @@ def test_what_joins_a_family_is_the_posterior_of_the_family_alone():
     joins, stop = given.joins(state, given.deltas(state.adjacency))
     members = torch.arange(7)[:, None] >> torch.arange(3) & 1  # the sets of parents
     p = given.table.softmax(2)
-    assert torch.allclose(joins[:, 0].exp(), torch.einsum("bjs,si->bij", p, members.double()) + torch.eye(3))
+    expected = torch.einsum("bjs,si->bij", p, members.double()) + torch.eye(3)
+    assert torch.allclose(joins[:, 0].exp(), expected)
     assert torch.allclose(stop[:, 0], p[..., 0].log().sum(1))
 
 
