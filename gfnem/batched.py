@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import Field, fields
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 B = TypeVar("B", bound="Batched")
+#: what targets, spaces and policies are generic in: a batch of observations, latents, states, and
+#: what a policy makes of the observations
+X = TypeVar("X", bound=Sized)
+Z = TypeVar("Z")
+State = TypeVar("State", bound="Batched")
+Context = TypeVar("Context")
 
 
 class Batched:
@@ -24,6 +30,8 @@ class Batched:
             places: Tensor  # (batch, samples, steps)
             length: Tensor  # (batch, samples)
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def map(self: B, function: Callable[..., Tensor], *others: B) -> B:
         """Applies `function` to corresponding tensors of this and of others of its type."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from gfnem.batched import X
 from gfnem.component import Component
 from gfnem.errors import UserError
 from gfnem.ranges import Count
@@ -78,7 +79,7 @@ class _Stream(IterableDataset):
         return len(self.numbers())
 
 
-class DataModule(Component, pl.LightningDataModule, ABC):
+class DataModule(Component, pl.LightningDataModule, ABC, Generic[X]):
     """One world's data. A subclass says how many observations there are and makes batches.
 
     A Lightning "epoch" is `interval` updates, whatever the size of the data: after each, the run is
@@ -111,11 +112,11 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """One number for each training observation, to batch similar ones together."""
 
     @abstractmethod
-    def batch(self, indices: Sequence[int]) -> Any:
+    def batch(self, indices: Sequence[int]) -> X:
         """The training observations at `indices`, collated."""
 
     @abstractmethod
-    def validation_batches(self) -> list[Any]:
+    def validation_batches(self) -> list[X]:
         """The held-out observations in batches (none: no validation)."""
 
     def metadata(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """Draws what was learned into `folder`; returns the names of the files written."""
         return []
 
-    def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> Any:
+    def training_batch(self, update: int, rank: int = 0, ranks: int = 1) -> X:
         """The batch of update number `update`, or one process's share of it."""
         if self._order is None:
             self._order = BatchOrder(self.sizes(), self.batch_size, self.seed)

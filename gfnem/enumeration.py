@@ -6,17 +6,17 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
-from gfnem.batched import Batched, each, pick, tensors_of
+from gfnem.batched import Batched, State, X, Z, each, pick, tensors_of
 from gfnem.space import LatentSpace, Trajectories
 
 
 @dataclass
-class Enumeration(Batched):
+class Enumeration(Batched, Generic[Z, State]):
     """Every trajectory of every `x` of a batch.
 
     Attributes:
@@ -24,11 +24,13 @@ class Enumeration(Batched):
         valid: `(batch, most)` bool; the other columns of a row repeat its first trajectory.
     """
 
-    trajectories: Trajectories
+    trajectories: Trajectories[Z, State]
     valid: Tensor
 
 
-def enumerate_trajectories(space: LatentSpace, x: Any, limit: int = 100_000) -> Enumeration:
+def enumerate_trajectories(
+    space: LatentSpace[X, Z, State], x: X, limit: int = 100_000
+) -> Enumeration[Z, State]:
     """Lists all trajectories from the initial states by exhaustive search.
 
     Args:

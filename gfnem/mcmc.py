@@ -5,19 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from gfnem.batched import choose, each
+from gfnem.batched import X, Z, choose, each
 from gfnem.component import Component
+from gfnem.target import Conditioned
 
 
-class LocalMoves(Component, ABC):
+class LocalMoves(Component, ABC, Generic[X, Z]):
     """A proposal distribution over the neighbours of a structure."""
 
-    def given(self, given: Any) -> LocalMoves:
+    def given(self, given: Conditioned[X, Z]) -> LocalMoves[X, Z]:
         """The moves for a target with its observations (`Target.given`): these, by default.
 
         Proposals that look at the target, such as Gibbs sampling, are made here.
@@ -25,11 +26,11 @@ class LocalMoves(Component, ABC):
         return self
 
     @abstractmethod
-    def initial(self, x: Any, samples: int) -> Any:
+    def initial(self, x: X, samples: int) -> Z:
         """Structures to start from, leading axes `(batch, samples)`."""
 
     @abstractmethod
-    def propose(self, x: Any, z: Any) -> tuple[Any, Tensor]:
+    def propose(self, x: X, z: Z) -> tuple[Z, Tensor]:
         """A random neighbour of each structure.
 
         Returns:
@@ -47,13 +48,13 @@ ACCEPTANCES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @torch.no_grad()
 def metropolis(
-    moves: LocalMoves,
-    log_joint: Callable[[Any], Tensor],
-    x: Any,
-    z: Any,
+    moves: LocalMoves[X, Z],
+    log_joint: Callable[[Z], Tensor],
+    x: X,
+    z: Z,
     steps: int,
     acceptance: str = "metropolis",
-) -> tuple[Any, Tensor, Tensor]:
+) -> tuple[Z, Tensor, Tensor]:
     """A Metropolis-Hastings chain from each structure (Hastings 1970), all side by side.
 
     Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from gfnem import refinement, sampling
-from gfnem.batched import Batched
+from gfnem.batched import Batched, Context, State, X, Z
 from gfnem.component import Component
 from gfnem.offers import Offering, optional
 from gfnem.sampling import Exploration
@@ -55,7 +55,7 @@ class Scores:
     guided: bool = True
 
 
-class Policy(Component, Offering, nn.Module, ABC):
+class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context]):
     """A conditional forward policy, with backward policy and flow where it has them.
 
     A subclass writes `encode` (run once for each `x`) and `forward` (any number of states). It may
@@ -70,27 +70,27 @@ class Policy(Component, Offering, nn.Module, ABC):
         """Whether a parameter, by its full name, belongs to `log_z_parts`."""
         return any(f"{name}.".startswith(f"{part}.") for part in self.log_z_parts)
 
-    def serve(self, target: Target) -> None:
+    def serve(self, target: Target[X, Z]) -> None:
         """Told once, before training, which target this policy is for.
 
         A policy gives up the parameters that this target leaves without use. Nothing by default.
         """
 
     @abstractmethod
-    def encode(self, x: Any, given: Conditioned | None = None) -> Any:
+    def encode(self, x: X, given: Conditioned[X, Z] | None = None) -> Context:
         """Reads the observations, and what the target tells of them, once; returns a context."""
 
     @abstractmethod
-    def forward(self, context: Any, state: Any) -> Step:
+    def forward(self, context: Context, state: State) -> Step:
         """Scores the next and the previous steps of states, `(batch, any number, ...)`."""
 
     @optional
-    def log_z(self, context: Any) -> Tensor:
+    def log_z(self, context: Context) -> Tensor:
         """`(batch,)` learned `log Z(x)` in nats. Optional."""
         ...
 
     @optional
-    def auxiliary_loss(self, context: Any) -> Tensor:
+    def auxiliary_loss(self, context: Context) -> Tensor:
         """`(batch,)` loss added to the E-step's objective, for parts that learn by other means.
 
         Optional.
@@ -113,24 +113,26 @@ class Policy(Component, Offering, nn.Module, ABC):
     @torch.no_grad()
     def sample(
         self,
-        context: Any,
-        x: Any,
-        space: LatentSpace,
+        context: Context,
+        x: X,
+        space: LatentSpace[X, Z, State],
         samples: int,
         exploration: Exploration | None = None,
-    ) -> Trajectories:
+    ) -> Trajectories[Z, State]:
         """Draws `samples` trajectories for each `x`, without autograd."""
         return sampling.rollout(self, context, x, space, samples, exploration)
 
     @torch.no_grad()
-    def retrace(self, context: Any, x: Any, space: LatentSpace, latent: Any) -> Trajectories:
+    def retrace(
+        self, context: Context, x: X, space: LatentSpace[X, Z, State], latent: Z
+    ) -> Trajectories[Z, State]:
         """Draws, with `P_B`, one trajectory that ends in each of the given latents."""
         return sampling.backward_rollout(self, context, x, space, latent)
 
     @torch.no_grad()
     def regrow(
-        self, context: Any, x: Any, space: LatentSpace, latent: Any, back: int | float
-    ) -> tuple[Any, Tensor]:
+        self, context: Context, x: X, space: LatentSpace[X, Z, State], latent: Z, back: int | float
+    ) -> tuple[Z, Tensor]:
         """Partly undoes each latent and builds it up again: a Metropolis-Hastings proposal.
 
         Returns the proposals `z'` and `(batch, samples)` `log Q(z|z') - log Q(z'|z)` in nats. See
@@ -140,9 +142,9 @@ class Policy(Component, Offering, nn.Module, ABC):
 
     def score(
         self,
-        context: Any,
-        space: LatentSpace,
-        trajectories: Trajectories,
+        context: Context,
+        space: LatentSpace[X, Z, State],
+        trajectories: Trajectories[Z, State],
         flows: bool = False,
         forward_looking: bool = False,
     ) -> Scores:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import X, Z
 from gfnem.estimates import LogMarginal, importance_weighted
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration
@@ -15,7 +16,7 @@ from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
 
-class Posterior:
+class Posterior(Generic[X, Z]):
     """`q(z|x)` for one batch of observations, without autograd.
 
     Args:
@@ -25,7 +26,13 @@ class Posterior:
         x: a batch of observations; it is encoded once.
     """
 
-    def __init__(self, model: Target, space: LatentSpace, policy: Policy, x: Any):
+    def __init__(
+        self,
+        model: Target[X, Z],
+        space: LatentSpace[X, Z, Any],
+        policy: Policy[X, Z, Any, Any],
+        x: X,
+    ):
         self.model, self.space, self.policy, self.x = model, space, policy, x
         training = policy.training
         policy.eval()  # no dropout, also where training goes on afterwards
@@ -34,7 +41,7 @@ class Posterior:
             self.context = policy.encode(x, self.given)
         policy.train(training)
 
-    def sample(self, shape: int | tuple[int, ...] = (1,), temperature: float = 1.0) -> Any:
+    def sample(self, shape: int | tuple[int, ...] = (1,), temperature: float = 1.0) -> Z:
         """Draws latents, leading axes `(batch, samples)`.
 
         Args:
@@ -44,7 +51,7 @@ class Posterior:
         return self._trajectories(shape, Exploration(temperature)).latent
 
     @torch.no_grad()
-    def log_prob(self, z: Any, paths: int = 16) -> Tensor:
+    def log_prob(self, z: Z, paths: int = 16) -> Tensor:
         """`(batch, samples)` `log q(z|x)` in nats.
 
         Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
@@ -60,7 +67,7 @@ class Posterior:
         return stacked.logsumexp(0) - math.log(rounds)
 
     @torch.no_grad()
-    def log_weights(self, samples: int) -> tuple[Any, Tensor]:
+    def log_weights(self, samples: int) -> tuple[Z, Tensor]:
         """Draws `samples` latents for each `x`, with log importance weights `(batch, samples)`.
 
         The weight is `p(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of `p(x)`.
@@ -71,7 +78,7 @@ class Posterior:
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
 
     @torch.no_grad()
-    def likelihood_bound(self, z: Any, log_weights: Tensor) -> Tensor:
+    def likelihood_bound(self, z: Z, log_weights: Tensor) -> Tensor:
         """`(batch,)` importance-weighted `log p(x)` in nats of the target's normalised part.
 
         Args:
@@ -127,7 +134,7 @@ class Posterior:
         with torch.no_grad():
             return self.policy.log_z(self.context)
 
-    def _trajectories(self, shape, exploration: Exploration | None = None) -> Trajectories:
+    def _trajectories(self, shape, exploration: Exploration | None = None) -> Trajectories[Z, Any]:
         samples = shape if isinstance(shape, int) else shape[0] if len(shape) == 1 else None
         if samples is None or samples < 1:
             raise ValueError(f"ask for k >= 1 samples of each x, as k or (k,), not {shape}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Generic
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Context, State, X, Z
 from gfnem.mcmc import LocalMoves, metropolis
 from gfnem.ranges import Range
 from gfnem.sampling import draw, log_probability
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Back = Annotated[int | float, Range(above=0)]
 
 
-class BackAndForth(LocalMoves):
+class BackAndForth(LocalMoves[X, Z], Generic[X, Z, State, Context]):
     """`policy.regrow` as a proposal, for one batch of observations.
 
     Args:
@@ -36,20 +37,20 @@ class BackAndForth(LocalMoves):
 
     def __init__(
         self,
-        policy: Policy,
-        context: Any,
-        x: Any,
-        space: LatentSpace,
+        policy: Policy[X, Z, State, Context],
+        context: Context,
+        x: X,
+        space: LatentSpace[X, Z, State],
         back: Back | Sequence[Back] = 0.5,
     ):
         self.policy, self.context, self.x, self.space = policy, context, x, space
         self.back = back
 
-    def initial(self, x: Any, samples: int) -> Any:
+    def initial(self, x: X, samples: int) -> Z:
         """Samples of the policy."""
         return self.policy.sample(self.context, x, self.space, samples).latent
 
-    def propose(self, x: Any, z: Any) -> tuple[Any, Tensor]:
+    def propose(self, x: X, z: Z) -> tuple[Z, Tensor]:
         """See `Policy.regrow`."""
         back = self.back
         if isinstance(back, Sequence):
@@ -58,15 +59,15 @@ class BackAndForth(LocalMoves):
 
 
 def refine(
-    policy: Policy,
-    context: Any,
-    given: Conditioned,
-    space: LatentSpace,
-    z: Any,
+    policy: Policy[X, Z, State, Context],
+    context: Context,
+    given: Conditioned[X, Z],
+    space: LatentSpace[X, Z, State],
+    z: Z,
     proposals: int = 10,
     back: Back | Sequence[Back] = 0.5,
     acceptance: str = "metropolis",
-) -> tuple[Any, Tensor, Tensor]:
+) -> tuple[Z, Tensor, Tensor]:
     """Moves samples nearer to `P(z|x)` by Metropolis-Hastings, without autograd.
 
     Every `(batch, sample)` is a chain of its own, which leaves the target's exact posterior as it
@@ -90,8 +91,13 @@ def refine(
 
 @torch.no_grad()
 def back_and_forth(
-    policy: Policy, context: Any, x: Any, space: LatentSpace, z: Any, back: int | float
-) -> tuple[Any, Tensor]:
+    policy: Policy[X, Z, State, Context],
+    context: Context,
+    x: X,
+    space: LatentSpace[X, Z, State],
+    z: Z,
+    back: int | float,
+) -> tuple[Z, Tensor]:
     """Undoes some steps of each structure with `P_B`, then goes forth with `P_F` to a new one.
 
     With `tau` the steps undone from `z` down to the state turned at, and `tau'` those from there up
@@ -138,7 +144,7 @@ def back_and_forth(
     return space.to_latent(x, state), correction.masked_fill(~returns, -math.inf)
 
 
-def _steps_back(space: LatentSpace, state: Any, back: int | float) -> Tensor:
+def _steps_back(space: LatentSpace[X, Z, State], state: State, back: int | float) -> Tensor:
     """`(batch, samples)` how many steps to undo from final states.
 
     A share is of the steps of one particular trajectory: the one that always undoes the first

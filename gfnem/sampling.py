@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gfnem.batched import Context, State, X, Z
 from gfnem.space import LatentSpace, Trajectories
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ def draw(
 
 
 def rollout(
-    policy: Policy,
-    context: Any,
-    x: Any,
-    space: LatentSpace,
+    policy: Policy[X, Z, State, Context],
+    context: Context,
+    x: X,
+    space: LatentSpace[X, Z, State],
     samples: int,
     exploration: Exploration | None = None,
-) -> Trajectories:
+) -> Trajectories[Z, State]:
     """Runs the forward policy from the initial state until every row is final."""
     exploration = exploration or ON_POLICY
     state = space.initial_state(x, samples)
@@ -94,8 +95,12 @@ def rollout(
 
 
 def backward_rollout(
-    policy: Policy, context: Any, x: Any, space: LatentSpace, latent: Any
-) -> Trajectories:
+    policy: Policy[X, Z, State, Context],
+    context: Context,
+    x: X,
+    space: LatentSpace[X, Z, State],
+    latent: Z,
+) -> Trajectories[Z, State]:
     """Runs the backward policy from the final states of `latent` to the initial state.
 
     `log_behaviour` of the result is the log probability of the backward trajectory given its end.

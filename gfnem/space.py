@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 from torch import Tensor
 
-from gfnem.batched import Batched
+from gfnem.batched import Batched, State, X, Z
 from gfnem.component import Component
 from gfnem.mcmc import LocalMoves
 from gfnem.offers import Offering, optional
 
 
-class LatentSpace(Component, Offering, ABC):
+class LatentSpace(Component, Offering, ABC, Generic[X, Z, State]):
     """The dynamics of building a latent structure; it knows nothing of rewards or networks.
 
     A *state* is a `Batched` dataclass of tensors that all lead with `(batch, samples)`; a latent is
@@ -28,51 +28,51 @@ class LatentSpace(Component, Offering, ABC):
     unique_trajectory: bool = False
 
     @abstractmethod
-    def initial_state(self, x: Any, samples: int) -> Any:
+    def initial_state(self, x: X, samples: int) -> State:
         """The state every trajectory starts from, `samples` copies for each `x`."""
 
     @abstractmethod
-    def final_state(self, x: Any, z: Any) -> Any:
+    def final_state(self, x: X, z: Z) -> State:
         """The final state of the given latents (the inverse of `to_latent`)."""
 
     @abstractmethod
-    def to_latent(self, x: Any, state: Any) -> Any:
+    def to_latent(self, x: X, state: State) -> Z:
         """The latents `z`, leading axes `(batch, samples)`, of final states."""
 
     @abstractmethod
-    def is_final(self, state: Any) -> Tensor:
+    def is_final(self, state: State) -> Tensor:
         """`(batch, samples)` bool: which rows are complete."""
 
     @abstractmethod
-    def is_initial(self, state: Any) -> Tensor:
+    def is_initial(self, state: State) -> Tensor:
         """`(batch, samples)` bool: which rows have nothing to undo."""
 
     @abstractmethod
-    def forward_mask(self, state: Any) -> Tensor:
+    def forward_mask(self, state: State) -> Tensor:
         """`(batch, samples, actions)` bool: permitted actions; none in a final row."""
 
     @abstractmethod
-    def backward_mask(self, state: Any) -> Tensor:
+    def backward_mask(self, state: State) -> Tensor:
         """`(batch, samples, backward actions)` bool: permitted undoings; none in an initial row."""
 
     @abstractmethod
-    def step(self, state: Any, action: Tensor) -> Any:
+    def step(self, state: State, action: Tensor) -> State:
         """The child reached by a permitted `action`; a new state, the old one is not changed."""
 
     @abstractmethod
-    def unstep(self, state: Any, action: Tensor) -> Any:
+    def unstep(self, state: State, action: Tensor) -> State:
         """The parent reached by a permitted backward `action`; a new state."""
 
     @abstractmethod
-    def backward_action(self, state: Any, action: Tensor) -> Tensor:
+    def backward_action(self, state: State, action: Tensor) -> Tensor:
         """The backward action that, in the child, undoes forward `action` taken in `state`."""
 
     @abstractmethod
-    def forward_action(self, state: Any, action: Tensor) -> Tensor:
+    def forward_action(self, state: State, action: Tensor) -> Tensor:
         """The forward action that, in the parent, redoes backward `action` taken in `state`."""
 
     @optional
-    def states(self, x: Any, z: Any) -> list[Any]:
+    def states(self, x: X, z: Z) -> list[State]:
         """The `steps + 1` states on the only way to each latent (shorter ways stay at their end).
 
         Needed where `unique_trajectory` holds and a policy samples without visiting states.
@@ -80,7 +80,7 @@ class LatentSpace(Component, Offering, ABC):
         ...
 
     @optional
-    def free(self, x: Any) -> Any:
+    def free(self, x: X) -> X:
         """One observation that says nothing: from its initial state `x` is built as well.
 
         Optional: where structures repeat what they were built for.
@@ -88,13 +88,13 @@ class LatentSpace(Component, Offering, ABC):
         ...
 
     @optional
-    def moves(self) -> LocalMoves:
+    def moves(self) -> LocalMoves[X, Z]:
         """Small random changes of complete structures. Optional."""
         ...
 
 
 @dataclass
-class Trajectories(Batched):
+class Trajectories(Batched, Generic[Z, State]):
     """A batch of complete trajectories.
 
     Attributes:
@@ -107,8 +107,8 @@ class Trajectories(Batched):
             distribution it was really drawn from (tempered, mixed with uniform); None if unknown.
     """
 
-    latent: Any
-    states: list[Any] | None = None
+    latent: Z
+    states: list[State] | None = None
     actions: Tensor | None = None
     backward_actions: Tensor | None = None
     mask: Tensor | None = None

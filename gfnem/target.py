@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
+from gfnem.batched import X, Z
 from gfnem.component import Component
 from gfnem.offers import Offering, optional
 
 
-class Conditioned:
+class Conditioned(Generic[X, Z]):
     """A target, given one batch of observations.
 
     What depends on the observations and the parameters alone is computed once here. It is good
@@ -23,7 +24,7 @@ class Conditioned:
         x: a batch of observations.
     """
 
-    def __init__(self, target: Target, x: Any):
+    def __init__(self, target: Target[X, Z], x: X):
         self.target, self.x = target, x
         self._log_marginal: dict[bool, Tensor] = {}
 
@@ -31,7 +32,7 @@ class Conditioned:
         """Whether the target offers a hook (see `Target`)."""
         return self.target.offers(hook)
 
-    def log_joint(self, z: Any) -> Tensor:
+    def log_joint(self, z: Z) -> Tensor:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self.target.log_joint(self.x, z)
 
@@ -39,7 +40,7 @@ class Conditioned:
         """See `Target.partial_log_joint`."""
         return self.target.partial_log_joint(self.x, state)
 
-    def collapsed_log_joint(self, z: Any) -> Tensor:
+    def collapsed_log_joint(self, z: Z) -> Tensor:
         """See `Target.collapsed_log_joint`."""
         return self.target.collapsed_log_joint(self.x, z)
 
@@ -50,12 +51,12 @@ class Conditioned:
             self._log_marginal[with_gradient] = self.target.log_marginal(self.x)
         return self._log_marginal[with_gradient]
 
-    def sample_posterior(self, samples: int) -> Any:
+    def sample_posterior(self, samples: int) -> Z:
         """See `Target.sample_posterior`."""
         return self.target.sample_posterior(self.x, samples)
 
 
-class Target(Component, Offering, nn.Module, ABC):
+class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
     """A joint `log p~(x, z)` over observations `x` and latent structures `z`.
 
     Only `log_joint` is required. The optional hooks make training better or its report richer
@@ -66,7 +67,7 @@ class Target(Component, Offering, nn.Module, ABC):
     unit: str = "observation"
 
     @abstractmethod
-    def log_joint(self, x: Any, z: Any) -> Tensor:
+    def log_joint(self, x: X, z: Z) -> Tensor:
         """`(batch, samples)` log density of each `(x, z)` in nats, differentiable.
 
         Args:
@@ -74,12 +75,12 @@ class Target(Component, Offering, nn.Module, ABC):
             z: latents, leading axes `(batch, samples)`.
         """
 
-    def given(self, x: Any) -> Conditioned:
+    def given(self, x: X) -> Conditioned[X, Z]:
         """The target, given a batch: what is asked many things of one `x` is asked there."""
         return Conditioned(self, x)
 
     @optional
-    def partial_log_joint(self, x: Any, state: Any) -> Tensor:
+    def partial_log_joint(self, x: X, state: Any) -> Tensor:
         """`(batch, samples)` part of `log_joint` that a partial object already determines.
 
         It must equal `log_joint` at final states. Objectives use it as forward-looking credit
@@ -88,7 +89,7 @@ class Target(Component, Offering, nn.Module, ABC):
         ...
 
     @optional
-    def collapsed_log_joint(self, x: Any, z: Any) -> Tensor:
+    def collapsed_log_joint(self, x: X, z: Z) -> Tensor:
         """`(batch, samples)` `log_joint` with a part of `z` summed out in closed form.
 
         The log of the sum of `p~(x, z')` over all `z'` that agree with `z` in the rest. The M-step
@@ -98,7 +99,7 @@ class Target(Component, Offering, nn.Module, ABC):
         ...
 
     @optional
-    def log_marginal(self, x: Any) -> Tensor:
+    def log_marginal(self, x: X) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable.
 
         Of a target that is not normalised, the log of the sum of `p~(x, z)` over all `z`.
@@ -113,26 +114,26 @@ class Target(Component, Offering, nn.Module, ABC):
         return torch.zeros(())
 
     @optional
-    def sample_posterior(self, x: Any, samples: int) -> Any:
+    def sample_posterior(self, x: X, samples: int) -> Z:
         """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd. Optional."""
         ...
 
     @optional
-    def sample(self, count: int) -> tuple[Any, Any]:
+    def sample(self, count: int) -> tuple[X, Z]:
         """`count` draws `(x, z)` of the model, `z` with one sample for each `x`. Optional.
 
         Draws from torch's global generator, without autograd. The sleep phase and `sample` use it.
         """
         ...
 
-    def in_support(self, x: Any) -> Tensor:
+    def in_support(self, x: X) -> Tensor:
         """`(batch,)` bool: which observations the target gives any probability at all.
 
         All of them, unless a target knows better: a grammar may have no tree for a sentence.
         """
         return torch.ones(len(x), dtype=torch.bool)
 
-    def normalised(self) -> Target:
+    def normalised(self) -> Target[X, Z]:
         """The model whose `log p(x)` is reported as the likelihood of `x`.
 
         The target itself, unless it multiplies a normalised model by factors that leave it
@@ -150,17 +151,17 @@ class Target(Component, Offering, nn.Module, ABC):
         """What spaces and policies must be told of the model, as constructor arguments."""
         return {}
 
-    def units(self, x: Any) -> Tensor:
+    def units(self, x: X) -> Tensor:
         """`(batch,)` how many `unit`s each observation has (tokens of a sentence, say)."""
         like = x if isinstance(x, Tensor) else next(self.parameters(), None)
         return torch.ones(len(x), device=None if like is None else like.device)
 
 
-class GenerativeModel(Target):
+class GenerativeModel(Target[X, Z]):
     """A normalised `p(x, z)`."""
 
 
-class EnergyModel(Target):
+class EnergyModel(Target[X, Z]):
     """An unnormalised `log p~(x, z) = -E(x, z)`: its M-step needs a negative phase.
 
     Its `log_marginal` is the log of the sum of `p~` over the latents alone.

@@ -30,7 +30,7 @@ class GridState(Batched):
 Codes = Annotated[int, Range(2, needed=True)] | None
 
 
-class _Grid(LatentSpace):
+class _Grid(LatentSpace[Tensor, Tensor, GridState]):
     def __init__(self, rows: Fact = None, columns: Fact = None, codes: Codes = None):
         self.rows, self.columns, self.codes = rows, columns, codes
         self.cells = rows * columns

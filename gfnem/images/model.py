@@ -13,7 +13,7 @@ from gfnem.ranges import Amount, Count, Fact
 from gfnem.target import GenerativeModel
 
 
-class DiscreteVAE(GenerativeModel):
+class DiscreteVAE(GenerativeModel[Tensor, Tensor]):
     """`p(z) p(x|z)`: a grid of codes, a number for each code, Bernoulli pixels.
 
     The model of van den Oord et al. (2017, arXiv 1711.00937) with dictionary entries of dimension

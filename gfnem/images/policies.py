@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gfnem import sampling
+from gfnem.batched import Context
 from gfnem.images.grids import EMPTY, Codes, GridState
 from gfnem.images.networks import CausalNet, Encoder, Residual, pyramid
 from gfnem.policy import Policy, Scores, Step
@@ -49,7 +49,7 @@ class _LogZ(nn.Module):
         return self.pixels * self.head(whole).squeeze(-1)
 
 
-class CodePolicy(Policy):
+class CodePolicy(Policy[Tensor, Tensor, GridState, Context]):
     """Policies over `RasterGrid` that score all cells of a grid at once.
 
     A subclass says how probable each cell's codes are given the cells before it (`cell_logits`) and
@@ -57,7 +57,7 @@ class CodePolicy(Policy):
     """
 
     @abstractmethod
-    def cell_logits(self, context: Any, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def cell_logits(self, context: Context, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Log weights of each cell's codes, and flows, given the cells before it.
 
         Args:
@@ -70,10 +70,10 @@ class CodePolicy(Policy):
         """
 
     @abstractmethod
-    def draw_codes(self, context: Any, samples: int, choose) -> Tensor:
+    def draw_codes(self, context: Context, samples: int, choose) -> Tensor:
         """`(batch, samples, cells)` codes; `choose` draws codes `(...)` from logits `(..., K)`."""
 
-    def forward(self, context: Any, state: GridState) -> Step:
+    def forward(self, context: Context, state: GridState) -> Step:
         """Scores the next code of partly filled grids."""
         filled = (state.codes != EMPTY).sum(2)
         logits, flows = self.cell_logits(context, state.codes.clamp(min=0))
@@ -87,7 +87,7 @@ class CodePolicy(Policy):
     @torch.no_grad()
     def sample(
         self,
-        context: Any,
+        context: Context,
         x: Tensor,
         space: LatentSpace,
         samples: int,
@@ -106,14 +106,16 @@ class CodePolicy(Policy):
         return Trajectories(codes, log_behaviour=torch.stack(log_behaviour).sum(0))
 
     @torch.no_grad()
-    def retrace(self, context: Any, x: Tensor, space: LatentSpace, latent: Tensor) -> Trajectories:
+    def retrace(
+        self, context: Context, x: Tensor, space: LatentSpace, latent: Tensor
+    ) -> Trajectories:
         """The one trajectory to each of the given latents `(batch, samples, cells)`."""
         return Trajectories(
             latent, log_behaviour=torch.zeros(latent.shape[:2], device=latent.device)
         )
 
     def score(
-        self, context: Any, space: LatentSpace, trajectories: Trajectories, flows: bool = False
+        self, context: Context, space: LatentSpace, trajectories: Trajectories, flows: bool = False
     ) -> Scores:
         """Scores every choice of every grid in one pass."""
         codes = trajectories.latent
@@ -128,7 +130,7 @@ class CodePolicy(Policy):
         return Scores(log_pf, torch.zeros_like(log_pf), every, log_z, log_flow)
 
 
-class RasterPolicy(CodePolicy):
+class RasterPolicy(CodePolicy[ImageContext]):
     """Code after code, each given the image and all codes before it.
 
     A convolutional encoder reads the image once; a masked network (`CausalNet`) scores all cells
@@ -191,7 +193,7 @@ class RasterPolicy(CodePolicy):
         return self.network.draw((len(features), samples), features, choose)
 
 
-class AnyOrderPolicy(Policy):
+class AnyOrderPolicy(Policy[Tensor, Tensor, GridState, ImageContext]):
     """Chooses a cell and its code, and which cell to empty, on `AnyOrderGrid`.
 
     Args:
@@ -262,7 +264,7 @@ class AnyOrderPolicy(Policy):
         return Step(self.head(hidden), backward, flows)
 
 
-class MeanFieldPolicy(CodePolicy):
+class MeanFieldPolicy(CodePolicy[Tensor]):
     """Codes that are independent of each other given the image: the variational baseline.
 
     With the objective `ReverseKL` this is mean-field variational EM, a discrete VAE trained by the

@@ -16,7 +16,7 @@ from gfnem.schedules import Anneal, value_at
 from gfnem.target import Conditioned
 
 
-class NearestCode(CodePolicy):
+class NearestCode(CodePolicy[Tensor]):
     """An encoder to one number a cell; the code is the dictionary entry nearest to it.
 
     As a policy it softens the choice: a code's log weight is minus its squared distance over

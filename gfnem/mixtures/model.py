@@ -20,7 +20,7 @@ def petal_offsets(petals: int, distance: float = 1.0) -> Tensor:
     return distance * torch.stack([angle.cos(), angle.sin()], 1)
 
 
-class PetalMixture(GenerativeModel):
+class PetalMixture(GenerativeModel[Tensor, Tensor]):
     """`p(x, z)` of points in the plane with `z = (super-cluster, petal)`, both uniform.
 
     `x` is Gaussian around the super-cluster's mean plus the petal's fixed offset; only the

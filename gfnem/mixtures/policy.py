@@ -13,7 +13,7 @@ from gfnem.ranges import Amount, Count, Positive
 from gfnem.target import Conditioned, Target
 
 
-class PetalPolicy(Policy):
+class PetalPolicy(Policy[Tensor, Tensor, PetalState, Tensor]):
     """Forward policy, backward policy, flow and `log Z(x)` from a point and the choices so far.
 
     Each is a multilayer perceptron plus a linear path. The log odds of two Gaussians of one width

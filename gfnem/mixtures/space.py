@@ -25,7 +25,7 @@ class PetalState(Batched):
     petal: Tensor
 
 
-class PetalSpace(LatentSpace):
+class PetalSpace(LatentSpace[Tensor, Tensor, PetalState]):
     """`z = (super-cluster, petal)`, latents `(batch, samples, 2)` int64, in two steps.
 
     Forward action `a < clusters` chooses super-cluster `a`, the others petal `a - clusters`.

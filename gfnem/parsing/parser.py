@@ -135,7 +135,7 @@ def _best_trees(model: Target, x: Sentences, decode: str) -> Trees:
     return _minimum_risk(model.span_marginals(x), x.lengths)
 
 
-class _ExactPosterior(Posterior):
+class _ExactPosterior(Posterior[Sentences, Trees]):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
     def __init__(self, model: Target, x: Sentences):

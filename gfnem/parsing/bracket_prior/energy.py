@@ -21,7 +21,7 @@ from gfnem.target import EnergyModel
 _KIND = "gfnem prior over tree shapes"
 
 
-class BracketEnergy(EnergyModel):
+class BracketEnergy(EnergyModel[Any, Trees]):
     """`log p~(z) = -E(z)` of a tree's brackets; neither words nor labels are looked at.
 
     A recursive network: every word has the same vector, and a node's vector is made of those of

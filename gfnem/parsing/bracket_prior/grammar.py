@@ -18,7 +18,7 @@ from gfnem.schedules import Anneal, value_at
 from gfnem.target import Conditioned, Target
 
 
-class GivenShaped(Conditioned):
+class GivenShaped(Conditioned[Sentences, Trees]):
     """A grammar with a prior over brackets, given sentences."""
 
     def __init__(self, target: ShapedGrammar, x: Sentences):
@@ -39,7 +39,7 @@ class GivenShaped(Conditioned):
         return self._grammar.collapsed_log_joint(z) + self.target._log_prior(z)
 
 
-class ShapedGrammar(Target):
+class ShapedGrammar(Target[Sentences, Trees]):
     """`log p~(x, z) = log p(x, z) - E(z) / T`: a grammar with a prior over bracketings.
 
     The model with an energy-based prior of Hu et al. (2023, section 5.2). Parses are drawn to

@@ -29,7 +29,7 @@ from gfnem.target import Conditioned, GenerativeModel
 _LOG = logging.getLogger(__name__)
 
 
-class GivenTrees(Conditioned):
+class GivenTrees(Conditioned[Sentences, Trees]):
     """A grammar, given sentences: the weights of its rules are made once.
 
     Attributes:
@@ -82,7 +82,7 @@ class GivenTrees(Conditioned):
         return sample_trees(self.potentials, inside(self.potentials), samples)[0]
 
 
-class Grammar(GenerativeModel):
+class Grammar(GenerativeModel[Sentences, Trees]):
     """A probabilistic grammar in binary form; a subclass says what its `tables` are.
 
     Nonterminals `0..N-1` expand to two symbols and label spans of two words or more; preterminals

@@ -19,7 +19,7 @@ from gfnem.target import GenerativeModel
 CHUNK = 4096
 
 
-class RNNG(GenerativeModel):
+class RNNG(GenerativeModel[Sentences, Trees]):
     """A recurrent neural network grammar over unlabelled binary trees.
 
     Generates words and tree together, from left to right (Dyer et al. 2016, arXiv 1602.07776; the

@@ -13,6 +13,7 @@ from gfnem.parsing.policies.encoder import SpanEncoder, span_chart
 from gfnem.parsing.spaces.forest import ForestState
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.space import LatentSpace, Trajectories
@@ -32,7 +33,7 @@ class ForestContext:
     potentials: RulePotentials | None
 
 
-class ForestPolicy(Policy):
+class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
     """Chooses which neighbouring roots to merge, and the label of the result.
 
     Each root is described by its span's vector and its label; a bidirectional GRU over the gaps of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from gfnem.parsing.policies.encoder import FenceEncoder
 from gfnem.parsing.spaces.shift_reduce import REDUCE, SHIFT, ShiftReduceState
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.derivations import Derivations
+from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import ON_POLICY, Exploration, draw
@@ -37,7 +37,7 @@ class Reading:
     model: RNNG | None
 
 
-class ShiftReducePolicy(Policy):
+class ShiftReducePolicy(Policy[Sentences, Trees, ShiftReduceState, Reading]):
     """Chooses between SHIFT and REDUCE by what a generator that reads no further would do.
 
     The log odds of REDUCE are those of the target, where it is an `RNNG`, plus a learned
@@ -136,7 +136,7 @@ class ShiftReducePolicy(Policy):
             state = state.where(final, space.step(state, action))
         return Trajectories(space.to_latent(x, state), log_behaviour=log_behaviour)
 
-    def retrace(self, context: Reading, x: Sentences, space: LatentSpace, latent: Any):
+    def retrace(self, context: Reading, x: Sentences, space: LatentSpace, latent: Trees):
         """A tree is its own trajectory."""
         return Trajectories(latent, log_behaviour=context.places.new_zeros(latent.left.shape[:2]))
 
@@ -182,7 +182,7 @@ class ShiftReducePolicy(Policy):
         return Step(torch.stack([torch.zeros_like(logit), logit], 2))
 
     @torch.no_grad()
-    def _stacks(self, context: Reading, z) -> Stacks | None:
+    def _stacks(self, context: Reading, z: Trees) -> Stacks | None:
         return None if context.model is None else context.model.stacks(context.x, z)
 
     def _memory(self, stacks: Stacks | None) -> Tensor | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from gfnem.parsing.policies.look_ahead import ContextValue, Value
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact, PartialShare
 from gfnem.sampling import Exploration
@@ -26,7 +26,7 @@ from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
 
-class TopDownPolicy(Policy):
+class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
     """Chooses each node's split and child labels from the root downwards.
 
     The weight of expanding `A` over `[i, j)` into `B` over `[i, k)` and `C` over `[k, j)` is the
@@ -164,7 +164,7 @@ class TopDownPolicy(Policy):
         )
         return Trajectories(trees, log_behaviour=log_behaviour)
 
-    def retrace(self, context: RuleChoices, x: Sentences, space: LatentSpace, latent: Any):
+    def retrace(self, context: RuleChoices, x: Sentences, space: LatentSpace, latent: Trees):
         """A tree is its own trajectory."""
         zeros = context.root().new_zeros(latent.left.shape[:2])
         return Trajectories(latent, log_behaviour=zeros)

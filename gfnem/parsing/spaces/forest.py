@@ -67,7 +67,7 @@ class ForestState(Batched):
         return (self.label >= 0) & (self.left == left) & (self.right == right)
 
 
-class ForestSpace(LatentSpace):
+class ForestSpace(LatentSpace[Sentences, Trees, ForestState]):
     """Builds a tree from its words upwards (Hu et al. 2023, section 5.1).
 
     A forward action `gap * N + label` merges the two roots beside an open gap; a backward action

@@ -14,7 +14,7 @@ from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count, Range
 
 
-class TreeMoves(LocalMoves):
+class TreeMoves(LocalMoves[Sentences, Trees]):
     """Proposes a rotated or a relabelled tree (the Monte Carlo EM of Hu et al. 2023, section 5).
 
     A rotation picks a node below the root and joins the three parts that it and its parent divide

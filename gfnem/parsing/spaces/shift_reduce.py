@@ -58,7 +58,7 @@ class ShiftReduceState(Batched):
         return Trees(left, right, split, torch.zeros_like(left), self.lengths)
 
 
-class ShiftReduceSpace(LatentSpace):
+class ShiftReduceSpace(LatentSpace[Sentences, Trees, ShiftReduceState]):
     """Builds an unlabelled binary tree as a shift-reduce parser does; every tree in one way.
 
     Action 0 pushes the next word onto a stack, action 1 joins the two topmost items. A sentence of

@@ -42,7 +42,7 @@ class TopDownState(Batched):
         return Trees(self.left, self.right, self.split, self.label, self.lengths)
 
 
-class TopDownSpace(LatentSpace):
+class TopDownSpace(LatentSpace[Sentences, Trees, TopDownState]):
     """Builds a tree from its root, always expanding the first open node of the preorder.
 
     Every tree has exactly one trajectory, so there is nothing to learn backwards. The first action

@@ -23,7 +23,7 @@ from gfnem.parsing.text.vocabulary import Vocabulary
 from gfnem.ranges import Amount, Count, Range, Seed
 
 
-class TextData(DataModule):
+class TextData(DataModule[Sentences]):
     """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
 
     Args:
