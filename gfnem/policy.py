@@ -98,7 +98,11 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         ...
 
     def choose(
-        self, context: Any, space: LatentSpace, state: Any, exploration: Exploration
+        self,
+        context: Context,
+        space: LatentSpace[X, Z, State],
+        state: State,
+        exploration: Exploration,
     ) -> tuple[Tensor, Tensor]:
         """Draws the next action of each state.
 
