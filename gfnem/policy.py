@@ -97,6 +97,23 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         """
         ...
 
+    def choose(
+        self,
+        context: Context,
+        space: LatentSpace[X, Z, State],
+        state: State,
+        exploration: Exploration,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws the next action of each state.
+
+        A policy that knows a faster way than by the log weights of all actions overrides this.
+
+        Returns:
+            Actions `(batch, samples)` and the log probability, in nats, with which each was drawn.
+        """
+        output = self(context, state)
+        return sampling.draw(output.forward, space.forward_mask(state), exploration)
+
     @torch.no_grad()
     def sample(
         self,

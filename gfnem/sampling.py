@@ -84,8 +84,7 @@ def rollout(
     states, actions, undos, masks = [state], [], [], []
     log_behaviour = 0.0
     while not (final := space.is_final(state)).all():
-        output = policy(context, state)
-        action, log_drawn = draw(output.forward, space.forward_mask(state), exploration)
+        action, log_drawn = policy.choose(context, space, state, exploration)
         log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
         undos.append(space.backward_action(state, action))
         state = state.where(final, space.step(state, action))
