@@ -8,7 +8,7 @@ import inspect
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gfnem.errors import UserError, too_large
 from gfnem.ranges import Missing, checked
@@ -28,6 +28,8 @@ class Component:
     good for being a part of a run and for nothing else.
     """
 
+    #: what makes a class of this kind of a function, if anything does
+    decorator: ClassVar[str] = ""
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -211,8 +213,25 @@ def class_of(spec: Any, base: type) -> type:
     path = spec["class_path"]
     cls = imported(path)
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{path} is not a {base.__name__}")
+        raise UserError(f"{path} is {unlike(cls, base)}")
     return cls
+
+
+def unlike(thing: Any, base: type) -> str:
+    """What something is that is not a class derived from `base`, for people."""
+    if inspect.isfunction(thing) and issubclass(base, Component) and base.decorator:
+        return f"a function without the decorator {base.decorator}, which makes a part of it"
+    return f"not a {base.__name__}"
+
+
+def known(base: type) -> list[str]:
+    """The names of the imported classes that derive from `base` and can be made, sorted."""
+    names, classes = set(), [base]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
+            names.add(cls.__name__)
+    return sorted(names)
 
 
 def imported(path: str) -> Any:
