@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfnem.batched import Context, State, X, Z
@@ -35,7 +36,9 @@ class Exploration:
 ON_POLICY = Exploration()
 
 
-def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
+def log_probability(
+    log_weights: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows actions"]
+) -> Float[Tensor, "*rows actions"]:
     """Normalises log weights `(..., actions)` over the last axis, permitted entries only.
 
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
@@ -46,8 +49,10 @@ def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
 
 
 def draw(
-    log_weights: Tensor, allowed: Tensor, exploration: Exploration = ON_POLICY
-) -> tuple[Tensor, Tensor]:
+    log_weights: Float[Tensor, "batch samples actions"],
+    allowed: Bool[Tensor, "batch samples actions"],
+    exploration: Exploration = ON_POLICY,
+) -> tuple[Int[Tensor, "batch samples"], Float[Tensor, "batch samples"]]:
     """Draws an action a row.
 
     Args:
