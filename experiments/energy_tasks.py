@@ -258,7 +258,7 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
         seconds,
     )
     states = simulate(6, coupling, 1000, 500, seed + 77)
-    sizes = torch.randint(0, 37, (1000, 1))
+    sizes = torch.randint(0, 36, (1000, 1))
     x = states.masked_fill(torch.rand(1000, 36).argsort(1).argsort(1) >= sizes, -1).to(device)
     with torch.no_grad():
         log_z, exact_z = parts.policy.log_z(nothing)[0], parts.model.log_partition()
