@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfnem.batched import each, pick
@@ -117,7 +118,7 @@ class Draws:
         return self._trajectories
 
     @property
-    def log_joint(self) -> Tensor:
+    def log_joint(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` nats, without gradient."""
         if self._log_joint is None:
             with torch.no_grad():
@@ -125,7 +126,7 @@ class Draws:
         return self._log_joint
 
     @property
-    def log_weight(self) -> Tensor:
+    def log_weight(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
         if self._log_path is None:
             with torch.no_grad():
@@ -150,7 +151,7 @@ class Draws:
                 self._log_path = self._scores.log_pb.detach().sum(2) - behaviour
         return self._scores
 
-    def pick(self, index: Tensor) -> Any:
+    def pick(self, index: Int[Tensor, "batch picked"]) -> Any:
         """Structures number `index` `(batch, picked)` of each observation."""
         return each(partial(pick, index=index), self.z)
 

@@ -165,10 +165,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if not isinstance(given, Mapping):
         raise UserError(f"{path}: init_args are names with values, not {reprlib.repr(given)}")
     try:
-        arguments = {
-            name: build(value, Component, **facts) if _is_spec(value) else value
-            for name, value in given.items()
-        }
+        arguments = {name: _built(value, facts) for name, value in given.items()}
     except RecursionError as error:
         raise UserError(f"{path}: components within components, too deeply") from error
     parameters = inspect.signature(cls.__init__).parameters
@@ -199,6 +196,15 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         if (why := too_large(error)) is None:
             raise
         raise UserError(f"{path}: too large ({why})") from error
+
+
+def _built(value: Any, facts: Mapping[str, Any]) -> Any:
+    """An argument with specs, also those in a list, replaced by what they describe."""
+    if _is_spec(value):
+        return build(value, Component, **facts)
+    if isinstance(value, (list, tuple)):
+        return [_built(entry, facts) for entry in value]
+    return value
 
 
 def class_of(spec: Any, base: type) -> type:

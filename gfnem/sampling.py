@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfnem.batched import Context, State, X, Z, each
@@ -35,7 +36,9 @@ class Exploration:
 ON_POLICY = Exploration()
 
 
-def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
+def log_probability(
+    log_weights: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows actions"]
+) -> Float[Tensor, "*rows actions"]:
     """Normalises log weights `(..., actions)` over the last axis, permitted entries only.
 
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
@@ -46,8 +49,10 @@ def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
 
 
 def draw(
-    log_weights: Tensor, allowed: Tensor, exploration: Exploration = ON_POLICY
-) -> tuple[Tensor, Tensor]:
+    log_weights: Float[Tensor, "batch samples actions"],
+    allowed: Bool[Tensor, "batch samples actions"],
+    exploration: Exploration = ON_POLICY,
+) -> tuple[Int[Tensor, "batch samples"], Float[Tensor, "batch samples"]]:
     """Draws an action a row.
 
     Args:
@@ -84,8 +89,7 @@ def rollout(
     states, actions, undos, masks = [state], [], [], []
     log_behaviour = 0.0
     while not (final := space.is_final(state)).all():
-        output = policy(context, state)
-        action, log_drawn = draw(output.forward, space.forward_mask(state), exploration)
+        action, log_drawn = policy.choose(context, space, state, exploration)
         log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
         undos.append(space.backward_action(state, action))
         state = state.where(final, space.step(state, action))

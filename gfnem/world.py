@@ -64,6 +64,7 @@ class World(ABC):
         config: a file with such settings, or the name of a shipped one. `parts` go first.
         modules: whose classes are known by their bare names.
         told: constructor arguments that the data or the model tell, and never the user.
+        formats: forms beside "json" in which `infer` writes, each with its name in words.
         name: under which the world was found.
     """
 
@@ -73,6 +74,7 @@ class World(ABC):
     config: str | Path | None = None
     modules: Sequence[str] = ()
     told: frozenset[str] = frozenset()
+    formats: Mapping[str, str] = {}
     name: str = ""
 
     # ---------------------------------------------------------------- data in, records out
@@ -104,6 +106,10 @@ class World(ABC):
         from gfnem.batched import as_lists
 
         return as_lists(z, 2)
+
+    def written(self, run: Run, record: Mapping[str, Any], form: str) -> str:
+        """A record of `Run.infer` in one of `formats`, for standard output."""
+        raise NotImplementedError
 
     def likely(self, run: Run, x: Any) -> Sequence[Any]:
         """Latents to consider beside the sampler's draws, such as the most probable of all.

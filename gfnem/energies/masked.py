@@ -97,7 +97,8 @@ class MaskedPolicy(AssignmentNetwork):
 
     def log_z(self, context: Tensor) -> Tensor:
         """`(batch,)` learned log of the sum of `p~` over completions of what stands first."""
-        return self.forward(None, Assignment(context, context >= 0)).log_flow
+        state = Assignment(context[:, None], context[:, None] >= 0)
+        return self.forward(None, state).log_flow.squeeze(1)
 
     # ---------------------------------------------------------------- whole trajectories
 

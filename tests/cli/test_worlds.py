@@ -65,7 +65,7 @@ def here(place, monkeypatch):
 
 def test_what_there_is(capsys):
     lines = printed(capsys, "worlds").splitlines()
-    assert [line.split()[0] for line in lines] == ["images", "points", "text"]
+    assert [line.split()[0] for line in lines] == ["energies", "graphs", "images", "points", "text"]
     assert all("; --data: " in line and " and " in line for line in lines)
 
 
@@ -210,7 +210,7 @@ def test_report(capsys, here, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "--world=nosuch"], "no world 'nosuch'; there are images, points, text"),
+        (["train", "--world=nosuch"], "'nosuch'; there are energies, graphs, images, points, text"),
         (["train", "--world=nosuch.World"], "cannot import nosuch.World"),
         (["train", "--world=own.Choice"], "own.Choice is not a World"),
         (["train", "--world=own.Unreadable"], "lacks methods that it must define: read"),
