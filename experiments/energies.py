@@ -43,6 +43,8 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., dict]]] 
     "bars": (("bars_and_stripes",), ("exact", "eb_gfn", "pcd1"), partial(tasks.machine, "bars")),
     "fixed_ising": (("0.1", "0.22", "0.3"), ("free_sampler",),
                     lambda name, _, *rest: tasks.fixed_ising(float(name), *rest)),
+    "ising": (("10x10",), ("logistic", *tasks.ISING_METHODS),
+              lambda _, *rest: tasks.learned_ising(*rest)),
 }  # fmt: skip
 PROVENANCE = ("command", "commit", "date", "machine")
 

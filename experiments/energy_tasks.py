@@ -23,18 +23,25 @@ from gfnem.energies import (
     GibbsWithGradients,
     MaskedPolicy,
     MLPEnergy,
+    Pairwise,
     Points,
+    Spins,
     Torus,
 )
 from gfnem.energies.figures import cell_table, divergence, sampler_table
+from gfnem.energies.lattices import neighbours, simulate
+from gfnem.energies.models import log_sum_on_torus
 from gfnem.energies.recipes import (
+    Sparse,
     contrastive,
     energy_discrepancy,
     free_sampler,
     mean_field_contrastive,
+    pseudo_likelihood,
 )
 from gfnem.estimates import importance_weighted
 from gfnem.objectives import SubTrajectoryBalance
+from gfnem.phases import Together
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact
@@ -241,8 +248,6 @@ def sklearn_rbm(model: RBM, data: Any, seed: int, updates, seconds) -> tuple[int
 
 def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> dict:
     """A sampler of a 6x6 torus; log Z and log marginals of random subsets beside exact ones."""
-    from gfnem.energies.lattices import simulate
-
     torch.manual_seed(seed)
     parts = Parts.__new__(Parts)
     parts.device, parts.model = device, Torus(36, coupling=coupling).to(device)
@@ -258,7 +263,7 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
         seconds,
     )
     states = simulate(6, coupling, 1000, 500, seed + 77)
-    sizes = torch.randint(0, 37, (1000, 1))
+    sizes = torch.randint(0, 36, (1000, 1))
     x = states.masked_fill(torch.rand(1000, 36).argsort(1).argsort(1) >= sizes, -1).to(device)
     with torch.no_grad():
         log_z, exact_z = parts.policy.log_z(nothing)[0], parts.model.log_partition()
@@ -273,3 +278,101 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
         "marginal_error_mean": error.abs().mean().item(),
         "marginal_error_max": error.abs().max().item(),
     }
+
+
+# ---------------------------------------------------------------- an Ising model learned from data
+
+LATTICE = 10
+
+
+def learned_ising(method: str, seed: int, device: str, updates, seconds) -> dict:
+    """Couplings of a 10x10 torus from 2,000 samples: a penalty finds the support, then a refit."""
+    torch.manual_seed(seed)
+    data = Spins(side=LATTICE, coupling=0.1, count=2000, held_out=2000, block=5, seed=seed)
+    start = time.perf_counter()
+    truth = 0.1 * neighbours(LATTICE)
+    if method == "logistic":
+        coupling, done = logistic(data), 0
+    else:
+        support, done = None, 0
+        for stage in ("penalised", "refitted"):
+            model = Pairwise(LATTICE**2, 2, biases=False)
+            if support is not None:
+                model.pairs *= support
+            parts = Parts(model, data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+            phases = ISING_METHODS[method]().phases()
+            if stage == "penalised":
+                weight = 2 * math.sqrt(math.log(LATTICE**4 / 2) / 2000)
+                phases[-1] = Together([phases[-1], Sparse(weight)])
+            done, _ = fit(
+                parts,
+                phases,
+                lambda number: data.training_batch(number).to(device),
+                falling(2e-3, 5e-3),
+                updates,
+                seconds,
+            )
+            coupling = parts.model.coupling.detach().cpu()
+            support = (coupling.abs() > 0.02).float()
+    row = {"updates": done, "seconds": time.perf_counter() - start}
+    return row | coupling_figures(coupling, truth)
+
+
+ISING_METHODS = {
+    "eb_gfn": lambda: eb_gfn(samples=256),
+    "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 20),
+    "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 20),
+    "pseudo_likelihood": pseudo_likelihood,
+}
+
+
+def coupling_figures(coupling: Tensor, truth: Tensor) -> dict:
+    """Error of the couplings, and the exact divergence where all of them are the lattice's."""
+    found, real = coupling.abs() > 0, truth.abs() > 0
+    row = {
+        "minus_log_rmse": -(coupling - truth).square().mean().sqrt().log().item(),
+        "missed": int((real & ~found).sum()) // 2,
+        "spurious": int((found & ~real).sum()) // 2,
+    }
+    place = torch.arange(LATTICE**2).view(LATTICE, LATTICE)
+    edges = [(place.flatten(), place.roll(-1, axis).flatten()) for axis in (1, 0)]
+
+    def on_lattice(matrix: Tensor) -> list[Tensor]:
+        return [matrix[a, b].double().view(LATTICE, LATTICE) for a, b in edges]
+
+    nothing = torch.full((1, LATTICE, LATTICE), -1)
+    field = torch.zeros(LATTICE, LATTICE).double()
+    true = [part.requires_grad_() for part in on_lattice(truth)]
+    log_z = log_sum_on_torus(*true, field, nothing)[0]
+    means = torch.autograd.grad(log_z, true)  # E[2 s s'] of each edge
+    own = on_lattice(coupling)
+    if row["spurious"] == 0:
+        other = log_sum_on_torus(*own, field, nothing)[0]
+        difference = sum(((t - o) * m).sum() for t, o, m in zip(true, own, means, strict=True))
+        row["kl"] = (difference + other - log_z).item()
+    return row
+
+
+def logistic(data: Any) -> Tensor:
+    """L1 logistic regression of each spin on the others, refitted on what it finds."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    s = 2.0 * data.rows.numpy() - 1
+    count, variables = s.shape
+    weight = math.sqrt(math.log(variables**2 / 2) / count)
+    coupling = np.zeros((variables, variables))
+    found = np.zeros_like(coupling, dtype=bool)
+    for i in range(variables):
+        others = np.delete(np.arange(variables), i)
+        model = LogisticRegression(
+            penalty="l1", C=1 / (weight * count), solver="liblinear", fit_intercept=False
+        )
+        found[i, others] = np.abs(model.fit(s[:, others], s[:, i]).coef_[0]) > 0.02
+    found |= found.T
+    for i in range(variables):
+        own = np.flatnonzero(found[i])
+        if len(own):
+            model = LogisticRegression(penalty=None, fit_intercept=False)
+            coupling[i, own] = model.fit(s[:, own], s[:, i]).coef_[0] / 4
+    return torch.from_numpy((coupling + coupling.T) / 2).float()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gfnem.component import Component
 from gfnem.policy import Scores
-from gfnem.ranges import NotNegative, Positive
+from gfnem.ranges import Count, NotNegative, Positive
 
 
 def log_ratio(
@@ -59,12 +59,14 @@ def _complete_flow(
     log_flow: Float[Tensor, "batch samples steps+1"],
     log_reward: Float[Tensor, "batch samples"],
     log_partial: Float[Tensor, "batch samples steps+1"] | None,
+    ends: Bool[Tensor, "batch samples steps+1"] | None = None,
 ) -> Float[Tensor, "batch samples steps+1"]:
     """Adds forward-looking credit and puts the reward at every trajectory's end."""
     if log_partial is not None:
         log_flow = log_flow + log_partial
-    no = mask.new_zeros(*mask.shape[:2], 1)
-    ends = torch.cat([no, mask], 2) & ~torch.cat([mask, no], 2)
+    if ends is None:
+        no = mask.new_zeros(*mask.shape[:2], 1)
+        ends = torch.cat([no, mask], 2) & ~torch.cat([mask, no], 2)
     return torch.where(ends, log_reward[:, :, None], log_flow)
 
 
@@ -75,13 +77,16 @@ def detailed_balance(
     log_flow: Float[Tensor, "batch samples steps+1"],
     mask: Bool[Tensor, "batch samples steps"],
     log_partial: Float[Tensor, "batch samples steps+1"] | None = None,
+    ends: Bool[Tensor, "batch samples steps+1"] | None = None,
 ) -> Float[Tensor, " batch"]:
     """Detailed balance (Bengio et al. 2023, eq. 18), mean over a trajectory's steps.
 
-    With `log_partial` (`(batch, samples, steps + 1)`, a target's partial log joint) it is the
-    forward-looking form (Pan et al. 2023): `log_flow` then only models what is still to come.
+    Of trajectories that are not whole, `ends` `(batch, samples, steps + 1)` says which states are
+    final; without it those after a last step are. With `log_partial` (of the same shape, a target's
+    partial log joint) it is the forward-looking form (Pan et al. 2023): `log_flow` then only models
+    what is still to come.
     """
-    flow = _complete_flow(mask, log_flow, log_reward, log_partial)
+    flow = _complete_flow(mask, log_flow, log_reward, log_partial, ends)
     residual = (flow[:, :, :-1] + log_pf - log_pb - flow[:, :, 1:]).masked_fill(~mask, 0.0)
     return (residual.square().sum(2) / mask.sum(2).clamp(min=1)).mean(1)
 
@@ -161,6 +166,8 @@ class Objective(Component, nn.Module, ABC):
     needs_log_z: bool = False
     #: whether the target's partial log joint is used
     forward_looking: bool = False
+    #: how many steps of a trajectory are looked at, drawn at random; all if None
+    steps: int | None = None
 
     @abstractmethod
     def forward(
@@ -238,19 +245,32 @@ class DetailedBalance(Objective):
 
     Args:
         forward_looking: whether the target's partial log joint is added to the flow.
+        steps: how many steps of each trajectory are looked at, drawn uniformly anew each time: an
+            unbiased estimate of the loss by fewer states. All if None.
+
+    Raises:
+        ValueError: if some steps are to look forward, which takes all of them.
     """
 
     needs_flow = True
 
-    def __init__(self, forward_looking: bool = False):
+    def __init__(self, forward_looking: bool = False, steps: Count | None = None):
         super().__init__()
-        self.forward_looking = forward_looking
+        if forward_looking and steps is not None:
+            raise ValueError("forward_looking needs all steps: leave steps out")
+        self.forward_looking, self.steps = forward_looking, steps
 
     def forward(self, scores, log_reward, log_partial=None):
         """See `detailed_balance`."""
         assert scores.log_flow is not None
         return detailed_balance(
-            scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask, log_partial
+            scores.log_pf,
+            scores.log_pb,
+            log_reward,
+            scores.log_flow,
+            scores.mask,
+            log_partial,
+            scores.ends,
         )
 
 

@@ -84,13 +84,13 @@ class TrainPolicy(Phase):
         """`()` mean loss over the observations."""
         draws, objective = batch.draw(self.source), self.objective
         flows = objective.needs_flow or objective.uses_flow
-        scores = draws.scores(flows, objective.forward_looking)
+        scores = draws.scores(flows, objective.forward_looking, objective.steps)
         self._has_what_it_needs(scores, batch.em.policy)
         temperature = value_at(self.reward_temperature, batch.em.clock.now)
         partial, reward = None, torch.zeros_like(scores.log_pf.detach().sum(2))
         if objective.uses_reward:
             reward = draws.log_joint / temperature
-            if draws.batch is batch:
+            if draws.batch is batch and objective.steps is None:
                 log_q = (scores.log_pf - scores.log_pb).detach().sum(2)
                 batch.figures["elbo"] = (draws.log_joint - log_q).mean()
         if objective.forward_looking:

@@ -46,6 +46,8 @@ class Scores:
         mask: `(batch, samples, steps)` bool, False past a trajectory's end.
         guided: whether the flows start from what the target tells of itself. If not, they are far
             off until they are learned, and an objective that can do without them does.
+        ends: `(batch, samples, steps + 1)` bool: the final states, where the steps are some of a
+            trajectory's; None where they are all.
     """
 
     log_pf: Float[Tensor, "batch samples steps"]
@@ -54,6 +56,7 @@ class Scores:
     log_z: Float[Tensor, " batch"] | None = None
     log_flow: Float[Tensor, "batch samples steps+1"] | None = None
     guided: bool = True
+    ends: Tensor | None = None
 
 
 class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context]):
@@ -152,6 +155,7 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         trajectories: Trajectories[Z, State],
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
         """Scores stored trajectories in one network call, differentiably.
 
@@ -162,7 +166,13 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
             flows: whether the objective needs `log_flow`.
             forward_looking: whether the objective adds the target's partial log joint to
                 `log_flow`, which should then only tell what is still to come.
+            steps: how many steps of each trajectory to score, drawn at random; all if None.
         """
+        ends = None
+        if steps is not None:
+            trajectories = sampling.some_steps(trajectories, steps)
+            assert trajectories.states is not None
+            ends = torch.stack([space.is_final(state) for state in trajectories.states], 2)
         states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
         backward_actions = trajectories.backward_actions
         assert states is not None and actions is not None
@@ -192,4 +202,5 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
             mask,
             log_z,
             unfold(output.log_flow) if flows and output.log_flow is not None else None,
+            ends=ends,
         )

@@ -237,7 +237,7 @@ class Refined(Source):
         """Moves the draws with the policy as it is now, without autograd."""
         found, em = batch.draw(self.source), batch.em
         home, back = found.batch, self.back
-        back = back(em.clock.m_updates) if isinstance(back, Anneal) else back
+        back = back(em.clock.now) if isinstance(back, Anneal) else back
         z, _, accepted = refine(
             em.policy, home.context, home.given, em.space, found.z, self.proposals, back,
             self.acceptance,

@@ -250,7 +250,7 @@ class Spins(Rows):
             self.source = f"{side}x{side} lattice simulated at coupling {coupling:g}"
             states = [-1.0, 1.0] if values == 2 else [float(value) for value in range(values)]
             self.coding = SpinCoding(side**2, states)
-            drawn = simulate(side, coupling, count + held_out, 300, self.seed, values)
+            drawn = simulate(side, coupling, count + held_out, 200, self.seed, values)
             self._keep(drawn[:count], drawn[count:])
             return
         self.source = path

@@ -38,6 +38,10 @@ class RBM(AssignmentEnergy):
         hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior")
         return hook in hooks or super().offers(hook)
 
+    def sums_over(self, missing: int) -> bool:
+        """Complete rows always; else what is listed."""
+        return missing == 0 or super().sums_over(missing)
+
     def seen_log_joint(self, seen: Tensor) -> Tensor:
         """`(...)` log p~ of visible units `(..., visible)`, the hidden ones summed out."""
         seen = seen.float()
@@ -118,6 +122,10 @@ class BoltzmannMachine(AssignmentEnergy):
         if hook in ("log_marginal", "sample_posterior"):
             return 2**self.top <= LISTED
         return hook == "collapsed_log_joint" or super().offers(hook)
+
+    def sums_over(self, missing: int) -> bool:
+        """Complete rows by the top layer; else what is listed."""
+        return (missing == 0 and self.offers("log_marginal")) or super().sums_over(missing)
 
     def collapsed_log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """`(batch, samples)` the middle layer summed out."""

@@ -183,8 +183,12 @@ class MaskedPolicy(AssignmentNetwork):
         trajectories: Trajectories,
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
-        """One pass for all steps; blocks that are observed are no steps, and come first."""
+        """One pass for all steps, however few are asked for.
+
+        Blocks that are observed are no steps, and come first.
+        """
         z = trajectories.latent
         log_pf, log_flow, mask = self.steps(context, z)
         # what stands before the first step is observed, so the flow there is one of the x

@@ -89,6 +89,10 @@ class AssignmentEnergy(EnergyModel):
         if not self.offers(hook):
             raise NotOffered(f"{type(self).__name__}: too many assignments for an exact {hook}")
 
+    def sums_over(self, missing: int) -> bool:
+        """Whether `log_marginal` is exact and cheap for rows that miss so many entries."""
+        return self.values ** (missing + self.latent) <= CHUNK
+
     def log_partition(self) -> Tensor:
         """`()` exact log Z in nats, by listing every assignment."""
         self._needs("log_partition")
@@ -240,6 +244,10 @@ class Torus(AssignmentEnergy):
         if hook in ("log_partition", "log_marginal"):
             return self.side <= 11
         return hook != "sample_posterior" and super().offers(hook)
+
+    def sums_over(self, missing: int) -> bool:
+        """Whatever is missing."""
+        return self.offers("log_marginal")
 
     def log_partition(self) -> Tensor:
         """`()` exact log Z."""

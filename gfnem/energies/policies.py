@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.space import Assignment, AssignmentSpace
-from gfnem.policy import Policy, Step
+from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace, Trajectories
@@ -164,6 +164,48 @@ class AnyOrderPolicy(AssignmentNetwork):
         log_orders = -(mask.sum(2) + 1.0).lgamma()
         found.log_behaviour = torch.zeros_like(log_orders) if self.order == "fixed" else log_orders
         return found
+
+    def score(
+        self,
+        context: Tensor,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """With a uniform backward policy one network call and no masks of actions."""
+        if self.learned or steps is not None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
+        order, mask, states = (
+            trajectories.backward_actions, trajectories.mask, trajectories.states,
+        )  # fmt: skip
+        assert order is not None and mask is not None and states is not None
+        value = torch.stack([state.value for state in states], 2)
+        logits, sums = self.network(value)
+        place = order[..., None, None].expand(*order.shape, 1, self.options)
+        logits = logits[:, :, :-1].unflatten(-1, (self.blocks, self.options))
+        logits = logits.gather(3, place).squeeze(3)
+        if self.block > 1 and (context >= 0).any():
+            agrees = self.space.agrees(context)[:, None, None].expand(*order.shape, -1, -1)
+            logits = logits.masked_fill(~agrees.gather(3, place).squeeze(3), -torch.inf)
+        code = self.space.code(trajectories.latent).gather(2, order)
+        log_pf = logits.log_softmax(-1).gather(3, code.unsqueeze(3)).squeeze(3)
+        log_pb = torch.zeros_like(log_pf)
+        written = mask.long().cumsum(2)
+        log_flow = self._log_sum(value, sums)
+        if self.order == "any":
+            open = mask.sum(2, keepdim=True)
+            log_pf = log_pf - (open - written + 1).clamp(min=1).log()
+            log_pb = -written.clamp(min=1).log()
+            log_flow = log_flow - log_choose(open, pad(written, (1, 0)))
+        return Scores(
+            log_pf.masked_fill(~mask, 0.0),
+            log_pb.masked_fill(~mask, 0.0),
+            mask,
+            self.log_z(context),
+            log_flow if flows else None,
+        )
 
     def orders(self, known: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform orders of the open blocks of `(batch, samples, variables)`.

@@ -105,6 +105,24 @@ def free_sampler(
     return [TrainPolicy(Free(Own(samples, temperature, epsilon)), chosen)]
 
 
+class Sparse(Phase):
+    """A penalty on the absolute couplings of a `Pairwise` energy, each pair once.
+
+    Args:
+        weight: nats for each unit of coupling.
+    """
+
+    trains = MODEL
+
+    def __init__(self, weight: NotNegative = 0.1):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, batch: Batch) -> Tensor:
+        """`()` the penalty."""
+        return self.weight * (batch.em.model.coupling.abs().sum() / 2)
+
+
 class EnergyDiscrepancy(Phase):
     """Energy discrepancy of bits (Schroeder et al. 2023, arXiv 2307.07595, eq. 10): no sampler.
 

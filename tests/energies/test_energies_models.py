@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gfnem.energies import RBM, BoltzmannMachine, MLPEnergy, Pairwise
+from gfnem.energies.annealed import annealed_log_partition
 from gfnem.offers import NotOffered
 from gfnem.testing import TargetTestCase
 
@@ -115,3 +116,13 @@ def test_couplings_count_each_pair_twice_and_no_variable_with_itself():
     w = model.upper
     expected = 2 * (-w[0, 1] + w[0, 2] - w[1, 2]) + model.bias @ spins
     assert torch.allclose(model.score(spins), expected)
+
+
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[1], MODELS[2]], ids=lambda m: type(m).__name__)
+def test_annealing_finds_the_partition_sum(model):
+    torch.manual_seed(0)
+    randomised(model, 0.4)
+    weights = annealed_log_partition(model, chains=400, steps=20)
+    found = weights.logsumexp(0) - torch.tensor(400.0).log()
+    assert abs(found - model.log_partition()) < 0.1
+    assert weights.mean() < model.log_partition(), "each is a lower bound on average"
