@@ -8,7 +8,7 @@ import inspect
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gfnem.errors import UserError, too_large
 from gfnem.ranges import Missing, checked
@@ -28,6 +28,10 @@ class Component:
     good for being a part of a run and for nothing else.
     """
 
+    #: whether it is among the parts of a run that help and errors list; False for what others hold
+    listed: ClassVar[bool] = True
+    #: what makes a class of this kind of a function, if anything does
+    decorator: ClassVar[str] = ""
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -163,10 +167,7 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
     if not isinstance(given, Mapping):
         raise UserError(f"{path}: init_args are names with values, not {reprlib.repr(given)}")
     try:
-        arguments = {
-            name: build(value, Component, **facts) if _is_spec(value) else value
-            for name, value in given.items()
-        }
+        arguments = {name: _built(value, facts) for name, value in given.items()}
     except RecursionError as error:
         raise UserError(f"{path}: components within components, too deeply") from error
     parameters = inspect.signature(cls.__init__).parameters
@@ -199,6 +200,15 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
         raise UserError(f"{path}: too large ({why})") from error
 
 
+def _built(value: Any, facts: Mapping[str, Any]) -> Any:
+    """An argument with specs, also those in a list, replaced by what they describe."""
+    if _is_spec(value):
+        return build(value, Component, **facts)
+    if isinstance(value, (list, tuple)):
+        return [_built(entry, facts) for entry in value]
+    return value
+
+
 def class_of(spec: Any, base: type) -> type:
     """The class that a spec names.
 
@@ -211,8 +221,26 @@ def class_of(spec: Any, base: type) -> type:
     path = spec["class_path"]
     cls = imported(path)
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UserError(f"{path} is not a {base.__name__}")
+        raise UserError(f"{path} is {unlike(cls, base)}")
     return cls
+
+
+def unlike(thing: Any, base: type) -> str:
+    """What something is that is not a class derived from `base`, for people."""
+    if inspect.isfunction(thing) and issubclass(base, Component) and base.decorator:
+        return f"a function without the decorator {base.decorator}, which makes a part of it"
+    return f"not a {base.__name__}"
+
+
+def known(base: type[Component]) -> list[str]:
+    """The names of the imported classes that derive from `base` and are listed, sorted."""
+    names: set[str] = set()
+    classes: list[type[Component]] = [base]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if cls.listed and not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
+            names.add(cls.__name__)
+    return sorted(names)
 
 
 def imported(path: str) -> Any:

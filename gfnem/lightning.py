@@ -230,12 +230,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._stop_agreed = average_gradients(parameters, observations, self._stop_asked)
         scaler = None if self._trainer is None else loss_scaler(self.trainer)
-        # gradients of 16-mixed are larger by the scale, and so is the limit
-        clip = self.rates.clip if scaler is None else self.rates.clip * scaler.get_scale()
-        finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, clip)))
+        finite = self.rates.step(optimizer, None if scaler is None else scaler.get_scale())
         self._not_finite[network] = 0 if finite else self._not_finite[network] + 1
-        if finite or scaler is not None:  # a scaler leaves such a step out by itself
-            optimizer.step()
         if self._not_finite[network] >= 20:  # one batch may overflow; this many will not mend
             raise UserError(
                 f"update {self.updates}: no finite gradient of the {network} for 20 steps; lower "

@@ -66,6 +66,23 @@ class Rates(Component):
             if not group.get("log_z"):
                 group["lr"] = rate
 
+    def step(self, optimizer: torch.optim.Optimizer, scale: float | None = None) -> bool:
+        """Takes a step along clipped gradients, unless they are not finite.
+
+        Args:
+            optimizer: its parameters have gradients.
+            scale: by which a loss scaler has multiplied them; it leaves such a step out by itself.
+
+        Returns:
+            Whether the gradients were finite.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip * (1.0 if scale is None else scale))
+        finite = bool(torch.isfinite(norm))  # a batch that overflows is left out
+        if finite or scale is not None:
+            optimizer.step()
+        return finite
+
 
 class Descent:
     """Takes updates without a Trainer, on one device: for scripts, tests and benchmarks.
@@ -88,8 +105,5 @@ class Descent:
             if not loss.requires_grad:
                 continue
             loss.backward()
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.rates.clip)
-            if torch.isfinite(norm):  # a batch that overflows is left out
-                optimizer.step()
+            self.rates.step(optimizer)
         return self.em.figures

@@ -42,6 +42,8 @@ from gfnem.target import Target
 class Recipe(Component, ABC):
     """A list of phases and the settings that it is made with; see `recipe`."""
 
+    decorator = "@gfnem.recipe"
+
     @abstractmethod
     def phases(self) -> list[Phase]:
         """The phases of an update, in their order, made anew."""

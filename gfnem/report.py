@@ -10,7 +10,7 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,17 +271,45 @@ def general(run: Run, data: DataModule | None, samples: int) -> list[Section]:
         samples: structures drawn for each observation.
     """
     batches = list(run.world.held_out(data)) if data is not None else []
-    quality = [] if data is None else figures_of(run, data, samples)
-    drawn = _drawn(run)
-    x = batches[0] if batches else drawn[0] if drawn else None
-    learned: list[Block] = []
-    if drawn:
-        about = "What the model has learned shows in what it makes: observations x with the "
-        learned = [Text(f"{about}structures z behind them, drawn from it."), _records(run, *drawn)]
+
+    def shown() -> tuple[list[Block], list[Block]]:
+        drawn, learned = _drawn(run), []
+        x = batches[0] if batches else drawn[0] if drawn else None
+        if drawn:
+            about = "What the model has learned shows in what it makes: observations x with the "
+            about += "structures z behind them, drawn from it."
+            learned = [Text(about), _records(run, *drawn)]
+        return learned, [] if x is None else _examples(run, x)
+
     title = "Examples of held-out data" if batches else "Examples drawn from the model"
+    return in_three(run, data, samples, "", title, shown)
+
+
+def in_three(
+    run: Run,
+    data: DataModule | None,
+    samples: int,
+    meaning: str,
+    title: str,
+    shown: Callable[[], tuple[list[Block], list[Block]]],
+) -> list[Section]:
+    """A report in three sections: what was learned, examples, how good it is.
+
+    Args:
+        run, data, samples: as for `general`.
+        meaning: what the world's own figures mean.
+        title: of the examples.
+        shown: makes what was learned, and examples; with random numbers of its own.
+    """
+    quality: list[Block] = []
+    if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
+        quality = figures_of(run, data, samples) + ([Text(meaning)] if meaning else [])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        learned, examples = shown()
     return [
         Section("What was learned", learned),
-        Section(title, [] if x is None else _examples(run, x)),
+        Section(title, examples),
         Section("How good is it?", quality),
     ]
 
@@ -311,8 +339,7 @@ def _drawn(run: Run) -> tuple[Any, Any] | None:
     if not run.model.offers("sample"):
         return None
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return run.model.sample(DRAWN)
+        return run.model.sample(DRAWN)
     except RuntimeError:  # a model that finds no end
         return None
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic
 
 import torch
+from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from gfnem.batched import X, Z
@@ -40,7 +41,7 @@ class Reward(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         self.weight = weight
 
     @abstractmethod
-    def forward(self, x: X, z: Z) -> Tensor:
+    def forward(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` scores in nats, without gradient.
 
         Args:
@@ -66,7 +67,7 @@ class Reward(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         ...
 
     @optional
-    def partial(self, x: X, state: Any) -> Tensor:
+    def partial(self, x: X, state: Any) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` what a partial structure already has of its score. Optional.
 
         It must equal the score at final states; see `Target.partial_log_joint`.
@@ -165,25 +166,25 @@ class Rewarded(Target[X, Z]):
         return GivenRewarded(self, x, guide)
 
     @torch.no_grad()
-    def score(self, x: X, z: Z) -> Tensor:
+    def score(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `w s(x, z)` in nats, without gradient."""
         return self._weight * self.reward(x, z)
 
-    def log_joint(self, x: X, z: Z) -> Tensor:
+    def log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self.given(x).log_joint(z)
 
-    def partial_log_joint(self, x: X, state: Any) -> Tensor:
+    def partial_log_joint(self, x: X, state: Any) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)`; see `Target.partial_log_joint`."""
         self._ask("partial_log_joint")
         return self.given(x).partial_log_joint(state)
 
-    def collapsed_log_joint(self, x: X, z: Z) -> Tensor:
+    def collapsed_log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)`; see `Target.collapsed_log_joint`."""
         self._ask("collapsed_log_joint")
         return self.given(x).collapsed_log_joint(z)
 
-    def log_marginal(self, x: X) -> Tensor:
+    def log_marginal(self, x: X) -> Float[Tensor, " batch"]:
         """`(batch,)` exact `log p~(x)` in nats."""
         self._ask("log_marginal")
         return self.given(x).log_marginal()
@@ -202,7 +203,7 @@ class Rewarded(Target[X, Z]):
         """The model."""
         return self.model.normalised()
 
-    def in_support(self, x: X) -> Tensor:
+    def in_support(self, x: X) -> Bool[Tensor, " batch"]:
         """`(batch,)` the model's: rewards are finite."""
         return self.model.in_support(x)
 
@@ -210,7 +211,7 @@ class Rewarded(Target[X, Z]):
         """The model's."""
         return self.model.facts()
 
-    def units(self, x: X) -> Tensor:
+    def units(self, x: X) -> Num[Tensor, " batch"]:
         """`(batch,)` the model's."""
         return self.model.units(x)
 
@@ -234,15 +235,15 @@ class GivenRewarded(Conditioned[X, Z]):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_guide"], name)
 
-    def log_joint(self, z: Z) -> Tensor:
+    def log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self._model.log_joint(z) + self.target.score(self.x, z)
 
-    def collapsed_log_joint(self, z: Z) -> Tensor:
+    def collapsed_log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` the model's, and the reward, which is the same for all of them."""
         return self._model.collapsed_log_joint(z) + self.target.score(self.x, z)
 
-    def partial_log_joint(self, state: Any) -> Tensor:
+    def partial_log_joint(self, state: Any) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` what a state determines of both."""
         with torch.no_grad():
             reward = self.target.weight * self.target.reward.partial(self.x, state)

@@ -10,9 +10,10 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from gfnem.component import imported, refuse_abstract
@@ -41,10 +42,14 @@ class Observed:
     Attributes:
         x: what models and policies take, leading axis `(batch,)`.
         shown: each observation as plain data, the way a person gave it.
+        without: observations that have no latent, which neither of both holds: by their places
+            among all that were read with the batch, as plain data and why. Without any others `x`
+            is None.
     """
 
     x: Any
     shown: list[Any]
+    without: dict[int, tuple[Any, str]] = field(default_factory=dict, kw_only=True)
 
 
 class World(ABC):
@@ -59,6 +64,7 @@ class World(ABC):
         config: a file with such settings, or the name of a shipped one. `parts` go first.
         modules: whose classes are known by their bare names.
         told: constructor arguments that the data or the model tell, and never the user.
+        formats: forms beside "json" in which `infer` writes, each with its name in words.
         name: under which the world was found.
     """
 
@@ -68,6 +74,7 @@ class World(ABC):
     config: str | Path | None = None
     modules: Sequence[str] = ()
     told: frozenset[str] = frozenset()
+    formats: Mapping[str, str] = {}
     name: str = ""
 
     # ---------------------------------------------------------------- data in, records out
@@ -99,6 +106,10 @@ class World(ABC):
         from gfnem.batched import as_lists
 
         return as_lists(z, 2)
+
+    def written(self, run: Run, record: Mapping[str, Any], form: str) -> str:
+        """A record of `Run.infer` in one of `formats`, for standard output."""
+        raise NotImplementedError
 
     def likely(self, run: Run, x: Any) -> Sequence[Any]:
         """Latents to consider beside the sampler's draws, such as the most probable of all.
@@ -142,7 +153,8 @@ class World(ABC):
         if source is None:
             batches = self.held_out(data)
         else:
-            batches = (observed.x for observed in self.read(run, Path(source)))
+            read = self.read(run, Path(source))
+            batches = (observed.x for observed in read if observed.x is not None)
         return {**measured(run, batches, samples), **self.scores(run, data, source)}
 
     def table(self, run: Run, figures: Mapping[str, Any]) -> str:
@@ -234,8 +246,8 @@ class Unnamed(World):
 
 
 def spec_of(part: Any) -> Any:
-    """A class or its import path as a spec; anything else as it is."""
-    if isinstance(part, type):
+    """A class, a function, or an import path as a spec; anything else as it is."""
+    if isinstance(part, (type, FunctionType)):
         part = f"{part.__module__}.{part.__qualname__}"
     return {"class_path": part} if isinstance(part, str) else part
 

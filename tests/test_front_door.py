@@ -18,6 +18,7 @@ from gfnem.errors import UserError
 from gfnem.parsing import NeuralPCFG, TextData, TopDownPolicy
 from gfnem.parsing.policies.topdown import TopDownPolicy as Sampler
 from gfnem.ranges import Missing
+from gfnem.recipes import fitting
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,21 @@ def test_sentences_keep_their_places(run):
     found = run.parse(["a bird saw the man", "", "sleeps", "the man sleeps"], k=1)
     assert [len(trees) for trees in found] == [1, 0, 0, 1]
     assert found[3][0].leaves() == ["the", "man", "sleeps"]
-    assert run.parse([]) == []
+    assert run.parse([]) == run.infer([]) == []
+    assert run.parse("") == []
+
+
+def test_what_has_no_tree_is_said_in_words(run, tmp_path):
+    (one,) = run.infer([""])
+    assert one["observation"] == "" and one["latents"] == [] and one["log_marginal"] is None
+    assert one["why"] == "no word in it"
+    lines = ["a bird saw the man", "", "sleeps", "the man sleeps"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n")
+    for source in (lines, tmp_path / "lines.txt"):
+        found = run.infer(source, k=1)
+        assert [record["observation"] for record in found] == lines
+        assert [len(record["latents"]) for record in found] == [1, 0, 0, 1]
+        assert found[2]["why"].startswith("not derivable") and "why" not in found[3]
 
 
 def test_a_path_is_a_file_and_a_string_a_sentence(run):
@@ -162,6 +177,8 @@ def test_a_world_of_ones_own(here, monkeypatch):
         ({"world": "nosuch"}, "no world 'nosuch'"),
         ({"nosuch": 3}, "unknown setting nosuch"),
         ({"model": {"nosuch": 3}}, "NeuralPCFG: unknown setting nosuch"),
+        ({"recipe": fitting}, "fitting is a function without the decorator @gfnem.recipe"),
+        ({"e_step": "exact"}, "e_step is recipe now"),
         ({"max_updates": 0}, "at least 1"),
         ({"data": "none.txt"}, "none.txt: no such file"),
         ({"data": ["a sentence"]}, "data: a path is wanted, not list"),

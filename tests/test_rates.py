@@ -55,3 +55,16 @@ def test_a_gradient_is_cut_to_its_limit(em):
         return torch.cat([p.grad.flatten() for p in fresh.model.parameters()]).norm()
 
     assert moved(0.01) == pytest.approx(0.01, rel=1e-3) and moved(1e9) > 0.1
+
+
+def test_a_step_without_finite_gradients_is_left_out():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    parameter.grad = torch.tensor([torch.inf, 1.0])
+    assert not Rates().step(optimizer) and parameter.tolist() == [0.0, 0.0]
+    parameter.grad = torch.tensor([3.0, 4.0])
+    assert Rates(clip=1.0).step(optimizer)
+    torch.testing.assert_close(parameter.detach(), torch.tensor([-0.6, -0.8]))
+    parameter.grad = torch.tensor([3.0, 4.0])  # of a loss that was multiplied by 2
+    assert Rates(clip=1.0).step(optimizer, scale=2.0)
+    torch.testing.assert_close(parameter.detach(), torch.tensor([-1.8, -2.4]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonargparse
 
+from gfnem.cli.renamed import renamed
 from gfnem.errors import UserError
 from gfnem.ranges import check_range, ranges_of
 
@@ -25,7 +26,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = super()._expand_help(action)
-        text = re.sub(r"default: \{'class_path': '([\w.]+)'.*?\}", _last_name, text)
+        text = re.sub(r"default: \{'class_path': '([\w.]+)'.*?\}+", _last_name, text)
         text = re.sub(r"known subclasses: ([\w., ]+)", _names, text)
         text = text.replace(", a finite number]", "]")  # any, that is
         text = re.sub(r"Annotated\[(\w+)(, [^\[\]]+)?\]", r"\1\2", text)
@@ -33,6 +34,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
         text = re.sub(r"Optional\[([^\[\]]+)\]", r"\1", text)
         text = re.sub(r"Union\[([^\[\]]+)\]", _alternatives, text)
         text = text.replace(" | null", "").replace(", default: null", "")
+        text = text.replace("(default: null, ", "(")
         return re.sub(r"\s*\((?:type: str)?\)$", "", text)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -50,7 +52,10 @@ def _alternatives(match: re.Match) -> str:
 
 
 def _names(match: re.Match) -> str:
-    names = sorted(path.rpartition(".")[2] for path in match[1].split(", "))
+    from gfnem.component import Component, imported
+
+    classes = (imported(path) for path in match[1].split(", "))
+    names = sorted(cls.__name__ for cls in classes if not issubclass(cls, Component) or cls.listed)
     return f"known: {', '.join(names)}"
 
 
@@ -69,7 +74,9 @@ class CommandParser(jsonargparse.ArgumentParser):
         command = parser.prog.replace(" [options]", "")
         if missing := re.match(r"the following arguments are required: ([\w-]+)\.", message):
             command = f"{command} {missing[1]}"
-        raise SettingsError(f"{in_one_line(message)} (see {command} --help)") from ex
+        text = in_one_line(message)
+        now = renamed(text) if "unknown" in text else ""
+        raise SettingsError(f"{text} ({now or f'see {command} --help'})") from ex
 
 
 def check_ranges(parser: jsonargparse.ArgumentParser, settings: jsonargparse.Namespace) -> None:
@@ -95,7 +102,7 @@ def in_one_line(message: str) -> str:
     if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
         message = f'Parser key "{".".join(keys)}":' + message.split(f'Parser key "{keys[-1]}":')[-1]
     if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
-        named = abstract[1] or message.split("Given value: ")[-1].split()[0]
+        named = abstract[1] or message.split("Given value: ")[1].split()[0]
         return f"{'.'.join(keys)}: {_lacking(named)}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
@@ -107,13 +114,16 @@ def in_one_line(message: str) -> str:
         bullets = [" ".join(part.split()) for part in " ".join(["", *lines]).split(" - ")[1:]]
         lines = ["; ".join(bullet for bullet in bullets if "NoneType" not in bullet)]
     text = " ".join(lines)
+    # the innermost class that was wanted, and what was given
+    wanted = r".*Subtypes: \[<class '(\w+\.[\w.]+)'>.*?Given value: (\S+)"
+    if found := re.match(wanted, message, re.DOTALL):
+        text = _other_than(found[1], found[2], text)
     for pattern, plainly in (
         (r"Expected a dot import path string: (\S+)", r"there is no class \1"),
         # a setting is wrong, not the class
         (r"Problem with given class_path '[\w.]*?(\w+)': (?=Option|Parser|the following)", r"\1: "),
         (r'Parser key "([^"]+)"', r"\1"),
         (r"Problem with given class_path '([^']+)':", r"cannot import \1:"),
-        (r"Import path does not correspond to", "this class is not"),
         (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
         (r"\. Got value: (.*)", r", not \1"),
         (r"Expected a (int|float|bool|str)\b", r"expected \1"),
@@ -125,6 +135,25 @@ def in_one_line(message: str) -> str:
     ):
         text = re.sub(pattern, plainly, text)
     return f"{key[1]}: {text}" if key else text
+
+
+def _other_than(kind: str, given: str, text: str) -> str:
+    """What is wrong with a class that is not there, or is of another kind.
+
+    Args:
+        kind: the import path of the class wanted.
+        given: what was given.
+        text: the library's account.
+    """
+    from gfnem.component import imported, known, unlike
+
+    if absent := re.search(r"Expected a dot import path string: (\S+)", text):
+        there = ", ".join(known(imported(kind)))
+        return f"there is no class {absent[1]}; there are {there}, and yours as my_file.MyClass"
+    if other := re.search(r"Import path (?:(\S+) )?does not correspond to", text):
+        path = other[1] or given
+        return f"{path} is {unlike(imported(path), imported(kind))}"
+    return text
 
 
 def _lacking(path: str) -> str:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
-from gfnem.cli.shared import code_argument, options_of, run_argument, seed_argument
+from gfnem.cli.shared import (
+    code_argument,
+    options_of,
+    run_argument,
+    seed_argument,
+    world_of_run,
+)
 from gfnem.files import as_json, write
 from gfnem.ranges import Count
 
 HELP = "the most probable latents of new data"
 
 
-def parser(*_: Any) -> jsonargparse.ArgumentParser:
+def parser(arguments: Sequence[str], _: Any = None) -> jsonargparse.ArgumentParser:
     """The flags of `infer`."""
     parser = CommandParser(
-        usage="gfnem infer RUN FILE [-k K] [--samples N] [--seed N]",
+        usage="gfnem infer RUN FILE [-k K] [--samples N] [--format FORM] [--seed N]",
         description="Print a JSON object for each observation of a file: the observation, its "
         "log p(x), and its most probable latents with their log p(z|x) and log p(x, z), in nats. "
         "Latents are drawn by the run's sampler; the most probable of them are printed.",
@@ -31,6 +38,14 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--samples", metavar="N", type=Count, default=64, help="latents drawn for each observation"
     )
+    formats = world_of_run(arguments).formats
+    others = "".join(f", {form} ({name})" for form, name in formats.items())
+    parser.add_argument(
+        "--format",
+        choices=("json", *formats),
+        default="json",
+        help=f"a JSON object on each line{others}",
+    )
     code_argument(parser)
     seed_argument(parser)
     return parser
@@ -42,6 +57,7 @@ def run(settings: jsonargparse.Namespace) -> int:
 
     options = options_of(settings)
     run, file = load_run(options["run"]), Path(options["file"])
+    form = options["format"]
     for record in run.inferences(file, options["count"], options["samples"]):
-        write(f"{as_json(record)}\n")
+        write(f"{as_json(record)}\n" if form == "json" else run.world.written(run, record, form))
     return 0

@@ -10,6 +10,8 @@ _attribute, __dir__, __all__ = public_names(
         "dags": ("closure_of", "every_dag", "number_of_dags"),
         "data": ("Measurements",),
         "exact": ("LayerProgramme",),
+        "layer_policy": ("LayerPolicy",),
+        "layers": ("LayerSpace", "LayerState"),
         "model": ("DagPosterior",),
         "policy": ("GraphPolicy",),
         "priors": ("EdgePrior", "GraphTerm", "PathPrior"),

@@ -117,6 +117,12 @@ class Measurements(DataModule):
         """A digest of the table."""
         return {"training": digest(self.table.values)}
 
+    def draw(self, module: Any, folder: Any) -> list[str]:
+        """Draws the probabilities of edges, and the graph of those above one half."""
+        from gfnem.graphs.drawing import draw_all
+
+        return draw_all(self, module, folder)
+
     def summary(self) -> str:
         """What was read."""
         kind = "continuous" if self.table.levels is None else "discrete"

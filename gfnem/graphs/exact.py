@@ -88,7 +88,7 @@ def _place(subset: Tensor, without: Tensor, n: int) -> Tensor:
     return number
 
 
-def _log_subset_sums(table: Tensor, n: int) -> Tensor:
+def log_subset_sums(table: Tensor, n: int) -> Tensor:
     """`(..., 2 ** n)` log sums over all subsets of each set (the zeta transform)."""
     for node in range(n):
         halves = table.unflatten(-1, (2 ** (n - node - 1), 2, 2**node))
@@ -131,7 +131,7 @@ class LayerProgramme:
         n, place = self.n, torch.arange(self.n, device=self.local.device)
         has = bits_of(torch.arange(2**n, device=place.device), n).mT  # (i, sets)
         table = torch.where(has[None], self.local[:, None], _NOTHING)
-        return _log_subset_sums(table, n)
+        return log_subset_sums(table, n)
 
     def _families(self, level: _Level) -> Tensor:
         """`(sets, 2 ** k, n - k)` log sum over parents in a set with one in each of its subsets."""

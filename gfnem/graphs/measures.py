@@ -123,6 +123,25 @@ def _flow_through(posterior: Posterior, graphs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def edges_of(run: Any, x: Tables, draws: int = 4000) -> dict[str, Tensor]:
+    """`(n, n)` probabilities of edges by who says so: the sampler, exact inference.
+
+    Args:
+        run: model, space and policy.
+        x: one data set.
+        draws: graphs to draw.
+    """
+    found = {}
+    if run.has_policy:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found["sampler"] = run.posterior(x).sample(draws)[0].double().mean(0).cpu()
+    if run.model.offers("log_marginal"):
+        found["exact"] = run.model.marginals(x)[0].edges.cpu()
+    return found
+
+
+@torch.no_grad()
 def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict[str, float]:
     """Figures of the sampler's graphs, beside exact ones where these are to be had.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfnem.graphs import exact
-from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
+from gfnem.graphs.dags import bit_masks, bits_of, every_dag, parent_sets
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BDeu, BGe, LocalScore
 from gfnem.graphs.space import DagSpace, DagState
@@ -92,6 +93,62 @@ class GivenTables(Conditioned):
         whole, joined = found[:, :, :1], found[:, :, 1:]
         own = self.families(bit_masks(state.adjacency.mT))
         return (joined - whole).masked_fill(~may, 0.0), (own - whole[:, :, 0]).sum(2)
+
+    @property
+    def best(self) -> Tensor:
+        """`(batch, n)` log sum of each variable's local scores, over all sets of parents."""
+        return self.table.logsumexp(2)
+
+    def layered(self) -> Tensor:
+        """`(batch, n, 3 ** n)` float32 log share of the sets of parents that a layer permits.
+
+        Entry `[b, j, c]` is the log of the sum over the sets of parents of `j` that hold placed
+        nodes alone and one at least of the last layer, less that over all sets. In base 3, `c` has
+        the digit 0 for a node that is not placed, 2 for one of the last layer, 1 for all others.
+        Entry 0, where none is placed, is of no parents.
+        """
+        return self.x.known(("layered", self.target.name), self._layered)
+
+    def _layered(self) -> Tensor:
+        n, lookup = self.table.shape[1], self._lookup
+        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        share = (share - self.best[..., None])[..., lookup].clamp(min=-1e30).float()
+        none = share[..., 0].clone()
+        miss = share.reshape(len(share), n, *([2] * n))
+        hit = torch.full_like(miss, -1e30)
+        for axis in range(2, n + 2):
+            (hit_0, hit_1), (miss_0, miss_1) = hit.unbind(axis), miss.unbind(axis)
+            both = torch.logaddexp(hit_0, hit_1)
+            hit = torch.stack([hit_0, both, torch.logaddexp(both, miss_1)], axis)
+            miss = torch.stack([miss_0, torch.logaddexp(miss_0, miss_1), miss_0], axis)
+        hit = hit.flatten(2)
+        hit[..., 0] = none
+        return hit
+
+    def orders(self) -> Tensor:
+        """`(batch, 2 ** n)` float32 what the nodes that are not placed have still to come.
+
+        The log of the sum over all orders of these nodes, by their sets of parents among those that
+        come before (Koivisto and Sood 2004), shared out as `layered`. A graph counts once for each
+        order that it agrees with, so it is not exact; who is to come before whom, it knows.
+        """
+        return self.x.known(("orders", self.target.name), self._orders)
+
+    def _orders(self) -> Tensor:
+        n = self.table.shape[1]
+        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+        share = (share - self.best[..., None])[..., self._lookup].clamp(min=-1e30)
+        share = exact.log_subset_sums(share, n)  # by the nodes that come before
+        every = torch.arange(2**n, device=share.device)
+        placed = bits_of(every, n)
+        found = share.new_zeros(len(share), 2**n)
+        for size in reversed(range(n)):
+            sets = every[placed.sum(1) == size]
+            after = sets[:, None] | 2 ** torch.arange(n, device=sets.device)
+            terms = share[:, :, sets].transpose(1, 2) + found[:, after]
+            terms = terms.masked_fill(placed[sets], -torch.inf)
+            found[:, sets] = terms.logsumexp(2) - math.log(n - size)
+        return found.float()
 
     def _futures(self) -> Tensor:
         """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.

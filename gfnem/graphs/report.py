@@ -1,20 +1,44 @@
-"""The report of a run on a table: edge probabilities, graphs, equivalence classes, certificates."""
+"""The report of a run on a table: edge probabilities, graphs, equivalence classes, figures."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from gfnem.page import Block, Section, Table, Text, percent
-from gfnem.report import figures_of
+from gfnem.graphs.drawing import draw_graph, draw_matrix
+from gfnem.graphs.equivalence import essential_graphs
+from gfnem.graphs.measures import edges_of
+from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text, percent
+from gfnem.report import STRUCTURES, figures_of, others, ranked
+from gfnem.running.curves import png
 
 if TYPE_CHECKING:
     from gfnem.graphs.data import Measurements
 
+#: graphs drawn for the page
+_DRAWS = 4000
+#: edges listed by name
+_LISTED = 15
+#: what the figures of this world mean
+_ABOUT = {
+    "log_evidence": "Log evidence: the exact log probability of the whole table, summed over every "
+    "graph.",
+    "log_z": "Log z: what the sampler believes it to be.",
+    "edges_largest_error": "Edges largest error, edges mean error: the share of the sampler's "
+    "draws with an edge, against its exact probability, over all pairs.",
+    "tv": "Tv: total variation between the sampler and the exact posterior over all graphs; 0 is "
+    "exact, 1 has nothing in common.",
+    "e_shd": "E shd: expected structural Hamming distance to the graph given as the truth. Auroc "
+    "and auprc: how well edge probabilities rank its edges. Beside them are the exact posterior's: "
+    "a sampler that is better than these is biased.",
+}
+
 
 def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]:
-    """What was learned, and how good it is.
+    """Edges, graphs and classes, and how good the sampler is.
 
     Args:
         run: a run on a table.
@@ -23,17 +47,87 @@ def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]
     """
     if data is None:
         return []
-    quality: list[Block] = figures_of(run, data, samples)
+    quality = figures_of(run, data, samples)  # first: the figures are those of `gfnem evaluate`
+    quality.append(Text(" ".join(_ABOUT.values())))
+    x = data.x.to(run.device)
+    edges = edges_of(run, x)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        drawn = run.posterior(data.x).sample(4000)[0]
-    names, edges = data.names, drawn.double().mean(0)
-    rows = [
-        [name, *("" if i == j else percent(float(edges[i, j])) for j in range(len(names)))]
-        for i, name in enumerate(names)
-    ]
-    matrix = Table(["cause", *names], rows, "How probable each edge is, from row to column.")
+        drawn = _drawn(run, x)
     return [
-        Section("What was learned", [Text(data.summary()), matrix]),
+        Section("Which causes which", _edges(edges, data)),
+        Section("The most probable graphs", _graphs(run, x, drawn, data)),
+        Section("What observations cannot tell apart", _classes(drawn, data)),
         Section("How good is it?", quality),
     ]
+
+
+def _drawn(run: Any, x: Any) -> Tensor:
+    """`(draws, n, n)` of the sampler; of exact inference where none was trained."""
+    if run.has_policy:
+        return run.posterior(x).sample(_DRAWS)[0]
+    return run.model.sample_posterior(x, _DRAWS)[0]
+
+
+def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:
+    names, table = data.names, next(iter(edges.values()))
+    pictures = [
+        Picture(
+            png(draw_matrix(edges, names)),
+            "How probable each edge is, from the cause in the row to the effect in the column; "
+            "dark is probable. The matrices should look alike.",
+        )
+    ]
+    likely = draw_graph(table > 0.5, names, table, data.truth)
+    caption = "Edges of more than 50 %, the more probable the darker."
+    if data.truth is not None:
+        caption += " Orange ones are not in the graph given as the truth."
+    pictures.append(Picture(png(likely), caption))
+    rows: list[list[Any]] = []
+    order = table.flatten().argsort(descending=True)[:_LISTED].tolist()
+    for i, j in (divmod(at, len(names)) for at in order):
+        row = [f"{names[i]} → {names[j]}", *(percent(float(part[i, j])) for part in edges.values())]
+        if data.truth is not None:
+            row.append("yes" if data.truth[i, j] else "reversed" if data.truth[j, i] else "no")
+        rows.append(row)
+    head = ["edge", *edges, *(["in the truth"] if data.truth is not None else [])]
+    return [Text(data.summary()), Row(pictures), Table(head, rows, "The most probable edges.")]
+
+
+def _graphs(run: Any, x: Any, drawn: Tensor, data: Measurements) -> list[Block]:
+    keys = [tuple(row) for row in drawn.flatten(1).tolist()]
+    given = run.model.given(x)
+    value = given.log_joint(drawn[None])[0]
+    exact = run.model.offers("log_marginal")
+    total = given.log_marginal()[0] if exact else value.logsumexp(0)
+    ranks = ranked(keys, (value - total).exp().tolist(), exact, run.has_policy)
+    choices = [
+        Choice(shares, Picture(png(draw_graph(drawn[at].cpu(), data.names, truth=data.truth))))
+        for at, shares in ranks[:STRUCTURES]
+    ]
+    rest = others(ranks, STRUCTURES, len(keys))
+    return [Posterior("Graphs", choices, rest, tiles=True)]
+
+
+def _classes(drawn: Tensor, data: Measurements) -> list[Block]:
+    counts = Counter(tuple(row) for row in drawn.cpu().flatten(1).tolist())
+    n = drawn.shape[-1]
+    graphs = torch.tensor(list(counts), dtype=torch.bool).view(-1, n, n)
+    weights = torch.tensor(list(counts.values()), dtype=torch.float64) / len(drawn)
+    found: dict[tuple, float] = {}
+    for part, weight in zip(essential_graphs(graphs), weights.tolist(), strict=True):
+        key = tuple(part.flatten().tolist())
+        found[key] = found.get(key, 0.0) + weight
+    ordered = sorted(found.items(), key=lambda entry: -entry[1])[:STRUCTURES]
+    choices = []
+    for key, share in ordered:
+        part = torch.tensor(key).view(n, n)
+        who = "share of the draws"
+        choices.append(Choice({who: share}, Picture(png(draw_graph(part, data.names)))))
+    text = (
+        "Graphs with the same links and colliders explain observations equally well. A line "
+        "without a head is an edge that can be turned; only experiments, or what is known "
+        f"beforehand, decide. {len(found)} such classes are among the {len(counts)} different "
+        "graphs drawn."
+    )
+    return [Text(text), Posterior("Equivalence classes", choices, tiles=True)]

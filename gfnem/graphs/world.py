@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gfnem.world import Observed, World
+
+#: space and policy of each way to build a graph
+_BUILD = {
+    "layers": ("gfnem.graphs.LayerSpace", "gfnem.graphs.LayerPolicy"),
+    "edges": ("gfnem.graphs.DagSpace", "gfnem.graphs.GraphPolicy"),
+}
 
 
 class GraphsWorld(World):
@@ -17,6 +24,8 @@ class GraphsWorld(World):
     config = "graphs"
     modules = (
         "gfnem.graphs.data",
+        "gfnem.graphs.layer_policy",
+        "gfnem.graphs.layers",
         "gfnem.graphs.model",
         "gfnem.graphs.policy",
         "gfnem.graphs.priors",
@@ -24,6 +33,35 @@ class GraphsWorld(World):
         "gfnem.graphs.space",
     )
     told = frozenset({"variables", "discrete"})
+
+    formats: ClassVar = {"dot": "Graphviz", "graphml": "GraphML"}
+
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """`--build` of `train`."""
+        if verb == "train":
+            parser.add_argument(
+                "--build",
+                choices=tuple(_BUILD),
+                default="layers",
+                help="how graphs are built: layer by layer, for up to 14 columns, or edge by edge, "
+                "where edges are known beforehand or the prior is not over edges (short for "
+                "--space and --policy)",
+            )
+
+    def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with `--build` as space and policy, unless these are named."""
+        settings = dict(settings)
+        space, policy = _BUILD[settings.pop("build", "layers")]
+        named = {name: (settings.get(name) or {}).get("class_path") for name in ("space", "policy")}
+        if (named["space"], named["policy"]) != _BUILD["layers"]:
+            return settings
+        told = {
+            name: (settings[name].get("init_args") or {}) if path == named[name] else {}
+            for name, path in (("space", space), ("policy", policy))
+        }
+        settings["space"] = {"class_path": space, "init_args": told["space"]}
+        settings["policy"] = {"class_path": policy, "init_args": told["policy"]}
+        return settings
 
     def read(self, run: Any, source: Any) -> Iterator[Observed]:
         """The table of a file, its columns found by name; or an array `(rows, columns)`."""
@@ -50,6 +88,13 @@ class GraphsWorld(World):
 
         x = data.x if source is None else next(self.read(run, Path(source))).x
         return scores(run, x.to(run.device), data.truth)
+
+    def written(self, run: Any, record: dict[str, Any], form: str) -> str:
+        """The graphs of a record as Graphviz or GraphML text."""
+        from gfnem.graphs.formats import as_dot, as_graphml
+
+        write = as_dot if form == "dot" else as_graphml
+        return write(record, run.metadata["columns"])
 
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:
         """The matrix of edge probabilities, the most probable graphs, figures."""

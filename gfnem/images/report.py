@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from gfnem.images.drawing import code_grids, model_samples, picture, reconstructions
@@ -13,7 +12,7 @@ from gfnem.report import (
     BARS,
     EXAMPLE_DRAWS,
     STRUCTURES,
-    figures_of,
+    in_three,
     others,
     ranked,
 )
@@ -35,24 +34,19 @@ def sections(run: Run, data: Images | None, samples: int) -> list[Section]:
         data: its data; None where that is not to be had.
         samples: importance samples for each image.
     """
-    quality: list[Block] = []
-    if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        quality = figures_of(run, data, samples)
-        quality.append(
-            Text(
-                f"Figures that begin with test are from {data.test_samples:,} draws for each "
-                "image, in nats an image: test nll bounds the likelihood, test gap is the ELBO "
-                "gap, test effective samples the median number of draws that count."
-            )
+    meaning = ""
+    if data is not None:
+        meaning = (
+            f"Figures that begin with test are from {data.test_samples:,} draws for each image, in "
+            "nats an image: test nll bounds the likelihood, test gap is the ELBO gap, test "
+            "effective samples the median number of draws that count."
         )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+
+    def shown() -> tuple[list[Block], list[Block]]:
         images = data.images("test") if data is not None else run.model.sample(8)[0]
-        return [
-            Section("What was learned", _learned(run, images)),
-            Section("Examples: images and their grids of codes", _examples(run, images[:SHOWN])),
-            Section("How good is it?", quality),
-        ]
+        return _learned(run, images), _examples(run, images[:SHOWN])
+
+    return in_three(run, data, samples, meaning, "Examples: images and their grids of codes", shown)
 
 
 def _learned(run: Run, images: Tensor) -> list[Block]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from gfnem.mixtures.drawing import draw_density, draw_means, draw_posteriors
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text
-from gfnem.report import EXAMPLES, STRUCTURES, figures_of
+from gfnem.report import EXAMPLES, STRUCTURES, in_three
 from gfnem.running.curves import png
 from gfnem.running.run import Run
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
 #: what the figures of `Petals.evaluate` mean
 _ABOUT = {
-    "log_likelihood": "All is measured on the points that were trained on. Log likelihood: nats a "
-    "point, the NLL without its sign.",
+    "nll": "All is measured on the points that were trained on.",
     "recovered": "Recovered: the share of the true centres that have a learned mean of their own "
     "within one standard deviation.",
     "posterior_tv": "Posterior tv: how far the sampler's table of a point is from the exact one, "
@@ -38,22 +36,19 @@ def sections(run: Run, data: Petals | None, samples: int) -> list[Section]:
         data: its data; None where that is not to be had.
         samples: importance samples for each point.
     """
-    quality: list[Block] = []
-    if data is not None:  # first: the figures are those of `gfnem evaluate` with the same seed
-        quality = figures_of(run, data, samples)
-        quality.append(
-            Text(" ".join(_ABOUT[name] for name in _ABOUT if _concerns(name, run, data)))
-        )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+    meaning = (
+        ""
+        if data is None
+        else " ".join(about for name, about in _ABOUT.items() if _concerns(name, run, data))
+    )
+
+    def shown() -> tuple[list[Block], list[Block]]:
         points = data.points if data is not None else run.model.sample(500)[0]
-        learned = _learned(run, points, None if data is None else data.centres)
-        examples = _examples(run, points)
-    return [
-        Section("What was learned", learned),
-        Section("Examples: points and what they belong to", examples),
-        Section("How good is it?", quality),
-    ]
+        centres = None if data is None else data.centres
+        return _learned(run, points, centres), _examples(run, points)
+
+    title = "Examples: points and what they belong to"
+    return in_three(run, data, samples, meaning, title, shown)
 
 
 def _concerns(name: str, run: Run, data: Petals) -> bool:

@@ -34,11 +34,8 @@ class TextRun(Run):
         """
         alone = isinstance(sentences, str)
         texts = [sentences] if alone else list(sentences)
-        found: list[list[ProbabilisticTree]] = [[] for _ in texts]
-        for observed in self.world.read(self, texts):
-            records = self.infer_batch(observed, k, samples)
-            for line, record in zip(observed.lines, records, strict=True):
-                found[line - 1] = [_tree(**latent) for latent in record["latents"]]
+        records = self.inferences(texts, k, samples)
+        found = [[_tree(**latent) for latent in record["latents"]] for record in records]
         return found[0] if alone else found
 
 

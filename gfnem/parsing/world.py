@@ -27,11 +27,9 @@ class ObservedText(Observed):
 
     Attributes:
         words: of each sentence.
-        lines: where each was read, counted from 1.
     """
 
     words: list[list[str]]
-    lines: list[int]
 
 
 class TextWorld(World):
@@ -85,8 +83,8 @@ class TextWorld(World):
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a file (`-` is standard input), a sentence, or a list of sentences.
 
-        What has no tree is left out; of lines of a file that are not blank this is said on standard
-        error.
+        Why a line has no tree is said with it, and of a file's lines that are not blank on standard
+        error too.
         """
         from gfnem.parsing.commands import Reader
         from gfnem.parsing.grammars.support import derivable, why_not_derivable
@@ -108,15 +106,16 @@ class TextWorld(World):
                 for row, possible in zip(some, derivable(run, x).tolist(), strict=True):
                     if not possible:
                         why[row] = why_not_derivable(run, len(batch[row].tokens))
-            for line, cause in zip(batch, why, strict=True):
-                if cause and line.text.strip() and isinstance(source, Path):
-                    print(f"gfnem: line {line.number}: {cause}: left out", file=sys.stderr)
+            without: dict[int, tuple[str, str]] = {}
+            for row, (line, cause) in enumerate(zip(batch, why, strict=True)):
+                if cause:
+                    without[row] = line.text.strip(), cause
+                    if line.text.strip() and isinstance(source, Path):
+                        print(f"gfnem: line {line.number}: {cause}", file=sys.stderr)
             kept = [line for line, cause in zip(batch, why, strict=True) if not cause]
-            if kept:
-                x = reader.encode([line.tokens for line in kept])
-                shown = [line.text.strip() for line in kept]
-                words, numbers = [line.words for line in kept], [line.number for line in kept]
-                yield ObservedText(x, shown, words, numbers)
+            x = reader.encode([line.tokens for line in kept]) if kept else None
+            shown, words = [line.text.strip() for line in kept], [line.words for line in kept]
+            yield ObservedText(x, shown, words, without=without)
 
     def observed(self, run: Any, x: Any) -> ObservedText:
         """Sentences that a model has drawn."""
@@ -128,7 +127,7 @@ class TextWorld(World):
             for tokens, length in zip(x.tokens.tolist(), x.lengths.tolist(), strict=True)
         ]
         shown = [" ".join(sentence) for sentence in words]
-        return ObservedText(x, shown, words, list(range(1, len(words) + 1)))
+        return ObservedText(x, shown, words)
 
     def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[str]]:
         """Trees in brackets."""

@@ -50,7 +50,8 @@ class Run(Trained):
             "latents": [{"latent": ..., "log_prob": ..., "log_joint": ...}, ...]}`, the most
             probable latent first. `log_prob` is `log p(z|x)` in nats, `log_joint` is `log p(x, z)`,
             `exact` says whether `log_marginal`, which is `log p(x)`, is exact or estimated from
-            the samples.
+            the samples. An observation that has no latent keeps its place: its `latents` are
+            empty, both others None, and `why` says so in words.
 
         Raises:
             UserError: if the data are unusable, or the run has no sampler.
@@ -60,11 +61,15 @@ class Run(Trained):
     def inferences(self, x: Any, k: int = 5, samples: int = 64) -> Iterator[dict[str, Any]]:
         """What `infer` returns, one by one as the data are read."""
         for observed in self.world.read(self, x):
-            yield from self.infer_batch(observed, k, samples)
+            records = [] if observed.x is None else self.infer_batch(observed, k, samples)
+            for place, (shown, why) in sorted(observed.without.items()):
+                nothing = {"log_marginal": None, "exact": None, "latents": [], "why": why}
+                records.insert(place, {"observation": shown, **nothing})
+            yield from records
 
     @torch.no_grad()
     def infer_batch(self, observed: Observed, k: int, samples: int) -> list[dict[str, Any]]:
-        """What `infer` returns, of one batch."""
+        """What `infer` returns of the observations that have latents."""
         drawn, log_marginal, exact = self._draw(observed.x, max(samples, k))
         found: list[dict[str, tuple[float, Any]]] = [{} for _ in observed.shown]
         for z in (drawn, *self.world.likely(self, observed.x)):

@@ -7,6 +7,8 @@ import torch
 import yaml
 from commands import SMALL, TINY, call, printed, refused, same, trained
 
+from gfnem.parsing import BracketEnergy
+
 pytestmark = pytest.mark.slow
 
 
@@ -37,6 +39,14 @@ def test_help_of_train_explains_every_setting(capsys):
         assert re.match(r"[\w\"`'][^(]{8}", about), f"no explanation: {entry}"
     for ugly in ("class_path", "Optional[", "null", "gfnem.", "<class", "Union"):
         assert ugly not in text, ugly
+
+
+def test_a_model_that_train_cannot_train_is_not_listed(capsys):
+    text = " ".join(printed(capsys, "train", "--help").split())
+    assert "NeuralPCFG" in text and BracketEnergy.__name__ not in text
+    assert "(default: gflownet, known: " in text
+    error = refused(capsys, "train", "--model", "nosuch")
+    assert "NeuralPCFG" in error and BracketEnergy.__name__ not in error
 
 
 @pytest.mark.parametrize("verb", ["parse", "evaluate", "generate"])
@@ -78,14 +88,24 @@ def test_help_of_a_part_is_that_of_the_class_chosen(capsys, arguments, expected)
         (["train", "--seed", "-1"], "--seed -1"),
         (["train", "--model", "NoSuch"], "model: there is no class NoSuch"),
         (["train", "--model", "no_such_file.Grammar"], "No module named 'no_such_file'"),
-        (["train", "--model", "gfnem.schedules.Anneal"], "not a subclass of Target"),
+        (["train", "--model", "gfnem.schedules.Anneal"], "gfnem.schedules.Anneal is not a Target"),
         (["train", "--model.nonterminalz", "3"], "NeuralPCFG: unknown setting nonterminalz"),
         (["train", "--model.nonterminals", "x"], "nonterminals: expected int, not x"),
         (["train", "--schedule", "AdaptiveThreshold"], "missing: level"),
         (["train", "--recipe.temperature", "warm"], "recipe.temperature: expected float"),
-        (["train", "--recipe", "nosuch"], "there is no class nosuch"),
+        (["train", "--recipe", "nosuch"], "no class nosuch; there are eb_gfn, exact, exact_sampl"),
         (["train", "--recipe.samples", "1"], "VarGrad compares samples"),
-        (["train", "--recipe", "nosuch"], "there is no class nosuch"),
+        (["train", "--recipe.objective", "nosuch"], "nosuch; there are BalancedVarGrad, Detailed"),
+        (["train", "--recipe", "gfnem.recipes.fitting"], "without the decorator @gfnem.recipe"),
+        (["train", "--e-step", "exact"], "(--e-step is --recipe now)"),
+        (["train", "--objective=VarGrad"], "(--objective is --recipe.objective now)"),
+        (["train", "--timing.e_every", "2"], "(--timing.e_every is --schedule.e_every now)"),
+        (["train", "--shapes", "trees.mrg"], "(--shapes is --brackets now)"),
+        (
+            ["train", "--em.samples=8", "--em.policy_lr=1", "--em.eval_samples=4"],
+            "(--em.samples is --recipe.samples now, --em.policy_lr is --rates.policy now, "
+            "--em.eval_samples is --eval-samples now)",
+        ),
         (["train", "--accelerator", "abacus"], "abacus"),
         (["train", "--precision", "exquisite"], "exquisite"),
         (["train", "--devices", "0"], "devices"),
@@ -119,6 +139,7 @@ def test_wrong_arguments(capsys, monkeypatch, tmp_path, arguments, expected):
         (b"just words", "no settings in it"),
         (b"seed: \xff\n", "line 1: not UTF-8"),
         (b"modle:\n  class_path: NeuralPCFG\n", "unknown setting modle"),
+        (b"em:\n  samples: 8\n", "(em.samples is recipe.samples now)"),
         (b"seed: many\n", "seed: expected int, not many"),
         (b"model:\n  class_path: NoSuch\n", "there is no class NoSuch"),
         (b"model:\n  class_path: NeuralPCFG\n  init_args:\n    depth: 3\n", "setting depth"),

@@ -14,6 +14,8 @@ import torch
 import yaml
 from commands import call, printed, refused, trained
 
+import gfnem
+
 pytestmark = pytest.mark.slow
 
 OWN = Path(__file__).parents[1] / "world_of_numbers.py"
@@ -63,7 +65,7 @@ def here(place, monkeypatch):
 
 def test_what_there_is(capsys):
     lines = printed(capsys, "worlds").splitlines()
-    assert [line.split()[0] for line in lines] == ["images", "points", "text"]
+    assert [line.split()[0] for line in lines] == ["energies", "graphs", "images", "points", "text"]
     assert all("; --data: " in line and " and " in line for line in lines)
 
 
@@ -121,9 +123,12 @@ def test_infer_trees(capsys, here, tmp_path):
     assert call("infer", "text", file, "-k", "3") == 0
     output = capsys.readouterr()
     found = [json.loads(line) for line in output.out.splitlines()]
-    assert [record["observation"] for record in found] == ["the dog sees a cat", "the cat sleeps"]
+    assert [record["observation"] for record in found] == file.read_text().splitlines()
     assert output.err.startswith("gfnem: line 3: not derivable")
-    assert all(record["exact"] for record in found)
+    assert found[1].pop("why") == "no word in it" and "not derivable" in found[2].pop("why")
+    assert not any(record["latents"] for record in found[1:3])
+    found = [record for record in found if record["latents"]]
+    assert len(found) == 2 and all(record["exact"] for record in found)
     # the most probable tree is that of exact inference
     best = [record["latents"][0]["latent"] for record in found]
     file.write_text("the dog sees a cat\nthe cat sleeps\n")
@@ -156,7 +161,11 @@ def test_evaluate(capsys, here):
 
 def test_a_worlds_scores_are_exact_where_its_model_is(capsys, here):
     found = figures(capsys, "points", "--data=points.npy")
-    assert found["nll"] == pytest.approx(-found["log_likelihood"], rel=1e-5)
+    run = gfnem.load("points")
+    x = next(run.world.read(run, Path("points.npy"))).x
+    assert found["nll"] == pytest.approx(-float(run.model.log_marginal(x).mean()), rel=1e-5)
+    values = [round(abs(value), 3) for value in found.values() if type(value) is float]
+    assert len(set(values)) == len(values), "one figure has two names"
 
 
 def test_a_checkpoint_knows_its_world(here, capsys):
@@ -201,7 +210,7 @@ def test_report(capsys, here, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "--world=nosuch"], "no world 'nosuch'; there are images, points, text"),
+        (["train", "--world=nosuch"], "'nosuch'; there are energies, graphs, images, points, text"),
         (["train", "--world=nosuch.World"], "cannot import nosuch.World"),
         (["train", "--world=own.Choice"], "own.Choice is not a World"),
         (["train", "--world=own.Unreadable"], "lacks methods that it must define: read"),

@@ -40,7 +40,7 @@ def test_density_means_posteriors_and_figures(run, data):
             f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
             in text
         )
-    assert f"{-figures['log_likelihood']:.4f} nats per point" in text
+    assert f"{figures['nll']:.4f} nats per point" in text
     assert "super-cluster 3" in text and tags.count("img") == 3
 
 

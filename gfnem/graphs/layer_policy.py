@@ -1,0 +1,243 @@
+"""The policy over layers: given the layers, parents are drawn from the exact conditional."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.graphs.exact import MOST
+from gfnem.graphs.layers import CURRENT, LAST, OPEN, SETTLED, LayerSpace, LayerState
+from gfnem.graphs.model import DagPosterior, GivenTables
+from gfnem.graphs.policy import squashed
+from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Amount, Count, Fact
+from gfnem.sampling import Exploration, draw, log_probability
+from gfnem.space import LatentSpace, Trajectories
+
+
+@dataclass
+class LayerReading:
+    """What a policy knows of a batch of data sets.
+
+    Attributes:
+        given: the posterior's tables; None where a policy is tried without one.
+        local: `(batch, n, sets)` local scores, less the log sum over all sets of a variable.
+        shares: `(batch, n, 3 ** n)` see `GivenTables.layered`.
+        orders: `(batch, 2 ** n)` see `GivenTables.orders`.
+        level: `(batch,)` float64 the log joint if families had nothing to do with each other.
+        code: `(batch, width)` what is read of the data set itself; of width 0 where nothing is.
+    """
+
+    given: GivenTables | None
+    local: Tensor
+    shares: Tensor
+    orders: Tensor
+    level: Tensor
+    code: Tensor
+
+
+class LayerPolicy(Policy):
+    """Chooses which node joins a layer, and when a layer is closed.
+
+    Where the posterior adds over families, what is still to come depends on the layers alone, so a
+    node's parents are drawn in proportion to their local scores: this part is exact and learns
+    nothing. Logits and flows of the rest start from a sum over orders of the nodes to come, in
+    which a graph counts once for each order that it agrees with; a network learns to set this
+    right.
+
+    Args:
+        variables: how many nodes there are.
+        max_parents: most parents of a node; any number if None.
+        hidden: width of the network.
+        layers: hidden layers.
+        reads: width of what is read of the table of scores, so that one policy serves many data
+            sets; 0 for one data set.
+
+    Raises:
+        ValueError: if there are more than 14 variables.
+    """
+
+    def __init__(
+        self,
+        variables: Fact = None,
+        max_parents: Count | None = None,
+        hidden: Count = 128,
+        layers: Count = 2,
+        reads: Amount = 0,
+    ):
+        super().__init__()
+        assert variables is not None
+        if variables > MOST:
+            raise ValueError(f"{variables} variables: layers are for at most {MOST}; use DagSpace")
+        self.space = LayerSpace(variables, max_parents)
+        self.variables, self.sets = variables, len(self.space.sets())
+        self.reader = None
+        if reads:
+            self.reader = nn.Sequential(
+                nn.Linear(2 * variables * self.sets, 2 * reads),
+                nn.SiLU(),
+                nn.Linear(2 * reads, reads),
+            )
+        self.first = nn.Linear(10 * variables + reads, hidden)
+        self.between = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
+        self.last = nn.Linear(hidden, variables + 2)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def serve(self, target: Any) -> None:
+        """Refuses a posterior that does not add over families, or in which edges are known.
+
+        Raises:
+            ValueError: naming what is in the way.
+        """
+        if not isinstance(target, DagPosterior):
+            return
+        for name in ("terms", "forbidden", "required"):
+            if getattr(target, name):
+                raise ValueError(
+                    f"{name} cannot be heeded layer by layer; build graphs edge by edge, with "
+                    "--build edges (DagSpace and GraphPolicy)"
+                )
+
+    def encode(self, x: Any, given: Any = None) -> LayerReading:
+        """Reads the tables of local scores."""
+        n, like = self.variables, self.last.weight
+        if given is None:
+            local = like.new_zeros(len(x), n, self.sets)
+            members = self.space.sets(like.device).members()
+            local = local.masked_fill(members.mT, -torch.inf)
+            shares = like.new_zeros(len(x), n, 3**n)
+            orders = like.new_zeros(len(x), 2**n)
+            level = like.new_zeros(len(x), dtype=torch.float64)
+        else:
+            best = given.best
+            local, shares = (given.table - best[..., None]).to(like), given.layered().to(like)
+            orders = given.orders().to(like)
+            level = best.sum(1)
+        code = like.new_zeros(len(x), 0)
+        if self.reader is not None:
+            code = self.reader(squashed(local.clamp(min=-1e4)).flatten(1))
+        return LayerReading(given, local, shares, orders, level, code)
+
+    def _nodes(
+        self, context: LayerReading, state: LayerState
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What there is to say of nodes, sets of parents left aside.
+
+        Returns:
+            `(batch, samples, n)` logits of nodes; `(batch, samples)` that of closing;
+            `(batch, samples)` log flow, less that of the families placed; `(batch, samples, n)`
+            each node's log share of sets of parents. The logits of nodes include their shares.
+        """
+        status, n = state.status(), self.variables
+        weight = 3 ** torch.arange(n, device=status.device)
+        digit = (status == SETTLED).long() + 2 * (status == LAST)
+        share = self._share(context, (digit * weight).sum(2))
+        current, open_ = status == CURRENT, status == OPEN
+        digit = (digit > 0).long() + 2 * current  # as it is once the layer is closed
+        after = self._share(context, (digit * weight).sum(2)) * current.any(2, keepdim=True)
+        # what is still to come, now and with each node placed
+        bit = 2 ** torch.arange(n, device=status.device)
+        placed = (~open_ * bit).sum(2, keepdim=True)
+        masks = torch.cat([placed, placed | bit], 2)
+        ahead = context.orders.gather(1, masks.flatten(1)).unflatten(1, (-1, n + 1))
+        ahead, then = ahead[..., 0], ahead[..., 1:] - ahead[..., :1]
+        nodes = share + then
+        likely = nodes.masked_fill(~state.placeable(), -1e30).log_softmax(2)
+        kinds = nn.functional.one_hot(status, 4).to(share)
+        nats = [squashed(part.clamp(min=-1e4)) * open_[..., None] for part in (likely, after, then)]
+        features = torch.cat([kinds, *nats], -1).flatten(2)
+        code = context.code[:, None].expand(-1, status.shape[1], -1)
+        hidden = nn.functional.silu(self.first(torch.cat([features, code], 2)))
+        for linear in self.between:
+            hidden = hidden + nn.functional.silu(linear(hidden))
+        output = self.last(hidden)
+        return nodes + output[..., :n], output[..., n], ahead + output[..., n + 1], share
+
+    @staticmethod
+    def _share(context: LayerReading, code: Tensor) -> Tensor:
+        """`(batch, samples, n)` entries of the table of shares."""
+        n = context.shares.shape[1]
+        return context.shares.gather(2, code[:, None].expand(-1, n, -1)).transpose(1, 2)
+
+    def _permitted(self, state: LayerState, share: Tensor) -> Tensor:
+        """`(batch, samples, n + 1)` bool: nodes that may come next, and closing."""
+        place = state.placeable() & (share > -1e29)
+        return torch.cat([place, state.closable()[..., None]], 2)
+
+    def _flow(self, context: LayerReading, state: LayerState, learned: Tensor) -> Tensor:
+        """`(batch, samples)` float64 log flow."""
+        placed = state.depth >= 0
+        given = context.given
+        if given is None:
+            return learned
+        from gfnem.graphs.dags import bit_masks
+
+        own = given.families(bit_masks(state.adjacency.mT)) - given.best[:, None]
+        own = torch.where(placed, own, 0.0).sum(2)
+        learned = learned.masked_fill(placed.all(2), 0.0)
+        return own + context.level[:, None] + learned
+
+    def forward(self, context: LayerReading, state: LayerState) -> Step:
+        """Scores all nodes with all sets of parents; `choose` and `score` need less."""
+        nodes, close, flow, share = self._nodes(context, state)
+        each = (nodes - share)[..., None] + context.local[:, None]
+        logits = torch.cat([each.flatten(2), close[..., None]], 2)
+        return Step(logits, None, self._flow(context, state, flow))
+
+    def choose(
+        self, context: LayerReading, space: LatentSpace, state: LayerState, exploration: Exploration
+    ) -> tuple[Tensor, Tensor]:
+        """Draws a node, or closing, then the node's parents; only the former is explored."""
+        nodes, close, _, share = self._nodes(context, state)
+        logits = torch.cat([nodes, close[..., None]], 2)
+        choice, log_drawn = draw(logits, self._permitted(state, share), exploration)
+        node = choice.clamp(max=self.variables - 1)
+        batch = torch.arange(len(node), device=node.device)[:, None]
+        weights = context.local[batch, node].masked_fill(~self.space.fitting(state), -torch.inf)
+        noise = -torch.rand_like(weights).clamp(min=1e-38).log()
+        parents = (weights - noise.log()).argmax(2)
+        log_parents = weights.gather(2, parents[..., None])[..., 0]
+        log_parents = log_parents - share.gather(2, node[..., None])[..., 0]
+        is_node = choice < self.variables
+        action = torch.where(is_node, node * self.sets + parents, self.variables * self.sets)
+        return action, log_drawn + log_parents.masked_fill(~is_node, 0.0)
+
+    def score(
+        self,
+        context: LayerReading,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+    ) -> Scores:
+        """See `Policy.score`; log weights of all sets of parents are not needed."""
+        states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
+        assert states is not None and actions is not None and mask is not None
+        steps, samples = actions.shape[2], actions.shape[1]
+        state = LayerState.cat(states)
+        nodes, close, flow, share = self._nodes(context, state)
+
+        def unfold(tensor: Tensor) -> Tensor:
+            return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
+
+        logits = torch.cat([nodes, close[..., None]], 2)
+        log_choice = unfold(log_probability(logits, self._permitted(state, share)))[:, :, :-1]
+        node, parents = actions // self.sets, actions % self.sets
+        log_choice = log_choice.gather(3, node[..., None])[..., 0]
+        is_node = node < self.variables
+        node = node.clamp(max=self.variables - 1)
+        batch = torch.arange(len(node), device=node.device)[:, None, None]
+        share = unfold(share)[:, :, :-1].gather(3, node[..., None])[..., 0]
+        log_parents = (context.local[batch, node, parents] - share).masked_fill(~is_node, 0.0)
+        log_pf = (log_choice + log_parents).masked_fill(~mask, 0.0)
+        log_flow = unfold(self._flow(context, state, flow)) if flows else None
+        return Scores(log_pf, torch.zeros_like(log_pf), mask, self.log_z(context), log_flow)
+
+    def log_z(self, context: LayerReading) -> Tensor:
+        """`(batch,)` `log Z(D)` in nats, the flow through the empty state."""
+        state = self.space.initial_state(context.local, 1)
+        return self._flow(context, state, self._nodes(context, state)[2])[:, 0]

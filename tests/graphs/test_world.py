@@ -1,0 +1,161 @@
+"""The verbs on a table: files in, graphs out, and what is refused in words."""
+
+import json
+import random
+
+import networkx
+import pytest
+import torch
+from commands import call, printed, refused
+
+from gfnem.errors import UserError
+from gfnem.graphs.reading import read_graph, read_table
+
+FLAGS = ["--world=graphs", "--accelerator=cpu", "--max-updates=30", "--dataset.interval=30"]
+
+
+def write_table(path, separator=",", rows=60):
+    draw = random.Random(1)
+    lines = [separator.join(("a", "the b", "c", "d"))]
+    for _ in range(rows):
+        a, c = draw.gauss(0, 1), draw.gauss(0, 1)
+        b = a + draw.gauss(0, 0.5)
+        lines.append(separator.join(f"{v:.6f}" for v in (a, b, c, b - c + draw.gauss(0, 0.5))))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("graphs")
+    table = write_table(place / "table.csv")
+    (place / "truth.txt").write_text("a,the b\n")
+    assert call("train", *FLAGS, f"--data={table}", f"--out={place / 'run'}") == 0
+    return place / "run", table
+
+
+@pytest.mark.slow
+def test_train_evaluate_infer_report(run, capsys, tmp_path):
+    run, table = run
+    figures = json.loads(printed(capsys, "evaluate", run, "--format=json"))
+    assert figures["exact"] and figures["nll"] == pytest.approx(-figures["log_evidence"] / 60)
+    assert 0 <= figures["tv"] <= 0.5 and abs(figures["log_z"] - figures["log_evidence"]) < 1
+    record = json.loads(printed(capsys, "infer", run, table, "-k", 3))
+    best = record["latents"][0]
+    assert record["observation"]["columns"] == ["a", "the b", "c", "d"] and record["exact"]
+    assert all(cause != effect for cause, effect in best["latent"]["edges"])
+    page = printed(capsys, "report", run).strip()
+    text = open(page, encoding="utf-8").read()
+    assert "the b" in text and "Equivalence classes" in text and "Effective sample size" in text
+    assert {"edges.png", "graph.png"} <= {path.name for path in run.iterdir()}
+    # the columns of another file are found by their names
+    lines = [line.split(",") for line in table.read_text().split()[1:]]
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    turned = tmp_path / "turned.tsv"
+    turned.write_text("\n".join("\t".join(row[::-1]) for row in rows) + "\n")
+    assert lines and json.loads(printed(capsys, "infer", run, turned, "-k", 3)) == record
+
+
+@pytest.mark.slow
+def test_graphs_for_other_programs(run, capsys):
+    run, table = run
+    records = json.loads(printed(capsys, "infer", run, table, "-k", 2))
+    text = printed(capsys, "infer", run, table, "-k", 2, "--format=graphml")
+    graphs = list(networkx.readwrite.graphml.GraphMLReader()(string=text))
+    for graph, latent in zip(graphs, records["latents"], strict=True):
+        assert sorted(graph.edges) == sorted(map(tuple, latent["latent"]["edges"]))
+        assert set(graph.nodes) == {"a", "the b", "c", "d"}
+    text = printed(capsys, "infer", run, table, "-k", 2, "--format=dot")
+    assert text.count("digraph") == 2 and '"the b"' in text
+
+
+@pytest.mark.slow
+def test_known_edges_are_built_edge_by_edge(run, capsys, tmp_path):
+    table = run[1]
+    flags = [*FLAGS, f"--data={table}", '--dataset.forbidden=[["a","the b"]]']
+    line = refused(capsys, "train", *flags, f"--out={tmp_path / 'no'}")
+    assert "--build edges" in line
+    more = ["--build=edges", '--dataset.required=[["the b","a"]]', f"--out={tmp_path / 'run'}"]
+    assert call("train", *flags, *more, "--max-updates=3") == 0
+    capsys.readouterr()
+    record = json.loads(printed(capsys, "infer", tmp_path / "run", table, "-k", 50))
+    for latent in record["latents"]:
+        edges = latent["latent"]["edges"]
+        assert ["the b", "a"] in edges and ["a", "the b"] not in edges
+
+
+def refusal(tmp_path, text, name="table.csv", **settings):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_table(tmp_path / name, **settings)
+    return str(caught.value)
+
+
+def test_tables_that_are_refused(tmp_path):
+    assert "line 3: 1 fields" in refusal(tmp_path, "a,b\n1,2\n3\n")
+    assert "line 3: column 'b': 'x' is not a number" in refusal(
+        tmp_path, "a,b\n1,2\n3,x\n", kind="continuous"
+    )
+    assert "line 2: column 'a' is empty" in refusal(tmp_path, "a,b\n,2\n3,4\n")
+    assert "column 'b' has one value in all rows" in refusal(tmp_path, "a,b\n1,2\n3,2\n")
+    assert "numbers where names" in refusal(tmp_path, "1,2\n3,4\n5,6\n")
+    assert "all different" in refusal(tmp_path, "a,a\n3,4\n5,6\n")
+    wide = ",".join(f"c{at}" for at in range(21))
+    assert "21 columns, where at most 20" in refusal(tmp_path, f"{wide}\n")
+    assert "no column 'z'; there are a, b" in refusal(tmp_path, "a,b\n1,2\n3,4\n", drop=["z"])
+    assert "a graph takes two or more" in refusal(tmp_path, "a,b\n1,2\n3,4\n", drop=["a"])
+    assert "line 3: by names no column: 'z'" in refusal(
+        tmp_path, "a,b,by\n1,2,a\n3,4,z\n", interventions="by"
+    )
+    for name in ("no.csv", "no.parquet"):
+        with pytest.raises(UserError, match="no such file"):
+            read_table(tmp_path / name)
+
+
+def test_discrete_tables_and_interventions(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\tby\nlow\tyes\t\nhigh\tno\ta\nlow\tno\ta;b\n")
+    table = read_table(tmp_path / "t.tsv", interventions="by")
+    assert table.levels == [["high", "low"], ["no", "yes"]]
+    assert table.values.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert table.hand.tolist() == [[False, False], [True, False], [True, True]]
+    (tmp_path / "u.csv").write_text("b,a\nno,low\nyes,low\nyes,high\n")
+    other = read_table(tmp_path / "u.csv").ordered(["a", "b"], table.levels)
+    assert other.values.tolist() == [[1, 0], [1, 1], [0, 1]]
+    (tmp_path / "v.csv").write_text("b,a\nno,low\nyes,new\n")
+    with pytest.raises(UserError, match="column 'a' has 'new'"):
+        read_table(tmp_path / "v.csv").ordered(["a", "b"], table.levels)
+
+
+def test_parquet(tmp_path):
+    from datasets import Dataset
+
+    path = tmp_path / "t.parquet"
+    Dataset.from_dict({"x": [0.5, 1.5, 2.5], "y": [1.0, 0.0, 3.0]}).to_parquet(path)
+    table = read_table(path, kind="continuous")
+    assert table.names == ["x", "y"] and table.values.tolist() == [[0.5, 1], [1.5, 0], [2.5, 3]]
+
+
+def test_a_graph_from_a_file(tmp_path):
+    path = tmp_path / "g.txt"
+    path.write_text("Graph Edges:\n1. a --> b\n\nb -> c\n")
+    assert read_graph(path, ["a", "b", "c"]).nonzero().tolist() == [[0, 1], [1, 2]]
+    path.write_text("a --> z\n")
+    with pytest.raises(UserError, match="line 1: 'z' is no column"):
+        read_graph(path, ["a", "b"])
+
+
+def test_measures():
+    from gfnem.graphs.measures import against_truth, divergences
+
+    truth = torch.zeros(3, 3, dtype=torch.bool)
+    truth[0, 1] = truth[1, 2] = True
+    turned = truth.clone()
+    turned[0, 1], turned[1, 0], turned[0, 2] = False, True, True
+    graphs = torch.stack([truth, turned])
+    found = against_truth(graphs.double().mean(0), graphs, truth)
+    assert found["e_shd"] == 1.0, "one edge reversed and one too many, in half of the draws"
+    assert against_truth(truth.double(), None, truth)["auroc"] == 1.0
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, 0.0, 0.5])
+    found = divergences(p, q)
+    assert found["tv"] == pytest.approx(0.5)
+    assert found["jensen_shannon"] == pytest.approx(0.5 * 0.6931, abs=1e-3)
