@@ -120,15 +120,16 @@ def some_steps(trajectories: Trajectories, steps: int) -> Trajectories:
     found = each(lambda tensor: picked(tensor, pairs), every[0])
     between = [
         None if part is None else picked(part, pairs[:, :, :-1].clamp(max=part.shape[2] - 1))
-        for part in (trajectories.actions, trajectories.backward_actions, mask)
+        for part in (trajectories.actions, trajectories.backward_actions)
     ]
+    within = picked(mask, pairs[:, :, :-1].clamp(max=mask.shape[2] - 1))
     taken = torch.arange(max(2 * steps - 1, 0), device=mask.device) % 2 == 0
     return replace(
         trajectories,
         states=[found[:, :, time] for time in range(2 * steps)],
         actions=between[0],
         backward_actions=between[1],
-        mask=between[2] & taken,
+        mask=within & taken,
     )
 
 
