@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Inference
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 #: figures that are means over observations
 MEANS = ("elbo_gap", "ess", "missed")
@@ -22,6 +22,7 @@ def figures(
     x: Any,
     samples: int | None,
     look: Callable[[Any], dict[str, Tensor]] | None = None,
+    given: Conditioned | None = None,
 ) -> dict[str, Tensor]:
     """Figures of each observation of a batch, `(batch,)` each.
 
@@ -32,6 +33,7 @@ def figures(
         x: a batch of observations.
         samples: structures drawn for each; None leaves the sampler out.
         look: makes further figures, `(batch,)` each, of the structures drawn.
+        given: `run.target.given(x)`, where it is at hand.
 
     Returns:
         units: how many units an observation has (tokens of a sentence, say).
@@ -48,13 +50,13 @@ def figures(
     """
     model, target = run.model, run.target
     target.on_step(int(run.m_updates))
-    posterior = run.posterior(x) if run.has_policy and samples is not None else None
-    given = target.given(x) if posterior is None else posterior.given
+    given = target.given(x) if given is None else given
+    posterior = run.posterior(x, given) if run.has_policy and samples is not None else None
     found = {"units": model.units(x)}
     exact = given.log_marginal() if target.offers("log_marginal") else None
     log_p = exact
     if target is not model:
-        log_p = model.log_marginal(x) if model.offers("log_marginal") else None
+        log_p = given.normalised().log_marginal() if model.offers("log_marginal") else None
     if posterior is not None and samples is not None:
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact

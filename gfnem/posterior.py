@@ -14,7 +14,7 @@ from gfnem.estimates import LogMarginal, importance_weighted
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 class Posterior(Generic[X, Z]):
@@ -25,6 +25,7 @@ class Posterior(Generic[X, Z]):
         space: the latent space.
         policy: the trained sampler.
         x: a batch of observations; it is encoded once.
+        given: `target.given(x)`, where it is at hand.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Posterior(Generic[X, Z]):
         space: LatentSpace[X, Z, Any],
         policy: Policy[X, Z, Any, Any],
         x: X,
+        given: Conditioned[X, Z] | None = None,
     ):
         self.target, self.space, self.policy, self.x = target, space, policy, x
         self.model = target.normalised()
         training = policy.training
         policy.eval()  # no dropout, also where training goes on afterwards
         with torch.no_grad():
-            self.given = target.given(x)
+            self.given = target.given(x) if given is None else given
             self.context = policy.encode(x, self.given)
         policy.train(training)
 
@@ -93,7 +95,7 @@ class Posterior(Generic[X, Z]):
         """
         if self.target is self.model:
             return log_weights
-        return log_weights - self.given.log_joint(z) + self.model.log_joint(self.x, z)
+        return log_weights - self.given.log_joint(z) + self.given.normalised().log_joint(z)
 
     @torch.no_grad()
     def missed(

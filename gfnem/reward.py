@@ -113,6 +113,8 @@ class Rewarded(Target[X, Z]):
         reward: the `s`.
     """
 
+    listed = False  # a run has a model and a reward
+
     def __init__(self, model: Target[X, Z], reward: Reward[X, Z]):
         super().__init__()
         if not (isinstance(model, Target) and isinstance(reward, Reward)):
@@ -234,6 +236,10 @@ class GivenRewarded(Conditioned[X, Z]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_guide"], name)
+
+    def normalised(self) -> Conditioned[X, Z]:
+        """The model, given the same batch."""
+        return self._model.normalised()
 
     def log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""

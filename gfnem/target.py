@@ -28,10 +28,18 @@ class Conditioned(Generic[X, Z]):
     def __init__(self, target: Target[X, Z], x: X):
         self.target, self.x = target, x
         self._log_marginal: dict[bool, Tensor] = {}
+        self._normalised: Conditioned[X, Z] | None = None
 
     def offers(self, hook: str) -> bool:
         """Whether the target offers a hook (see `Target`)."""
         return self.target.offers(hook)
+
+    def normalised(self) -> Conditioned[X, Z]:
+        """The model whose likelihood is reported (`Target.normalised`), given the same batch."""
+        if self._normalised is None:
+            part = self.target.normalised()
+            self._normalised = self if part is self.target else part.given(self.x)
+        return self._normalised
 
     def log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""

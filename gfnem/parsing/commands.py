@@ -394,11 +394,12 @@ def _figures(
             [rows[place] for place in possible.nonzero().flatten().tolist()],
             x[possible],
         )
-        parses = parse_batch(module, x, decode)
+        given = module.target.given(x)
+        parses = parse_batch(module, x, decode, given=given)
         labels.update(parses.trees.label[parses.trees.mask()].tolist())
         if unigrams is not None:
             surprise -= unigrams.log_prob(x)
-        parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}))
+        parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}, given))
         if "log_p" not in parts[-1]:  # a run that samples from chains
             parts[-1]["log_p"] = parses.log_marginal.value.double().cpu()
         for place, row in enumerate(rows):

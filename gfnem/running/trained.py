@@ -16,7 +16,7 @@ from gfnem.policy import Policy
 from gfnem.posterior import Posterior
 from gfnem.reward import Reward, rewarded
 from gfnem.space import LatentSpace
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 #: where a checkpoint's weights hold the counts of updates
 CLOCK = "em.clock._extra_state"
@@ -45,10 +45,15 @@ class Inference:
     reward: Reward | None
     target: Target
 
-    def posterior(self, x: Any) -> Posterior:
-        """The sampler's `q(z|x)` for a batch of observations."""
+    def posterior(self, x: Any, given: Conditioned | None = None) -> Posterior:
+        """The sampler's `q(z|x)` for a batch of observations.
+
+        Args:
+            x: the observations.
+            given: `self.target.given(x)`, where it is at hand.
+        """
         self.target.on_step(int(self.m_updates))
-        return Posterior(self.target, self.space, self.policy, x)
+        return Posterior(self.target, self.space, self.policy, x, given)
 
 
 class Trained(Inference, nn.Module):

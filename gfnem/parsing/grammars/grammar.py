@@ -21,7 +21,7 @@ from gfnem.parsing.inference.inside import (
     by_label,
     inside,
     log_partition,
-    span_marginals,
+    marginals_and_chart,
     viterbi,
 )
 from gfnem.parsing.inference.log_joint import span_scores, tree_log_joint
@@ -55,6 +55,7 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         super().__init__(target, x)
         self.spans = spans
         self._potentials: tuple[RulePotentials, RulePotentials] | None = None
+        self._chart: Tensor | None = None  # without gradient
 
     @property
     def potentials(self) -> RulePotentials:
@@ -75,8 +76,24 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         """Adds what the spans of the trees count, where they do."""
         return log_joint if self.spans is None else log_joint + span_scores(self.spans, z).sum(2)
 
+    def normalised(self) -> GivenTrees:
+        """The grammar alone, with the same potentials."""
+        if self.spans is None:
+            return self
+        if self._normalised is None:
+            alone = self._normalised = GivenTrees(self.target, self.x)
+            alone._potentials = self.potentials and self._potentials
+        return self._normalised
+
     def chart(self) -> Tensor:
-        """The inside chart, spans included."""
+        """The inside chart, spans included; where no gradient is wanted it is computed once."""
+        if torch.is_grad_enabled():
+            return self._inside()
+        if self._chart is None:
+            self._chart = self._inside()
+        return self._chart
+
+    def _inside(self) -> Tensor:
         if self.spans is None:
             return inside(self.potentials)
         return inside(self.potentials, by_label(self.spans, self.potentials.labels))
@@ -117,7 +134,8 @@ class GivenTrees(Conditioned[Sentences, Trees]):
     @torch.no_grad()
     def span_marginals(self) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
-        return span_marginals(self.potentials, self.spans)
+        marginals, self._chart = marginals_and_chart(self.potentials, self.spans)
+        return marginals
 
 
 class Grammar(GenerativeModel[Sentences, Trees]):

@@ -279,14 +279,22 @@ def span_marginals(potentials: Potentials, spans: Tensor | None = None) -> Tenso
     Returns:
         `(batch, n, n + 1, N)` probabilities; a sentence's entries sum to its nodes, `length - 1`.
     """
+    return marginals_and_chart(potentials, spans)[0]
+
+
+def marginals_and_chart(
+    potentials: Potentials, spans: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What `span_marginals` returns, and the inside chart that it takes."""
     potentials = potentials.detach()
     batch, n = len(potentials.lengths), potentials.max_length
     with torch.enable_grad():
         shape = (batch, n, n + 1, potentials.labels)
         extra = potentials.rules.new_zeros(shape)
         extra = (extra if spans is None else extra + spans.unsqueeze(3)).requires_grad_()
-        total = log_partition(potentials, inside(potentials, extra)).sum()
-        return torch.autograd.grad(total, extra)[0]
+        chart = inside(potentials, extra)
+        total = log_partition(potentials, chart).sum()
+        return torch.autograd.grad(total, extra)[0], chart.detach()
 
 
 @torch.no_grad()
