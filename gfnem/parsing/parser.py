@@ -109,7 +109,7 @@ def parse(
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
-        trees = _minimum_risk(spans, x.lengths)
+        trees = minimum_risk(spans, x.lengths)
     return Parses(alone, trees, posterior, lambda: LogMarginal.from_weights(of_model))
 
 
@@ -139,7 +139,7 @@ def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor
 def _best_trees(given: Any, decode: str) -> Trees:
     if decode == "map":
         return given.best_trees()
-    return _minimum_risk(given.span_marginals(), given.x.lengths)
+    return minimum_risk(given.span_marginals(), given.x.lengths)
 
 
 class _ExactPosterior(Posterior[Sentences, Trees]):
@@ -163,6 +163,6 @@ class _ExactPosterior(Posterior[Sentences, Trees]):
         return trees, self.exact[:, None].expand(-1, samples)
 
 
-def _minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
+def minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
     """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
     return max_span_tree(spans.sum(3), lengths, spans.argmax(3))

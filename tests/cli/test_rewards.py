@@ -88,6 +88,24 @@ def test_it_resumes(capsys, place, tmp_path):
         assert same(value, twice[name]), name
 
 
+def test_a_run_goes_on_with_its_documents_from_another_folder(place, tmp_path, monkeypatch):
+    """Statistics of a checkpoint are of the documents that batches name, whatever the path."""
+    from gfnem.running.runs import load_run
+
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "texts" / name).write_text(TEXT * 4)
+    monkeypatch.chdir(tmp_path)
+    assert call("train", *SMALL, "--data", "texts", "--out", "r", "--max-updates=2") == 0
+    run = load_run(tmp_path / "r")
+    for path in ("texts", str(tmp_path / "texts")):
+        data = gfnem.parsing.TextData(path, valid_sentences=0)
+        data.texts()
+        x = data.batch(range(8))
+        found = run.reward.table.look_up(x.keys, x.lengths, x.documents)
+        assert (found.local[:, 1] > 1).any(), path
+
+
 @pytest.mark.parametrize("kind", ["Coverage", "Agreement"])
 @pytest.mark.parametrize(
     "model",

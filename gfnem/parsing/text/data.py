@@ -165,7 +165,7 @@ class TextData(DataModule[Sentences]):
         found = [(corpus, documents.of(corpus))]
         if more is not None:
             corpus = self._whole(more)
-            found.append((corpus, Documents(corpus).of(corpus)))
+            found.append((corpus, Documents(corpus, documents.count + 1).of(corpus)))
         texts = chain.from_iterable(self._texts(*each) for each in found)
         return islice(texts, limit), documents.how
 

@@ -25,7 +25,7 @@ from gfnem.parsing.inference.log_joint import span_scores
 from gfnem.recipes import exact
 from gfnem.reward import Rewarded
 from gfnem.schedules import Anneal
-from gfnem.testing import TargetTestCase
+from gfnem.testing import RewardTestCase
 
 
 class ByTable(SpanReward):
@@ -60,9 +60,12 @@ def sharp(kind=NeuralPCFG):
 X = Sentences.from_lists([SENTENCES[row] for row in range(4)])
 
 
-class TestAdditive(TargetTestCase):
-    def make_target(self):
-        return Rewarded(sharp(), ByTable(1.5))
+class TestAdditive(RewardTestCase):
+    def make_model(self):
+        return sharp()
+
+    def make_reward(self):
+        return ByTable(1.5)
 
     def make_x(self):
         return Sentences.from_lists([[1, 2, 3, 4], [5], [3, 1]])
@@ -71,20 +74,23 @@ class TestAdditive(TargetTestCase):
         return TopDownSpace(LABELS)
 
     def make_latents(self, x):
-        return self.make_target().model.sample_posterior(x, 30)
+        return self.make_model().sample_posterior(x, 30)
+
+    def enumerate_latents(self, x):
+        return all_trees(int(x.lengths[0]), LABELS)
 
     def take_latent(self, z, row):
         return z[row : row + 1].resized()
 
 
 class TestBlackBox(TestAdditive):
-    def make_target(self):
-        return Rewarded(sharp(), BlackBox(1.5, 2))
+    def make_reward(self):
+        return BlackBox(1.5, 2)
 
 
 class TestAdditiveParents(TestAdditive):
-    def make_target(self):
-        return Rewarded(sharp(NeuralParentPCFG), ByTable(1.5))
+    def make_model(self):
+        return sharp(NeuralParentPCFG)
 
 
 @pytest.mark.parametrize("kind", [NeuralPCFG, NeuralParentPCFG])
