@@ -174,9 +174,9 @@ def _against_exact(marginals: Tensor, best: exact.ExactPosterior) -> dict[str, f
 def _sampler_row(made: Sampler, seconds: float, drawn: Tensor) -> dict:
     posterior = made.posterior()
     _, weights = posterior.log_weights(2000)
-    log_p = made.model.log_marginal(made.x)[0]
+    log_p = made.model.log_marginal(made.x)[0].detach()
     return {
-        **_against_exact(drawn.double().mean(0), made.model.marginals(made.x)[0]),
+        **_against_exact(drawn.double().mean(0).cpu(), made.model.marginals(made.x.to("cpu"))[0]),
         "log_z_error": float((posterior.log_z()[0] - log_p).abs()),
         "elbo_gap": float(log_p - weights.mean()),
         "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),
@@ -187,14 +187,15 @@ def _sampler_row(made: Sampler, seconds: float, drawn: Tensor) -> dict:
 def sachs(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
     """11 proteins, the first 853 rows, standardised: beside exact, against both truths by name."""
     data = Measurements(args.data, kind="continuous", standardise=True, rows=853, truth=args.truth)
-    x, model, names = data.x, DagPosterior(11), data.names
+    x, model, names = data.x.to(args.device), DagPosterior(11), data.names
     truths = {"20": data.truth, "17": torch.zeros(11, 11, dtype=torch.bool)}
     for pair in SEVENTEEN.split(", "):
         cause, effect = pair.split()
         truths["17"][names.index(cause), names.index(effect)] = True
-    best = model.marginals(x)[0]
+    best = model.marginals(data.x)[0]
 
     def row(drawn: Tensor, more: dict) -> dict:
+        drawn = drawn.cpu()
         marginals = drawn.double().mean(0)
         found = {**_against_exact(marginals, best), **more}
         for name, truth in truths.items():
@@ -232,7 +233,7 @@ def sachs(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[
     yield (
         "uniform",
         lambda: timed(
-            lambda: exact.LayerProgramme(model.prior_table()).sample(DRAWS),
+            lambda: exact.LayerProgramme(model.prior_table()).sample(5000),
         ),
     )
 
@@ -269,9 +270,8 @@ def larger(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[
 
 def twenty(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
     """20 nodes, at most 3 parents, at equal time; nothing exact to compare with but each other."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     truth, values = generated(20, 20, 500, torch.Generator().manual_seed(seed))
-    x, model = Tables.of([values]).to(device), DagPosterior(20, max_parents=3)
+    x, model = Tables.of([values]).to(args.device), DagPosterior(20, max_parents=3)
 
     def figures(drawn: Tensor, more: dict) -> dict:
         marginals = drawn.double().mean(0).cpu()
@@ -445,6 +445,7 @@ def main() -> None:
     parser.add_argument("--variables", type=int, nargs="+", default=[12, 14])
     parser.add_argument("--updates", type=int)
     parser.add_argument("--seconds", type=float, default=math.inf, help="most of each training")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", default=str(ROOT / "runs" / "graphs"))
     args = parser.parse_args()

@@ -145,4 +145,3 @@ def bootstrap(model: DagPosterior, rows: Tensor, replicates: int) -> Tensor:
     """
     index = torch.randint(len(rows), (replicates, len(rows)), device=rows.device)
     return greedy(model, Tables.of(list(rows[index])))
-

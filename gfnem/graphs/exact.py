@@ -229,8 +229,16 @@ class LayerProgramme:
     def _parents(self, node: int, placed: Tensor, previous: Tensor) -> Tensor:
         """`(rows,)` sets of parents among those placed, with one in the layer before."""
         every = torch.arange(2**self.n, device=placed.device)
-        fits = ((every & ~placed[:, None]) == 0) & ((every & previous[:, None]) > 0)
-        return _draw(torch.where(fits, self.local[node], _NOTHING))
+        # draws of one posterior share most of their layers: each pair is weighed once
+        pairs, which = torch.stack([placed, previous], 1).unique(dim=0, return_inverse=True)
+        own, last = pairs[:, :1], pairs[:, 1:]
+        fits = ((every & ~own) == 0) & ((every & last) > 0)
+        weights = self.local[node].expand_as(fits).masked_fill(~fits, -torch.inf)
+        heights = weights.softmax(1).cumsum(1)
+        heights = heights / heights[:, -1:]
+        uniform = torch.rand(len(which), 1, dtype=heights.dtype, device=placed.device)
+        found = torch.searchsorted(heights[which], uniform, right=True)[:, 0]
+        return found.clamp(max=2**self.n - 1)
 
 
 def _log_products(factors: Tensor) -> Tensor:
