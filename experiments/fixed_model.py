@@ -31,8 +31,10 @@ from gfnem.running.runs import read_config
 from gfnem.schedules import Anneal
 
 TIMED = 20  # updates that are timed to find how many fit; as many before them warm up
-SAMPLERS = [
-    name for name, made in RECIPES.items() if any(p.trains == POLICY for p in made().phases())
+SAMPLERS = [  # of latents alone, which `eb_gfn` is not
+    name
+    for name, made in RECIPES.items()
+    if name != "eb_gfn" and any(p.trains == POLICY for p in made().phases())
 ]
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gfnem.batched import each, pick
@@ -106,7 +107,7 @@ class Draws:
         self._log_joint: Tensor | None = None
         self._log_path: Tensor | None = None
         self._scores: Scores | None = None
-        self._scored_with: tuple[bool, bool, bool] | None = None
+        self._scored_with: tuple[bool, bool, int | None, bool] | None = None
 
     @property
     def trajectories(self) -> Trajectories:
@@ -117,7 +118,7 @@ class Draws:
         return self._trajectories
 
     @property
-    def log_joint(self) -> Tensor:
+    def log_joint(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` nats, without gradient."""
         if self._log_joint is None:
             with torch.no_grad():
@@ -125,7 +126,7 @@ class Draws:
         return self._log_joint
 
     @property
-    def log_weight(self) -> Tensor:
+    def log_weight(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
         if self._log_path is None:
             with torch.no_grad():
@@ -133,21 +134,24 @@ class Draws:
         assert self._log_path is not None, "only asked of sources whose draws are weighted"
         return self.log_joint + self._log_path
 
-    def scores(self, flows: bool = False, forward_looking: bool = False) -> Scores:
+    def scores(
+        self, flows: bool = False, forward_looking: bool = False, steps: int | None = None
+    ) -> Scores:
         """The policy's scores of the trajectories, with gradients where these are enabled."""
-        wanted = flows, forward_looking, torch.is_grad_enabled()
+        wanted = flows, forward_looking, steps, torch.is_grad_enabled()
         if self._scores is None or self._scored_with != wanted:
             options = {"flows": True} if flows else {}
             options |= {"forward_looking": True} if forward_looking else {}
+            options |= {} if steps is None else {"steps": steps}
             em, batch = self.batch.em, self.batch
             self._scores = em.policy.score(batch.context, em.space, self.trajectories, **options)
             self._scored_with = wanted
             behaviour = self.trajectories.log_behaviour
-            if self._log_path is None and behaviour is not None:
+            if self._log_path is None and behaviour is not None and steps is None:
                 self._log_path = self._scores.log_pb.detach().sum(2) - behaviour
         return self._scores
 
-    def pick(self, index: Tensor) -> Any:
+    def pick(self, index: Int[Tensor, "batch picked"]) -> Any:
         """Structures number `index` `(batch, picked)` of each observation."""
         return each(partial(pick, index=index), self.z)
 

@@ -7,6 +7,7 @@ from dataclasses import Field, fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 B = TypeVar("B", bound="Batched")
@@ -38,11 +39,11 @@ class Batched:
         parts = ([getattr(part, f.name) for part in (self, *others)] for f in fields(self))
         return type(self)(*(each(function, *values) for values in parts))
 
-    def where(self: B, mask: Tensor, other: B) -> B:
+    def where(self: B, mask: Bool[Tensor, "batch samples"], other: B) -> B:
         """Rows of this where `mask` `(batch, samples)` holds, else rows of `other`."""
         return self.map(lambda one, two: choose(mask, one, two), other)
 
-    def take(self: B, index: Tensor) -> B:
+    def take(self: B, index: Int[Tensor, "batch picked"]) -> B:
         """Samples number `index` `(batch, picked)` of each row; leading axes `(batch, picked)`."""
         return self.map(lambda tensor: pick(tensor, index))
 
@@ -120,13 +121,19 @@ def as_lists(structure: Any, axes: int) -> Any:
     return {f.name: as_lists(getattr(structure, f.name), 0) for f in fields(structure)}
 
 
-def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+def choose(
+    mask: Bool[Tensor, "batch samples"],
+    one: Shaped[Tensor, "batch samples *more"],
+    other: Shaped[Tensor, "batch samples *more"],
+) -> Shaped[Tensor, "batch samples *more"]:
     """Entries of `one` where `mask` `(batch, samples)` holds, else of `other`."""
     if one is other:
         return one
     return torch.where(mask.reshape(mask.shape + (1,) * (one.dim() - mask.dim())), one, other)
 
 
-def pick(tensor: Tensor, index: Tensor) -> Tensor:
+def pick(
+    tensor: Shaped[Tensor, "batch samples *more"], index: Int[Tensor, "batch picked"]
+) -> Shaped[Tensor, "batch picked *more"]:
     """Samples number `index` `(batch, picked)` of each row of `(batch, samples, ...)`."""
     return tensor[torch.arange(len(index), device=index.device)[:, None], index]

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Generic
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from gfnem.batched import Batched, State, X, Z, each, pick, tensors_of
@@ -25,7 +26,7 @@ class Enumeration(Batched, Generic[Z, State]):
     """
 
     trajectories: Trajectories[Z, State]
-    valid: Tensor
+    valid: Bool[Tensor, "batch most"]
 
 
 def enumerate_trajectories(

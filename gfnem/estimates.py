@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def elbo(log_weights: Tensor) -> Tensor:
+def elbo(log_weights: Float[Tensor, "*x samples"]) -> Float[Tensor, "*x"]:
     """Evidence lower bound in nats: mean log weight over the last axis of `(..., samples)`."""
     return log_weights.mean(-1)
 
 
-def importance_weighted(log_weights: Tensor) -> Tensor:
+def importance_weighted(log_weights: Float[Tensor, "*x samples"]) -> Float[Tensor, "*x"]:
     """`log 1/K sum_k w_k` in nats over the last axis of `(..., samples)`.
 
     A bound that tightens with `K` (Burda et al. 2016, eq. 8).
@@ -22,7 +23,7 @@ def importance_weighted(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
 
 
-def effective_sample_size(log_weights: Tensor) -> Tensor:
+def effective_sample_size(log_weights: Float[Tensor, "*x samples"]) -> Float[Tensor, "*x"]:
     """`(sum w)^2 / sum w^2` over the last axis of `(..., samples)`, from 1 to `K` (Kong 1992)."""
     weights = log_weights.softmax(-1)
     return 1 / weights.square().sum(-1)
@@ -39,18 +40,18 @@ class LogMarginal:
         exact: whether `value` is exact inference.
     """
 
-    value: Tensor
-    effective_samples: Tensor
+    value: Float[Tensor, " batch"]
+    effective_samples: Float[Tensor, " batch"]
     samples: int
     exact: bool = False
 
     @classmethod
-    def from_exact(cls, value: Tensor) -> LogMarginal:
+    def from_exact(cls, value: Float[Tensor, " batch"]) -> LogMarginal:
         """Wraps an exact `(batch,)` log marginal."""
         return cls(value, torch.full_like(value, torch.nan), 0, True)
 
     @classmethod
-    def from_weights(cls, log_weights: Tensor) -> LogMarginal:
+    def from_weights(cls, log_weights: Float[Tensor, "batch samples"]) -> LogMarginal:
         """The importance-weighted estimate from `(batch, samples)` log weights."""
         return cls(
             importance_weighted(log_weights),

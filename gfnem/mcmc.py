@@ -8,6 +8,7 @@ from functools import partial
 from typing import Generic
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gfnem.batched import X, Z, choose, each
@@ -30,7 +31,7 @@ class LocalMoves(Component, ABC, Generic[X, Z]):
         """Structures to start from, leading axes `(batch, samples)`."""
 
     @abstractmethod
-    def propose(self, x: X, z: Z) -> tuple[Z, Tensor]:
+    def propose(self, x: X, z: Z) -> tuple[Z, Float[Tensor, "batch samples"]]:
         """A random neighbour of each structure.
 
         Returns:
@@ -40,7 +41,9 @@ class LocalMoves(Component, ABC, Generic[X, Z]):
 
 
 #: how a proposal is accepted: `(batch, samples)` bool, from the log of the ratio of Hastings
-ACCEPTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+ACCEPTANCES: dict[
+    str, Callable[[Float[Tensor, "batch samples"]], Bool[Tensor, "batch samples"]]
+] = {
     "metropolis": lambda log_ratio: torch.rand_like(log_ratio).log() < log_ratio,
     "barker": lambda log_ratio: torch.rand_like(log_ratio) < log_ratio.sigmoid(),
 }
@@ -49,12 +52,12 @@ ACCEPTANCES: dict[str, Callable[[Tensor], Tensor]] = {
 @torch.no_grad()
 def metropolis(
     moves: LocalMoves[X, Z],
-    log_joint: Callable[[Z], Tensor],
+    log_joint: Callable[[Z], Float[Tensor, "batch samples"]],
     x: X,
     z: Z,
     steps: int,
     acceptance: str = "metropolis",
-) -> tuple[Z, Tensor, Tensor]:
+) -> tuple[Z, Float[Tensor, "batch samples"], Float[Tensor, "batch samples"]]:
     """A Metropolis-Hastings chain from each structure (Hastings 1970), all side by side.
 
     Args:

@@ -10,25 +10,39 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gfnem.component import Component
 from gfnem.policy import Scores
-from gfnem.ranges import NotNegative, Positive
+from gfnem.ranges import Count, NotNegative, Positive
 
 
-def log_ratio(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+def log_ratio(
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+) -> Float[Tensor, "batch samples"]:
     """`(batch, samples)` of `log P_F(tau) - log P_B(tau|z) - log R(z)`, in nats."""
     return log_pf.sum(2) - log_pb.sum(2) - log_reward
 
 
-def trajectory_balance(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor, log_z: Tensor) -> Tensor:
+def trajectory_balance(
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+    log_z: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
     """Trajectory balance with a conditional `log_z` `(batch,)` (Malkin et al. 2022, eq. 14)."""
     residual = log_z[:, None] + log_ratio(log_pf, log_pb, log_reward)
     return residual.square().mean(1)
 
 
-def vargrad(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+def vargrad(
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+) -> Float[Tensor, " batch"]:
     """Log-variance over the samples of each `x` (Richter et al. 2020, eq. 7; Zhang et al. 2023).
 
     The unbiased variance of the log ratio: trajectory balance with `log Z(x)` replaced by its best
@@ -41,52 +55,60 @@ def vargrad(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
 
 
 def _complete_flow(
-    log_flow: Tensor, mask: Tensor, log_reward: Tensor, log_partial: Tensor | None
-) -> Tensor:
+    mask: Bool[Tensor, "batch samples steps"],
+    log_flow: Float[Tensor, "batch samples steps+1"],
+    log_reward: Float[Tensor, "batch samples"],
+    log_partial: Float[Tensor, "batch samples steps+1"] | None,
+    ends: Bool[Tensor, "batch samples steps+1"] | None = None,
+) -> Float[Tensor, "batch samples steps+1"]:
     """Adds forward-looking credit and puts the reward at every trajectory's end."""
     if log_partial is not None:
         log_flow = log_flow + log_partial
-    no = torch.zeros_like(mask[:, :, :1])
-    ends = torch.cat([no, mask], 2) & ~torch.cat([mask, no], 2)
+    if ends is None:
+        no = mask.new_zeros(*mask.shape[:2], 1)
+        ends = torch.cat([no, mask], 2) & ~torch.cat([mask, no], 2)
     return torch.where(ends, log_reward[:, :, None], log_flow)
 
 
 def detailed_balance(
-    log_pf: Tensor,
-    log_pb: Tensor,
-    log_reward: Tensor,
-    log_flow: Tensor,
-    mask: Tensor,
-    log_partial: Tensor | None = None,
-) -> Tensor:
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+    log_flow: Float[Tensor, "batch samples steps+1"],
+    mask: Bool[Tensor, "batch samples steps"],
+    log_partial: Float[Tensor, "batch samples steps+1"] | None = None,
+    ends: Bool[Tensor, "batch samples steps+1"] | None = None,
+) -> Float[Tensor, " batch"]:
     """Detailed balance (Bengio et al. 2023, eq. 18), mean over a trajectory's steps.
 
-    With `log_partial` (`(batch, samples, steps + 1)`, a target's partial log joint) it is the
-    forward-looking form (Pan et al. 2023): `log_flow` then only models what is still to come.
+    Of trajectories that are not whole, `ends` `(batch, samples, steps + 1)` says which states are
+    final; without it those after a last step are. With `log_partial` (of the same shape, a target's
+    partial log joint) it is the forward-looking form (Pan et al. 2023): `log_flow` then only models
+    what is still to come.
     """
-    flow = _complete_flow(log_flow, mask, log_reward, log_partial)
+    flow = _complete_flow(mask, log_flow, log_reward, log_partial, ends)
     residual = (flow[:, :, :-1] + log_pf - log_pb - flow[:, :, 1:]).masked_fill(~mask, 0.0)
     return (residual.square().sum(2) / mask.sum(2).clamp(min=1)).mean(1)
 
 
 def sub_trajectory_balance(
-    log_pf: Tensor,
-    log_pb: Tensor,
-    log_reward: Tensor,
-    log_flow: Tensor,
-    mask: Tensor,
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+    log_flow: Float[Tensor, "batch samples steps+1"],
+    mask: Bool[Tensor, "batch samples steps"],
     decay: float = 0.9,
-    log_partial: Tensor | None = None,
-) -> Tensor:
+    log_partial: Float[Tensor, "batch samples steps+1"] | None = None,
+) -> Float[Tensor, " batch"]:
     """SubTB(lambda) over all pairs of states (Madan et al. 2023, eq. 12), `decay` its lambda.
 
     All pairs at once: a `(batch, samples, steps + 1, steps + 1)` table of residuals.
     """
-    flow = _complete_flow(log_flow, mask, log_reward, log_partial)
+    flow = _complete_flow(mask, log_flow, log_reward, log_partial)
     done = torch.nn.functional.pad((log_pf - log_pb).cumsum(2), (1, 0))
     level = flow - done  # a sub-trajectory i..j is balanced iff level[i] == level[j]
     residual = level.unsqueeze(3) - level.unsqueeze(2)
-    no = torch.zeros_like(mask[:, :, :1])
+    no = mask.new_zeros(*mask.shape[:2], 1)
     begins, ends = torch.cat([mask, no], 2), torch.cat([no, mask], 2)
     time = torch.arange(flow.shape[2], device=flow.device)
     length = time - time[:, None]
@@ -96,7 +118,11 @@ def sub_trajectory_balance(
     return ((weight * residual.square()).sum((2, 3)) / total).mean(1)
 
 
-def reverse_kl(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+def reverse_kl(
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+) -> Float[Tensor, " batch"]:
     """A surrogate whose gradient is that of `KL(P_F || P_B R / Z)`, up to noise.
 
     Score-function estimator with a leave-one-out baseline over the samples of each `x` (Kool et al.
@@ -112,7 +138,9 @@ def reverse_kl(log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
     return (surrogate - surrogate.detach() + ratio.detach()).mean(1)
 
 
-def forward_kl(log_pf: Tensor, log_weight: Tensor) -> Tensor:
+def forward_kl(
+    log_pf: Float[Tensor, "batch samples steps"], log_weight: Float[Tensor, "batch samples"]
+) -> Float[Tensor, " batch"]:
     """Maximum likelihood of weighted trajectories (reweighted wake-sleep, Bornschein et al. 2015).
 
     `log_weight` `(batch, samples)`, unnormalised and held constant: importance weights for samples
@@ -138,11 +166,16 @@ class Objective(Component, nn.Module, ABC):
     needs_log_z: bool = False
     #: whether the target's partial log joint is used
     forward_looking: bool = False
+    #: how many steps of a trajectory are looked at, drawn at random; all if None
+    steps: int | None = None
 
     @abstractmethod
     def forward(
-        self, scores: Scores, log_reward: Tensor, log_partial: Tensor | None = None
-    ) -> Tensor:
+        self,
+        scores: Scores,
+        log_reward: Float[Tensor, "batch samples"],
+        log_partial: Float[Tensor, "batch samples visited"] | None = None,
+    ) -> Float[Tensor, " batch"]:
         """`(batch,)` losses from scores, rewards `(batch, samples)` and optional credit."""
 
 
@@ -212,19 +245,32 @@ class DetailedBalance(Objective):
 
     Args:
         forward_looking: whether the target's partial log joint is added to the flow.
+        steps: how many steps of each trajectory are looked at, drawn uniformly anew each time: an
+            unbiased estimate of the loss by fewer states. All if None.
+
+    Raises:
+        ValueError: if some steps are to look forward, which takes all of them.
     """
 
     needs_flow = True
 
-    def __init__(self, forward_looking: bool = False):
+    def __init__(self, forward_looking: bool = False, steps: Count | None = None):
         super().__init__()
-        self.forward_looking = forward_looking
+        if forward_looking and steps is not None:
+            raise ValueError("forward_looking needs all steps: leave steps out")
+        self.forward_looking, self.steps = forward_looking, steps
 
     def forward(self, scores, log_reward, log_partial=None):
         """See `detailed_balance`."""
         assert scores.log_flow is not None
         return detailed_balance(
-            scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask, log_partial
+            scores.log_pf,
+            scores.log_pb,
+            log_reward,
+            scores.log_flow,
+            scores.mask,
+            log_partial,
+            scores.ends,
         )
 
 

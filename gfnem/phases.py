@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
@@ -33,7 +34,7 @@ class Phase(Component, nn.Module, ABC):
     trains: str
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` the loss, differentiable in the parameters of the network that is trained."""
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
@@ -79,17 +80,17 @@ class TrainPolicy(Phase):
         self.objective = BalancedVarGrad() if objective is None else objective
         self.reward_temperature = reward_temperature
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` mean loss over the observations."""
         draws, objective = batch.draw(self.source), self.objective
         flows = objective.needs_flow or objective.uses_flow
-        scores = draws.scores(flows, objective.forward_looking)
+        scores = draws.scores(flows, objective.forward_looking, objective.steps)
         self._has_what_it_needs(scores, batch.em.policy)
         temperature = value_at(self.reward_temperature, batch.em.clock.now)
         partial, reward = None, torch.zeros_like(scores.log_pf.detach().sum(2))
         if objective.uses_reward:
             reward = draws.log_joint / temperature
-            if draws.batch is batch:
+            if draws.batch is batch and objective.steps is None:
                 log_q = (scores.log_pf - scores.log_pb).detach().sum(2)
                 batch.figures["elbo"] = (draws.log_joint - log_q).mean()
         if objective.forward_looking:
@@ -131,7 +132,7 @@ class TrainPolicy(Phase):
 
 
 @torch.no_grad()
-def _partial(draws: Draws) -> Tensor:
+def _partial(draws: Draws) -> Float[Tensor, "batch samples visited"]:
     """`(batch, samples, steps + 1)` what the target says of each state visited."""
     batch, found = draws.batch, draws.trajectories
     states = found.states or batch.em.space.states(batch.x, found.latent)
@@ -139,7 +140,7 @@ def _partial(draws: Draws) -> Tensor:
     return partial.unflatten(1, (len(states), -1)).transpose(1, 2)
 
 
-def importance(draws: Draws) -> tuple[Any, Tensor]:
+def importance(draws: Draws) -> tuple[Any, Float[Tensor, "batch samples"]]:
     """All draws and their self-normalised importance weights `(batch, samples)`.
 
     Right where the sampler lags behind.
@@ -205,7 +206,7 @@ class TrainModel(Phase):
         self.source, self.m_step, self.collapse = source, m_step, collapse
         self.negative, self.penalty = negative, penalty
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` minus the mean weighted log joint, in nats an observation."""
         draws = batch.draw(self.source)
         z, weight = M_STEPS[self.m_step](draws)
@@ -220,7 +221,7 @@ class TrainModel(Phase):
         batch.figures["m_loss"] = loss.detach()
         return loss
 
-    def _log_joint(self, batch: Batch, z: Any) -> Tensor:
+    def _log_joint(self, batch: Batch, z: Any) -> Float[Tensor, "batch samples"]:
         if self.collapse and batch.given.offers("collapsed_log_joint"):
             return batch.given.collapsed_log_joint(z)
         return batch.given.log_joint(z)
@@ -247,7 +248,7 @@ class ClimbMarginal(Phase):
 
     trains = MODEL
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` minus the mean log marginal, in nats an observation."""
         loss = batch.em.model.log_partition() - batch.given.log_marginal().mean()
         batch.figures["m_loss"] = loss.detach()
@@ -274,7 +275,7 @@ class LearnBeside(Phase):
             raise ValueError(f"side must be SideInformation, not {reprlib.repr(side)}")
         self.side = side
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` minus the weighted mean log-likelihood of a random batch of the other data."""
         beside = self.side.log_likelihood(batch.em.model)
         batch.figures["side_log_likelihood"] = beside.detach()
@@ -301,7 +302,7 @@ class Together(Phase):
         self.weights = [1.0] * len(phases) if weights is None else list(weights)
         self.trains = phases[0].trains
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` the weighted sum."""
         pairs = zip(self.weights, self.phases, strict=True)
         return cast(Tensor, sum(weight * phase(batch) for weight, phase in pairs))

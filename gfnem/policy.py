@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gfnem import refinement, sampling
@@ -29,9 +30,9 @@ class Step:
         log_flow: `(batch, samples)` log flow `log F(s|x)` in nats, or None.
     """
 
-    forward: Tensor
-    backward: Tensor | None = None
-    log_flow: Tensor | None = None
+    forward: Float[Tensor, "batch samples actions"]
+    backward: Float[Tensor, "batch samples undoings"] | None = None
+    log_flow: Float[Tensor, "batch samples"] | None = None
 
 
 @dataclass
@@ -45,14 +46,17 @@ class Scores:
         mask: `(batch, samples, steps)` bool, False past a trajectory's end.
         guided: whether the flows start from what the target tells of itself. If not, they are far
             off until they are learned, and an objective that can do without them does.
+        ends: `(batch, samples, steps + 1)` bool: the final states, where the steps are some of a
+            trajectory's; None where they are all.
     """
 
-    log_pf: Tensor
-    log_pb: Tensor
-    mask: Tensor
-    log_z: Tensor | None = None
-    log_flow: Tensor | None = None
+    log_pf: Float[Tensor, "batch samples steps"]
+    log_pb: Float[Tensor, "batch samples steps"]
+    mask: Bool[Tensor, "batch samples steps"]
+    log_z: Float[Tensor, " batch"] | None = None
+    log_flow: Float[Tensor, "batch samples steps+1"] | None = None
     guided: bool = True
+    ends: Tensor | None = None
 
 
 class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context]):
@@ -85,12 +89,12 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         """Scores the next and the previous steps of states, `(batch, any number, ...)`."""
 
     @optional
-    def log_z(self, context: Context) -> Tensor:
+    def log_z(self, context: Context) -> Float[Tensor, " batch"]:
         """`(batch,)` learned `log Z(x)` in nats. Optional."""
         ...
 
     @optional
-    def auxiliary_loss(self, context: Context) -> Tensor:
+    def auxiliary_loss(self, context: Context) -> Float[Tensor, " batch"]:
         """`(batch,)` loss added to the E-step's objective, for parts that learn by other means.
 
         Optional.
@@ -136,7 +140,7 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
     @torch.no_grad()
     def regrow(
         self, context: Context, x: X, space: LatentSpace[X, Z, State], latent: Z, back: int | float
-    ) -> tuple[Z, Tensor]:
+    ) -> tuple[Z, Float[Tensor, "batch samples"]]:
         """Partly undoes each latent and builds it up again: a Metropolis-Hastings proposal.
 
         Returns the proposals `z'` and `(batch, samples)` `log Q(z|z') - log Q(z'|z)` in nats. See
@@ -151,6 +155,7 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         trajectories: Trajectories[Z, State],
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
         """Scores stored trajectories in one network call, differentiably.
 
@@ -161,7 +166,13 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
             flows: whether the objective needs `log_flow`.
             forward_looking: whether the objective adds the target's partial log joint to
                 `log_flow`, which should then only tell what is still to come.
+            steps: how many steps of each trajectory to score, drawn at random; all if None.
         """
+        ends = None
+        if steps is not None:
+            trajectories = sampling.some_steps(trajectories, steps)
+            assert trajectories.states is not None
+            ends = torch.stack([space.is_final(state) for state in trajectories.states], 2)
         states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
         backward_actions = trajectories.backward_actions
         assert states is not None and actions is not None
@@ -191,4 +202,5 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
             mask,
             log_z,
             unfold(output.log_flow) if flows and output.log_flow is not None else None,
+            ends=ends,
         )

@@ -6,6 +6,7 @@ import math
 from typing import Any, Generic
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gfnem.batched import X, Z
@@ -51,7 +52,7 @@ class Posterior(Generic[X, Z]):
         return self._trajectories(shape, Exploration(temperature)).latent
 
     @torch.no_grad()
-    def log_prob(self, z: Z, paths: int = 16) -> Tensor:
+    def log_prob(self, z: Z, paths: int = 16) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log q(z|x)` in nats.
 
         Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
@@ -67,7 +68,7 @@ class Posterior(Generic[X, Z]):
         return stacked.logsumexp(0) - math.log(rounds)
 
     @torch.no_grad()
-    def log_weights(self, samples: int) -> tuple[Z, Tensor]:
+    def log_weights(self, samples: int) -> tuple[Z, Float[Tensor, "batch samples"]]:
         """Draws `samples` latents for each `x`, with log importance weights `(batch, samples)`.
 
         The weight is `p(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of `p(x)`.
@@ -78,7 +79,9 @@ class Posterior(Generic[X, Z]):
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
 
     @torch.no_grad()
-    def likelihood_bound(self, z: Z, log_weights: Tensor) -> Tensor:
+    def likelihood_bound(
+        self, z: Z, log_weights: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, " batch"]:
         """`(batch,)` importance-weighted `log p(x)` in nats of the target's normalised part.
 
         Args:
@@ -91,7 +94,9 @@ class Posterior(Generic[X, Z]):
         return importance_weighted(log_weights)
 
     @torch.no_grad()
-    def missed(self, log_weights: Tensor, samples: int, epsilon: float = 0.2) -> Tensor | None:
+    def missed(
+        self, log_weights: Float[Tensor, "batch samples"], samples: int, epsilon: float = 0.2
+    ) -> Float[Tensor, " batch"] | None:
         """`(batch,)` nats by which samples that stray find a greater `log p(x)` than its own.
 
         A sampler that has collapsed onto a part of the posterior cannot tell from its own samples:
@@ -127,7 +132,7 @@ class Posterior(Generic[X, Z]):
                 return LogMarginal.from_exact(self.given.log_marginal())
         return LogMarginal.from_weights(self.log_weights(samples or 64)[1])
 
-    def log_z(self) -> Tensor | None:
+    def log_z(self) -> Float[Tensor, " batch"] | None:
         """`(batch,)` the policy's own learned `log Z(x)` in nats; None if it has none."""
         if not self.policy.offers("log_z"):
             return None

@@ -134,11 +134,11 @@ def hints_of(function: Callable) -> dict[str, Any]:
 
     (What is imported for type checkers alone is not there when the program runs.)
     """
-    hints = {}
+    hints, names = {}, inspect.unwrap(function).__globals__  # those of where it was written
     for name, annotation in inspect.get_annotations(function).items():
         alone = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints |= typing.get_type_hints(alone, function.__globals__, include_extras=True)
+            hints |= typing.get_type_hints(alone, names, include_extras=True)
         except (NameError, AttributeError, TypeError):
             continue
     hints.pop("return", None)

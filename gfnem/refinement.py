@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Generic
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gfnem.batched import Context, State, X, Z
@@ -50,7 +51,7 @@ class BackAndForth(LocalMoves[X, Z], Generic[X, Z, State, Context]):
         """Samples of the policy."""
         return self.policy.sample(self.context, x, self.space, samples).latent
 
-    def propose(self, x: X, z: Z) -> tuple[Z, Tensor]:
+    def propose(self, x: X, z: Z) -> tuple[Z, Float[Tensor, "batch samples"]]:
         """See `Policy.regrow`."""
         back = self.back
         if isinstance(back, Sequence):
@@ -67,7 +68,7 @@ def refine(
     proposals: int = 10,
     back: Back | Sequence[Back] = 0.5,
     acceptance: str = "metropolis",
-) -> tuple[Z, Tensor, Tensor]:
+) -> tuple[Z, Float[Tensor, "batch samples"], Float[Tensor, "batch samples"]]:
     """Moves samples nearer to `P(z|x)` by Metropolis-Hastings, without autograd.
 
     Every `(batch, sample)` is a chain of its own, which leaves the target's exact posterior as it
@@ -97,7 +98,7 @@ def back_and_forth(
     space: LatentSpace[X, Z, State],
     z: Z,
     back: int | float,
-) -> tuple[Z, Tensor]:
+) -> tuple[Z, Float[Tensor, "batch samples"]]:
     """Undoes some steps of each structure with `P_B`, then goes forth with `P_F` to a new one.
 
     With `tau` the steps undone from `z` down to the state turned at, and `tau'` those from there up

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gfnem.batched import Context, State, X, Z
+from gfnem.batched import Context, State, X, Z, each
 from gfnem.space import LatentSpace, Trajectories
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Exploration:
 ON_POLICY = Exploration()
 
 
-def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
+def log_probability(
+    log_weights: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows actions"]
+) -> Float[Tensor, "*rows actions"]:
     """Normalises log weights `(..., actions)` over the last axis, permitted entries only.
 
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
@@ -46,8 +49,10 @@ def log_probability(log_weights: Tensor, allowed: Tensor) -> Tensor:
 
 
 def draw(
-    log_weights: Tensor, allowed: Tensor, exploration: Exploration = ON_POLICY
-) -> tuple[Tensor, Tensor]:
+    log_weights: Float[Tensor, "batch samples actions"],
+    allowed: Bool[Tensor, "batch samples actions"],
+    exploration: Exploration = ON_POLICY,
+) -> tuple[Int[Tensor, "batch samples"], Float[Tensor, "batch samples"]]:
     """Draws an action a row.
 
     Args:
@@ -92,6 +97,39 @@ def rollout(
         actions.append(action)
         masks.append(~final)
     return _bundle(x, space, states, actions, undos, masks, log_behaviour)
+
+
+def some_steps(trajectories: Trajectories, steps: int) -> Trajectories:
+    """`steps` steps of each trajectory, drawn uniformly without replacement, in their order.
+
+    Between one of them and the next the result has a step that is masked out: its states are the
+    two of each step drawn, `2 * steps` in all.
+    """
+    states, mask = trajectories.states, trajectories.mask
+    assert states is not None and mask is not None
+    steps = min(steps, mask.shape[2])
+    chance = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)
+    chosen = chance.argsort(2)[:, :, :steps].sort(2).values  # all of a trajectory that is shorter
+    pairs = torch.stack([chosen, chosen + 1], 3).flatten(2)
+
+    def picked(tensor: Tensor, index: Tensor) -> Tensor:  # (batch, samples, time, ...)
+        index = index.reshape(index.shape + (1,) * (tensor.dim() - 3))
+        return tensor.gather(2, index.expand(*index.shape[:3], *tensor.shape[3:]))
+
+    every = [each(lambda *tensors: torch.stack(tensors, 2), *states)]
+    found = each(lambda tensor: picked(tensor, pairs), every[0])
+    between = [
+        None if part is None else picked(part, pairs[:, :, :-1].clamp(max=part.shape[2] - 1))
+        for part in (trajectories.actions, trajectories.backward_actions, mask)
+    ]
+    taken = torch.arange(max(2 * steps - 1, 0), device=mask.device) % 2 == 0
+    return replace(
+        trajectories,
+        states=[found[:, :, time] for time in range(2 * steps)],
+        actions=between[0],
+        backward_actions=between[1],
+        mask=between[2] & taken,
+    )
 
 
 def backward_rollout(

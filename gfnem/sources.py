@@ -166,6 +166,51 @@ class Chains(Source):
             needs(space, "moves", "Markov chain Monte Carlo")
 
 
+class Moved(Source):
+    """Draws of another source, moved by chains that start there (contrastive divergence).
+
+    Args:
+        source: where the structures come from.
+        moves: proposes the changes; the space's `moves` if None.
+        steps: changes proposed to each chain.
+        acceptance: "metropolis" or "barker" (see `gfnem.mcmc.metropolis`).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        moves: LocalMoves | None = None,
+        steps: Amount = 1,
+        acceptance: str = "metropolis",
+    ):
+        super().__init__()
+        self.source, self.moves, self.steps = source, moves, steps
+        self.acceptance = _accepted_by(acceptance)
+
+    def draw(self, batch: Batch) -> Draws:
+        """Moves the draws, without autograd."""
+        found = batch.draw(self.source)
+        home = found.batch
+        moves = (self.moves or batch.em.space.moves()).given(home.given)
+        z, _, accepted = metropolis(
+            moves, home.given.log_joint, home.x, found.z, self.steps, self.acceptance
+        )
+        batch.figures["accepted"] = accepted.mean()
+        return Draws(home, z)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """What the source needs; the space must offer `moves` where none are named."""
+        self.source.check(model, space, policy)
+        if self.moves is None:
+            needs(space, "moves", "Markov chain Monte Carlo")
+
+
+def _accepted_by(acceptance: str) -> str:
+    if acceptance not in ACCEPTANCES:
+        raise ValueError(f"acceptance is one of {', '.join(ACCEPTANCES)}, not {acceptance!r}")
+    return acceptance
+
+
 class Refined(Source):
     """Draws of another source, moved nearer to the posterior (see `gfnem.refinement`).
 
@@ -185,16 +230,14 @@ class Refined(Source):
         acceptance: str = "metropolis",
     ):
         super().__init__()
-        if acceptance not in ACCEPTANCES:
-            raise ValueError(f"acceptance is one of {', '.join(ACCEPTANCES)}, not {acceptance!r}")
         self.source, self.proposals, self.back = source, proposals, back
-        self.acceptance = acceptance
+        self.acceptance = _accepted_by(acceptance)
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the draws with the policy as it is now, without autograd."""
         found, em = batch.draw(self.source), batch.em
         home, back = found.batch, self.back
-        back = back(em.clock.m_updates) if isinstance(back, Anneal) else back
+        back = back(em.clock.now) if isinstance(back, Anneal) else back
         z, _, accepted = refine(
             em.policy, home.context, home.given, em.space, found.z, self.proposals, back,
             self.acceptance,

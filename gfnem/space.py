@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic
 
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gfnem.batched import Batched, State, X, Z
@@ -40,35 +41,39 @@ class LatentSpace(Component, Offering, ABC, Generic[X, Z, State]):
         """The latents `z`, leading axes `(batch, samples)`, of final states."""
 
     @abstractmethod
-    def is_final(self, state: State) -> Tensor:
+    def is_final(self, state: State) -> Bool[Tensor, "batch samples"]:
         """`(batch, samples)` bool: which rows are complete."""
 
     @abstractmethod
-    def is_initial(self, state: State) -> Tensor:
+    def is_initial(self, state: State) -> Bool[Tensor, "batch samples"]:
         """`(batch, samples)` bool: which rows have nothing to undo."""
 
     @abstractmethod
-    def forward_mask(self, state: State) -> Tensor:
+    def forward_mask(self, state: State) -> Bool[Tensor, "batch samples actions"]:
         """`(batch, samples, actions)` bool: permitted actions; none in a final row."""
 
     @abstractmethod
-    def backward_mask(self, state: State) -> Tensor:
+    def backward_mask(self, state: State) -> Bool[Tensor, "batch samples undoings"]:
         """`(batch, samples, backward actions)` bool: permitted undoings; none in an initial row."""
 
     @abstractmethod
-    def step(self, state: State, action: Tensor) -> State:
+    def step(self, state: State, action: Int[Tensor, "batch samples"]) -> State:
         """The child reached by a permitted `action`; a new state, the old one is not changed."""
 
     @abstractmethod
-    def unstep(self, state: State, action: Tensor) -> State:
+    def unstep(self, state: State, action: Int[Tensor, "batch samples"]) -> State:
         """The parent reached by a permitted backward `action`; a new state."""
 
     @abstractmethod
-    def backward_action(self, state: State, action: Tensor) -> Tensor:
+    def backward_action(
+        self, state: State, action: Int[Tensor, "batch samples"]
+    ) -> Int[Tensor, "batch samples"]:
         """The backward action that, in the child, undoes forward `action` taken in `state`."""
 
     @abstractmethod
-    def forward_action(self, state: State, action: Tensor) -> Tensor:
+    def forward_action(
+        self, state: State, action: Int[Tensor, "batch samples"]
+    ) -> Int[Tensor, "batch samples"]:
         """The forward action that, in the parent, redoes backward `action` taken in `state`."""
 
     @optional
@@ -109,7 +114,7 @@ class Trajectories(Batched, Generic[Z, State]):
 
     latent: Z
     states: list[State] | None = None
-    actions: Tensor | None = None
-    backward_actions: Tensor | None = None
-    mask: Tensor | None = None
-    log_behaviour: Tensor | None = None
+    actions: Int[Tensor, "batch samples steps"] | None = None
+    backward_actions: Int[Tensor, "batch samples steps"] | None = None
+    mask: Bool[Tensor, "batch samples steps"] | None = None
+    log_behaviour: Float[Tensor, "batch samples"] | None = None

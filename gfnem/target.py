@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gfnem.batched import X, Z
@@ -32,19 +33,19 @@ class Conditioned(Generic[X, Z]):
         """Whether the target offers a hook (see `Target`)."""
         return self.target.offers(hook)
 
-    def log_joint(self, z: Z) -> Tensor:
+    def log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""
         return self.target.log_joint(self.x, z)
 
-    def partial_log_joint(self, state: Any) -> Tensor:
+    def partial_log_joint(self, state: Any) -> Float[Tensor, "batch samples"]:
         """See `Target.partial_log_joint`."""
         return self.target.partial_log_joint(self.x, state)
 
-    def collapsed_log_joint(self, z: Z) -> Tensor:
+    def collapsed_log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """See `Target.collapsed_log_joint`."""
         return self.target.collapsed_log_joint(self.x, z)
 
-    def log_marginal(self) -> Tensor:
+    def log_marginal(self) -> Float[Tensor, " batch"]:
         """`(batch,)` exact `log p(x)` in nats; computed once."""
         with_gradient = torch.is_grad_enabled()
         if with_gradient not in self._log_marginal:
@@ -67,7 +68,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
     unit: str = "observation"
 
     @abstractmethod
-    def log_joint(self, x: X, z: Z) -> Tensor:
+    def log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` log density of each `(x, z)` in nats, differentiable.
 
         Args:
@@ -80,7 +81,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         return Conditioned(self, x)
 
     @optional
-    def partial_log_joint(self, x: X, state: Any) -> Tensor:
+    def partial_log_joint(self, x: X, state: Any) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` part of `log_joint` that a partial object already determines.
 
         It must equal `log_joint` at final states. Objectives use it as forward-looking credit
@@ -89,7 +90,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         ...
 
     @optional
-    def collapsed_log_joint(self, x: X, z: Z) -> Tensor:
+    def collapsed_log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log_joint` with a part of `z` summed out in closed form.
 
         The log of the sum of `p~(x, z')` over all `z'` that agree with `z` in the rest. The M-step
@@ -99,7 +100,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         ...
 
     @optional
-    def log_marginal(self, x: X) -> Tensor:
+    def log_marginal(self, x: X) -> Float[Tensor, " batch"]:
         """`(batch,)` exact `log p(x)` in nats, differentiable. Optional: often intractable.
 
         Of a target that is not normalised, the log of the sum of `p~(x, z)` over all `z`.
@@ -126,7 +127,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         """
         ...
 
-    def in_support(self, x: X) -> Tensor:
+    def in_support(self, x: X) -> Bool[Tensor, " batch"]:
         """`(batch,)` bool: which observations the target gives any probability at all.
 
         All of them, unless a target knows better: a grammar may have no tree for a sentence.
@@ -151,7 +152,7 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         """What spaces and policies must be told of the model, as constructor arguments."""
         return {}
 
-    def units(self, x: X) -> Tensor:
+    def units(self, x: X) -> Float[Tensor, " batch"]:
         """`(batch,)` how many `unit`s each observation has (tokens of a sentence, say)."""
         like = x if isinstance(x, Tensor) else next(self.parameters(), None)
         return torch.ones(len(x), device=None if like is None else like.device)

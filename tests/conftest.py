@@ -11,6 +11,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # specs name the toy world's classes by import path: tests are not a package
 sys.path.insert(0, str(Path(__file__).parent))
 
+import shape_checks
+
+shape_checks.install()
+
 
 @pytest.fixture(autouse=True)
 def search_path():

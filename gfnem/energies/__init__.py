@@ -7,9 +7,12 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.energies",
     {
-        "data": ("Points",),
+        "data": ("BinaryImages", "Points", "Spins", "TableRows"),
         "masked": ("MaskedPolicy",),
-        "models": ("AssignmentEnergy", "MLPEnergy", "Pairwise", "RBM"),
+        "chains": ("BlockGibbs", "DiscreteLangevin", "Gibbs", "GibbsWithGradients"),
+        "machines": ("RBM", "BoltzmannMachine"),
+        "models": ("AssignmentEnergy", "MLPEnergy", "Pairwise", "Torus"),
+        "recipes": ("contrastive", "energy_discrepancy", "pseudo_likelihood"),
         "policies": ("AnyOrderPolicy",),
         "space": ("Assignment", "AssignmentSpace"),
     },

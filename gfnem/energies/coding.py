@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gfnem.component import Component
 from gfnem.energies.codes import Grid
+from gfnem.errors import UserError
 from gfnem.ranges import Count, Finite
 
 
@@ -69,3 +71,131 @@ class PointCoding(Coding):
             [None if gone else value for value, gone in zip(*pair, strict=True)]
             for pair in zip(places.tolist(), missing.tolist(), strict=True)
         ]
+
+
+class PixelCoding(Coding):
+    """Images of black and white pixels, row after row.
+
+    Args:
+        height, width: of an image.
+    """
+
+    def __init__(self, height: Count, width: Count):
+        self.height, self.width = height, width
+        self.visible, self.values = height * width, 2
+
+    def read(self, source: Any) -> Tensor:
+        """Images of an `.npy` or `.npz` file (the test images, where it has some), or an array."""
+        from gfnem.energies.images import read_images
+
+        images = read_images(source)
+        found = images[0] if images[1] is None else images[1]
+        if tuple(found.shape[1:]) != (self.height, self.width):
+            height, width = found.shape[1:]
+            raise UserError(
+                f"{source if isinstance(source, (str, Path)) else 'these'}: images of "
+                f"{height}x{width}, where the run knows {self.height}x{self.width}"
+            )
+        return found.flatten(1)
+
+    def shown(self, rows: Tensor) -> list[Any]:
+        """Rows of 0 and 1; null for a pixel that is missing."""
+        return _nulls(rows.unflatten(1, (self.height, self.width)).tolist())
+
+
+class LevelCoding(Coding):
+    """Rows of a table whose columns have a few levels each.
+
+    Every variable has as many values as the column with the most levels; the data never show those
+    that a column lacks.
+
+    Args:
+        names: of the columns.
+        levels: the values that occur in each column, as texts, in order.
+    """
+
+    def __init__(self, names: Sequence[str], levels: Sequence[Sequence[str]]):
+        self.names, self.levels = list(names), [list(each) for each in levels]
+        self.visible, self.values = len(self.names), max(2, *(len(each) for each in self.levels))
+
+    def read(self, source: Any) -> Tensor:
+        """Rows of a `.csv` file with the run's columns, or a list of them."""
+        from gfnem.energies.tables import MISSING, read_levels
+
+        name = source if isinstance(source, (str, Path)) else "these rows"
+        names, rows = read_levels(source)
+        if names is not None and names != self.names:
+            raise UserError(f"{name}: columns {', '.join(names)}; the run's are "
+                            f"{', '.join(self.names)}")  # fmt: skip
+        place = [{level: code for code, level in enumerate(each)} for each in self.levels]
+        coded = []
+        for number, cells in rows:
+            if len(cells) != self.visible:
+                raise UserError(f"{name}, line {number}: {len(cells)} columns, not {self.visible}")
+            for cell, known, column in zip(cells, place, self.names, strict=True):
+                if cell not in known and cell.lower() not in MISSING:
+                    raise UserError(
+                        f"{name}, line {number}: {cell!r} is no value of {column} in the run's "
+                        f"data ({', '.join(known)})"
+                    )
+            coded.append([known.get(cell, -1) for cell, known in zip(cells, place, strict=True)])
+        if not coded:
+            raise UserError(f"{name}: no rows in it")
+        return torch.tensor(coded)
+
+    def shown(self, rows: Tensor) -> list[Any]:
+        """A mapping of column to level for each row; null for what is missing."""
+        return [
+            {
+                name: None if code < 0 else levels[code] if code < len(levels) else f"level {code}"
+                for name, levels, code in zip(self.names, self.levels, row, strict=True)
+            }
+            for row in rows.tolist()
+        ]
+
+
+class SpinCoding(Coding):
+    """Configurations of spins, or of sites with a few states.
+
+    Args:
+        visible: how many there are.
+        states: the numbers that stand for the values, in order, such as -1 and 1.
+    """
+
+    def __init__(self, visible: Count, states: Sequence[Finite]):
+        self.visible, self.states, self.values = visible, list(states), len(states)
+
+    def read(self, source: Any) -> Tensor:
+        """A file of one configuration a row, or an array."""
+        from gfnem.energies.tables import read_numbers
+
+        name = source if isinstance(source, (str, Path)) else "these configurations"
+        table = read_numbers(source, "configuration")
+        if table.shape[1] != self.visible:
+            raise UserError(f"{name}: {table.shape[1]} spins, where the run knows {self.visible}")
+        return coded(table, self.states, str(name))
+
+    def shown(self, rows: Tensor) -> list[Any]:
+        """The states; null for what is missing."""
+        return [[None if v < 0 else self.states[v] for v in row] for row in rows.tolist()]
+
+
+def coded(table: Tensor, states: Sequence[float], name: str) -> Tensor:
+    """`(rows, columns)` int64 places of numbers among `states`; -1 for NaN.
+
+    Raises:
+        UserError: naming the row of a number that is none of them.
+    """
+    same = table.unsqueeze(-1) == torch.tensor(states, dtype=table.dtype)
+    known = same.any(-1) | table.isnan()
+    if not known.all():
+        row, column = (~known).nonzero()[0].tolist()
+        wanted = ", ".join(f"{state:g}" for state in states)
+        raise UserError(f"{name}: {table[row, column]:g} in row {row + 1} is none of {wanted}")
+    return torch.where(table.isnan(), -1, same.int().argmax(-1))
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nulls(entry) for entry in value]
+    return None if value < 0 else value

@@ -14,7 +14,7 @@ from gfnem.energies.space import Assignment
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.refinement import steps_back
-from gfnem.sampling import Exploration, draw
+from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -40,7 +40,7 @@ class MaskedPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Fact = 1,
+        block: Count = 1,
         order: str = "fixed",
         hidden: Count = 512,
         layers: Count = 2,
@@ -48,11 +48,15 @@ class MaskedPolicy(AssignmentNetwork):
         super().__init__(variables, values, block, order)
         if order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
+        self.span = block * self.per_variable  # features of a block
         inputs = torch.arange(variables).repeat_interleave(self.per_variable) // block
-        # a unit sees blocks up to its own number; those of the last block would serve nobody
-        units = torch.arange(hidden) % max(self.blocks - 1, 1)
+        # a unit sees blocks up to its own number, in rising order; what sees the last would serve
+        # nobody
+        units = torch.arange(hidden) * max(self.blocks - 1, 1) // hidden
         outputs = torch.arange(self.blocks).repeat_interleave(self.options) - 1
         outputs = torch.cat([outputs, torch.arange(self.blocks + 1) - 1])  # and the flows
+        #: how many units see no more than the first so many blocks
+        self.units = [int((units < blocks).sum()) for blocks in range(self.blocks + 1)]
         sees = [inputs, *[units] * layers, outputs]
         self.stages = nn.ModuleList(
             nn.Linear(len(before), len(after)) for before, after in itertools.pairwise(sees)
@@ -67,26 +71,14 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.blocks + 1))
 
-    def weights(self) -> list[Tensor]:
-        """The masked weights of all stages, the direct path last."""
-        masked = [
-            stage.weight * getattr(self, f"mask{number}")
-            for number, stage in enumerate(self.stages)
-        ]
-        return [*masked, self.direct * self.direct_mask]
-
-    def network(
-        self, value: Tensor, weights: list[Tensor] | None = None, rows: slice = slice(None)
-    ) -> Tensor:
-        """`(..., outputs)`, or those of some `rows`, of assignments `(..., variables)`."""
-        *masked, last, direct = self.weights() if weights is None else weights
-        features = self.features(value)
-        hidden = features
-        for stage, weight in zip(self.stages, masked, strict=False):
-            hidden = silu(linear(hidden, weight, stage.bias))
-        return linear(hidden, last[rows], self.stages[-1].bias[rows]) + linear(
-            features, direct[rows]
-        )
+    def network(self, value: Tensor) -> Tensor:
+        """`(..., outputs)` of assignments `(..., variables)`."""
+        features = hidden = self.features(value)
+        *stages, last = self.stages
+        for number, stage in enumerate(stages):
+            hidden = silu(linear(hidden, stage.weight * getattr(self, f"mask{number}"), stage.bias))
+        weight = last.weight * getattr(self, f"mask{len(stages)}")
+        return linear(hidden, weight, last.bias) + linear(features, self.direct * self.direct_mask)
 
     def heads(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `(..., blocks, options)`, and log flows `(..., blocks + 1)` before each block."""
@@ -105,7 +97,8 @@ class MaskedPolicy(AssignmentNetwork):
 
     def log_z(self, context: Tensor) -> Tensor:
         """`(batch,)` learned log of the sum of `p~` over completions of what stands first."""
-        return self.forward(None, Assignment(context, context >= 0)).log_flow
+        state = Assignment(context[:, None], context[:, None] >= 0)
+        return self.forward(None, state).log_flow.squeeze(1)
 
     # ---------------------------------------------------------------- whole trajectories
 
@@ -126,28 +119,62 @@ class MaskedPolicy(AssignmentNetwork):
     @torch.no_grad()
     def retrace(self, context: Tensor, x: Any, space: LatentSpace, latent: Tensor) -> Trajectories:
         """There is one trajectory to each assignment."""
-        nothing = torch.zeros(latent.shape[:2], device=latent.device)
+        nothing = self.level.new_zeros(latent.shape[:2])
         return Trajectories(latent, log_behaviour=nothing)
 
     def complete(self, value: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
         """Writes what is open of `(batch, samples, variables)`.
 
+        Each unit is computed once, when all that it sees is there: together the steps cost as much
+        as one pass.
+
         Returns:
             The assignments, and `(batch, samples)` log probability of what was drawn, in nats.
         """
-        weights, digits = self.weights(), self.space.digits(value.device)
-        log_behaviour = torch.zeros(value.shape[:2], device=value.device)
-        steps = self.space.open(value).flatten(0, 1).any(0).tolist()
-        value = value.clone()
+        shape, digits = value.shape[:-1], self.space.digits(value.device)
+        value = value.flatten(0, -2).clone()
+        log_behaviour = self.level.new_zeros(len(value))
+        steps = self.space.open(value).any(0).tolist()
+        if not any(steps):
+            return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
+        features = self.features(value)
+        layers = [features, *(features.new_zeros(len(value), self.units[-1])
+                              for _ in self.stages[:-1])]  # fmt: skip
+        known, last = 0, self.stages[-1]  # blocks whose units are there
         for block in (block for block, open in enumerate(steps) if open):
+            while known < block:
+                known += 1
+                self._look(layers, known)
             rows = slice(block * self.options, (block + 1) * self.options)
             place = slice(block * self.block, (block + 1) * self.block)
-            known = value[..., place]
-            agrees = ((known.unsqueeze(-2) < 0) | (known.unsqueeze(-2) == digits)).all(-1)
-            code, log_drawn = draw(self.network(value, weights, rows), agrees, exploration)
-            value[..., place] = torch.where(known < 0, digits[code], known)
-            log_behaviour = log_behaviour + log_drawn
-        return value, log_behaviour
+            units = self.units[block]
+            logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
+            seen = block * self.span
+            logits = logits + linear(features[:, :seen], self.direct[rows, :seen])
+            there = value[:, place]
+            code, log_drawn = _draw(self._agreeing(logits, there), exploration)
+            value[:, place] = torch.where(there < 0, digits[code], there)
+            features[:, seen : seen + self.span] = self.features(value[:, place])
+            log_behaviour += log_drawn
+        return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
+
+    def _look(self, layers: list[Tensor], blocks: int) -> None:
+        """Computes the units that see the first `blocks` blocks and no fewer."""
+        first, end = self.units[blocks - 1], self.units[blocks]
+        seen = blocks * self.span
+        for number, stage in enumerate(self.stages[:-1]):
+            before = layers[number][:, :seen]
+            fresh = linear(before, stage.weight[first:end, :seen], stage.bias[first:end])
+            layers[number + 1][:, first:end] = silu(fresh)
+            seen = end
+
+    def _agreeing(self, logits: Tensor, there: Tensor) -> Tensor:
+        """Rules out codes that contradict what is known of blocks `(..., block)`."""
+        if not (there >= 0).any():
+            return logits
+        there = there.unsqueeze(-2)
+        agrees = ((there < 0) | (there == self.space.digits(there.device))).all(-1)
+        return logits.masked_fill(~agrees, -torch.inf)
 
     def score(
         self,
@@ -156,19 +183,24 @@ class MaskedPolicy(AssignmentNetwork):
         trajectories: Trajectories,
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
-        """One pass for all steps; blocks that are observed are no steps, and come first."""
+        """One pass for all steps, however few are asked for.
+
+        Blocks that are observed are no steps, and come first.
+        """
         z = trajectories.latent
         log_pf, log_flow, mask = self.steps(context, z)
+        # what stands before the first step is observed, so the flow there is one of the x
+        first = torch.where(mask.any(2), mask.int().argmax(2), self.blocks)
+        log_z = log_flow.gather(2, first.unsqueeze(2))[:, 0, 0]
         order = mask.int().argsort(dim=-1, stable=True)
         log_pf, mask = log_pf.gather(2, order), mask.gather(2, order)
         if flows:
             last = torch.full_like(order[..., :1], self.blocks)
             log_flow = log_flow.gather(2, torch.cat([order, last], 2))
         nothing = torch.zeros_like(log_pf)
-        return Scores(
-            log_pf, nothing, mask, self.log_z(context), log_flow if flows else None, guided=False
-        )
+        return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
 
     def steps(self, context: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of every block `(batch, samples, blocks)`: log P_F, 0 where observed, and whether not.
@@ -177,7 +209,9 @@ class MaskedPolicy(AssignmentNetwork):
         """
         logits, log_flow = self.heads(z)
         known = context[:, None].expand_as(z)
-        log_pf = self.codes(logits, known).gather(-1, self.space.code(z).unsqueeze(-1)).squeeze(-1)
+        if (context >= 0).any():
+            logits = self._agreeing(logits, self.space.grouped(known))
+        log_pf = logits.log_softmax(-1).gather(-1, self.space.code(z).unsqueeze(-1)).squeeze(-1)
         mask = self.space.open(known)
         return log_pf.masked_fill(~mask, 0.0), log_flow, mask
 
@@ -195,3 +229,20 @@ class MaskedPolicy(AssignmentNetwork):
         log_pf, _, _ = self.steps(context, latent)
         redone = undone.unflatten(-1, (self.blocks, self.block)).any(-1)
         return new, (log_pf * redone).sum(-1) - log_new
+
+
+def _draw(logits: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    """`(rows,)` codes drawn by `(rows, options)` log weights, and their log probabilities.
+
+    By inverting the distribution function, which takes few operations.
+    """
+    log_p = (logits / exploration.temperature).log_softmax(-1)
+    if exploration.epsilon > 0:
+        allowed = logits > -torch.inf
+        uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
+        shares = log_p.new_tensor([1 - exploration.epsilon, exploration.epsilon]).log()
+        log_p = torch.logaddexp(log_p + shares[0], uniform + shares[1])
+    below = log_p.exp().cumsum(-1)
+    chance = torch.rand_like(below[:, :1]) * below[:, -1:]
+    code = (below <= chance).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return code, log_p.gather(-1, code.unsqueeze(-1)).squeeze(-1)

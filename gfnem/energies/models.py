@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad, softplus
+from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.space import digits
-from gfnem.offers import NotOffered
-from gfnem.ranges import Amount, Count, Fact
+from gfnem.offers import NotOffered, optional
+from gfnem.ranges import Amount, Count, Fact, Finite
 from gfnem.target import EnergyModel
 
 #: most assignments that are listed to sum over them
 LISTED = 2**20
 #: assignments of which the scores are computed at a time
-_CHUNK = 2**16
+CHUNK = 2**16
 
 
 class AssignmentEnergy(EnergyModel):
@@ -51,10 +52,10 @@ class AssignmentEnergy(EnergyModel):
 
     def features(self, z: Tensor) -> Tensor:
         """`(..., variables)` int64 as `(..., width)` numbers: -1 and 1, or one of `values` is 1."""
-        z = z.to(torch.int64)
+        dtype = next(self.parameters()).dtype
         if self.values == 2:
-            return (2 * z - 1).float()
-        return one_hot(z, self.values).flatten(-2).float()
+            return (2 * z - 1).to(dtype)
+        return one_hot(z, self.values).flatten(-2).to(dtype)
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` log p~ in nats of `features` `(..., width)`, differentiable."""
@@ -63,6 +64,16 @@ class AssignmentEnergy(EnergyModel):
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """`(batch, samples)` log p~ of assignments."""
         return self.score(self.features(z))
+
+    @optional
+    def resample(self, z: Tensor) -> Tensor:
+        """A sweep of block Gibbs sampling of `(..., variables)`. Optional: of layered energies."""
+        ...
+
+    @optional
+    def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, ...]:
+        """Means of the latent units given complete rows, layer by layer. Optional."""
+        ...
 
     # ---------------------------------------------------------------- exact sums
 
@@ -78,6 +89,10 @@ class AssignmentEnergy(EnergyModel):
         if not self.offers(hook):
             raise NotOffered(f"{type(self).__name__}: too many assignments for an exact {hook}")
 
+    def sums_over(self, missing: int) -> bool:
+        """Whether `log_marginal` is exact and cheap for rows that miss so many entries."""
+        return self.values ** (missing + self.latent) <= CHUNK
+
     def log_partition(self) -> Tensor:
         """`()` exact log Z in nats, by listing every assignment."""
         self._needs("log_partition")
@@ -86,7 +101,7 @@ class AssignmentEnergy(EnergyModel):
     def table(self) -> Tensor:
         """`(values ** variables,)` log p~ of every assignment, the first variable slowest."""
         every = digits(self.values, self.variables, next(self.parameters()).device)
-        return torch.cat([self.score(self.features(part)) for part in every.split(_CHUNK)])
+        return torch.cat([self.score(self.features(part)) for part in every.split(CHUNK)])
 
     def log_marginal(self, x: Tensor) -> Tensor:
         """`(batch,)` the log of the sum of p~ over all assignments that agree with `x`."""
@@ -188,59 +203,92 @@ class Pairwise(AssignmentEnergy):
         return ((features @ self.coupling) * features).sum(-1) + features @ self.bias
 
 
-class RBM(AssignmentEnergy):
-    """A restricted Boltzmann machine: `log p~(v, h) = b' v + c' h + v' W h` with units 0 and 1.
+class Torus(AssignmentEnergy):
+    """An Ising model on a square lattice whose edges are joined.
+
+    `log p~ = coupling f' A f + field sum f` of spins -1 and 1. `A` is the lattice's adjacency
+    matrix, so that each edge counts twice, as in `Pairwise`: the critical coupling is 0.2203. Sums
+    are exact by transfer matrices, also with spins observed.
 
     Args:
-        visible: units of an observation.
-        hidden: latent units. With 20 or fewer the partition sum is exact.
+        visible: spins, the square of the side.
+        values: 2.
+        coupling: of neighbours.
+        field: on each spin.
+        learned: whether coupling and field are trained.
     """
 
-    def __init__(self, visible: Fact = None, hidden: Count = 16):
-        super().__init__(visible, 2, hidden)
-        self.weight = nn.Parameter(0.01 * torch.randn(visible, hidden))
-        self.visible_bias = nn.Parameter(torch.zeros(visible))
-        self.hidden_bias = nn.Parameter(torch.zeros(hidden))
+    def __init__(
+        self,
+        visible: Fact = None,
+        values: Count | None = None,
+        coupling: Finite = 0.1,
+        field: Finite = 0.0,
+        learned: bool = False,
+    ):
+        super().__init__(visible, 2)
+        self.side = math.isqrt(visible)
+        if self.side**2 != visible or self.side < 3 or values not in (None, 2):
+            raise ValueError(f"{visible} variables of {values} values are no square of spins")
+        self.coupling = nn.Parameter(torch.tensor(float(coupling)), requires_grad=learned)
+        self.field = nn.Parameter(torch.tensor(float(field)), requires_grad=learned)
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""
-        seen, hidden = ((features + 1) / 2).split((self.visible, self.latent), -1)
-        inner = ((seen @ self.weight) * hidden).sum(-1)
-        return inner + seen @ self.visible_bias + hidden @ self.hidden_bias
+        spins = features.unflatten(-1, (self.side, self.side))
+        edges = spins * (spins.roll(1, -1) + spins.roll(1, -2))
+        return 2 * self.coupling * edges.sum((-1, -2)) + self.field * features.sum(-1)
 
     def offers(self, hook: str) -> bool:
-        """The hidden units are summed out in closed form."""
-        if hook == "log_partition":
-            return 2 ** min(self.visible, self.latent) <= LISTED
-        return hook in ("collapsed_log_joint", "log_marginal") or super().offers(hook)
+        """Sums are exact up to a side of 11."""
+        if hook in ("log_partition", "log_marginal"):
+            return self.side <= 11
+        return hook != "sample_posterior" and super().offers(hook)
 
-    def seen_log_joint(self, seen: Tensor) -> Tensor:
-        """`(...)` log p~ of visible units `(..., visible)`, the hidden ones summed out."""
-        seen = seen.float()
-        inner = softplus(seen @ self.weight + self.hidden_bias).sum(-1)
-        return inner + seen @ self.visible_bias
-
-    def collapsed_log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """`(batch, samples)` the hidden units summed out."""
-        return self.seen_log_joint(z[..., : self.visible])
-
-    def log_marginal(self, x: Tensor) -> Tensor:
-        """`(batch,)` hidden units summed out; with missing entries by listing."""
-        if (x < 0).any():
-            return super().log_marginal(x)
-        return self.seen_log_joint(x)
+    def sums_over(self, missing: int) -> bool:
+        """Whatever is missing."""
+        return self.offers("log_marginal")
 
     def log_partition(self) -> Tensor:
-        """`()` exact log Z: a sum over the smaller layer, the other in closed form."""
+        """`()` exact log Z."""
         self._needs("log_partition")
-        if self.visible <= self.latent:
-            every = digits(2, self.visible, self.weight.device)
-            parts = [self.seen_log_joint(part) for part in every.split(_CHUNK)]
-        else:
-            every = digits(2, self.latent, self.weight.device)
-            parts = [
-                softplus(part.float() @ self.weight.T + self.visible_bias).sum(-1)
-                + part.float() @ self.hidden_bias
-                for part in every.split(_CHUNK)
-            ]
-        return torch.cat(parts).logsumexp(0)
+        nothing = torch.full((1, self.visible), -1, device=self.coupling.device)
+        return self.log_marginal(nothing)[0].to(self.coupling.dtype)
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """`(batch,)` the log of the sum over all spins that are not observed.
+
+        The trace of a product of transfer matrices, one for each row of the lattice (Onsager 1944).
+        """
+        self._needs("log_marginal")
+        known = x.unflatten(1, (self.side, self.side))
+        edges = self.coupling.double().expand(self.side, self.side)
+        field = self.field.double().expand(self.side, self.side)
+        return log_sum_on_torus(edges, edges, field, known).to(self.coupling.dtype)
+
+
+def log_sum_on_torus(right: Tensor, down: Tensor, field: Tensor, known: Tensor) -> Tensor:
+    """`(batch,)` log of the sum of an Ising model's p~ over all spins that are not known.
+
+    The trace of a product of transfer matrices, one for each row of the lattice (Onsager 1944).
+
+    Args:
+        right: `(side, side)` coupling of each spin with its right neighbour; it counts twice.
+        down: `(side, side)` likewise with the one below.
+        field: `(side, side)`.
+        known: `(batch, side, side)` int64, 0 and 1 for spins -1 and 1, -1 for those summed over.
+    """
+    side = len(right)
+    rows = digits(2, side, known.device)
+    spins = (2 * rows - 1).to(right)
+    agrees = ((known.unsqueeze(2) < 0) | (known.unsqueeze(2) == rows)).all(-1)
+    product, scale = None, right.new_zeros(len(known))
+    for row in range(side):
+        within = (spins * spins.roll(-1, -1)) @ (2 * right[row]) + spins @ field[row]
+        between = (spins * 2 * down[row]) @ spins.T
+        step = (within.exp() * agrees[:, row]).unsqueeze(2) * between.exp()
+        product = step if product is None else product @ step
+        most = product.amax((1, 2)).clamp(min=torch.finfo(product.dtype).tiny)
+        product, scale = product / most[:, None, None], scale + most.log()
+    assert product is not None
+    return product.diagonal(0, 1, 2).sum(1).log() + scale

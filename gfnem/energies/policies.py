@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.space import Assignment, AssignmentSpace
-from gfnem.policy import Policy, Step
+from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
+from gfnem.sampling import Exploration, draw
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
 
 
@@ -25,7 +27,9 @@ class AssignmentNetwork(Policy):
         order: "any" or "fixed", as of the space.
     """
 
-    def __init__(self, variables: Fact, values: Fact, block: Fact, order: str):
+    level: nn.Parameter  # of what log Z follows from; numbers are of its type
+
+    def __init__(self, variables: Fact, values: Fact, block: Count, order: str):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
@@ -40,8 +44,8 @@ class AssignmentNetwork(Policy):
     def features(self, value: Tensor) -> Tensor:
         """`(..., variables * per_variable)` of values `(..., variables)`; 0 where they are open."""
         if self.values == 2:
-            return torch.where(value < 0, 0, 2 * value - 1).float()
-        return one_hot(value + 1, self.values + 1)[..., 1:].flatten(-2).float()
+            return torch.where(value < 0, 0, 2 * value - 1).to(self.level)
+        return one_hot(value + 1, self.values + 1)[..., 1:].flatten(-2).to(self.level)
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, variables)` what is observed, -1 for the rest."""
@@ -49,7 +53,7 @@ class AssignmentNetwork(Policy):
 
     def codes(self, logits: Tensor, value: Tensor) -> Tensor:
         """Log probabilities `(..., blocks, options)` of the codes that agree with `value`."""
-        if self.block > 1:
+        if self.block > 1 and (value >= 0).any():
             logits = logits.masked_fill(~self.space.agrees(value), -torch.inf)
         return logits.log_softmax(-1)
 
@@ -78,7 +82,7 @@ class AnyOrderPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Fact = 1,
+        block: Count = 1,
         order: str = "any",
         backward: str = "uniform",
         hidden: Count = 256,
@@ -105,7 +109,7 @@ class AnyOrderPolicy(AssignmentNetwork):
 
     def network(self, value: Tensor) -> tuple[Tensor, ...]:
         """The heads, `(..., size)` each, of partial assignments `(..., variables)`."""
-        features = torch.cat([self.features(value), (value < 0).float()], -1)
+        features = torch.cat([self.features(value), (value < 0).to(self.level)], -1)
         return self.head(self.trunk(features)).split(self.sizes, -1)
 
     def forward(self, context: Any, state: Assignment) -> Step:
@@ -116,6 +120,119 @@ class AnyOrderPolicy(AssignmentNetwork):
             forward = forward + order[0].unsqueeze(-1)
         log_flow = self._log_sum(state.value, sums) - self._ways(state)
         return Step(forward.flatten(-2), order[1] if self.learned else None, log_flow)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Tensor,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """With a uniform backward policy the order is drawn first, and then values alone."""
+        if self.learned:
+            return super().sample(context, x, space, samples, exploration)
+        known = context[:, None].expand(-1, samples, -1)
+        order, mask = self.orders(known)
+        value, digits = self.space.grouped(known).clone(), self.space.digits(known.device)
+        log_behaviour = self.level.new_zeros(known.shape[:2])
+        for block, writes in zip(order.unbind(2), mask.unbind(2), strict=True):
+            place = block[..., None, None]
+            heads = self.network(value.flatten(2))[0].unflatten(-1, (self.blocks, self.options))
+            logits = heads.gather(2, place.expand(-1, -1, 1, self.options)).squeeze(2)
+            place = place.expand(-1, -1, 1, self.block)
+            there = value.gather(2, place)
+            agrees = ((there < 0) | (there == digits)).all(-1)
+            code, log_drawn = draw(logits, agrees, exploration or Exploration())
+            written = torch.where(there < 0, digits[code].unsqueeze(2), there)
+            value = torch.where(writes[..., None, None], value.scatter(2, place, written), value)
+            log_behaviour = log_behaviour + log_drawn.masked_fill(~writes, 0.0)
+        log_orders = (mask.sum(2) + 1.0).lgamma()
+        found = self._along(known, value.flatten(2), order, mask)
+        found.log_behaviour = log_behaviour - (0 if self.order == "fixed" else log_orders)
+        return found
+
+    @torch.no_grad()
+    def retrace(self, context: Tensor, x: Any, space: LatentSpace, latent: Tensor) -> Trajectories:
+        """With a uniform backward policy an order drawn at random."""
+        if self.learned:
+            return super().retrace(context, x, space, latent)
+        known = context[:, None].expand_as(latent)
+        order, mask = self.orders(known)
+        found = self._along(known, latent, order, mask)
+        log_orders = -(mask.sum(2) + 1.0).lgamma()
+        found.log_behaviour = torch.zeros_like(log_orders) if self.order == "fixed" else log_orders
+        return found
+
+    def score(
+        self,
+        context: Tensor,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """With a uniform backward policy one network call and no masks of actions."""
+        if self.learned or steps is not None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
+        order, mask, states = (
+            trajectories.backward_actions, trajectories.mask, trajectories.states,
+        )  # fmt: skip
+        assert order is not None and mask is not None and states is not None
+        value = torch.stack([state.value for state in states], 2)
+        logits, sums = self.network(value)
+        place = order[..., None, None].expand(*order.shape, 1, self.options)
+        logits = logits[:, :, :-1].unflatten(-1, (self.blocks, self.options))
+        logits = logits.gather(3, place).squeeze(3)
+        if self.block > 1 and (context >= 0).any():
+            agrees = self.space.agrees(context)[:, None, None].expand(*order.shape, -1, -1)
+            logits = logits.masked_fill(~agrees.gather(3, place).squeeze(3), -torch.inf)
+        code = self.space.code(trajectories.latent).gather(2, order)
+        log_pf = logits.log_softmax(-1).gather(3, code.unsqueeze(3)).squeeze(3)
+        log_pb = torch.zeros_like(log_pf)
+        written = mask.long().cumsum(2)
+        log_flow = self._log_sum(value, sums)
+        if self.order == "any":
+            open = mask.sum(2, keepdim=True)
+            log_pf = log_pf - (open - written + 1).clamp(min=1).log()
+            log_pb = -written.clamp(min=1).log()
+            log_flow = log_flow - log_choose(open, pad(written, (1, 0)))
+        return Scores(
+            log_pf.masked_fill(~mask, 0.0),
+            log_pb.masked_fill(~mask, 0.0),
+            mask,
+            self.log_z(context),
+            log_flow if flows else None,
+        )
+
+    def orders(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Uniform orders of the open blocks of `(batch, samples, variables)`.
+
+        Returns:
+            `(batch, samples, steps)` blocks in their order, and bool: False past the last one.
+        """
+        open = self.space.open(known)
+        steps = int(open.sum(2).max()) if open.numel() else 0
+        chance = torch.rand(open.shape, device=open.device)
+        if self.order == "fixed":
+            chance = torch.arange(self.blocks, device=open.device).expand_as(open) / self.blocks
+        order = chance.masked_fill(~open, 2.0).argsort(2)[:, :, :steps]
+        return order, open.gather(2, order)
+
+    def _along(self, known: Tensor, z: Tensor, order: Tensor, mask: Tensor) -> Trajectories:
+        """The trajectories that write `z` `(batch, samples, variables)` in these orders."""
+        steps = torch.arange(order.shape[2], device=z.device).expand_as(order)
+        when = torch.full_like(self.space.open(z), order.shape[2], dtype=torch.long)
+        when = when.scatter(2, order, torch.where(mask, steps, order.shape[2]))
+        when = when.repeat_interleave(self.block, 2).masked_fill(known >= 0, -1)
+        states = [
+            Assignment(torch.where(when < step, z, -1), known >= 0)
+            for step in range(order.shape[2] + 1)
+        ]
+        actions = order * self.options + self.space.code(z).gather(2, order)
+        return Trajectories(z, states, actions, order, mask)
 
     def log_z(self, context: Tensor) -> Tensor:
         """`(batch,)` learned log of the sum of `p~` over all completions of what is observed."""

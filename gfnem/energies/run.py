@@ -9,6 +9,7 @@ import torch
 
 from gfnem.component import build
 from gfnem.energies.coding import Coding
+from gfnem.energies.marginals import marginal
 from gfnem.errors import UserError
 from gfnem.running.run import Run
 
@@ -29,6 +30,32 @@ class EnergyRun(Run):
     def nothing(self) -> torch.Tensor:
         """`(1, visible)` a row of which nothing is known."""
         return torch.full((1, self.coding.visible), -1, device=self.device)
+
+    def marginal(self, x: Any, known: Any = None, samples: int = 1024) -> list[dict[str, Any]]:
+        """`log p(x_A)` of what is known of rows, with error bars.
+
+        Args:
+            x: rows as the run's world reads them, missing entries included, or a tensor of rows.
+            known: `(visible,)` or `(rows, visible)` truth values: which variables to look at; all
+                that are not missing if None.
+            samples: completions drawn by the sampler for each row where no sum is exact.
+
+        Returns:
+            For each row `{"observation": ..., "log_p": ..., "error": ..., "learned": ...}` in nats:
+            the estimate, its standard error (0 where exact), and what the sampler's flows say.
+        """
+        rows = x if isinstance(x, torch.Tensor) else self.coding.read(x)
+        rows = rows.to(self.device)
+        if known is not None:
+            rows = torch.where(torch.as_tensor(known, device=self.device).bool(), rows, -1)
+        found = marginal(self, rows, samples=samples)
+        learned = [None] * len(rows) if found.learned is None else found.learned.tolist()
+        shown = self.coding.shown(rows)
+        columns = shown, found.value.tolist(), found.error.tolist(), learned
+        return [
+            dict(zip(("observation", "log_p", "error", "learned"), entry, strict=True))
+            for entry in zip(*columns, strict=True)
+        ]
 
     @torch.no_grad()
     def sample(self, n: int = 5) -> list[dict[str, Any]]:

@@ -21,10 +21,13 @@ class EnergiesWorld(World):
     )
     config = "energies"
     modules = (
+        "gfnem.energies.chains",
         "gfnem.energies.data",
+        "gfnem.energies.machines",
         "gfnem.energies.masked",
         "gfnem.energies.models",
         "gfnem.energies.policies",
+        "gfnem.energies.recipes",
         "gfnem.energies.space",
     )
 

@@ -185,6 +185,20 @@ def test_the_run_folder_holds_the_grammar_and_show_prints_it(tmp_path, capsys):
     assert again.vocab_size == 2
 
 
+def test_a_grammar_with_parent_classes_is_read_and_shown_with_them(tmp_path, capsys):
+    text = grammar(tmp_path, DIGITS)
+    train(capsys, tmp_path, "--dataset.grammar", text, "--model.parent_classes=2")
+    file = tmp_path / "run" / "grammar.ncfg"
+    assert TabularGrammar(str(file)).contexts == 3
+    small = [word for word in SMALL if not word.startswith("--model")]
+    settings = [*small, "--model=TabularGrammar", "--model.grammar", file]
+    out = ["--dataset.sentences=50", "--out", tmp_path / "again"]
+    printed(capsys, "train", *settings, "--dataset.grammar", file, *out)
+    assert (tmp_path / "again" / "grammar.ncfg").is_file()
+    said = printed(capsys, "show", tmp_path / "again")
+    assert "TabularGrammar: 4 nonterminals" in said and "under " in said
+
+
 def test_show_says_what_there_is_of_a_model_without_rules(tmp_path, capsys):
     small = [word for word in SMALL if "nonterm" not in word and "preterm" not in word]
     text = grammar(tmp_path, DIGITS)

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from gfnem.energies import RBM, MLPEnergy, Pairwise
+from gfnem.energies import RBM, BoltzmannMachine, MLPEnergy, Pairwise
+from gfnem.energies.annealed import annealed_log_partition
 from gfnem.offers import NotOffered
 from gfnem.testing import TargetTestCase
 
@@ -56,9 +57,21 @@ class TestRBM(_Energy):
         return randomised(RBM(3, 2))
 
 
-@pytest.mark.parametrize(
-    "model", [MLPEnergy(4, 2, hidden=8), Pairwise(4, 3), RBM(4, 3), RBM(3, 5)], ids=str
-)
+class TestTwoLayers(_Energy):
+    def make_target(self):
+        return randomised(BoltzmannMachine(3, 2, 2))
+
+
+MODELS = [
+    MLPEnergy(4, 2, hidden=8),
+    Pairwise(4, 3),
+    RBM(4, 3),
+    RBM(3, 5),
+    BoltzmannMachine(4, 3, 2),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_the_partition_sum_is_the_sum_over_all(model):
     randomised(model)
     z = every(model.variables, model.values)
@@ -66,6 +79,26 @@ def test_the_partition_sum_is_the_sum_over_all(model):
     assert torch.allclose(model.log_partition(), total, atol=1e-4)
     x = every(model.visible, model.values)
     assert torch.allclose(model.log_marginal(x).logsumexp(0), total, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS[2:], ids=lambda model: type(model).__name__)
+def test_exact_draws_follow_the_posterior(model):
+    randomised(model, 0.8)
+    complete = every(model.visible)[:1]
+    for x in (complete, complete.index_fill(1, torch.tensor([0]), -1)):
+        listed, value = model.completed(x)
+        z = model.sample_posterior(x, 20_000)[0]
+        found = (z[:, None] == listed[0]).all(2).float().mean(0)
+        assert (found - value.softmax(1)[0]).abs().sum() < 0.06
+
+
+def test_mean_field_is_exact_without_a_top_layer():
+    model = randomised(BoltzmannMachine(3, 2, 2))
+    model.top_weight.data.zero_()
+    x = every(3)
+    hidden, top = model.mean_field(x)
+    assert torch.allclose(top, model.top_bias.sigmoid().expand_as(top))
+    assert torch.allclose(hidden, (x.float() @ model.weight + model.hidden_bias).sigmoid())
 
 
 def test_what_is_too_large_is_not_offered():
@@ -83,3 +116,13 @@ def test_couplings_count_each_pair_twice_and_no_variable_with_itself():
     w = model.upper
     expected = 2 * (-w[0, 1] + w[0, 2] - w[1, 2]) + model.bias @ spins
     assert torch.allclose(model.score(spins), expected)
+
+
+@pytest.mark.parametrize("model", [MODELS[0], MODELS[1], MODELS[2]], ids=lambda m: type(m).__name__)
+def test_annealing_finds_the_partition_sum(model):
+    torch.manual_seed(0)
+    randomised(model, 0.4)
+    weights = annealed_log_partition(model, chains=400, steps=20)
+    found = weights.logsumexp(0) - torch.tensor(400.0).log()
+    assert abs(found - model.log_partition()) < 0.1
+    assert weights.mean() < model.log_partition(), "each is a lower bound on average"

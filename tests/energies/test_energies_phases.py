@@ -64,7 +64,7 @@ def test_an_update_moves_sampler_and_energy(latent, order, acceptance):
 def test_the_recipes_that_fit():
     em = made()
     names = fitting(em.model, em.space, em.policy)
-    assert set(names) == {"eb_gfn", "exact"}, "the others have no negative phase"
+    assert set(names) == {"eb_gfn", "exact", "posterior"}, "others lack a negative phase"
 
 
 @pytest.mark.parametrize("latent", [False, True])
