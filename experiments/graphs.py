@@ -5,6 +5,7 @@
     python experiments/graphs.py larger --variables 12 14
     python experiments/graphs.py twenty
     python experiments/graphs.py amortised
+    python experiments/graphs.py parameters
     python experiments/graphs.py summary
 
 Each measurement is a line of `runs/graphs/TASK.csv`, written as it is done; a second call passes
@@ -35,16 +36,18 @@ from record import commit, machine
 from gfnem.em import EM
 from gfnem.graphs import exact
 from gfnem.graphs.chains import bootstrap, partition_chains, structure_chains
+from gfnem.graphs.completion import CompletedPolicy
 from gfnem.graphs.dags import every_dag
 from gfnem.graphs.data import Measurements, generated
 from gfnem.graphs.layer_policy import LayerPolicy
 from gfnem.graphs.layers import LayerSpace
-from gfnem.graphs.measures import against_truth, divergences, over_all_graphs
+from gfnem.graphs.measures import against_truth, divergences, joint_divergences, over_all_graphs
 from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.policy import FlatPolicy, GraphPolicy
 from gfnem.graphs.priors import PathPrior
 from gfnem.graphs.space import DagSpace
 from gfnem.graphs.tables import Tables
+from gfnem.graphs.weights import WeightedPosterior
 from gfnem.objectives import BalancedVarGrad
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
@@ -358,12 +361,41 @@ def amortised(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callab
     yield "GFlowNet, layers, reads the table", run
 
 
+def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """5 nodes with their weights, noise known: the exact divergence of the joint."""
+    _, values = generated(5, None, 100, torch.Generator().manual_seed(seed))
+    x, model, space = Tables.of([values]), WeightedPosterior(5), LayerSpace(5)
+
+    def run() -> dict:
+        policy = CompletedPolicy(LayerPolicy(5), 5)
+        updates = args.updates or 4000
+        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        rates = Rates(policy=Anneal(0.02, 0.0005, updates, "exponential"))
+        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(x)
+            if time.perf_counter() - start > args.seconds:
+                break
+        took = time.perf_counter() - start
+        sampler = Posterior(model, space, policy, x)
+        found = joint_divergences(sampler, model, x)
+        torch.manual_seed(1)
+        drawn = torch.cat([sampler.sample(2000).effects()[0] for _ in range(5)]).mean(0)
+        best = model.sample_posterior(x, 20_000).effects()[0].mean(0)
+        error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
+        apart = float((drawn - best).abs().max())
+        return {**found, "log_z_error": error, "effects_largest_error": apart, "seconds": took}
+
+    yield "GFlowNet, layers, then weights", run
+
+
 TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]] = {
     "five": five,
     "sachs": sachs,
     "larger": larger,
     "twenty": twenty,
     "amortised": amortised,
+    "parameters": parameters,
 }
 COLUMNS = ("task", "seed", "method", "figures", "command", "commit", "date", "machine")
 

@@ -2,11 +2,11 @@
 
     python experiments/benchmarks/bench_graphs.py
 
-Both take trajectories edge by edge with one perceptron over the adjacency matrix, whose calls are
-batched, start its logits from the gains of edges, and descend on the modified detailed balance loss.
-In ours a state is a tensor of all graphs, with its closure kept up. In the other each graph is a
-`networkx.DiGraph`, copied for each step; each mask makes its closure afresh, and local scores are
-looked up one by one. The two are timed in turn.
+Both take trajectories edge by edge with one perceptron over the adjacency matrix, its calls
+batched, start its logits from the gains of edges, and descend on the modified detailed balance
+loss. In ours a state is a tensor of all graphs, with its closure kept up. In the other each graph
+is a `networkx.DiGraph`, copied for each step; each mask makes its closure afresh, and local scores
+are looked up one by one. The two are timed in turn.
 """
 
 from __future__ import annotations
