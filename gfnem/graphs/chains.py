@@ -14,7 +14,7 @@ from gfnem.graphs.tables import Tables
 from gfnem.mcmc import LocalMoves, metropolis
 
 
-class PartitionMoves(LocalMoves):
+class PartitionMoves(LocalMoves[Any, Tensor]):
     """Partition MCMC (Kuipers and Moffa 2017): a node goes to another layer, or to one of its own.
 
     Structures are the layers `(batch, samples, n)` int64 of nodes, numbered from 0 without gaps. A
