@@ -28,6 +28,8 @@ class Component:
     good for being a part of a run and for nothing else.
     """
 
+    #: whether it is among the parts of a run that help and errors list; False for what others hold
+    listed: ClassVar[bool] = True
     #: what makes a class of this kind of a function, if anything does
     decorator: ClassVar[str] = ""
     _arguments: dict[str, Any]
@@ -230,12 +232,13 @@ def unlike(thing: Any, base: type) -> str:
     return f"not a {base.__name__}"
 
 
-def known(base: type) -> list[str]:
-    """The names of the imported classes that derive from `base` and can be made, sorted."""
-    names, classes = set(), [base]
+def known(base: type[Component]) -> list[str]:
+    """The names of the imported classes that derive from `base` and are listed, sorted."""
+    names: set[str] = set()
+    classes: list[type[Component]] = [base]
     for cls in classes:
         classes += cls.__subclasses__()
-        if not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
+        if cls.listed and not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
             names.add(cls.__name__)
     return sorted(names)
 

@@ -34,6 +34,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter):
         text = re.sub(r"Optional\[([^\[\]]+)\]", r"\1", text)
         text = re.sub(r"Union\[([^\[\]]+)\]", _alternatives, text)
         text = text.replace(" | null", "").replace(", default: null", "")
+        text = text.replace("(default: null, ", "(")
         return re.sub(r"\s*\((?:type: str)?\)$", "", text)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -51,7 +52,10 @@ def _alternatives(match: re.Match) -> str:
 
 
 def _names(match: re.Match) -> str:
-    names = sorted(path.rpartition(".")[2] for path in match[1].split(", "))
+    from gfnem.component import Component, imported
+
+    classes = (imported(path) for path in match[1].split(", "))
+    names = sorted(cls.__name__ for cls in classes if not issubclass(cls, Component) or cls.listed)
     return f"known: {', '.join(names)}"
 
 

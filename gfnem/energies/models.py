@@ -21,7 +21,7 @@ LISTED = 2**20
 CHUNK = 2**16
 
 
-class AssignmentEnergy(EnergyModel):
+class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
     """`log p~` of complete assignments `(batch, samples, variables)`; a subclass writes `score`.
 
     Observations are rows `(batch, visible)` int64 with -1 for what is missing, and an assignment

@@ -17,7 +17,7 @@ from gfnem.graphs.tables import Tables
 from gfnem.ranges import Count, Positive, Seed
 
 
-class Measurements(DataModule):
+class Measurements(DataModule[Tables]):
     """One data set: a table whose columns are the nodes of the graphs.
 
     Args:

@@ -39,7 +39,7 @@ class LayerReading:
     code: Tensor
 
 
-class LayerPolicy(Policy):
+class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
     """Chooses which node joins a layer, and when a layer is closed.
 
     Where the posterior adds over families, what is still to come depends on the layers alone, so a

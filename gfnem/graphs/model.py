@@ -24,7 +24,7 @@ _LISTED = 5
 _LOOKS_AHEAD = 11
 
 
-class GivenTables(Conditioned):
+class GivenTables(Conditioned[Tables, Tensor]):
     """The posterior, given data sets: one table of local scores for each.
 
     Attributes:
@@ -173,7 +173,7 @@ class GivenTables(Conditioned):
         return self.target.space.initial_state(self.x, 1)
 
 
-class DagPosterior(Target):
+class DagPosterior(Target[Tables, Tensor]):
     """`log p(D, G)` of a data set `D` and a directed acyclic graph `G` over its columns.
 
     The prior over graphs is normalised, so that `log_marginal` is the log marginal likelihood of

@@ -46,7 +46,7 @@ class Hints:
     single: Tensor
 
 
-class ScoredPolicy(Policy):
+class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     """Adds what a network says to what the table of local scores says.
 
     Every graph is complete, so the flow through it is `R(G) / P(stop|G)`: that is how the flow is

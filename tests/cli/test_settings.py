@@ -7,6 +7,8 @@ import torch
 import yaml
 from commands import SMALL, TINY, call, printed, refused, same, trained
 
+from gfnem.parsing import BracketEnergy
+
 pytestmark = pytest.mark.slow
 
 
@@ -37,6 +39,14 @@ def test_help_of_train_explains_every_setting(capsys):
         assert re.match(r"[\w\"`'][^(]{8}", about), f"no explanation: {entry}"
     for ugly in ("class_path", "Optional[", "null", "gfnem.", "<class", "Union"):
         assert ugly not in text, ugly
+
+
+def test_a_model_that_train_cannot_train_is_not_listed(capsys):
+    text = " ".join(printed(capsys, "train", "--help").split())
+    assert "NeuralPCFG" in text and BracketEnergy.__name__ not in text
+    assert "(default: gflownet, known: " in text
+    error = refused(capsys, "train", "--model", "nosuch")
+    assert "NeuralPCFG" in error and BracketEnergy.__name__ not in error
 
 
 @pytest.mark.parametrize("verb", ["parse", "evaluate", "generate"])

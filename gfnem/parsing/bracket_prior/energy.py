@@ -33,6 +33,8 @@ class BracketEnergy(EnergyModel[Any, Trees]):
         dim: size of the vectors.
     """
 
+    listed = False  # it is trained on brackets alone, by `gfnem train-prior`
+
     def __init__(self, dim: Count = 32):
         super().__init__()
         self.word = nn.Parameter(torch.empty(1, dim).uniform_(-1, 1))
