@@ -153,7 +153,7 @@ class Draws:
         """The policy's scores of the trajectories, with gradients where these are enabled."""
         wanted = flows, forward_looking, steps, torch.is_grad_enabled()
         if self._scores is None or self._scored_with != wanted:
-            options = {"flows": True} if flows else {}
+            options: dict[str, Any] = {"flows": True} if flows else {}
             options |= {"forward_looking": True} if forward_looking else {}
             options |= {} if steps is None else {"steps": steps}
             em, batch = self.batch.em, self.batch

@@ -257,12 +257,14 @@ NCFG = [
     b"%start S\nS -> NP VP [1]\nNP^S -> Det N [0.3] | 'he' [0.7]\n"
     b"NP^VP,PP -> Det N [0.8] | 'him' [0.2]\nVP -> V NP [0.6] | V PP [0.4]\nPP -> P NP [1]\n"
     b"P -> 'at' [1]\nV -> 'looks' [1]\nDet -> 'the' [1]\nN -> 'cat' [0.5] | 'dog' [0.5]\n",
+    b"%class C S A\n%class D B TOP\nS^C -> A S [0.3] | B B [0.7]\nS -> A B [1]\n"
+    b"A^S -> 'a' [1]\nA^C,D -> S S [0.4] | 'b' [0.6]\nB -> A A [0.2] | 'b' [0.8]\n",
 ]
 
 
 SYMBOLS = ["S", "A", "B", "NP|<X-Y>", "''", "D"]
 WORDS = ["'a'", '"b"', "'it\\'s'", "','", "''", "'ß'"]
-PARENTS = [*[""] * 12, "^S", "^A,B", "^TOP", "^A", "^D"]
+PARENTS = [*[""] * 12, "^S", "^A,B", "^TOP", "^A", "^D", "^Some", "^Some,D"]
 
 
 @st.composite
@@ -270,7 +272,7 @@ def made_grammars(draw: st.DrawFn, parents: bool) -> bytes:
     """A grammar that is right in form: loops, long rules, tiny probabilities, unused symbols."""
     symbols = SYMBOLS[: draw(st.integers(1, 6))]
     items = st.sampled_from([*symbols * 4, *WORDS[:2] * 8, *WORDS])
-    lines = []
+    lines = ["%class Some S A"] if parents and len(symbols) > 1 and draw(st.booleans()) else []
     for symbol in symbols:
         for parent in draw(st.lists(st.sampled_from(PARENTS), min_size=1, max_size=2)):
             sides = draw(st.lists(st.lists(items, min_size=1, max_size=3), min_size=1, max_size=3))
