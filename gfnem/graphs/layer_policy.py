@@ -213,8 +213,11 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         trajectories: Trajectories,
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
         """See `Policy.score`; log weights of all sets of parents are not needed."""
+        if steps is not None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
         states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
         assert states is not None and actions is not None and mask is not None
         steps, samples = actions.shape[2], actions.shape[1]

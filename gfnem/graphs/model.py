@@ -164,9 +164,11 @@ class GivenTables(Conditioned[Tables, Tensor]):
             sums = torch.stack([without, torch.logaddexp(without, within), within], axis)
         return sums.flatten(2)
 
-    def log_prior_and_evidence(self, adjacency: Tensor) -> Tensor:
-        """`(batch, samples)` float64 log joint of graphs `(batch, samples, n, n)` bool."""
-        return self.families(bit_masks(adjacency.mT)).sum(2)
+    def log_graphs(self, adjacency: Tensor) -> Tensor:
+        """`(batch, samples)` float64 log joint of data and graphs `(batch, samples, n, n)`."""
+        value = self.families(bit_masks(adjacency.mT)).sum(2)
+        terms = self.target.terms
+        return value + added_up(terms, adjacency) if terms else value
 
     def first(self) -> DagState:
         """The graph that every other is built from, `(batch, 1)`."""
@@ -196,6 +198,8 @@ class DagPosterior(Target[Tables, Tensor]):
     """
 
     unit = "row"
+    #: whether latents have weights of edges beside the graph
+    weighted = False
 
     def __init__(
         self,
@@ -225,6 +229,10 @@ class DagPosterior(Target[Tables, Tensor]):
         self.forbidden, self.required = forbidden, required
         self.space = DagSpace(variables, max_parents, forbidden, required)
         self.name = str(self.spec())
+
+    def graphs(self, z: Any) -> Tensor:
+        """`(batch, samples, n, n)` bool the graphs of latents."""
+        return z
 
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must know of the graphs."""
@@ -272,8 +280,7 @@ class DagPosterior(Target[Tables, Tensor]):
 
     def log_joint(self, x: Tables, z: Tensor) -> Tensor:
         """`(batch, samples)` float64 `log p(D, G)` in nats."""
-        value = self.given(x).log_prior_and_evidence(z)
-        return value + added_up(self.terms, z) if self.terms else value
+        return self.given(x).log_graphs(z)
 
     def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
         """`(batch, samples)` the joint of the graph so far: every graph is complete."""

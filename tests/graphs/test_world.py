@@ -159,3 +159,18 @@ def test_measures():
     found = divergences(p, q)
     assert found["tv"] == pytest.approx(0.5)
     assert found["jensen_shannon"] == pytest.approx(0.5 * 0.6931, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_graphs_with_weights(run, capsys, tmp_path):
+    table = run[1]
+    flags = [f"--data={table}", "--model=WeightedPosterior", f"--out={tmp_path / 'run'}"]
+    flags += ["--policy=CompletedPolicy", "--policy.graphs=LayerPolicy", "--max-updates=2"]
+    assert call("train", *FLAGS, *flags) == 0
+    capsys.readouterr()
+    record = json.loads(printed(capsys, "infer", tmp_path / "run", table, "-k", 1))
+    latent = record["latents"][0]["latent"]
+    assert len(latent["weights"]) == len(latent["edges"])
+    figures = json.loads(printed(capsys, "evaluate", tmp_path / "run", "--format=json"))
+    assert figures["kl"] == pytest.approx(figures["kl_graphs"] + figures["kl_weights"])
+    assert "Equivalence" in open(printed(capsys, "report", tmp_path / "run").strip()).read()
