@@ -6,6 +6,7 @@
     python experiments/graphs.py twenty
     python experiments/graphs.py amortised
     python experiments/graphs.py parameters
+    python experiments/graphs.py mixture
     python experiments/graphs.py summary
 
 Each measurement is a line of `runs/graphs/TASK.csv`, written as it is done; a second call passes
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import shlex
 import statistics
@@ -48,6 +50,7 @@ from gfnem.graphs.priors import PathPrior
 from gfnem.graphs.space import DagSpace
 from gfnem.graphs.tables import Tables
 from gfnem.graphs.weights import WeightedPosterior
+from gfnem.mixtures.assignments import ClusterPosterior, LabelPolicy, LabelSpace, mean_field
 from gfnem.objectives import BalancedVarGrad
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
@@ -389,6 +392,52 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
     yield "GFlowNet, layers, then weights", run
 
 
+def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """10 points in 3 clusters, parameters summed out: all 59,049 assignments are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 3 * torch.randn(3, 2, generator=generator)
+    labels = torch.randint(3, (10,), generator=generator)
+    x = (means[labels] + torch.randn(10, 2, generator=generator))[None]
+    model = ClusterPosterior(3)
+    every, p = model.every(x), model.log_table(x).softmax(1)[0]
+
+    def figures(q: Tensor) -> dict:
+        found = divergences(p.double(), q.double())
+        best = every[p.argmax()]
+        orders = list(itertools.permutations(range(3)))
+        named = torch.stack([torch.tensor(order)[best] for order in orders])
+        at = [(every == row).all(1) for row in named.unique(dim=0)]
+        shares = torch.stack([q[hit].sum() / p[hit].sum() for hit in at])
+        right = ((shares - 1).abs() < 0.2).sum()
+        return {**found, "relabellings": len(at), "relabellings_right": float(right)}
+
+    def run() -> dict:
+        policy, space = LabelPolicy(10, 3, 2), LabelSpace(3)
+        updates = args.updates or 3000
+        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
+        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(x)
+            if time.perf_counter() - start > args.seconds:
+                break
+        took = time.perf_counter() - start
+        sampler = Posterior(model, space, policy, x)
+        parts = every.split(5000)
+        q = torch.cat([sampler.log_prob(part[None])[0] for part in parts]).exp()
+        error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
+        return {**figures(q), "log_z_error": error, "seconds": took}
+
+    def alone() -> dict:
+        start = time.perf_counter()
+        table = mean_field(model, x[0])
+        q = torch.stack([table[at, every[:, at]] for at in range(10)]).prod(0)
+        return {**figures(q), "seconds": time.perf_counter() - start}
+
+    yield "GFlowNet", run
+    yield "mean field", alone
+
+
 TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]] = {
     "five": five,
     "sachs": sachs,
@@ -396,6 +445,7 @@ TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]]
     "twenty": twenty,
     "amortised": amortised,
     "parameters": parameters,
+    "mixture": mixture,
 }
 COLUMNS = ("task", "seed", "method", "figures", "command", "commit", "date", "machine")
 
