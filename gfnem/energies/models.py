@@ -71,6 +71,11 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         ...
 
     @optional
+    def couplings(self) -> Tensor:
+        """`(rows, columns)` what pairs of variables say to each other. Optional: for pictures."""
+        ...
+
+    @optional
     def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, ...]:
         """Means of the latent units given complete rows, layer by layer. Optional."""
         ...
@@ -197,6 +202,10 @@ class Pairwise(AssignmentEnergy):
         """`(width, width)` the symmetric `W`."""
         upper = self.upper * self.pairs
         return upper + upper.mT
+
+    def couplings(self) -> Tensor:
+        """`(width, width)` the symmetric `W`."""
+        return self.coupling
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""

@@ -190,5 +190,6 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     if not count:
         raise UserError("nothing to evaluate on: name data with --data")
     found = {name: float(value) for name, value in summary(parts).items()}
-    exact = run.model.normalised().offers("log_marginal")
+    likely = run.model.normalised()
+    exact = likely.offers("log_marginal") and likely.offers("log_partition")
     return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}
