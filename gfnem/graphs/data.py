@@ -69,7 +69,7 @@ class Measurements(DataModule[Tables]):
         self.names = self.table.names
         if truth is not None:
             self.truth = read_graph(truth, self.names)
-        self.standardise = standardise
+        self.standardise, self.interventions = standardise, interventions
         self.forbidden = [self._pair("forbidden", pair) for pair in forbidden]
         self.required = [self._pair("required", pair) for pair in required]
         self.x = self.tables([self.table])
@@ -91,6 +91,7 @@ class Measurements(DataModule[Tables]):
             "forbidden": self.forbidden or None,
             "required": self.required or None,
             "discrete": self.table.levels is not None,
+            "columns": self.names,
         }
 
     def sizes(self) -> Sequence[int]:
@@ -111,6 +112,7 @@ class Measurements(DataModule[Tables]):
             "columns": self.names,
             "levels": self.table.levels,
             "standardise": self.standardise,
+            "interventions": self.interventions,
         }
 
     def fingerprint(self) -> dict[str, str]:

@@ -191,6 +191,7 @@ class DagPosterior(Target[Tables, Tensor]):
         max_parents: most parents of a node; any number if None.
         forbidden, required: `[i, j]` pairs, edges that never or always are there.
         discrete: whether the tables hold codes; not known if None.
+        columns: names of the columns, by which terms may speak of them.
 
     Raises:
         ValueError: if required edges are forbidden, too many or form a cycle, or if the score is
@@ -211,6 +212,7 @@ class DagPosterior(Target[Tables, Tensor]):
         forbidden: Sequence[Sequence[Amount]] | None = None,
         required: Sequence[Sequence[Amount]] | None = None,
         discrete: bool | None = None,
+        columns: Sequence[str] | None = None,
     ):
         super().__init__()
         assert variables is not None
@@ -225,7 +227,7 @@ class DagPosterior(Target[Tables, Tensor]):
             )
         self.score = score
         self.prior = EdgePrior() if prior is None else prior
-        self.terms, self.max_parents = list(terms), max_parents
+        self.terms, self.max_parents = [term.of(columns) for term in terms], max_parents
         self.forbidden, self.required = forbidden, required
         self.space = DagSpace(variables, max_parents, forbidden, required)
         self.name = str(self.spec())

@@ -107,7 +107,7 @@ class WeightedPosterior(DagPosterior):
         variables: how many columns.
         noise: variance of the noise.
         prior: over edges; uniform over graphs if None.
-        terms, max_parents, forbidden, required: as for `DagPosterior`.
+        terms, max_parents, forbidden, required, columns: as for `DagPosterior`.
     """
 
     weighted = True
@@ -121,9 +121,12 @@ class WeightedPosterior(DagPosterior):
         max_parents: Count | None = None,
         forbidden: Sequence[Sequence[Amount]] | None = None,
         required: Sequence[Sequence[Amount]] | None = None,
+        columns: Sequence[str] | None = None,
     ):
         known = KnownNoise(noise)
-        super().__init__(variables, known, prior, terms, max_parents, forbidden, required)
+        super().__init__(
+            variables, known, prior, terms, max_parents, forbidden, required, columns=columns
+        )
         self.known = known
 
     def graphs(self, z: Weighted) -> Tensor:

@@ -34,7 +34,7 @@ class GraphsWorld(World):
         "gfnem.graphs.space",
         "gfnem.graphs.weights",
     )
-    told = frozenset({"variables", "discrete"})
+    told = frozenset({"variables", "discrete", "columns"})
 
     formats: ClassVar = {"dot": "Graphviz", "graphml": "GraphML"}
 
@@ -73,7 +73,8 @@ class GraphsWorld(World):
         names, levels = run.metadata["columns"], run.metadata["levels"]
         if isinstance(source, (str, Path)):
             kind = "continuous" if levels is None else "discrete"
-            table = read_table(source, kind).ordered(names, levels)
+            table = read_table(source, kind, run.metadata["interventions"], keep=names)
+            table = table.ordered(names, levels)
         else:
             table = Table.of(source, names)
         x = observed([table], run.metadata["standardise"])
