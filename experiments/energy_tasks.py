@@ -113,6 +113,7 @@ def falling(rate: float, model: float) -> Callable[[int], Rates]:
 POINT_METHODS = {
     "exact": exact,
     "eb_gfn": lambda: eb_gfn(samples=256),
+    "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
     "eb_gfn_own": lambda: eb_gfn(samples=256, negative=Free(Own(256))),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
@@ -174,6 +175,7 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 MACHINE_METHODS = {
     "exact": exact,
     "eb_gfn": lambda: eb_gfn(samples=256, latents=4),
+    "eb_gfn_chains": lambda: eb_gfn(samples=256, latents=4, proposals=2, back=[0.25, 1.0]),
     "pcd1": lambda: contrastive(BlockGibbs(), 100, 1),
     "pcd10": lambda: contrastive(BlockGibbs(), 100, 10),
     "cd1": lambda: contrastive(BlockGibbs(), steps=1, persistent=False),
@@ -203,7 +205,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             parts,
             MACHINE_METHODS[method](),
             lambda number: data.training_batch(number).to(device),
-            falling(2e-3, 1e-2),
+            falling(2e-3, 3e-2 if which == "bars" else 1e-2),
             updates,
             seconds,
         )

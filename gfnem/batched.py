@@ -106,6 +106,18 @@ def tensors_of(structure: Any) -> list[Tensor]:
     return found
 
 
+def what_no_state_is(state: Any, batch: int, samples: int) -> str | None:
+    """What is wrong with a state of so many rows and samples, for a person; None if nothing is."""
+    name = type(state).__name__
+    if not isinstance(state, Batched):
+        return f"{name} is no state: declare it as @dataclass class {name}(gfnem.Batched)"
+    for tensor in tensors_of(state):
+        if tensor.shape[:2] != (batch, samples):
+            shape = tuple(tensor.shape)
+            return f"a tensor of {name} has the shape {shape}, not ({batch}, {samples}, ...)"
+    return None
+
+
 def as_lists(structure: Any, axes: int) -> Any:
     """A tensor or `Batched` as plain data, for records that people and programs read.
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Inference
-from gfnem.target import Conditioned, Target
+from gfnem.target import Conditioned
 
+_DRAWS = 4096  # of everything, at most
 #: figures that are means over observations
-MEANS = ("elbo_gap", "ess", "missed")
+MEANS = ("elbo_gap", "free_gap", "ess", "missed")
 
 
 @torch.no_grad()
@@ -44,6 +45,8 @@ def figures(
             aims at, the model's posterior or the rewarded one. Where `log p~(x)` is not exact it
             is the importance-weighted bound of the same samples, and cannot see what the sampler
             never draws.
+        free_gap: the divergence of the sampler from the whole of `p~`, observations included, where
+            it builds these too.
         ess: effective samples as a share of all; it cannot see that either.
         missed: nats by which samples that stray find more (see `Posterior.missed`), where
             `log p~(x)` is not exact.
@@ -60,29 +63,41 @@ def figures(
     if posterior is not None and samples is not None:
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact
-        found["elbo_gap"] = total - elbo(log_weights)
-        found["ess"] = effective_sample_size(log_weights) / samples
+        if not _complete(run, x):
+            found["elbo_gap"] = total - elbo(log_weights)
+            found["ess"] = effective_sample_size(log_weights) / samples
         found["bound"] = importance_weighted(posterior.model_weights(z, log_weights))
         found |= {} if look is None else look(z)
         if exact is None:  # gap and effective samples are of its own samples alone
             missed = posterior.missed(log_weights, samples)
             found |= {} if missed is None else {"missed": missed}
         log_p = found["bound"] if log_p is None else log_p
-    if log_p is not None:  # exact inference, or a sampler to bound it with
-        found["log_p"] = log_p - _log_partition(run, model, x, samples)
+    log_z = model.log_partition() if model.offers("log_partition") else None
+    if posterior is not None and samples is not None and run.space.offers("free"):
+        log_z = _free(run, x, samples, log_z, found)
+    if log_p is not None and log_z is not None:  # exact, or a sampler to bound it with
+        found["log_p"] = log_p - log_z
     return {name: value.double().cpu() for name, value in found.items()}
 
 
-def _log_partition(run: Inference, model: Target, x: Any, samples: int | None) -> Tensor:
-    """`()` log Z in nats: exact, or as the sampler's own draws of everything tell.
+def _free(
+    run: Inference, x: Any, samples: int, log_z: Tensor | None, found: dict[str, Tensor]
+) -> Tensor:
+    """`()` log Z in nats: exact where it is given, else as the sampler's draws of everything tell.
 
-    Raises:
-        NotOffered: if neither is to be had.
+    Their gap is added to what was found.
     """
-    if model.offers("log_partition") or samples is None or not run.has_policy:
-        return model.log_partition()
-    free = run.posterior(run.space.free(x))
-    return importance_weighted(free.log_weights(samples * len(x))[1])[0]
+    count = min(samples * len(x), _DRAWS)
+    log_weights = run.posterior(run.space.free(x)).log_weights(count)[1]
+    total = importance_weighted(log_weights)[0] if log_z is None else log_z
+    found["free_gap"] = (total - elbo(log_weights)[0]).expand(len(x))
+    return total
+
+
+def _complete(run: Inference, x: Any) -> bool:
+    """Whether observations leave nothing to be built."""
+    space = run.space
+    return space.offers("free") and bool(space.is_final(space.initial_state(x, 1)).all())
 
 
 def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

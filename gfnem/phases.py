@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
-from gfnem.batched import Batched
+from gfnem.batched import Batched, each, tensors_of
 from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
 from gfnem.offers import NotOffered
@@ -210,18 +210,27 @@ class TrainModel(Phase):
         """`()` minus the mean weighted log joint, in nats an observation."""
         draws = batch.draw(self.source)
         z, weight = M_STEPS[self.m_step](draws)
-        raised = self._log_joint(draws.batch, z)
         if batch.em.reward is not None:
             batch.em.reward.observe(draws.batch.x, z)
-        loss = -(weight * raised).mean()
-        if self.negative is not None:
-            found = batch.draw(self.negative)
-            lowered = self._log_joint(found.batch, found.z)
-            loss = loss + lowered.mean()
+        found = None if self.negative is None else batch.draw(self.negative)
+        if found is None:
+            loss = -(weight * self._log_joint(draws.batch, z)).mean()
+        else:
+            raised, lowered = self._both(draws.batch, z, found)
+            loss = lowered.mean() - (weight * raised).mean()
             if self.penalty:
                 loss = loss + self.penalty * (raised.square().mean() + lowered.square().mean())
         batch.figures["m_loss"] = loss.detach()
         return loss
+
+    def _both(self, batch: Batch, z: Any, found: Draws) -> Sequence[Tensor]:
+        """Log joints of the positive and of the negative phase; of one batch in one call."""
+        if found.batch is not batch:
+            return self._log_joint(batch, z), self._log_joint(found.batch, found.z)
+        both = each(lambda *tensors: torch.cat(tensors, 1), z, found.z)
+        count = tensors_of(z)[0].shape[1]
+        value = self._log_joint(batch, both)
+        return value.split((count, value.shape[1] - count), 1)
 
     def _log_joint(self, batch: Batch, z: Any) -> Float[Tensor, "batch samples"]:
         if self.collapse and batch.given.offers("collapsed_log_joint"):

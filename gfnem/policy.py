@@ -183,15 +183,16 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
             nothing = actions.new_zeros(batch, samples, 0, dtype=torch.get_default_dtype())
             log_flow = nothing.new_zeros(batch, samples, 1) if flows else None
             return Scores(nothing, nothing, mask, log_z, log_flow)
-        output = self(context, Batched.cat(states))
+        state = Batched.cat(states)
+        output = self(context, state)
 
         def unfold(tensor: Tensor) -> Tensor:  # (batch, time * samples, ...) -> time third
             return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
 
-        allowed = torch.stack([space.forward_mask(state) for state in states[:-1]], 2)
+        allowed = unfold(space.forward_mask(state))[:, :, :-1]
         log_pf = sampling.log_probability(unfold(output.forward)[:, :, :-1], allowed)
         log_pf = log_pf.gather(3, actions.unsqueeze(3)).squeeze(3)
-        allowed = torch.stack([space.backward_mask(state) for state in states[1:]], 2)
+        allowed = unfold(space.backward_mask(state))[:, :, 1:]
         backward = output.backward
         backward = allowed.to(log_pf) * 0 if backward is None else unfold(backward)[:, :, 1:]
         log_pb = sampling.log_probability(backward, allowed)

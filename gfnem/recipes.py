@@ -20,13 +20,15 @@ from gfnem.objectives import (
 from gfnem.offers import NotOffered
 from gfnem.phases import ClimbMarginal, LearnBeside, Phase, Together, TrainModel, TrainPolicy
 from gfnem.policy import Policy
-from gfnem.ranges import Amount, Count, NotNegative, Positive, Share, hints_of
+from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share, hints_of
 from gfnem.refinement import Back
 from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
 from gfnem.sources import (
     Chains,
+    Exchanged,
     Free,
+    Mixed,
     ModelSamples,
     Own,
     PosteriorSamples,
@@ -242,11 +244,11 @@ def mcmc(
 def eb_gfn(
     objective: Objective | None = None,
     samples: Count = 128,
-    share: Share = 0.5,
+    share: PartialShare = 0.5,
     temperature: Positive | Anneal = 1.0,
     epsilon: Share | Anneal = 0.0,
     latents: Amount = 0,
-    proposals: Amount = 1,
+    proposals: Amount = 0,
     back: Back | list[Back] | Anneal = 1.0,
     acceptance: str = "metropolis",
     negative: Source | None = None,
@@ -260,13 +262,15 @@ def eb_gfn(
     Args:
         objective: the sampler's loss; `TrajectoryBalance` if None.
         samples: structures drawn from the sampler in each update, of no observation in particular.
-        share: weight of trajectories retraced from the data, beside its own draws.
+        share: of trajectories retraced from the data among those that the sampler is trained on;
+            the others are its own draws.
         temperature, epsilon: of its own draws, as in `gflownet`.
         latents: structures drawn for each observation, of an energy with latents; the sampler is
             trained on them too. 0 for an energy without.
-        proposals: back-and-forth proposals to each chain. Chains start at the data.
-        back: how far they go back: a number of steps, or a share of all of them. One of several is
-            drawn for each proposal; an `Anneal` over M-updates moves a share.
+        proposals: back-and-forth proposals to each chain. Chains start at the data. 0 proposes one
+            of the sampler's own draws to each, which costs nothing.
+        back: how far proposals go back: a number of steps, or a share of all of them. One of
+            several is drawn for each proposal; an `Anneal` over M-updates moves a share.
         acceptance: "metropolis" or "barker".
         negative: what the model is lowered on instead: `Free(Own(...))` are the sampler's own
             draws, `Free(Chains(..., persistent=True))` is persistent contrastive divergence.
@@ -274,21 +278,22 @@ def eb_gfn(
     """
     seen = Own(max(latents, 1))
     data, own = Released(seen), Free(Own(samples, temperature, epsilon))
+    taught = Mixed(own, data, share)
+    chains: Source = Exchanged(taught, acceptance)
+    if proposals:
+        chains = Refined(data, proposals, back, acceptance)
+    if negative is not None:
+        chains = negative
 
     def loss() -> Objective:
         return TrajectoryBalance() if objective is None else objective
 
-    weighted = [
-        (TrainPolicy(own, loss()), 1 - share),
-        (TrainPolicy(data, loss(), name="data_loss"), share),
-        (TrainPolicy(seen, loss(), name="latent_loss"), float(latents > 0)),
-    ]
-    parts = [(phase, weight) for phase, weight in weighted if weight]
-    chains = Refined(data, proposals, back, acceptance) if negative is None else negative
-    return [
-        Together([phase for phase, _ in parts], [weight for _, weight in parts]),
-        TrainModel(seen, "importance" if latents > 1 else "equal", collapse, chains),
-    ]
+    sampler: Phase = TrainPolicy(taught, loss())
+    if latents:
+        sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
+    if latents > 1:
+        return [sampler, TrainModel(seen, "importance", collapse, chains)]
+    return [sampler, TrainModel(data, "equal", collapse, chains)]
 
 
 #: the recipes that are shipped, by name

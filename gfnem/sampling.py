@@ -116,20 +116,19 @@ def some_steps(trajectories: Trajectories, steps: int) -> Trajectories:
         index = index.reshape(index.shape + (1,) * (tensor.dim() - 3))
         return tensor.gather(2, index.expand(*index.shape[:3], *tensor.shape[3:]))
 
-    every = [each(lambda *tensors: torch.stack(tensors, 2), *states)]
-    found = each(lambda tensor: picked(tensor, pairs), every[0])
-    between = [
-        None if part is None else picked(part, pairs[:, :, :-1].clamp(max=part.shape[2] - 1))
-        for part in (trajectories.actions, trajectories.backward_actions)
-    ]
-    within = picked(mask, pairs[:, :, :-1].clamp(max=mask.shape[2] - 1))
+    found = each(lambda *tensors: picked(torch.stack(tensors, 2), pairs), *states)
+    between = pairs[:, :, :-1].clamp(max=mask.shape[2] - 1)
+    actions, backward_actions, kept = each(
+        lambda tensor: picked(tensor, between),
+        [trajectories.actions, trajectories.backward_actions, mask],
+    )
     taken = torch.arange(max(2 * steps - 1, 0), device=mask.device) % 2 == 0
     return replace(
         trajectories,
         states=[found[:, :, time] for time in range(2 * steps)],
-        actions=between[0],
-        backward_actions=between[1],
-        mask=within & taken,
+        actions=actions,
+        backward_actions=backward_actions,
+        mask=kept & taken,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gfnem.batch import Batch, Draws
-from gfnem.batched import each
+from gfnem.batched import each, tensors_of
 from gfnem.component import Component
 from gfnem.mcmc import ACCEPTANCES, LocalMoves, metropolis
 from gfnem.offers import NotOffered
@@ -19,7 +19,7 @@ from gfnem.ranges import Amount, Count, Positive, Share
 from gfnem.refinement import Back, refine
 from gfnem.sampling import Exploration
 from gfnem.schedules import Anneal, value_at
-from gfnem.space import LatentSpace
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Target
 
 
@@ -342,3 +342,71 @@ class Released(Source):
         """The space must offer `free`."""
         needs(space, "free", "structures of no observation in particular")
         self.source.check(model, space, policy)
+
+
+class Mixed(Source):
+    """Free draws of the policy, and beside them structures that another source released.
+
+    Args:
+        own: the policy's draws, `Free(Own(...))`.
+        other: what its trajectories are retraced to, such as `Released(...)` of the data.
+        share: of the second among all; so many of them are used as go with the draws.
+    """
+
+    def __init__(self, own: Source, other: Source, share: Share = 0.5):
+        super().__init__()
+        if share >= 1:
+            raise ValueError(f"share {share}: less than 1 is needed")
+        self.own, self.other, self.share = own, other, share
+        self.samples = getattr(own, "samples", 1)
+
+    def draw(self, batch: Batch) -> Draws:
+        """`(1, samples + some)`, the policy's own first."""
+        own, other = batch.draw(self.own), batch.draw(self.other)
+        wanted = round(self.samples * self.share / (1 - self.share))
+        count = tensors_of(other.z)[0].shape[1]
+        order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
+        taken = Draws(batch.free, other.pick(order[None]))
+        both = Trajectories.cat([own.trajectories, taken.trajectories])
+        return Draws(batch.free, both.latent, both)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """What both need."""
+        self.own.check(model, space, policy)
+        self.other.check(model, space, policy)
+
+
+class Exchanged(Source):
+    """The second part of a mixture, each exchanged for a draw of the policy by Metropolis-Hastings.
+
+    A chain of one move whose proposals are the draws that the policy was trained on, so that it
+    costs nothing: the move is accepted with probability `min(1, w' / w)`, `w` the importance
+    weights of a draw's trajectory. It leaves the model's distribution as it is.
+
+    Args:
+        mixed: the mixture.
+    """
+
+    def __init__(self, mixed: Mixed, acceptance: str = "metropolis"):
+        super().__init__()
+        self.mixed, self.acceptance = mixed, _accepted_by(acceptance)
+
+    def draw(self, batch: Batch) -> Draws:
+        """As many as the second part has."""
+        found, count = batch.draw(self.mixed), self.mixed.samples
+        ratio = found.log_ratio
+        start = torch.arange(count, ratio.shape[1], device=ratio.device)[None]
+        offer = torch.randperm(count, device=ratio.device).repeat(start.shape[1] // count + 1)
+        offer = offer[None, : start.shape[1]]
+        accepted = ACCEPTANCES[self.acceptance](ratio.gather(1, offer) - ratio.gather(1, start))
+        batch.figures["accepted"] = accepted.float().mean()
+        return Draws(batch.free, found.pick(torch.where(accepted, offer, start)))
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The draws must be the policy's own, as it is."""
+        self.mixed.check(model, space, policy)
+        if not self.mixed.own.on_policy:
+            raise ValueError(
+                "draws that stray cannot be exchanged: leave temperature 1 and epsilon 0, or use "
+                "proposals"
+            )

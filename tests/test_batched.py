@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
-from toy import BitPolicy, BitSpace
+from toy import BitModel, BitPolicy, BitSpace
 
 from gfnem.batched import Batched, as_lists, choose, each, pick, tensors_of
+from gfnem.errors import UserError
+from gfnem.running.tryout import try_out
 from gfnem.testing import LatentSpaceTestCase
 
 
@@ -121,8 +123,8 @@ class LengthsOfRows(BitSpace):
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        (PlainStates, r"Forgotten is not Batched; write: @dataclass class Forgotten\(gfnem"),
-        (LengthsOfRows, "tensors of Places do not all lead with"),
+        (PlainStates, r"Forgotten is no state: declare it as @dataclass class Forgotten\(gfnem"),
+        (LengthsOfRows, r"a tensor of Places has the shape \(2,\), not \(2, 2, ...\)"),
     ],
 )
 def test_the_shipped_case_says_what_to_change(space, words):
@@ -138,3 +140,5 @@ def test_the_shipped_case_says_what_to_change(space, words):
 
     with pytest.raises(AssertionError, match=words):
         Case().test_masks_agree_with_initial_and_final()
+    with pytest.raises(UserError, match=f"{space.__name__}: {words}"):  # and so does training
+        try_out(BitModel(), space(), BitPolicy(), torch.tensor([0, 1]))

@@ -15,7 +15,7 @@ from gfnem.ranges import Positive
 from gfnem.target import Conditioned
 
 
-class EnergyMoves(LocalMoves):
+class EnergyMoves(LocalMoves[Tensor, Tensor]):
     """Moves for `(batch, samples, variables)` of an `AssignmentEnergy`; what is observed stays."""
 
     model: AssignmentEnergy

@@ -26,7 +26,7 @@ from gfnem.errors import UserError
 from gfnem.ranges import Count, Finite, Range, Seed
 
 
-class Rows(DataModule):
+class Rows(DataModule[Tensor]):
     """Rows of values of a few kinds; a subclass reads them.
 
     Attributes:

@@ -25,6 +25,10 @@ class RBM(AssignmentEnergy):
         self.visible_bias = nn.Parameter(torch.zeros(visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
 
+    def couplings(self) -> Tensor:
+        """`(visible, hidden)` the weights."""
+        return self.weight
+
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""
         seen, hidden = ((features + 1) / 2).split((self.visible, self.latent), -1)
@@ -107,6 +111,10 @@ class BoltzmannMachine(AssignmentEnergy):
         self.visible_bias = nn.Parameter(torch.zeros(visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
         self.top_bias = nn.Parameter(torch.zeros(top))
+
+    def couplings(self) -> Tensor:
+        """`(visible, hidden)` the weights of the first layer."""
+        return self.weight
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""

@@ -141,6 +141,7 @@ class MaskedPolicy(AssignmentNetwork):
         layers = [features, *(features.new_zeros(len(value), self.units[-1])
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = 0, self.stages[-1]  # blocks whose units are there
+        blank, shown = not bool((value >= 0).any()), self.features(digits)
         for block in (block for block, open in enumerate(steps) if open):
             while known < block:
                 known += 1
@@ -150,11 +151,14 @@ class MaskedPolicy(AssignmentNetwork):
             units = self.units[block]
             logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
             seen = block * self.span
-            logits = logits + linear(features[:, :seen], self.direct[rows, :seen])
+            logits = torch.addmm(logits, features[:, :seen], self.direct[rows, :seen].T)
             there = value[:, place]
-            code, log_drawn = _draw(self._agreeing(logits, there), exploration)
-            value[:, place] = torch.where(there < 0, digits[code], there)
-            features[:, seen : seen + self.span] = self.features(value[:, place])
+            logits = logits if blank else self._agreeing(logits, there)
+            code, log_drawn = _draw(logits, exploration)
+            value[:, place] = digits[code] if blank else torch.where(there < 0, digits[code], there)
+            features[:, seen : seen + self.span] = (
+                shown[code] if blank else self.features(value[:, place])
+            )
             log_behaviour += log_drawn
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 

@@ -21,7 +21,7 @@ LISTED = 2**20
 CHUNK = 2**16
 
 
-class AssignmentEnergy(EnergyModel):
+class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
     """`log p~` of complete assignments `(batch, samples, variables)`; a subclass writes `score`.
 
     Observations are rows `(batch, visible)` int64 with -1 for what is missing, and an assignment
@@ -68,6 +68,11 @@ class AssignmentEnergy(EnergyModel):
     @optional
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`. Optional: of layered energies."""
+        ...
+
+    @optional
+    def couplings(self) -> Tensor:
+        """`(rows, columns)` what pairs of variables say to each other. Optional: for pictures."""
         ...
 
     @optional
@@ -197,6 +202,10 @@ class Pairwise(AssignmentEnergy):
         """`(width, width)` the symmetric `W`."""
         upper = self.upper * self.pairs
         return upper + upper.mT
+
+    def couplings(self) -> Tensor:
+        """`(width, width)` the symmetric `W`."""
+        return self.coupling
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""

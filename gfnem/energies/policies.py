@@ -17,7 +17,7 @@ from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
 
 
-class AssignmentNetwork(Policy):
+class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
     """What the samplers of assignments have in common: how an assignment becomes numbers.
 
     Args:

@@ -30,7 +30,7 @@ class Assignment(Batched):
     given: Tensor
 
 
-class AssignmentSpace(LatentSpace):
+class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
     """Complete assignments of values to variables that agree with what is observed.
 
     An observation is a row `(visible,)` of int64 values with -1 for what is not known; variables
@@ -180,7 +180,7 @@ class AssignmentSpace(LatentSpace):
         return Changes(self)
 
 
-class Changes(LocalMoves):
+class Changes(LocalMoves[Tensor, Tensor]):
     """Gives a variable that is not observed, drawn uniformly, another value, drawn uniformly."""
 
     def __init__(self, space: AssignmentSpace):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gfnem.world import Observed, World
@@ -58,9 +59,17 @@ class EnergiesWorld(World):
 
         return scores(run, data)
 
-    def table(self, run: Any, figures: Mapping[str, Any]) -> str:
-        """The figures for a person."""
-        return super().table(run, figures)
+    def draw(self, run: Any, data: Any, folder: Path) -> list[str]:
+        """Density beside data, draws, couplings."""
+        from gfnem.energies.drawing import draw_all
+
+        return draw_all(run, data, folder)
+
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """Pictures and figures."""
+        from gfnem.energies.report import sections
+
+        return sections(run, data, samples)
 
     def run_class(self) -> type:
         """A run that draws from its sampler."""

@@ -7,17 +7,19 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.graphs",
     {
+        "completion": ("CompletedPolicy",),
         "dags": ("closure_of", "every_dag", "number_of_dags"),
         "data": ("Measurements",),
         "exact": ("LayerProgramme",),
         "layer_policy": ("LayerPolicy",),
         "layers": ("LayerSpace", "LayerState"),
         "model": ("DagPosterior",),
-        "policy": ("GraphPolicy",),
+        "policy": ("FlatPolicy", "GraphPolicy"),
         "priors": ("EdgePrior", "GraphTerm", "PathPrior"),
         "scores": ("BDeu", "BGe", "BIC", "LocalScore"),
         "space": ("DagSpace", "DagState"),
         "tables": ("Tables",),
+        "weights": ("KnownNoise", "Weighted", "WeightedPosterior"),
     },
 )
 

@@ -17,7 +17,7 @@ from gfnem.graphs.tables import Tables
 from gfnem.ranges import Count, Positive, Seed
 
 
-class Measurements(DataModule):
+class Measurements(DataModule[Tables]):
     """One data set: a table whose columns are the nodes of the graphs.
 
     Args:
@@ -69,7 +69,7 @@ class Measurements(DataModule):
         self.names = self.table.names
         if truth is not None:
             self.truth = read_graph(truth, self.names)
-        self.standardise = standardise
+        self.standardise, self.interventions = standardise, interventions
         self.forbidden = [self._pair("forbidden", pair) for pair in forbidden]
         self.required = [self._pair("required", pair) for pair in required]
         self.x = self.tables([self.table])
@@ -91,6 +91,7 @@ class Measurements(DataModule):
             "forbidden": self.forbidden or None,
             "required": self.required or None,
             "discrete": self.table.levels is not None,
+            "columns": self.names,
         }
 
     def sizes(self) -> Sequence[int]:
@@ -111,6 +112,7 @@ class Measurements(DataModule):
             "columns": self.names,
             "levels": self.table.levels,
             "standardise": self.standardise,
+            "interventions": self.interventions,
         }
 
     def fingerprint(self) -> dict[str, str]:

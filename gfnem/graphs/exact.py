@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gfnem.batched import Batched
 from gfnem.graphs.dags import bit_masks, bits_of, closure_of, every_dag, parent_sets
 
 #: most variables of the programme: 14 take 2.7e8 steps
@@ -29,7 +30,7 @@ _CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class _Level:
+class _Level(Batched):
     """The sets of one size `k`, and where their subsets stand.
 
     Attributes:
@@ -119,10 +120,7 @@ class LayerProgramme:
         self.local = padded[:, parent_sets(n, max_parents, scores.device).lookup]
         levels = _levels(n)
         device = scores.device
-        self._levels = [
-            _Level(*(getattr(level, name).to(device) for name in _Level.__dataclass_fields__))
-            for level in levels
-        ]
+        self._levels = [level.to(device) for level in levels]
         self._sums = self._with_one()
         self._steps, self._states = self._run()
 
@@ -171,7 +169,7 @@ class LayerProgramme:
             found = []
             for at in range(0, len(level.sets), parts):
                 some = slice(at, at + parts)
-                part = _Level(*(getattr(level, name)[some] for name in _Level.__dataclass_fields__))
+                part = level[some]
                 if torch.is_grad_enabled() and self._sums.requires_grad and self.n > 9:
                     layers = checkpoint(self._layers, part, state[some], use_reentrant=False)
                 else:
@@ -219,7 +217,7 @@ class LayerProgramme:
             layer.split(max(1, _CHUNK // (2**k * self.n))),
             strict=True,
         ):
-            part = _Level(*(getattr(level, name)[some] for name in _Level.__dataclass_fields__))
+            part = level[some]
             chosen = (new[:, None] >> part.others & 1).bool()  # (rows, n - k)
             family = self._families(part)
             weight = torch.where(chosen[:, None], family, 0.0).sum(2) + self._states[k][some]
@@ -229,8 +227,16 @@ class LayerProgramme:
     def _parents(self, node: int, placed: Tensor, previous: Tensor) -> Tensor:
         """`(rows,)` sets of parents among those placed, with one in the layer before."""
         every = torch.arange(2**self.n, device=placed.device)
-        fits = ((every & ~placed[:, None]) == 0) & ((every & previous[:, None]) > 0)
-        return _draw(torch.where(fits, self.local[node], _NOTHING))
+        # draws of one posterior share most of their layers: each pair is weighed once
+        pairs, which = torch.stack([placed, previous], 1).unique(dim=0, return_inverse=True)
+        own, last = pairs[:, :1], pairs[:, 1:]
+        fits = ((every & ~own) == 0) & ((every & last) > 0)
+        weights = self.local[node].expand_as(fits).masked_fill(~fits, -torch.inf)
+        heights = weights.softmax(1).cumsum(1)
+        heights = heights / heights[:, -1:]
+        uniform = torch.rand(len(which), 1, dtype=heights.dtype, device=placed.device)
+        found = torch.searchsorted(heights[which], uniform, right=True)[:, 0]
+        return found.clamp(max=2**self.n - 1)
 
 
 def _log_products(factors: Tensor) -> Tensor:

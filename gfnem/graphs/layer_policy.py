@@ -39,7 +39,7 @@ class LayerReading:
     code: Tensor
 
 
-class LayerPolicy(Policy):
+class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
     """Chooses which node joins a layer, and when a layer is closed.
 
     Where the posterior adds over families, what is still to come depends on the layers alone, so a
@@ -213,8 +213,11 @@ class LayerPolicy(Policy):
         trajectories: Trajectories,
         flows: bool = False,
         forward_looking: bool = False,
+        steps: int | None = None,
     ) -> Scores:
         """See `Policy.score`; log weights of all sets of parents are not needed."""
+        if steps is not None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
         states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
         assert states is not None and actions is not None and mask is not None
         steps, samples = actions.shape[2], actions.shape[1]

@@ -52,7 +52,7 @@ class LayerState(Batched):
         return (status == CURRENT).any(-1) & (status == OPEN).any(-1)
 
 
-class LayerSpace(LatentSpace):
+class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
     """`z` is an adjacency matrix `(batch, samples, n, n)` bool, built in `n` steps and some more.
 
     A node stands in the first layer that comes after all its parents. Forward action `j * sets + p`

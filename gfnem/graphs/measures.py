@@ -123,6 +123,47 @@ def _flow_through(posterior: Posterior, graphs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def joint_divergences(posterior: Posterior, model: Any, x: Tables) -> dict[str, float]:
+    """How far graphs and weights of a `CompletedPolicy` are from a `WeightedPosterior`, exactly.
+
+    Over all graphs of at most 5 nodes, where each has one trajectory; the weights of a family are
+    normal on both sides, so their divergence is known in closed form.
+
+    Args:
+        posterior: the sampler, for the one data set in `x`; a `CompletedPolicy`.
+        model: the target.
+        x: one data set.
+
+    Returns:
+        `kl` of the joint from the sampler to the posterior in nats, `kl_graphs` of the graphs
+        alone, and `kl_weights`, the mean over the sampler's graphs of the rest.
+    """
+    graphs = every_dag(model.variables).to(x.device)
+    policy: Any = posterior.policy
+    space, context = posterior.space, posterior.context
+    log_p = model.given(x).log_graphs(graphs[None])[0].log_softmax(0)
+    log_q, weights = [], []
+    for part in graphs.split(_CHUNK):
+        traced = policy.graphs.retrace(context.graphs, x, space, part[None])
+        log_q.append(policy.graphs.score(context.graphs, space, traced).log_pf.sum(2)[0].double())
+        mean, factor = policy.normal(context, part[None])
+        exact_mean, exact_covariance = model.conditional(x, part[None])
+        parent = part.mT[None]
+        eye = torch.eye(model.variables, dtype=torch.float64, device=x.device)
+        inside = parent[..., :, None] & parent[..., None, :]
+        exact_covariance = torch.where(inside, exact_covariance, eye)
+        one = torch.distributions.MultivariateNormal(mean.double(), scale_tril=factor.double())
+        other = torch.distributions.MultivariateNormal(
+            torch.where(parent, exact_mean, 0.0), exact_covariance
+        )
+        weights.append(torch.distributions.kl_divergence(one, other).sum(2)[0])
+    log_q, weights = torch.cat(log_q), torch.cat(weights)
+    q = log_q.exp()
+    found = {"kl_graphs": float((q * (log_q - log_p)).sum()), "kl_weights": float(q @ weights)}
+    return {"kl": sum(found.values()), **found}
+
+
+@torch.no_grad()
 def edges_of(run: Any, x: Tables, draws: int = 4000) -> dict[str, Tensor]:
     """`(n, n)` probabilities of edges by who says so: the sampler, exact inference.
 
@@ -135,7 +176,8 @@ def edges_of(run: Any, x: Tables, draws: int = 4000) -> dict[str, Tensor]:
     if run.has_policy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            found["sampler"] = run.posterior(x).sample(draws)[0].double().mean(0).cpu()
+            drawn = run.model.graphs(run.posterior(x).sample(draws))[0]
+            found["sampler"] = drawn.double().mean(0).cpu()
     if run.model.offers("log_marginal"):
         found["exact"] = run.model.marginals(x)[0].edges.cpu()
     return found
@@ -153,7 +195,7 @@ def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict
     """
     model: DagPosterior = run.model
     found: dict[str, float] = {}
-    drawn = run.posterior(x).sample(draws)[0] if run.has_policy else None
+    drawn = model.graphs(run.posterior(x).sample(draws))[0] if run.has_policy else None
     sampled = None if drawn is None else drawn.double().mean(0)
     exact = model.marginals(x)[0] if model.offers("log_marginal") else None
     if exact is not None:
@@ -166,14 +208,17 @@ def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict
         gap = (sampled - exact.edges).abs()
         found["edges_largest_error"] = float(gap.max())
         found["edges_mean_error"] = float(gap.sum() / (len(gap) * (len(gap) - 1)))
-        if model.variables <= LISTED:
-            found |= over_all_graphs(run.posterior(x), model, x)
+        posterior = run.posterior(x)
+        if model.variables <= LISTED and not model.weighted:
+            found |= over_all_graphs(posterior, model, x)
+        elif model.variables <= LISTED and posterior.space.unique_trajectory:
+            found |= joint_divergences(posterior, model, x)
     if truth is not None:
         truth = truth.to(x.device)
         if sampled is not None:
             found |= against_truth(sampled, drawn, truth)
         if exact is not None:
-            graphs = model.sample_posterior(x, draws)[0]
+            graphs = model.graphs(model.sample_posterior(x, draws))[0]
             beside = against_truth(exact.edges, graphs, truth)
             found |= {f"{name}_exact": value for name, value in beside.items()}
     return found

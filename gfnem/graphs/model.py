@@ -24,7 +24,7 @@ _LISTED = 5
 _LOOKS_AHEAD = 11
 
 
-class GivenTables(Conditioned):
+class GivenTables(Conditioned[Tables, Tensor]):
     """The posterior, given data sets: one table of local scores for each.
 
     Attributes:
@@ -164,16 +164,18 @@ class GivenTables(Conditioned):
             sums = torch.stack([without, torch.logaddexp(without, within), within], axis)
         return sums.flatten(2)
 
-    def log_prior_and_evidence(self, adjacency: Tensor) -> Tensor:
-        """`(batch, samples)` float64 log joint of graphs `(batch, samples, n, n)` bool."""
-        return self.families(bit_masks(adjacency.mT)).sum(2)
+    def log_graphs(self, adjacency: Tensor) -> Tensor:
+        """`(batch, samples)` float64 log joint of data and graphs `(batch, samples, n, n)`."""
+        value = self.families(bit_masks(adjacency.mT)).sum(2)
+        terms = self.target.terms
+        return value + added_up(terms, adjacency) if terms else value
 
     def first(self) -> DagState:
         """The graph that every other is built from, `(batch, 1)`."""
         return self.target.space.initial_state(self.x, 1)
 
 
-class DagPosterior(Target):
+class DagPosterior(Target[Tables, Tensor]):
     """`log p(D, G)` of a data set `D` and a directed acyclic graph `G` over its columns.
 
     The prior over graphs is normalised, so that `log_marginal` is the log marginal likelihood of
@@ -189,6 +191,7 @@ class DagPosterior(Target):
         max_parents: most parents of a node; any number if None.
         forbidden, required: `[i, j]` pairs, edges that never or always are there.
         discrete: whether the tables hold codes; not known if None.
+        columns: names of the columns, by which terms may speak of them.
 
     Raises:
         ValueError: if required edges are forbidden, too many or form a cycle, or if the score is
@@ -196,6 +199,8 @@ class DagPosterior(Target):
     """
 
     unit = "row"
+    #: whether latents have weights of edges beside the graph
+    weighted = False
 
     def __init__(
         self,
@@ -207,6 +212,7 @@ class DagPosterior(Target):
         forbidden: Sequence[Sequence[Amount]] | None = None,
         required: Sequence[Sequence[Amount]] | None = None,
         discrete: bool | None = None,
+        columns: Sequence[str] | None = None,
     ):
         super().__init__()
         assert variables is not None
@@ -221,10 +227,14 @@ class DagPosterior(Target):
             )
         self.score = score
         self.prior = EdgePrior() if prior is None else prior
-        self.terms, self.max_parents = list(terms), max_parents
+        self.terms, self.max_parents = [term.of(columns) for term in terms], max_parents
         self.forbidden, self.required = forbidden, required
         self.space = DagSpace(variables, max_parents, forbidden, required)
         self.name = str(self.spec())
+
+    def graphs(self, z: Any) -> Tensor:
+        """`(batch, samples, n, n)` bool the graphs of latents."""
+        return z
 
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must know of the graphs."""
@@ -272,8 +282,7 @@ class DagPosterior(Target):
 
     def log_joint(self, x: Tables, z: Tensor) -> Tensor:
         """`(batch, samples)` float64 `log p(D, G)` in nats."""
-        value = self.given(x).log_prior_and_evidence(z)
-        return value + added_up(self.terms, z) if self.terms else value
+        return self.given(x).log_graphs(z)
 
     def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
         """`(batch, samples)` the joint of the graph so far: every graph is complete."""

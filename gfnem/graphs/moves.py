@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from gfnem.graphs.knowledge import Knowledge
 from gfnem.mcmc import LocalMoves
 
 
-class EdgeMoves(LocalMoves):
+class EdgeMoves(LocalMoves[Any, Tensor]):
     """Structure MCMC (Madigan and York 1995): a uniform neighbour among all that are permitted.
 
     Graphs are `(batch, samples, n, n)` bool. Neighbours differ by one edge added, removed or

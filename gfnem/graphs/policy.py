@@ -46,7 +46,7 @@ class Hints:
     single: Tensor
 
 
-class ScoredPolicy(Policy):
+class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     """Adds what a network says to what the table of local scores says.
 
     Every graph is complete, so the flow through it is `R(G) / P(stop|G)`: that is how the flow is
@@ -107,7 +107,7 @@ class ScoredPolicy(Policy):
         mask = torch.cat([mask, torch.ones_like(mask[..., :1])], 2)
         log_stop = log_probability(logits, mask)[..., -1]
         with torch.no_grad():
-            reward = context.given.partial_log_joint(state)
+            reward = context.given.log_graphs(state.adjacency)
         return Step(logits, None, reward - log_stop)
 
     def log_z(self, context: Reading) -> Tensor:

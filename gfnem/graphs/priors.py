@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfnem.component import Component
 from gfnem.graphs.dags import closure_of, log_number_of_graphs
-from gfnem.ranges import Amount, Finite
+from gfnem.ranges import Finite
 
 
 class EdgePrior(Component):
@@ -57,6 +57,14 @@ class EdgePrior(Component):
 class GraphTerm(Component, ABC):
     """A factor of the prior that does not add over families: exact inference stops there."""
 
+    def of(self, columns: Sequence[str] | None) -> GraphTerm:
+        """The term over a table with these columns; names of columns become their places.
+
+        Raises:
+            ValueError: if a name is no column.
+        """
+        return self
+
     @abstractmethod
     def log_weight(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples)` nats of graphs `(batch, samples, n, n)` bool."""
@@ -66,14 +74,29 @@ class PathPrior(GraphTerm):
     """An expert's statement that one variable causes another by some path, or does not.
 
     Args:
-        cause, effect: the nodes.
+        cause, effect: the columns, by name or place.
         odds: log odds of a path; negative against it.
+
+    Raises:
+        ValueError: if cause and effect are one.
     """
 
-    def __init__(self, cause: Amount, effect: Amount, odds: Finite = 3.0):
+    def __init__(self, cause: int | str, effect: int | str, odds: Finite = 3.0):
         if cause == effect:
             raise ValueError(f"cause and effect are both {cause}")
         self.cause, self.effect, self.odds = cause, effect, odds
+
+    def of(self, columns: Sequence[str] | None) -> PathPrior:
+        """The same with places for names."""
+        ends = []
+        for name in (self.cause, self.effect):
+            if columns is not None and name in columns:
+                name = list(columns).index(str(name))
+            if not isinstance(name, int) or (columns is not None and name >= len(columns)):
+                known = "a table's columns" if columns is None else ", ".join(columns)
+                raise ValueError(f"PathPrior: {name!r} is not among {known}")
+            ends.append(name)
+        return PathPrior(*ends, self.odds)
 
     def log_weight(self, adjacency: Tensor) -> Tensor:
         """`odds` where a path leads from cause to effect, else 0; `(batch, samples)`."""

@@ -91,6 +91,7 @@ def read_table(
     interventions: str | None = None,
     drop: Sequence[str] = (),
     rows: int | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Table:
     """A table from a `.csv`, `.tsv`, `.txt` or `.parquet` file with a first line of names.
 
@@ -102,6 +103,7 @@ def read_table(
             `;`; empty where none was.
         drop: columns to leave out.
         rows: how many to read; all if None.
+        keep: the columns to read, in this order; all that are left if None.
 
     Raises:
         UserError: naming file, line and column, if it cannot be read or is not such a table, or if
@@ -109,10 +111,12 @@ def read_table(
     """
     names, cells, lines = _parquet(path) if str(path).endswith(".parquet") else _text(path)
     cells, lines = cells[:rows], lines[:rows]
-    for name in [*drop, *([interventions] if interventions else [])]:
+    for name in [*drop, *(keep or ()), *([interventions] if interventions else [])]:
         if name not in names:
             raise UserError(f"{path}: no column {name!r}; there are {', '.join(names)}")
-    kept = [at for at, name in enumerate(names) if name not in drop and name != interventions]
+    if keep is None:
+        keep = [name for name in names if name not in drop and name != interventions]
+    kept = [names.index(name) for name in keep]
     if len(kept) < 2:
         raise UserError(f"{path}: {len(kept)} columns; a graph takes two or more")
     if len(kept) > MOST:

@@ -65,8 +65,8 @@ def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]
 def _drawn(run: Any, x: Any) -> Tensor:
     """`(draws, n, n)` of the sampler; of exact inference where none was trained."""
     if run.has_policy:
-        return run.posterior(x).sample(_DRAWS)[0]
-    return run.model.sample_posterior(x, _DRAWS)[0]
+        return run.model.graphs(run.posterior(x).sample(_DRAWS))[0]
+    return run.model.graphs(run.model.sample_posterior(x, _DRAWS))[0]
 
 
 def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:
@@ -97,7 +97,7 @@ def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:
 def _graphs(run: Any, x: Any, drawn: Tensor, data: Measurements) -> list[Block]:
     keys = [tuple(row) for row in drawn.flatten(1).tolist()]
     given = run.model.given(x)
-    value = given.log_joint(drawn[None])[0]
+    value = given.log_graphs(drawn[None])[0]
     exact = run.model.offers("log_marginal")
     total = given.log_marginal()[0] if exact else value.logsumexp(0)
     ranks = ranked(keys, (value - total).exp().tolist(), exact, run.has_policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class DagState(Batched):
         return self.addable & ~self.adjacency & ~self.closure.mT
 
 
-class DagSpace(LatentSpace):
+class DagSpace(LatentSpace[Any, Tensor, DagState]):
     """`z` is an adjacency matrix `(batch, samples, n, n)` bool; edges are added in any order.
 
     Forward action `i * n + j` adds the edge from `i` to `j`, action `n * n` stops; backward actions

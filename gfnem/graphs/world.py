@@ -23,6 +23,7 @@ class GraphsWorld(World):
     data = "a .csv, .tsv or .parquet file with named columns; without it a table is generated"
     config = "graphs"
     modules = (
+        "gfnem.graphs.completion",
         "gfnem.graphs.data",
         "gfnem.graphs.layer_policy",
         "gfnem.graphs.layers",
@@ -31,8 +32,9 @@ class GraphsWorld(World):
         "gfnem.graphs.priors",
         "gfnem.graphs.scores",
         "gfnem.graphs.space",
+        "gfnem.graphs.weights",
     )
-    told = frozenset({"variables", "discrete"})
+    told = frozenset({"variables", "discrete", "columns"})
 
     formats: ClassVar = {"dot": "Graphviz", "graphml": "GraphML"}
 
@@ -71,16 +73,27 @@ class GraphsWorld(World):
         names, levels = run.metadata["columns"], run.metadata["levels"]
         if isinstance(source, (str, Path)):
             kind = "continuous" if levels is None else "discrete"
-            table = read_table(source, kind).ordered(names, levels)
+            table = read_table(source, kind, run.metadata["interventions"], keep=names)
+            table = table.ordered(names, levels)
         else:
             table = Table.of(source, names)
         x = observed([table], run.metadata["standardise"])
         yield Observed(x, [{"rows": len(table.values), "columns": names}])
 
     def latents(self, run: Any, observed: Observed, z: Any) -> list[list[dict[str, Any]]]:
-        """`{"edges": [[cause, effect], ...]}` by the names of columns."""
+        """`{"edges": [[cause, effect], ...]}` by the names of columns, and weights, if any."""
+        from torch import Tensor
+
         names = run.metadata["columns"]
-        return [[{"edges": named(graph, names)} for graph in row] for row in z]
+        if isinstance(z, Tensor):
+            return [[{"edges": named(graph, names)} for graph in row] for row in z]
+        return [
+            [
+                {"edges": named(graph, names), "weights": weights[graph].tolist()}
+                for graph, weights in zip(*row, strict=True)
+            ]
+            for row in zip(z.adjacency, z.weights, strict=True)
+        ]
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
         """Edges' marginals beside exact ones, and beside a known graph."""

@@ -7,6 +7,7 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.mixtures",
     {
+        "assignments": ("ClusterPosterior", "LabelPolicy", "LabelSpace"),
         "data": ("Petals",),
         "model": ("PetalMixture",),
         "policy": ("PetalPolicy",),

@@ -25,7 +25,7 @@ PANELS = (
     ),
     (
         "held-out ELBO gap (nats per observation)",
-        ("val_elbo_gap",),
+        ("val_elbo_gap", "val_free_gap"),
         "How far the sampler is from the model's posterior. Small is good; a gap that grows means "
         "that the model moves faster than the sampler can follow.",
     ),

@@ -26,6 +26,7 @@ SHOWN = (
     ("m_loss", "M-loss {:.2f}"),
     ("val_nll", "held-out NLL/{unit} {:.3f}"),
     ("val_elbo_gap", "ELBO gap {:.2f}"),
+    ("val_free_gap", "free gap {:.2f}"),
     ("val_ess", "ESS {:.0%}"),
 )
 

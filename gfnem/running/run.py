@@ -193,5 +193,5 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     if not count:
         raise UserError("nothing to evaluate on: name data with --data")
     found = {name: float(value) for name, value in summary(parts).items()}
-    exact = run.model.offers("log_marginal")
+    exact = run.model.offers("log_marginal") and run.model.offers("log_partition")
     return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfnem.batched import what_no_state_is
 from gfnem.errors import UserError
 from gfnem.policy import Policy
 from gfnem.space import LatentSpace
@@ -38,6 +39,8 @@ def what_is_wrong(
     if policy is None:
         marginal = model.log_marginal(x) if model.offers("log_marginal") else None
         return _faults(f"{name}.log_marginal", marginal, (batch,))
+    if wrong := what_no_state_is(space.initial_state(x, samples), batch, samples):
+        return f"{type(space).__name__}: {wrong}"
     context = policy.encode(x, model.given(x))
     trajectories = policy.sample(context, x, space, samples)
     scores = policy.score(context, space, trajectories)

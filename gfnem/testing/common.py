@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gfnem.batched import Batched, tensors_of
 from gfnem.component import build
 
 
@@ -71,16 +69,6 @@ def devices() -> list[str]:
 def moved(value: Any, device: str) -> Any:
     """An observation or a latent on another device."""
     return value.to(device) if hasattr(value, "to") else value
-
-
-def batched(state: Any) -> None:
-    """Asserts that a state is a dataclass of tensors with what all states can do."""
-    name = type(state).__name__
-    assert isinstance(state, Batched) and is_dataclass(state), (
-        f"{name} is not Batched; write: @dataclass class {name}(gfnem.Batched)"
-    )
-    shapes = {tuple(tensor.shape[:2]) for tensor in tensors_of(state)}
-    assert len(shapes) == 1, f"tensors of {name} do not all lead with (batch, samples): {shapes}"
 
 
 def rebuild(component: Any, base: type) -> Any:

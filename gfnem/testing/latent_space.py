@@ -15,12 +15,12 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from gfnem.batched import Batched, each, pick, tensors_of
+from gfnem.batched import Batched, each, pick, tensors_of, what_no_state_is
 from gfnem.enumeration import Enumeration, enumerate_trajectories, keys_of
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.testing.common import DevicesNamed, Rows, batched, close, devices, moved, rebuild
+from gfnem.testing.common import DevicesNamed, Rows, close, devices, moved, rebuild
 
 
 class LatentSpaceTestCase(Rows):
@@ -68,7 +68,8 @@ class LatentSpaceTestCase(Rows):
     def _space(self) -> tuple[LatentSpace, Any, Enumeration]:
         torch.manual_seed(0)
         space, x = self.make_space(), self.make_x()
-        batched(space.initial_state(x, 1))
+        wrong = what_no_state_is(space.initial_state(x, 2), len(x), 2)
+        assert wrong is None, wrong
         return space, x, enumerate_trajectories(space, x)
 
     def test_masks_agree_with_initial_and_final(self):

@@ -115,6 +115,15 @@ def test_what_joins_a_family_is_the_posterior_of_the_family_alone():
     assert torch.allclose(stop[:, 0], p[..., 0].log().sum(1))
 
 
+def test_terms_speak_of_columns_by_name():
+    named = DagPosterior(3, terms=[PathPrior("b", "c", 1.0)], columns=["a", "b", "c"])
+    placed = DagPosterior(3, terms=[PathPrior(1, 2, 1.0)])
+    x, graphs = some_tables(), every_dag(3).expand(2, -1, -1, -1)
+    assert torch.equal(named.log_joint(x, graphs), placed.log_joint(x, graphs))
+    with pytest.raises(ValueError, match="'z' is not among a, b, c"):
+        DagPosterior(3, terms=[PathPrior("b", "z")], columns=["a", "b", "c"])
+
+
 def test_a_score_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="BDeu is a score of discrete tables"):
         DagPosterior(3, BDeu(), discrete=False)

@@ -159,3 +159,38 @@ def test_measures():
     found = divergences(p, q)
     assert found["tv"] == pytest.approx(0.5)
     assert found["jensen_shannon"] == pytest.approx(0.5 * 0.6931, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_discrete_table_with_interventions(capsys, tmp_path):
+    draw, lines = random.Random(0), ["a,b,id,set"]
+    for at in range(60):
+        a = draw.random() < 0.5
+        b = a if draw.random() < 0.8 else not a
+        by_hand = "b" if at % 4 == 0 else ""
+        lines.append(f"{'yn'[a]},{'hl'[b]},{at},{by_hand}")
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(lines) + "\n")
+    flags = [f"--data={table}", "--dataset.interventions=set", '--dataset.drop=["id"]']
+    assert call("train", *FLAGS, *flags, f"--out={tmp_path / 'run'}") == 0
+    assert "60 rows of 2 discrete columns" in capsys.readouterr().out
+    record = json.loads(printed(capsys, "infer", tmp_path / "run", table))
+    figures = json.loads(printed(capsys, "evaluate", tmp_path / "run", "--format=json"))
+    assert record["log_marginal"] == pytest.approx(figures["log_evidence"])
+    best = record["latents"][0]["latent"]["edges"]
+    assert best == [["a", "b"]] or best == [["b", "a"]]
+
+
+@pytest.mark.slow
+def test_graphs_with_weights(run, capsys, tmp_path):
+    table = run[1]
+    flags = [f"--data={table}", "--model=WeightedPosterior", f"--out={tmp_path / 'run'}"]
+    flags += ["--policy=CompletedPolicy", "--policy.graphs=LayerPolicy", "--max-updates=2"]
+    assert call("train", *FLAGS, *flags) == 0
+    capsys.readouterr()
+    record = json.loads(printed(capsys, "infer", tmp_path / "run", table, "-k", 1))
+    latent = record["latents"][0]["latent"]
+    assert len(latent["weights"]) == len(latent["edges"])
+    figures = json.loads(printed(capsys, "evaluate", tmp_path / "run", "--format=json"))
+    assert figures["kl"] == pytest.approx(figures["kl_graphs"] + figures["kl_weights"])
+    assert "Equivalence" in open(printed(capsys, "report", tmp_path / "run").strip()).read()

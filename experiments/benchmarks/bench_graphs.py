@@ -1,0 +1,163 @@
+"""An update of the sampler of graphs, beside the same loop written with Python graphs.
+
+    python experiments/benchmarks/bench_graphs.py
+
+Both take trajectories edge by edge with one perceptron over the adjacency matrix, its calls
+batched, start its logits from the gains of edges, and descend on the modified detailed balance
+loss. In ours a state is a tensor of all graphs, with its closure kept up. In the other each graph
+is a `networkx.DiGraph`, copied for each step; each mask makes its closure afresh, and local scores
+are looked up one by one. The two are timed in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import networkx
+import torch
+from record import record
+from torch import Tensor, nn
+
+from gfnem.em import EM
+from gfnem.graphs.data import generated
+from gfnem.graphs.model import DagPosterior
+from gfnem.graphs.policy import ScoredPolicy
+from gfnem.graphs.space import DagSpace
+from gfnem.graphs.tables import Tables
+from gfnem.objectives import DetailedBalance
+from gfnem.rates import Descent, Rates
+from gfnem.recipes import posterior
+
+
+def perceptron(n: int) -> nn.Sequential:
+    """What both learn."""
+    last = nn.Linear(128, n * n + 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(n * n, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), last)
+
+
+class Plain(ScoredPolicy):
+    """Reads the adjacency matrix alone."""
+
+    def __init__(self, variables: int):
+        super().__init__(variables)
+        self.network = perceptron(variables)
+
+    def correction(self, state, hints):
+        """What the perceptron says, and the gain of an edge where the base says less."""
+        output = self.network(state.adjacency.flatten(2).float())
+        edges = output[..., :-1].unflatten(2, state.adjacency.shape[2:])
+        return edges + hints.gains - hints.joins, output[..., -1] - hints.stop
+
+
+class Loop:
+    """The same training, graph by graph."""
+
+    def __init__(self, n: int, scores: Tensor, samples: int):
+        self.n, self.samples, self.scores = n, samples, scores.tolist()
+        self.network = perceptron(n)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
+        self.pairs = [(i, j) for i in range(n) for j in range(n)]
+
+    def mask(self, graph: networkx.DiGraph) -> list[bool]:
+        """Edges that close no cycle, and stopping."""
+        closure = networkx.transitive_closure(graph)
+        return [
+            i != j and not graph.has_edge(i, j) and not closure.has_edge(j, i)
+            for i, j in self.pairs
+        ] + [True]
+
+    def gain(self, graph: networkx.DiGraph, i: int, j: int) -> float:
+        """What an edge adds to the score."""
+        before = sum(1 << parent for parent in graph.predecessors(j))
+        return self.scores[j][before | 1 << i] - self.scores[j][before]
+
+    def log_pf(self, graphs: list[networkx.DiGraph]) -> Tensor:
+        """`(graphs, actions)` log probabilities of all actions."""
+        matrices, gains, masks = [], [], []
+        for graph in graphs:
+            mask = self.mask(graph)
+            masks.append(mask)
+            matrices.append([float(graph.has_edge(i, j)) for i, j in self.pairs])
+            gains.append(
+                [
+                    self.gain(graph, *pair) if allowed else 0.0
+                    for pair, allowed in zip(self.pairs, mask[:-1], strict=True)
+                ]
+            )
+        edges = torch.tensor([graph.number_of_edges() + 1.0 for graph in graphs]).log()
+        logits = self.network(torch.tensor(matrices))
+        base = torch.tensor(gains) - edges[:, None]
+        logits = logits + torch.nn.functional.pad(base, (0, 1))
+        return logits.masked_fill(~torch.tensor(masks), -torch.inf).log_softmax(1)
+
+    def update(self) -> None:
+        """One update."""
+        graphs = []
+        for _ in range(self.samples):
+            graphs.append(networkx.DiGraph())
+            graphs[-1].add_nodes_from(range(self.n))
+        losses, log_pf = [], self.log_pf(graphs)
+        while graphs:
+            actions = log_pf.detach().exp().multinomial(1)[:, 0].tolist()
+            rows, children, known = [], [], []
+            for row, action in enumerate(actions):
+                if action == self.n * self.n:
+                    continue
+                child = graphs[row].copy()
+                child.add_edge(*self.pairs[action])
+                rows.append(row)
+                children.append(child)
+                gain = self.gain(graphs[row], *self.pairs[action])
+                known.append(torch.tensor(float(child.number_of_edges())).log() - gain)
+            if not rows:
+                break
+            after = self.log_pf(children)
+            taken = torch.tensor([actions[row] for row in rows])
+            before = log_pf[rows]
+            residual = before.gather(1, taken[:, None])[:, 0] - before[:, -1] + after[:, -1]
+            losses.append((residual + torch.stack(known)).square())
+            graphs, log_pf = children, after
+        self.optimizer.zero_grad()
+        torch.cat(losses).mean().backward()
+        self.optimizer.step()
+
+
+def main() -> None:
+    """Times both in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variables", type=int, default=11)
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--record", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    n = args.variables
+    _, values = generated(n, n, 500, torch.Generator().manual_seed(0))
+    x, model = Tables.of([values]), DagPosterior(n)
+    recipe = posterior(DetailedBalance(), samples=args.samples)
+    ours = Descent(EM(model, DagSpace(n), Plain(n), recipe), Rates(policy=1e-3))
+    scores = torch.nn.functional.pad(model.given(x).table[0], (0, 1), value=-torch.inf)
+    other = Loop(n, scores, args.samples)
+    seconds: dict[str, list[float]] = {"tensors": [], "Python graphs": []}
+    ours.update(x)
+    for _ in range(args.rounds):
+        for name, job in (("tensors", lambda: ours.update(x)), ("Python graphs", other.update)):
+            start = time.process_time()
+            job()
+            seconds[name].append(time.process_time() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        what = f"graphs: update, {n} nodes, {args.samples} trajectories, {name}"
+        print(f"{what}: {value:.3f} CPU s")
+        if args.record:
+            record(what, value)
+    print(f"ratio {medians['Python graphs'] / medians['tensors']:.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,539 @@
+"""Posteriors over graphs beside exact ones and beside rivals: the measurements.
+
+    python experiments/graphs.py five --seeds 20
+    python experiments/graphs.py sachs --data sachs.txt --truth consensus.txt
+    python experiments/graphs.py larger --variables 12 14
+    python experiments/graphs.py twenty
+    python experiments/graphs.py amortised
+    python experiments/graphs.py parameters
+    python experiments/graphs.py mixture
+    python experiments/graphs.py summary
+
+Each measurement is a line of `runs/graphs/TASK.csv`, written as it is done; a second call passes
+over what is there, so several processes may share the seeds (`--seeds 3 4 5`). `summary` makes the
+tables in `experiments/results` from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from record import commit, machine
+
+from gfnem.em import EM
+from gfnem.graphs import exact
+from gfnem.graphs.chains import bootstrap, partition_chains, structure_chains
+from gfnem.graphs.completion import CompletedPolicy
+from gfnem.graphs.dags import every_dag
+from gfnem.graphs.data import Measurements, generated
+from gfnem.graphs.layer_policy import LayerPolicy
+from gfnem.graphs.layers import LayerSpace
+from gfnem.graphs.measures import against_truth, divergences, joint_divergences, over_all_graphs
+from gfnem.graphs.model import DagPosterior
+from gfnem.graphs.policy import FlatPolicy, GraphPolicy
+from gfnem.graphs.priors import PathPrior
+from gfnem.graphs.space import DagSpace
+from gfnem.graphs.tables import Tables
+from gfnem.graphs.weights import WeightedPosterior
+from gfnem.mixtures.assignments import ClusterPosterior, LabelPolicy, LabelSpace, mean_field
+from gfnem.objectives import BalancedVarGrad
+from gfnem.posterior import Posterior
+from gfnem.rates import Descent, Rates
+from gfnem.recipes import posterior
+from gfnem.schedules import Anneal
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "experiments" / "results"
+DRAWS = 20_000
+
+#: the network of Sachs et al. (2005) as the bnlearn repository has it, 17 edges
+SEVENTEEN = (
+    "pkc pka, pkc raf, pka raf, pkc mek, pka mek, raf mek, mek erk, pka erk, erk akt, pka akt, "
+    "pkc p38, pka p38, pkc jnk, pka jnk, plc pip3, plc pip2, pip3 pip2"
+)
+
+
+class Sampler:
+    """A policy, trained on one posterior."""
+
+    def __init__(self, model: DagPosterior, x: Tables, kind: str, hidden: int = 128):
+        n, limit = model.variables, model.max_parents
+        self.model, self.x, self.kind = model, x, kind
+        if kind == "layers":
+            space, policy = LayerSpace(n, limit), LayerPolicy(n, limit, hidden)
+        else:
+            space = DagSpace(n, limit, model.forbidden, model.required)
+            policy = FlatPolicy(n, 2 * hidden) if kind == "flat" else GraphPolicy(n)
+        self.space, self.policy = space, policy.to(x.device)
+
+    def train(self, updates: int, samples: int = 128, seconds: float = math.inf) -> float:
+        """Trains; returns the seconds it took.
+
+        Args:
+            updates: over which rates and exploration fall.
+            samples: graphs in an update.
+            seconds: stop then, in any case.
+        """
+        rate = 0.01 if self.kind == "layers" else 0.003
+        recipe = posterior(
+            BalancedVarGrad(), samples=samples, epsilon=Anneal(0.1, 0.0, 3 * updates // 4 + 1)
+        )
+        em = EM(self.model, self.space, self.policy, recipe)
+        rates = Rates(policy=Anneal(rate, rate / 30, updates, "exponential"))
+        descent, start = Descent(em, rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(self.x)
+            if time.perf_counter() - start > seconds:
+                break
+        return time.perf_counter() - start
+
+    def posterior(self) -> Posterior:
+        """The sampler as a distribution."""
+        return Posterior(self.model, self.space, self.policy, self.x)
+
+    def draws(self, count: int = DRAWS) -> Tensor:
+        """`(count, n, n)` graphs."""
+        return torch.cat([self.posterior().sample(2000)[0] for _ in range(count // 2000)])
+
+
+# -------------------------------------------------------------------------------- tasks
+
+
+def five(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """5 nodes, 5 edges expected, 100 rows: every graph is compared."""
+    _, values = generated(5, None, 100, torch.Generator().manual_seed(seed))
+    x = Tables.of([values])
+
+    def sampler(kind: str, updates: int, model: DagPosterior | None = None) -> dict:
+        model = DagPosterior(5) if model is None else model
+        made = Sampler(model, x, kind)
+        seconds = made.train(updates)
+        found = over_all_graphs(made.posterior(), model, x)
+        log_z = made.posterior().log_z()
+        error = float((log_z - model.log_marginal(x))[0].abs())
+        return {**found, "log_z_error": error, "seconds": seconds, "updates": updates}
+
+    def chains(draw: Callable[[], Tensor]) -> dict:
+        model, start = DagPosterior(5), time.perf_counter()
+        drawn = draw()
+        seconds = time.perf_counter() - start
+        graphs = every_dag(5)
+        p = model.log_joint(x, graphs[None])[0].softmax(0)
+        places = 2 ** torch.arange(25)
+        order = (graphs.flatten(1) * places).sum(1).sort()
+        at = torch.searchsorted(order.values, (drawn.flatten(1) * places).sum(1))
+        q = torch.bincount(order.indices[at], minlength=len(graphs)).double() / len(drawn)
+        return {**divergences(p, q), "seconds": seconds, "updates": len(drawn)}
+
+    model = DagPosterior(5)
+    yield "GFlowNet, layers", lambda: sampler("layers", 2000)
+    yield "GFlowNet, edges (perceptron)", lambda: sampler("flat", 3000)
+    yield "GFlowNet, edges (equivariant)", lambda: sampler("graph", 1000)
+    yield (
+        "GFlowNet, edges, a path is likely (not modular)",
+        lambda: sampler("flat", 3000, DagPosterior(5, terms=[PathPrior(0, 4, 3.0)])),
+    )
+    yield "exact draws", lambda: chains(lambda: model.sample_posterior(x, 100_000)[0])
+    yield "partition MCMC", lambda: chains(lambda: _thinned(model, x, "partition", 2000, 50, 20))
+    yield "structure MCMC", lambda: chains(lambda: _thinned(model, x, "structure", 2000, 50, 20))
+
+
+def _thinned(
+    model: DagPosterior, x: Tables, kind: str, chains: int, keep: int, steps: int, burn: int = 200
+) -> Tensor:
+    """`(chains * keep, n, n)` graphs, one every `steps` proposals after `burn`."""
+    found, state = [], None
+    for at in range(keep):
+        count = steps + (burn if at == 0 else 0)
+        if kind == "partition":
+            graphs, state = partition_chains(model, x, chains, count, state)
+        else:
+            graphs = state = structure_chains(model, x, chains, count, state)
+        found.append(graphs[0])
+    return torch.cat(found)
+
+
+def _against_exact(marginals: Tensor, best: exact.ExactPosterior) -> dict[str, float]:
+    error = (marginals - best.edges).abs()
+    n = len(error)
+    return {
+        "edges_largest_error": float(error.max()),
+        "edges_mean_error": float(error.sum() / (n * (n - 1))),
+    }
+
+
+def _sampler_row(made: Sampler, seconds: float, drawn: Tensor) -> dict:
+    posterior = made.posterior()
+    _, weights = posterior.log_weights(2000)
+    log_p = made.model.log_marginal(made.x)[0].detach()
+    return {
+        **_against_exact(drawn.double().mean(0).cpu(), made.model.marginals(made.x.to("cpu"))[0]),
+        "log_z_error": float((posterior.log_z()[0] - log_p).abs()),
+        "elbo_gap": float(log_p - weights.mean()),
+        "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),
+        "seconds": seconds,
+    }
+
+
+def sachs(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """11 proteins, the first 853 rows, standardised: beside exact, against both truths by name."""
+    data = Measurements(args.data, kind="continuous", standardise=True, rows=853, truth=args.truth)
+    x, model, names = data.x.to(args.device), DagPosterior(11), data.names
+    truths = {"20": data.truth, "17": torch.zeros(11, 11, dtype=torch.bool)}
+    for pair in SEVENTEEN.split(", "):
+        cause, effect = pair.split()
+        truths["17"][names.index(cause), names.index(effect)] = True
+    best = model.marginals(data.x)[0]
+
+    def row(drawn: Tensor, more: dict) -> dict:
+        drawn = drawn.cpu()
+        marginals = drawn.double().mean(0)
+        found = {**_against_exact(marginals, best), **more}
+        for name, truth in truths.items():
+            if truth is not None:
+                figures = against_truth(marginals, drawn, truth)
+                found |= {f"{key}_{name}": value for key, value in figures.items()}
+        return found
+
+    def sampler(kind: str, updates: int, seconds: float = math.inf) -> dict:
+        made = Sampler(model, x, kind, 256)
+        took = made.train(updates, seconds=seconds)
+        drawn = made.draws()
+        return row(drawn, _sampler_row(made, took, drawn))
+
+    def timed(draw: Callable[[], Tensor]) -> dict:
+        start = time.perf_counter()
+        drawn = draw()
+        return row(drawn, {"seconds": time.perf_counter() - start})
+
+    yield "exact draws", lambda: timed(lambda: model.sample_posterior(x, DRAWS)[0])
+    yield "GFlowNet, layers", lambda: sampler("layers", args.updates or 2000)
+    yield (
+        "GFlowNet, edges (equivariant)",
+        lambda: sampler("graph", args.updates or 2000, args.seconds),
+    )
+    yield (
+        "partition MCMC",
+        lambda: timed(lambda: _thinned(model, x, "partition", 500, 40, 50, 5000)),
+    )
+    yield (
+        "structure MCMC",
+        lambda: timed(lambda: _thinned(model, x, "structure", 500, 40, 50, 5000)),
+    )
+    yield "bootstrap, greedy search", lambda: timed(lambda: bootstrap(model, x.values[0], 500))
+    yield (
+        "uniform",
+        lambda: timed(
+            lambda: exact.LayerProgramme(model.prior_table()).sample(5000),
+        ),
+    )
+
+
+def larger(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """12 and 14 nodes beside the layer programme."""
+    for n in args.variables:
+        _, values = generated(n, n, 500, torch.Generator().manual_seed(seed))
+        x, model = Tables.of([values]), DagPosterior(n)
+
+        def sampler(x=x, model=model) -> dict:
+            made = Sampler(model, x, "layers", 256)
+            took = made.train(args.updates or 1000, seconds=args.seconds)
+            return _sampler_row(made, took, made.draws())
+
+        def chains(x=x, model=model) -> dict:
+            start = time.perf_counter()
+            drawn = _thinned(model, x, "partition", 500, 40, 50, 5000)
+            found = _against_exact(drawn.double().mean(0), model.marginals(x)[0])
+            return {**found, "seconds": time.perf_counter() - start}
+
+        def programme(x=x, model=model) -> dict:
+            scores, start = model.given(x).table[0], time.perf_counter()
+            exact.LayerProgramme(scores).log_evidence()
+            middle = time.perf_counter()
+            exact.marginals(scores)
+            end = time.perf_counter()
+            return {"seconds": middle - start, "seconds_of_marginals": end - middle}
+
+        yield f"{n} nodes, layer programme", programme
+        yield f"{n} nodes, GFlowNet, layers", sampler
+        yield f"{n} nodes, partition MCMC", chains
+
+
+def twenty(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """20 nodes, at most 3 parents, at equal time; nothing exact to compare with but each other."""
+    truth, values = generated(20, 20, 500, torch.Generator().manual_seed(seed))
+    x, model = Tables.of([values]).to(args.device), DagPosterior(20, max_parents=3)
+
+    def figures(drawn: Tensor, more: dict) -> dict:
+        marginals = drawn.double().mean(0).cpu()
+        found = against_truth(marginals, drawn.cpu(), truth)
+        found["log_joint"] = float(model.log_joint(x, drawn[None, :5000]).mean())
+        path = Path(args.output) / f"twenty_{seed}_long.pt"
+        if path.exists():  # edges of the long chains
+            found |= _against_exact(marginals, exact.ExactPosterior(None, None, torch.load(path)))
+        return {**found, **more}
+
+    def long() -> dict:
+        start = time.perf_counter()
+        drawn = _thinned(model, x, "structure", 2000, 20, 500, 20_000)
+        parts = drawn.view(20, 2000, 20, 20).chunk(2, 1)  # one half of the chains, and the other
+        halves = [part.reshape(-1, 20, 20).double().mean(0).cpu() for part in parts]
+        torch.save(drawn.double().mean(0).cpu(), Path(args.output) / f"twenty_{seed}_long.pt")
+        apart = float((halves[0] - halves[1]).abs().max())
+        return figures(drawn, {"seconds": time.perf_counter() - start, "halves_apart": apart})
+
+    def sampler() -> dict:
+        made = Sampler(model, x, "graph")
+        took = made.train(args.updates or 3000, seconds=args.seconds)
+        _, weights = made.posterior().log_weights(2000)
+        more = {
+            "elbo": float(weights.mean()),
+            "bound": float(weights.logsumexp(1) - math.log(weights.shape[1])),
+            "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),
+            "seconds": took,
+        }
+        return figures(made.draws(), more)
+
+    def chains() -> dict:
+        start, state = time.perf_counter(), None
+        while time.perf_counter() - start < args.seconds / 2:
+            state = structure_chains(model, x, 500, 500, state)
+        found = []
+        while time.perf_counter() - start < args.seconds:
+            state = structure_chains(model, x, 500, 200, state)
+            found.append(state[0])
+        return figures(torch.cat(found), {"seconds": time.perf_counter() - start})
+
+    yield "structure MCMC, long", long
+    yield "GFlowNet, edges (equivariant)", sampler
+    yield "structure MCMC, equal time", chains
+
+
+def random_tables(count: int, n: int, rows: int, generator: torch.Generator) -> Tables:
+    """Tables of random linear-Gaussian networks."""
+    return Tables.of([generated(n, n, rows, generator)[1] for _ in range(count)])
+
+
+def amortised(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """One policy for all data sets of 4 columns: log Z and edges of data sets never seen."""
+
+    def run() -> dict:
+        generator = torch.Generator().manual_seed(seed)
+        model, space = DagPosterior(4), LayerSpace(4)
+        torch.manual_seed(seed)
+        policy = LayerPolicy(4, hidden=256, layers=3, reads=128)
+        updates = args.updates or 6000
+        recipe = posterior(BalancedVarGrad(), samples=16, epsilon=0.05)
+        rates = Rates(policy=Anneal(0.003, 0.00003, updates, "exponential"))
+        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(random_tables(32, 4, 100, generator))
+            if time.perf_counter() - start > args.seconds:
+                break
+        took = time.perf_counter() - start
+        x = random_tables(200, 4, 100, torch.Generator().manual_seed(10_000 + seed))
+        sampler = Posterior(model, space, policy, x)
+        log_p = model.log_marginal(x)
+        error = sampler.log_z() - log_p
+        _, weights = sampler.log_weights(256)
+        edges = sampler.sample(2000).double().mean(1)
+        best = torch.stack([found.edges for found in model.marginals(x)])
+        return {
+            "log_z_rmse": float(error.square().mean().sqrt()),
+            "log_p_spread": float(log_p.std()),
+            "elbo_gap": float((log_p - weights.mean(1)).mean()),
+            "edges_mean_error": float((edges - best).abs().sum((1, 2)).mean() / 12),
+            "seconds": took,
+        }
+
+    yield "GFlowNet, layers, reads the table", run
+
+
+def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """5 nodes with their weights, noise known: the exact divergence of the joint."""
+    _, values = generated(5, None, 100, torch.Generator().manual_seed(seed))
+    x, model, space = Tables.of([values]), WeightedPosterior(5), LayerSpace(5)
+
+    def run() -> dict:
+        policy = CompletedPolicy(LayerPolicy(5), 5)
+        updates = args.updates or 4000
+        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        rates = Rates(policy=Anneal(0.02, 0.0005, updates, "exponential"))
+        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(x)
+            if time.perf_counter() - start > args.seconds:
+                break
+        took = time.perf_counter() - start
+        sampler = Posterior(model, space, policy, x)
+        found = joint_divergences(sampler, model, x)
+        torch.manual_seed(1)
+        drawn = torch.cat([sampler.sample(2000).effects()[0] for _ in range(5)]).mean(0)
+        best = model.sample_posterior(x, 20_000).effects()[0].mean(0)
+        error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
+        apart = float((drawn - best).abs().max())
+        return {**found, "log_z_error": error, "effects_largest_error": apart, "seconds": took}
+
+    yield "GFlowNet, layers, then weights", run
+
+
+def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """10 points in 3 clusters, parameters summed out: all 59,049 assignments are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 3 * torch.randn(3, 2, generator=generator)
+    labels = torch.randint(3, (10,), generator=generator)
+    x = (means[labels] + torch.randn(10, 2, generator=generator))[None]
+    model = ClusterPosterior(3)
+    every, p = model.every(x), model.log_table(x).softmax(1)[0]
+
+    def figures(q: Tensor) -> dict:
+        found = divergences(p.double(), q.double())
+        best = every[p.argmax()]
+        orders = list(itertools.permutations(range(3)))
+        named = torch.stack([torch.tensor(order)[best] for order in orders])
+        at = [(every == row).all(1) for row in named.unique(dim=0)]
+        shares = torch.stack([q[hit].sum() / p[hit].sum() for hit in at])
+        right = ((shares - 1).abs() < 0.2).sum()
+        return {**found, "relabellings": len(at), "relabellings_right": float(right)}
+
+    def run() -> dict:
+        policy, space = LabelPolicy(10, 3, 2), LabelSpace(3)
+        updates = args.updates or 3000
+        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
+        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
+        for _ in range(updates):
+            descent.update(x)
+            if time.perf_counter() - start > args.seconds:
+                break
+        took = time.perf_counter() - start
+        sampler = Posterior(model, space, policy, x)
+        parts = every.split(5000)
+        q = torch.cat([sampler.log_prob(part[None])[0] for part in parts]).exp()
+        error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
+        return {**figures(q), "log_z_error": error, "seconds": took}
+
+    def alone() -> dict:
+        start = time.perf_counter()
+        table = mean_field(model, x[0])
+        q = torch.stack([table[at, every[:, at]] for at in range(10)]).prod(0)
+        return {**figures(q), "seconds": time.perf_counter() - start}
+
+    yield "GFlowNet", run
+    yield "mean field", alone
+
+
+TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]] = {
+    "five": five,
+    "sachs": sachs,
+    "larger": larger,
+    "twenty": twenty,
+    "amortised": amortised,
+    "parameters": parameters,
+    "mixture": mixture,
+}
+COLUMNS = ("task", "seed", "method", "figures", "command", "commit", "date", "machine")
+
+# -------------------------------------------------------------------------------- the tables
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """What has been measured."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measures what is not there yet."""
+    path = Path(args.output) / f"{args.task}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "experiments/graphs.py", *sys.argv[1:]])
+    for seed in args.seeds:
+        for method, job in TASKS[args.task](seed, args):
+            done = {(row["seed"], row["method"]) for row in rows_of(path)}
+            wanted = not args.methods or any(part in method for part in args.methods)
+            if (str(seed), method) in done or not wanted:
+                continue
+            torch.manual_seed(seed)
+            figures = ";".join(f"{name}={value:.6g}" for name, value in job().items())
+            facts = command, commit(), date.today().isoformat(), machine()
+            new = not path.exists()
+            with open(path, "a", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream, lineterminator="\n")
+                row = (args.task, seed, method, figures, *facts)
+                writer.writerows([COLUMNS, row] if new else [row])
+            print(seed, method, figures, flush=True)
+
+
+def summary(args: argparse.Namespace) -> None:
+    """Medians and worst values over seeds, a row for each method."""
+    for task in TASKS:
+        rows = rows_of(Path(args.output) / f"{task}.csv")
+        if not rows:
+            continue
+        methods = list(dict.fromkeys(row["method"] for row in rows))
+        found, names = [], []
+        for method in methods:
+            own = [row for row in rows if row["method"] == method]
+            parts = [dict(pair.split("=") for pair in row["figures"].split(";")) for row in own]
+            names += [name for name in parts[0] if name not in names]
+            found.append((method, own, parts))
+        lines = []
+        for method, own, parts in found:
+            line = {"method": method, "seeds": len(own)}
+            for name in names:
+                values = [float(part[name]) for part in parts if name in part]
+                if not values:
+                    line[name] = ""
+                    continue
+                line[name] = f"{statistics.median(values):.4g}"
+                if len(values) > 1:
+                    line[name] += f" ({min(values):.4g} to {max(values):.4g})"
+            last = own[-1]
+            lines.append({**line, **{key: last[key] for key in COLUMNS[4:]}})
+        RESULTS.mkdir(exist_ok=True)
+        with open(RESULTS / f"graphs_{task}.csv", "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+        print(f"experiments/results/graphs_{task}.csv")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=(*TASKS, "summary"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", help="only those whose names hold one of these")
+    parser.add_argument("--data", help="the table of sachs, with named columns")
+    parser.add_argument("--truth", help="its graph of 20 edges, an edge A --> B a line")
+    parser.add_argument("--variables", type=int, nargs="+", default=[12, 14])
+    parser.add_argument("--updates", type=int)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="most of each training")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", default=str(ROOT / "runs" / "graphs"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    summary(args) if args.task == "summary" else measure(args)
+
+
+if __name__ == "__main__":
+    main()

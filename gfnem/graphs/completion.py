@@ -1,0 +1,179 @@
+"""After the graph its parameters: a policy that draws weights once the graph is complete."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfnem.graphs.dags import bit_masks, parent_sets
+from gfnem.graphs.weights import Weighted, WeightedPosterior
+from gfnem.policy import Policy, Scores, Step
+from gfnem.ranges import Count, Fact
+from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories
+
+
+@dataclass
+class Completing:
+    """What is known of a batch of data sets.
+
+    Attributes:
+        graphs: what the policy over graphs knows.
+        mean, sd: `(batch, n, n)` of the weight of `i` on `j`, where `i` is the only parent.
+    """
+
+    graphs: Any
+    mean: Tensor
+    sd: Tensor
+
+
+class CompletedPolicy(Policy):
+    """Graphs by one policy, then the weights of each family from a normal distribution.
+
+    The last step draws graph and weights together: `log P_F` has the log density of the weights
+    in it, in nats (Deleu et al. 2023, arXiv 2305.19366). A family's normal has a mean and a full
+    covariance of its own, learned for each variable and set of parents; they start from what
+    each parent alone would have.
+
+    Args:
+        graphs: the policy over graphs.
+        variables: how many nodes there are.
+        max_parents: most parents of a node; any number if None.
+    """
+
+    def __init__(self, graphs: Policy, variables: Fact = None, max_parents: Count | None = None):
+        super().__init__()
+        assert variables is not None
+        self.graphs, self.variables, self.max_parents = graphs, variables, max_parents
+        sets = len(parent_sets(variables, max_parents))
+        shape = variables, sets, variables
+        self.shift = nn.Parameter(torch.zeros(shape))  # of means, in standard deviations
+        self.stretch = nn.Parameter(torch.zeros(shape))  # log factors of standard deviations
+        self.mix = nn.Parameter(torch.zeros(*shape, variables))  # below the diagonal
+
+    def serve(self, target: Any) -> None:
+        """Told to the policy over graphs."""
+        self.graphs.serve(target)
+
+    def encode(self, x: Any, given: Any = None) -> Completing:
+        """Reads tables of local scores, and each pair of columns by itself."""
+        target = None if given is None else given.target
+        noise = target.known.noise if isinstance(target, WeightedPosterior) else 1.0
+        rows = torch.where(x.real[..., None], x.values, 0.0)
+        gram = (rows.mT @ rows / noise).to(self.shift)
+        precision = gram.diagonal(dim1=1, dim2=2) + 1
+        mean = gram / precision[..., None]
+        sd = precision.rsqrt()[..., None].expand_as(mean)
+        return Completing(self.graphs.encode(x, given), mean, sd)
+
+    def forward(self, context: Completing, state: Any) -> Step:
+        """What the policy over graphs says."""
+        return self.graphs(context.graphs, state)
+
+    def choose(
+        self, context: Completing, space: LatentSpace, state: Any, exploration: Exploration
+    ) -> tuple[Tensor, Tensor]:
+        """As the policy over graphs does."""
+        return self.graphs.choose(context.graphs, space, state, exploration)
+
+    def log_z(self, context: Completing) -> Tensor:
+        """`(batch,)` the policy's over graphs."""
+        return self.graphs.log_z(context.graphs)
+
+    def _factors(self, adjacency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each family `(batch, samples, child, parent)`: shift, factor, and who is a parent."""
+        n = self.variables
+        sets = parent_sets(n, self.max_parents, adjacency.device)
+        index = sets.lookup[bit_masks(adjacency.mT)]
+        child = torch.arange(n, device=index.device)
+        parent = adjacency.mT
+        inside = parent[..., :, None] & parent[..., None, :]
+        diagonal = self.stretch[child, index].exp()
+        mix = self.mix[child, index].tril(-1)
+        factor = torch.where(inside, mix, 0.0)
+        factor = factor + torch.diag_embed(torch.where(parent, diagonal, 1.0))
+        return torch.where(parent, self.shift[child, index], 0.0), factor, parent
+
+    def normal(self, context: Completing, adjacency: Tensor) -> tuple[Tensor, Tensor]:
+        """What weights are drawn from, given graphs `(batch, samples, n, n)`.
+
+        Returns:
+            `(batch, samples, n, n)` means, `[j, i]` of the weight of `i` on `j`, and `(batch,
+            samples, n, n, n)` lower factors of the covariances; 0 and 1 where `i` is no parent.
+        """
+        shift, factor, parent = self._factors(adjacency)
+        mean, sd = context.mean.mT[:, None], context.sd.mT[:, None]
+        sd = torch.where(parent, sd, 1.0)
+        mean = torch.where(parent, mean + sd * shift, 0.0)
+        return mean, sd[..., None] * factor
+
+    def log_density(self, context: Completing, z: Weighted) -> Tensor:
+        """`(batch, samples)` log density of weights, given their graphs, in nats."""
+        mean, factor = self.normal(context, z.adjacency)
+        parent = z.adjacency.mT
+        away = torch.where(parent, z.weights.mT.to(mean) - mean, 0.0)
+        noise = torch.linalg.solve_triangular(factor, away[..., None], upper=False)[..., 0]
+        each = -(noise.square() + math.log(2 * math.pi)) / 2
+        each = each - factor.diagonal(dim1=-2, dim2=-1).log()
+        return torch.where(parent, each, 0.0).sum((2, 3))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Completing,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws graphs, then weights."""
+        found = self.graphs.sample(context.graphs, x, space, samples, exploration)
+        z = self._drawn(context, found.latent)
+        behaviour = found.log_behaviour
+        if behaviour is not None:
+            behaviour = behaviour + self.log_density(context, z)
+        return replace(found, latent=z, log_behaviour=behaviour)
+
+    @torch.no_grad()
+    def retrace(
+        self, context: Completing, x: Any, space: LatentSpace, latent: Weighted
+    ) -> Trajectories:
+        """The graphs' trajectories; the weights are those given."""
+        found = self.graphs.retrace(context.graphs, x, space, latent.adjacency)
+        return replace(found, latent=latent)
+
+    @torch.no_grad()
+    def regrow(
+        self, context: Completing, x: Any, space: LatentSpace, latent: Weighted, back: int | float
+    ) -> tuple[Weighted, Tensor]:
+        """The graph is regrown, and all its weights are drawn anew."""
+        graphs, correction = self.graphs.regrow(context.graphs, x, space, latent.adjacency, back)
+        new = self._drawn(context, graphs)
+        return new, correction + self.log_density(context, latent) - self.log_density(context, new)
+
+    def _drawn(self, context: Completing, adjacency: Tensor) -> Weighted:
+        mean, factor = self.normal(context, adjacency)
+        drawn = mean + (factor @ torch.randn_like(mean)[..., None])[..., 0]
+        return Weighted(adjacency, torch.where(adjacency.mT, drawn, 0.0).mT.double())
+
+    def score(
+        self,
+        context: Completing,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """As the policy over graphs does; the last step has the density of the weights in it."""
+        scores = self.graphs.score(
+            context.graphs, space, trajectories, flows, forward_looking, steps
+        )
+        mask = scores.mask
+        last = mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], 2)
+        density = self.log_density(context, trajectories.latent)
+        return replace(scores, log_pf=scores.log_pf + last * density[..., None])
