@@ -52,6 +52,7 @@ _attribute, __dir__, __all__ = public_names(
             "Replay",
             "Source",
         ),
+        "reward": ("Reward", "Rewarded"),
         "side": ("SideInformation",),
         "space": ("LatentSpace", "Trajectories"),
         "target": ("EnergyModel", "GenerativeModel", "Target"),

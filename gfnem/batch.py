@@ -44,9 +44,9 @@ class Batch:
 
     @property
     def given(self) -> Conditioned:
-        """The model, given the observations."""
+        """What the sampler aims at, given the observations."""
         if self._given is None:
-            self._given = self.em.model.given(self.x)
+            self._given = self.em.target.given(self.x)
         return self._given
 
     @property

@@ -12,6 +12,7 @@ from gfnem.batch import Batch
 from gfnem.phases import MODEL, POLICY, Phase
 from gfnem.policy import Policy
 from gfnem.recipes import Recipe, gflownet
+from gfnem.reward import Reward, Rewarded, rewarded
 from gfnem.schedules import Clock, EveryUpdate, Schedule
 from gfnem.space import LatentSpace
 from gfnem.target import Target
@@ -26,6 +27,7 @@ class EM(nn.Module):
         policy: the sampler; None where no phase draws from one.
         recipe: what an update is made of; `gfnem.recipes.gflownet()` if None, or a list of phases.
         schedule: which phases are due when; all in every update if None.
+        reward: what the E-step adds to the model's `log p(x, z)`; nothing if None.
 
     Attributes:
         clock: counts of updates.
@@ -42,10 +44,14 @@ class EM(nn.Module):
         policy: Policy | None,
         recipe: Recipe | list[Phase] | None = None,
         schedule: Schedule | None = None,
+        reward: Reward | None = None,
     ):
         super().__init__()
+        if isinstance(model, Rewarded):
+            raise ValueError("a model is given by itself, and what it is rewarded with as reward=")
         # phases say in `check` what they need of them
-        self.model = model
+        self.model, self.reward = model, reward
+        self._target = (rewarded(model, reward),)  # in a tuple: its parts are registered already
         self.space, self.policy = cast(LatentSpace, space), cast(Policy, policy)
         recipe = gflownet() if recipe is None else recipe
         phases = recipe if isinstance(recipe, list) else recipe.phases()
@@ -58,7 +64,12 @@ class EM(nn.Module):
         if policy is not None:
             policy.serve(model)
         for phase in phases:
-            phase.check(model, self.space, self.policy)
+            phase.check(self.target, self.space, self.policy)
+
+    @property
+    def target(self) -> Target:
+        """What the sampler aims at: the model, times the reward where there is one."""
+        return self._target[0]
 
     @property
     def has_policy(self) -> bool:
@@ -95,7 +106,7 @@ class EM(nn.Module):
         Args:
             x: a batch of observations.
         """
-        self.model.on_step(self.clock.m_updates)
+        self.target.on_step(self.clock.m_updates)
         batch, trained = Batch(self, x), set[str]()
         for number, phase in enumerate(self.phases):
             if not self.schedule.due(phase.trains, self.clock):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gfnem.estimates import effective_sample_size, elbo, importance_weighted
 from gfnem.running.trained import Inference
+from gfnem.target import Conditioned
 
 _DRAWS = 4096  # of everything, at most
 #: figures that are means over observations
@@ -22,6 +23,7 @@ def figures(
     x: Any,
     samples: int | None,
     look: Callable[[Any], dict[str, Tensor]] | None = None,
+    given: Conditioned | None = None,
 ) -> dict[str, Tensor]:
     """Figures of each observation of a batch, `(batch,)` each.
 
@@ -32,44 +34,45 @@ def figures(
         x: a batch of observations.
         samples: structures drawn for each; None leaves the sampler out.
         look: makes further figures, `(batch,)` each, of the structures drawn.
+        given: `run.target.given(x)`, where it is at hand.
 
     Returns:
         units: how many units an observation has (tokens of a sentence, say).
-        log_p: log likelihood in nats of the model's normalised part: exact where it offers
-            `log_marginal`, else the sampler's bound. Absent without either.
+        log_p: log likelihood in nats of the model: exact where it offers `log_marginal`, else the
+            sampler's bound. Absent without either.
         bound: the sampler's importance-weighted lower bound of that likelihood.
-        elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from the
-            posterior. Where `log p~(x)` is not exact it is the importance-weighted bound of the
-            same samples, and cannot see what the sampler never draws.
+        elbo_gap: `log p~(x)` less the ELBO, in nats: the divergence of the sampler from what it
+            aims at, the model's posterior or the rewarded one. Where `log p~(x)` is not exact it
+            is the importance-weighted bound of the same samples, and cannot see what the sampler
+            never draws.
         free_gap: the divergence of the sampler from the whole of `p~`, observations included, where
             it builds these too.
         ess: effective samples as a share of all; it cannot see that either.
         missed: nats by which samples that stray find more (see `Posterior.missed`), where
             `log p~(x)` is not exact.
     """
-    run.model.on_step(int(run.m_updates))
-    posterior = run.posterior(x) if run.has_policy and samples is not None else None
-    given = run.model.given(x) if posterior is None else posterior.given
-    likely = run.model.normalised()
-    found = {"units": run.model.units(x)}
-    exact = given.log_marginal() if given.offers("log_marginal") else None
-    if likely is run.model:
-        log_p = exact
-    else:
-        log_p = likely.log_marginal(x) if likely.offers("log_marginal") else None
+    model, target = run.model, run.target
+    target.on_step(int(run.m_updates))
+    given = target.given(x) if given is None else given
+    posterior = run.posterior(x, given) if run.has_policy and samples is not None else None
+    found = {"units": model.units(x)}
+    exact = given.log_marginal() if target.offers("log_marginal") else None
+    log_p = exact
+    if target is not model:
+        log_p = given.normalised().log_marginal() if model.offers("log_marginal") else None
     if posterior is not None and samples is not None:
         z, log_weights = posterior.log_weights(samples)
         total = importance_weighted(log_weights) if exact is None else exact
         if not _complete(run, x):
             found["elbo_gap"] = total - elbo(log_weights)
             found["ess"] = effective_sample_size(log_weights) / samples
-        found["bound"] = posterior.likelihood_bound(z, log_weights)
+        found["bound"] = importance_weighted(posterior.model_weights(z, log_weights))
         found |= {} if look is None else look(z)
         if exact is None:  # gap and effective samples are of its own samples alone
             missed = posterior.missed(log_weights, samples)
             found |= {} if missed is None else {"missed": missed}
         log_p = found["bound"] if log_p is None else log_p
-    log_z = likely.log_partition() if likely.offers("log_partition") else None
+    log_z = model.log_partition() if model.offers("log_partition") else None
     if posterior is not None and samples is not None and run.space.offers("free"):
         log_z = _free(run, x, samples, log_z, found)
     if log_p is not None and log_z is not None:  # exact, or a sampler to bound it with

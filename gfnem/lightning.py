@@ -18,6 +18,7 @@ from gfnem.policy import Policy
 from gfnem.ranges import Count, checked
 from gfnem.rates import Rates
 from gfnem.recipes import Recipe
+from gfnem.reward import Reward
 from gfnem.running.averages import Averages
 from gfnem.running.processes import average_gradients, gather, own_rank, stream, world_size
 from gfnem.running.random_streams import new_stream, own_stream, random_state, set_random_state
@@ -46,6 +47,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         recipe: what an update is made of; `gfnem.recipes.gflownet()` if None.
         schedule: when to train sampler and model; both in every update if None.
         rates: of the optimisers; `Rates()` if None.
+        reward: what the E-step adds to the model's `log p(x, z)`; nothing if None.
         eval_samples: structures drawn for each held-out `x`.
         max_updates: training stops after so many updates (None: left to the Trainer).
         max_m_updates: training stops after so many M-updates.
@@ -64,6 +66,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         recipe: Recipe | Mapping | None = None,
         schedule: Schedule | Mapping | None = None,
         rates: Rates | Mapping | None = None,
+        reward: Reward | Mapping | None = None,
         *,
         eval_samples: Count = 16,
         max_updates: Count | None = None,
@@ -79,6 +82,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
             build(policy, Policy),
             build(recipe, Recipe),
             build(schedule, Schedule),
+            build(reward, Reward),
         )
         self.rates: Rates = build(rates, Rates) or Rates()
         self.eval_samples = eval_samples
@@ -95,6 +99,16 @@ class GFlowNetEM(Inference, pl.LightningModule):
     def model(self) -> Target:
         """The joint `p(x, z)`."""
         return self.em.model
+
+    @property
+    def reward(self) -> Reward | None:
+        """What the E-step adds to the model's `log p(x, z)`."""
+        return self.em.reward
+
+    @property
+    def target(self) -> Target:
+        """What the sampler aims at: the model, times the reward where there is one."""
+        return self.em.target
 
     @property
     def space(self) -> LatentSpace:
@@ -295,6 +309,6 @@ class GFlowNetEM(Inference, pl.LightningModule):
 
 
 _ARGUMENTS = (
-    "model", "space", "policy", "recipe", "schedule", "rates", "eval_samples", "max_updates",
-    "max_m_updates", "metadata",
+    "model", "space", "policy", "recipe", "schedule", "rates", "reward", "eval_samples",
+    "max_updates", "max_m_updates", "metadata",
 )  # fmt: skip

@@ -211,6 +211,8 @@ class TrainModel(Phase):
         """`()` minus the mean weighted log joint, in nats an observation."""
         draws = batch.draw(self.source)
         z, weight = M_STEPS[self.m_step](draws)
+        if batch.em.reward is not None:
+            batch.em.reward.observe(draws.batch.x, z)
         found = None if self.negative is None else batch.draw(self.negative)
         if found is None:
             loss = -(weight * self._log_joint(draws.batch, z)).mean()

@@ -14,31 +14,34 @@ from gfnem.estimates import LogMarginal, importance_weighted
 from gfnem.policy import Policy
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 
 class Posterior(Generic[X, Z]):
     """`q(z|x)` for one batch of observations, without autograd.
 
     Args:
-        model: the target.
+        target: what the sampler aims at: a model, or one times a reward.
         space: the latent space.
         policy: the trained sampler.
         x: a batch of observations; it is encoded once.
+        given: `target.given(x)`, where it is at hand.
     """
 
     def __init__(
         self,
-        model: Target[X, Z],
+        target: Target[X, Z],
         space: LatentSpace[X, Z, Any],
         policy: Policy[X, Z, Any, Any],
         x: X,
+        given: Conditioned[X, Z] | None = None,
     ):
-        self.model, self.space, self.policy, self.x = model, space, policy, x
+        self.target, self.space, self.policy, self.x = target, space, policy, x
+        self.model = target.normalised()
         training = policy.training
         policy.eval()  # no dropout, also where training goes on afterwards
         with torch.no_grad():
-            self.given = model.given(x)
+            self.given = target.given(x) if given is None else given
             self.context = policy.encode(x, self.given)
         policy.train(training)
 
@@ -71,7 +74,8 @@ class Posterior(Generic[X, Z]):
     def log_weights(self, samples: int) -> tuple[Z, Float[Tensor, "batch samples"]]:
         """Draws `samples` latents for each `x`, with log importance weights `(batch, samples)`.
 
-        The weight is `p(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of `p(x)`.
+        The weight is `p~(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of the sum
+        of `p~(x, z)` over all `z`.
         """
         trajectories = self._trajectories(samples)
         scores = self.policy.score(self.context, self.space, trajectories)
@@ -79,19 +83,19 @@ class Posterior(Generic[X, Z]):
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
 
     @torch.no_grad()
-    def likelihood_bound(
+    def model_weights(
         self, z: Z, log_weights: Float[Tensor, "batch samples"]
-    ) -> Float[Tensor, " batch"]:
-        """`(batch,)` importance-weighted `log p(x)` in nats of the target's normalised part.
+    ) -> Float[Tensor, "batch samples"]:
+        """`(batch, samples)` the log weights with the model alone in place of the target.
+
+        The mean of the weights is an unbiased estimate of `p(x)`.
 
         Args:
             z, log_weights: what `log_weights` gave.
         """
-        part = self.model.normalised()
-        if part is not self.model:
-            log_weights = log_weights - self.given.log_joint(z)
-            log_weights = log_weights + part.log_joint(self.x, z)
-        return importance_weighted(log_weights)
+        if self.target is self.model:
+            return log_weights
+        return log_weights - self.given.log_joint(z) + self.given.normalised().log_joint(z)
 
     @torch.no_grad()
     def missed(
@@ -121,7 +125,7 @@ class Posterior(Generic[X, Z]):
 
     @torch.no_grad()
     def log_marginal(self, samples: int | None = None) -> LogMarginal:
-        """`log p(x)` in nats, with how it was computed.
+        """`log p(x)` of the model in nats, with how it was computed.
 
         Args:
             samples: importance samples for each `x`. None asks for exact inference where the model
@@ -129,8 +133,9 @@ class Posterior(Generic[X, Z]):
         """
         if samples is None:
             if self.model.offers("log_marginal"):
-                return LogMarginal.from_exact(self.given.log_marginal())
-        return LogMarginal.from_weights(self.log_weights(samples or 64)[1])
+                given = self.given if self.target is self.model else self.model.given(self.x)
+                return LogMarginal.from_exact(given.log_marginal())
+        return LogMarginal.from_weights(self.model_weights(*self.log_weights(samples or 64)))
 
     def log_z(self) -> Float[Tensor, " batch"] | None:
         """`(batch,)` the policy's own learned `log Z(x)` in nats; None if it has none."""

@@ -28,10 +28,18 @@ class Conditioned(Generic[X, Z]):
     def __init__(self, target: Target[X, Z], x: X):
         self.target, self.x = target, x
         self._log_marginal: dict[bool, Tensor] = {}
+        self._normalised: Conditioned[X, Z] | None = None
 
     def offers(self, hook: str) -> bool:
         """Whether the target offers a hook (see `Target`)."""
         return self.target.offers(hook)
+
+    def normalised(self) -> Conditioned[X, Z]:
+        """The model whose likelihood is reported (`Target.normalised`), given the same batch."""
+        if self._normalised is None:
+            part = self.target.normalised()
+            self._normalised = self if part is self.target else part.given(self.x)
+        return self._normalised
 
     def log_joint(self, z: Z) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` `log p~(x, z)` in nats."""
@@ -79,6 +87,16 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
     def given(self, x: X) -> Conditioned[X, Z]:
         """The target, given a batch: what is asked many things of one `x` is asked there."""
         return Conditioned(self, x)
+
+    @optional
+    def tilted(self, x: X, parts: Any) -> Conditioned[X, Z]:
+        """As `given`, with a log weight added for each part that a structure is made of.
+
+        What is asked of it then is of `log p~(x, z)` plus the weights of the parts of `z`, in nats:
+        exact inference, where the target has it, stays exact. Which parts there are is the latent
+        space's matter (spans of a sentence, say). Optional.
+        """
+        ...
 
     @optional
     def partial_log_joint(self, x: X, state: Any) -> Float[Tensor, "batch samples"]:

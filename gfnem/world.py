@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -207,8 +207,11 @@ class World(ABC):
 
     # ---------------------------------------------------------------- what all worlds share
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
         """The settings of a run where the user says nothing, as in a settings file.
+
+        Args:
+            given: names of settings, such as `data`, that the user does say something of.
 
         Raises:
             UserError: if a part is missing.

@@ -67,5 +67,7 @@ def trained() -> Path:
 
 
 def same(one, other) -> bool:
-    """Whether two entries of a `state_dict` are equal: tensors, or plain data."""
+    """Whether two entries of a `state_dict` are equal: tensors, plain data, or dicts of these."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     return torch.equal(one, other) if torch.is_tensor(one) else one == other

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import call, printed
+from commands import SMALL, call, printed
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
-OWN = ("codes", "my_recipe", "my_objective", "test_codes")
+OWN = ("codes", "my_recipe", "my_objective", "my_reward", "test_codes")
 
 
 def files() -> dict[str, str]:
@@ -87,3 +87,22 @@ def test_a_world_a_recipe_and_an_objective_on_the_command_line(folder, capsys):
     (folder / "points.txt").write_text("1 2\n3\n")
     assert call(*train, "--out", "runs/bad") == 2
     assert "points.txt, line 2: two numbers are wanted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reward_on_the_command_line(folder, capsys):
+    (folder / "text").write_text("the dog sees the cats\nthe cats see the dog\n" * 10)
+    for name in ("Verbs", "Balance"):
+        flags = [
+            *SMALL,
+            "--data",
+            "text",
+            "--dataset.cache=off",
+            "--reward",
+            f"my_reward.{name}",
+            "--max-updates=4",
+        ]
+        out = printed(capsys, "train", *flags, "--dataset.interval=2", "--out", f"runs/{name}")
+        assert f"reward {name}" in out
+        figures = printed(capsys, "evaluate", f"runs/{name}", "--code", "my_reward.py")
+        assert f"times {name}" in " ".join(figures.split())

@@ -21,7 +21,7 @@ from gfnem.cli.arguments import (
     file_beside_run,
     values_of,
 )
-from gfnem.cli.train import PARTS, arranged
+from gfnem.cli.train import OPTIONAL_PARTS, PARTS, arranged
 from gfnem.errors import UserError
 from gfnem.running.trust import opening, signature_of, use_code
 from gfnem.settings import find_settings, read_settings
@@ -67,7 +67,8 @@ def _settings(arguments: list[str], files: list[str]) -> tuple[str, jsonargparse
     contents = [read_settings(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         for name in PARTS:
-            if name in content and not isinstance(content[name], (dict, str)):
+            absent = name in OPTIONAL_PARTS and content.get(name) is None
+            if name in content and not (absent or isinstance(content[name], (dict, str))):
                 raise UserError(
                     f"{file}: {name}: settings are wanted under it, as `name: value` (or leave it "
                     "out)"

@@ -24,7 +24,9 @@ from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
 #: what a run is made of
-PARTS = ("dataset", "model", "space", "policy", "recipe", "schedule", "rates")
+PARTS = ("dataset", "model", "space", "policy", "recipe", "schedule", "rates", "reward")
+#: those of them that a run may do without: `--reward none`
+OPTIONAL_PARTS = ("reward",)
 #: what it is made of in every world where nothing else is asked for
 DEFAULTS = {
     "recipe": {
@@ -44,18 +46,19 @@ def parser(
     from gfnem.policy import Policy
     from gfnem.rates import Rates
     from gfnem.recipes import RECIPES, Recipe
+    from gfnem.reward import Reward
     from gfnem.schedules import Schedule
     from gfnem.space import LatentSpace
     from gfnem.target import Target
 
     world = _world(arguments, contents)
     world.import_classes()
-    defaults = _defaults(world)
+    defaults = _defaults(world, arguments, contents)
     parser = CommandParser(
         usage="gfnem train [--world WORLD] [--data PATH] [--out RUN] [--max-updates N]\n"
         "                   [--config FILE] [--PART CLASS] [--PART.SETTING VALUE] ...",
-        description="Train a model and its sampler. A run is made of seven parts (dataset, "
-        "model, space, policy, recipe, schedule, rates), each with settings of its own, which "
+        description="Train a model and its sampler. A run is made of eight parts (dataset, "
+        "model, space, policy, recipe, schedule, rates, reward), each with settings that "
         "`--model.help`, `--dataset.help` and so on list. Every setting can be given as a flag or "
         "in a YAML file; the settings of a run are kept in its folder.\n\nExample: gfnem train "
         "--data text.txt --out runs/mine --max-updates 5000 --model.nonterminals 20 "
@@ -158,6 +161,7 @@ def parser(
         ("recipe", Recipe, f"what an update is made of: {', '.join(RECIPES)}, or one of your own"),
         ("schedule", Schedule, "when sampler and model are trained"),
         ("rates", Rates, "learning rates"),
+        ("reward", Reward, "what a structure is worth beside its likelihood; none for nothing"),
     ):
         parser.add_subclass_arguments(
             base,
@@ -197,14 +201,40 @@ def _world(arguments: Sequence[str], contents: Sequence[dict[str, Any]]) -> Worl
     return find(DEFAULT)
 
 
-def _defaults(world: World) -> dict[str, Any]:
+def _defaults(
+    world: World, arguments: Sequence[str], contents: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Settings where the user says nothing, as in a settings file."""
-    return dict(DEFAULTS) if isinstance(world, Unnamed) else {**DEFAULTS, **world.defaults()}
+    if isinstance(world, Unnamed):
+        return dict(DEFAULTS)
+    given = {word.partition("=")[0].removeprefix("--") for word in arguments}
+    for content in contents:
+        given |= {name for name, value in content.items() if value is not None}
+        dataset = content.get("dataset")
+        told = dataset.get("init_args") if isinstance(dataset, Mapping) else None
+        given |= {f"dataset.{name}" for name, value in (told or {}).items() if value is not None}
+    if "dataset.path" in given:
+        given.add("data")
+    return {**DEFAULTS, **world.defaults(given)}
+
+
+def _without_parts(arguments: Sequence[str]) -> list[str]:
+    """`--reward none` as the parser wants it."""
+    found = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = word.partition("=")
+        if before.removeprefix("--") in OPTIONAL_PARTS and word == "none":
+            word = "null"
+        elif flag.removeprefix("--") in OPTIONAL_PARTS and equals and value == "none":
+            word = f"{flag}=null"
+        found.append(word)
+    return found
 
 
 def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:
     """The command line in the order that its parser needs, its help that of the chosen classes."""
-    defaults = _defaults(_world(arguments, contents))
+    arguments = _without_parts(arguments)
+    defaults = _defaults(_world(arguments, contents), arguments, contents)
     classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
     return classes_first(help_on_chosen(arguments, contents, classes))
 
@@ -221,6 +251,8 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     from gfnem.component import Component
 
+    none = {name: None for name in OPTIONAL_PARTS if content.get(name) == "none"}
+    content = {**content, **none}
     made = {name for name in PARTS if isinstance(content.get(name), Component)}
     try:
         parts = {
@@ -230,7 +262,7 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
         }
     except TypeError as error:
         raise UserError(str(error)) from error
-    defaults = _defaults(_world([], [{**content, **parts}]))
+    defaults = _defaults(_world([], [{**content, **parts}]), [], [{**content, **parts}])
     for name, part in parts.items():
         if isinstance(part, Mapping) and "class_path" not in part and name in defaults:
             default = defaults[name]

@@ -12,6 +12,7 @@ from gfnem.graphs.model import DagPosterior, GivenTables
 from gfnem.graphs.moves import EdgeMoves
 from gfnem.graphs.tables import Tables
 from gfnem.mcmc import LocalMoves, metropolis
+from gfnem.ranges import Count
 
 
 class PartitionMoves(LocalMoves[Any, Tensor]):
@@ -25,7 +26,7 @@ class PartitionMoves(LocalMoves[Any, Tensor]):
         variables: how many nodes there are.
     """
 
-    def __init__(self, variables: int):
+    def __init__(self, variables: Count):
         self.variables = variables
 
     def initial(self, x: Any, samples: int) -> Tensor:

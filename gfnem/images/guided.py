@@ -90,7 +90,7 @@ class GuidedPolicy(RasterPolicy):
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> GuidedContext:
         """Reads images `(batch, height, width)` and the decoder of `target`, a `DiscreteVAE`."""
-        target = None if given is None else given.target
+        target = None if given is None else given.target.normalised()
         if not isinstance(target, DiscreteVAE):
             raise TypeError("a guided sampler looks at the decoder of the DiscreteVAE it samples")
         features, whole = self.encoder(x)

@@ -64,7 +64,7 @@ class NearestCode(CodePolicy[Tensor]):
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, cells, codes)` log weights under the dictionary of `target`, a `DiscreteVAE`."""
-        target = None if given is None else given.target
+        target = None if given is None else given.target.normalised()
         if not isinstance(target, DiscreteVAE):
             raise TypeError("distances to a dictionary need the DiscreteVAE that has it")
         return -self.distances(x, target.dictionary) / (2 * self.spread.square())

@@ -159,12 +159,11 @@ class Answers:
             start += max(size, 1)
 
 
-def records(answer: Answer, normalised: bool) -> Iterator[dict[str, Any]]:
+def records(answer: Answer) -> Iterator[dict[str, Any]]:
     """A JSON record for each tree of a line; one that says why where there is none.
 
     Args:
         answer: the answer.
-        normalised: whether the model is; if not, `log p(x)` is of the unnormalised whole.
     """
     line, parses, row = answer.line, answer.parses, answer.row
     start: dict[str, Any] = {
@@ -178,8 +177,6 @@ def records(answer: Answer, normalised: bool) -> Iterator[dict[str, Any]]:
         return
     marginal = parses.log_marginal
     estimate: dict[str, Any] = {"value": float(marginal.value[row])}
-    if not normalised:
-        estimate["normalised"] = False
     if marginal.exact:
         estimate["method"] = "exact"
     else:

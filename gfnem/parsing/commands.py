@@ -66,7 +66,7 @@ def parse(
     answers = Answers(module, reader.encode, decode, samples, max_length, seed)
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
-    read, normalised = 0, module.model.normalised() is module.model
+    read = 0
     name = "standard input" if file == "-" else file
     for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
         read += len(window)
@@ -75,7 +75,7 @@ def parse(
             if answer.why not in ("", "blank"):
                 print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
             if format == "json":
-                output += [as_json(record) for record in records(answer, normalised)]
+                output += [as_json(record) for record in records(answer)]
             elif format == "bracket":
                 output += answer.trees or [""]
             else:
@@ -287,7 +287,7 @@ class Reader:
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         """Tokens as word indices, padded."""
-        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+        return Sentences.from_words(sentences, self.vocabulary)
 
 
 def _load_text_run(run: str) -> TextRun:
@@ -384,8 +384,7 @@ def _figures(
     rng = random.Random(0)
     parts: list[dict[str, Tensor]] = []
     surprise, model = 0.0, module.model
-    likely = model.normalised()
-    exact = likely.offers("log_marginal")
+    exact = model.offers("log_marginal")
     for rows in by_length(tokens):
         x = reader.encode([tokens[row] for row in rows])
         possible = derivable(module, x)
@@ -395,11 +394,12 @@ def _figures(
             [rows[place] for place in possible.nonzero().flatten().tolist()],
             x[possible],
         )
-        parses = parse_batch(module, x, decode)
+        given = module.target.given(x)
+        parses = parse_batch(module, x, decode, given=given)
         labels.update(parses.trees.label[parses.trees.mask()].tolist())
         if unigrams is not None:
             surprise -= unigrams.log_prob(x)
-        parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}))
+        parts.append(figures(module, x, samples, lambda z: {"different": _different(z)}, given))
         if "log_p" not in parts[-1]:  # a run that samples from chains
             parts[-1]["log_p"] = parses.log_marginal.value.double().cpu()
         for place, row in enumerate(rows):
@@ -431,12 +431,12 @@ def _figures(
     }
     if unigrams is not None:
         report["unigram_nll"] = surprise / units
-    if likely is not model:
-        report["likelihood_of"] = type(likely).__name__
     if "bound" in every:
         report["bound"] = -every["bound"].sum().item() / units
         report["elbo_gap"] = means["elbo_gap"].item()
-        report["elbo_gap_is"] = "exact" if model.offers("log_marginal") else OWN_SAMPLES
+        report["elbo_gap_is"] = "exact" if module.target.offers("log_marginal") else OWN_SAMPLES
+        if module.reward is not None:
+            report["reward"] = type(module.reward).__name__
         report["ess"] = means["ess"].item()
         report |= {"missed": means["missed"].item()} if "missed" in means else {}
         report["different_trees"] = every["different"].mean().item()
@@ -521,9 +521,8 @@ def report(figures: dict[str, Any], unit: str) -> str:
     gap = "ELBO gap per sentence, nats"
     if figures.get("elbo_gap_is") == OWN_SAMPLES:
         gap += f" ({OWN_SAMPLES})"
-    if "likelihood_of" in figures:  # the sampler aims at more than what has a likelihood
-        how = f"{figures['likelihood_of']} alone, {how}"
-        gap += f", of the unnormalised whole, {samples} samples"
+    if "reward" in figures:  # which the sampler aims at besides
+        gap += f", to the posterior times {figures['reward']}"
     row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
     if figures["exact"]:
         row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.posterior import Posterior
 from gfnem.running.trained import Inference
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 #: importance samples for each sentence where exact inference does not exist
 SAMPLES = 64
@@ -25,8 +26,7 @@ class Parses:
     """Trees of a batch of sentences. What else is known of them is computed when it is asked for.
 
     Args:
-        module: the trained module.
-        x: the sentences.
+        given: the model, given the sentences.
         trees: one or more trees for each sentence.
         posterior: makes the sampler's posterior, or what stands in for it.
         log_marginal: how to compute `log p(x)`.
@@ -34,21 +34,20 @@ class Parses:
 
     def __init__(
         self,
-        module: Inference,
-        x: Sentences,
+        given: Conditioned,
         trees: Trees,
         posterior: Callable[[], Posterior],
         log_marginal: Callable[[], LogMarginal],
     ):
         self.trees = trees
-        self._module, self._x = module, x
+        self._given = given
         self._posterior, self._log_marginal = posterior, log_marginal
 
     @cached_property
     def log_joint(self) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats."""
         with torch.no_grad():
-            return self._module.model.log_joint(self._x, self.trees)
+            return self._given.log_joint(self.trees)
 
     @cached_property
     def log_q(self) -> Tensor:
@@ -64,7 +63,11 @@ class Parses:
 
 @torch.no_grad()
 def parse(
-    module: Inference, x: Sentences, decode: str = "mbr", samples: int | None = None
+    module: Inference,
+    x: Sentences,
+    decode: str = "mbr",
+    samples: int | None = None,
+    given: Conditioned | None = None,
 ) -> Parses:
     """Parses a batch of sentences.
 
@@ -75,6 +78,7 @@ def parse(
             number of right spans (Goodman 1996), "sample" for draws from the sampler.
         samples: with "sample", how many trees (default 1). Otherwise: None asks for exact inference
             where the model offers it; a number for importance samples instead.
+        given: `module.target.given(x)`, where it is at hand.
 
     Raises:
         UserError: if the module has no sampler and its model no exact inference.
@@ -84,27 +88,29 @@ def parse(
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
     exact = solvable and (samples is None or decode == "sample")
 
+    given = module.target.given(x) if given is None else given
+    alone = given.normalised()
+
     @cache
     def posterior() -> Posterior:
-        return module.posterior(x) if module.has_policy else _ExactPosterior(model, x)
+        return module.posterior(x, given) if module.has_policy else _ExactPosterior(alone)
 
     if decode == "sample":
         trees = posterior().sample(samples or 1)
         count = None if exact else SAMPLES
-        return Parses(module, x, trees, posterior, lambda: posterior().log_marginal(count))
+        return Parses(alone, trees, posterior, lambda: posterior().log_marginal(count))
     if exact:
-        trees = _best_trees(model, x, decode)
-        return Parses(
-            module, x, trees, posterior, lambda: LogMarginal.from_exact(model.log_marginal(x))
-        )
+        trees = _best_trees(alone, decode)
+        return Parses(alone, trees, posterior, lambda: LogMarginal.from_exact(alone.log_marginal()))
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
+    of_model = posterior().model_weights(drawn, log_weights)
     if decode == "map":
-        trees = drawn.take(model.log_joint(x, drawn).argmax(1, keepdim=True))
+        trees = drawn.take(given.log_joint(drawn).argmax(1, keepdim=True))
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
-        trees = _minimum_risk(spans, x.lengths)
-    return Parses(module, x, trees, posterior, lambda: LogMarginal.from_weights(log_weights))
+        trees = minimum_risk(spans, x.lengths)
+    return Parses(alone, trees, posterior, lambda: LogMarginal.from_weights(of_model))
 
 
 def draws(module: Inference, decode: str, samples: int | None) -> bool:
@@ -126,20 +132,22 @@ def label_names(module: Inference) -> list[str]:
 @torch.no_grad()
 def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
     """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
-    return _best_trees(model, x, decode), model.log_marginal(x)
+    given = model.given(x)
+    return _best_trees(given, decode), given.log_marginal()
 
 
-def _best_trees(model: Target, x: Sentences, decode: str) -> Trees:
+def _best_trees(given: Any, decode: str) -> Trees:
     if decode == "map":
-        return model.best_trees(x)
-    return _minimum_risk(model.span_marginals(x), x.lengths)
+        return given.best_trees()
+    return minimum_risk(given.span_marginals(), given.x.lengths)
 
 
 class _ExactPosterior(Posterior[Sentences, Trees]):
     """For runs trained without a sampler: the model's exact posterior in its place."""
 
-    def __init__(self, model: Target, x: Sentences):
-        self.model, self.x, self.given = model, x, model.given(x)
+    def __init__(self, given: Conditioned):
+        self.model = self.target = given.target
+        self.x, self.given = given.x, given
         self.exact = self.given.log_marginal()
 
     def sample(self, shape=1, temperature: float = 1.0) -> Trees:
@@ -155,6 +163,6 @@ class _ExactPosterior(Posterior[Sentences, Trees]):
         return trees, self.exact[:, None].expand(-1, samples)
 
 
-def _minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
+def minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
     """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
     return max_span_tree(spans.sum(3), lengths, spans.argmax(3))

@@ -36,6 +36,7 @@ from gfnem.parsing.grammars.listing import (
 )
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import Parses, label_names, parse
+from gfnem.parsing.rewards.report import of_reward
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.drawing import bracket, tree_svg
 from gfnem.parsing.trees.scores import SCORE_CONVENTION
@@ -75,6 +76,7 @@ def sections(run: Run, data: TextData | None, samples: int) -> list[Section]:
         sentences = corpus.tokens if corpus is not None else [words for words, _ in drawn]
         examples = _examples(run, reader, sentences)
         learned = _learned(run, reader, corpus)
+        rewarded = [] if run.reward is None else of_reward(run, reader, sentences, _tree)
     if drawn:
         examples.append(
             Fold(
@@ -85,6 +87,7 @@ def sections(run: Run, data: TextData | None, samples: int) -> list[Section]:
     where = "held-out sentences" if corpus is not None else "sentences the model makes"
     return [
         Section("What was learned", learned),
+        *([Section("What was worth having in trees", rewarded)] if rewarded else []),
         Section(f"Examples: {where} and their trees", examples),
         Section("How good is it?", quality),
     ]
@@ -181,8 +184,10 @@ def _examples(run: Run, reader: Reader, sentences: Sequence[Sequence[str]]) -> l
         model, exact = _probabilities(run, x, parses)
     except UserError as error:
         return [Text(f"No trees can be drawn: {error}.")]
+    rewarded = run.reward is not None and run.has_policy
+    aim = " The sampler aims at trees that the reward likes as well, the model does not."
     blocks: list[Block] = [
-        Text(BARS),
+        Text(f"{BARS}{aim if rewarded else ''}"),
         Text(
             "Here a structure is a tree without its labels: trees that divide the sentence alike "
             "count as one, drawn with the labels of the most probable of them."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,8 +52,10 @@ class TextWorld(World):
         "gfnem.parsing.grammars.neural_pcfg",
         "gfnem.parsing.grammars.rnng",
         "gfnem.parsing.grammars.tabular",
-        "gfnem.parsing.bracket_prior.grammar",
+        "gfnem.parsing.bracket_prior.reward",
         "gfnem.parsing.bracket_prior.treebank_brackets",
+        "gfnem.parsing.rewards.substrings",
+        "gfnem.parsing.rewards.whole",
         "gfnem.parsing.spaces.forest",
         "gfnem.parsing.spaces.shift_reduce",
         "gfnem.parsing.spaces.topdown",
@@ -62,6 +64,21 @@ class TextWorld(World):
         "gfnem.parsing.policies.topdown",
     )
     told = frozenset({"vocab_size", "vocabulary", "shortest"})
+
+    def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
+        """For a text of the user's: a reward from the text itself, and an equal M-step.
+
+        Not where a treebank's brackets are given: they say more of trees.
+        """
+        content = super().defaults(given)
+        if "data" in given and "brackets" not in given:
+            objective = {"class_path": "gfnem.objectives.BalancedVarGrad"}
+            content["recipe"] = {
+                "class_path": "gfnem.recipes.gflownet",
+                "init_args": {"objective": objective, "m_step": "equal"},
+            }
+            content["reward"] = {"class_path": "gfnem.parsing.Substrings"}
+        return content
 
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a file (`-` is standard input), a sentence, or a list of sentences.

@@ -99,8 +99,11 @@ class Run(Trained):
         offers, given = self.model.offers, self.model.given(x)
         exact = offers("log_marginal")
         if self.has_policy:
-            z, log_weights = self.posterior(x).log_weights(samples)
-            return z, given.log_marginal() if exact else importance_weighted(log_weights), exact
+            posterior = self.posterior(x)
+            z, log_weights = posterior.log_weights(samples)
+            if exact:
+                return z, given.log_marginal(), True
+            return z, importance_weighted(posterior.model_weights(z, log_weights)), False
         if not (exact and offers("sample_posterior")):
             raise UserError(
                 f"{self.path}: {type(self.model).__name__} was trained without a sampler, and has "
@@ -190,6 +193,5 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     if not count:
         raise UserError("nothing to evaluate on: name data with --data")
     found = {name: float(value) for name, value in summary(parts).items()}
-    likely = run.model.normalised()
-    exact = likely.offers("log_marginal") and likely.offers("log_partition")
+    exact = run.model.offers("log_marginal") and run.model.offers("log_partition")
     return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}

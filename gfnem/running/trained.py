@@ -14,8 +14,9 @@ from torch import nn
 from gfnem.component import build
 from gfnem.policy import Policy
 from gfnem.posterior import Posterior
+from gfnem.reward import Reward, rewarded
 from gfnem.space import LatentSpace
-from gfnem.target import Target
+from gfnem.target import Conditioned, Target
 
 #: where a checkpoint's weights hold the counts of updates
 CLOCK = "em.clock._extra_state"
@@ -31,6 +32,8 @@ class Inference:
         has_policy: whether a sampler is trained at all (a recipe may need none).
         metadata: plain data that checkpoints carry (vocabulary, how text was read).
         m_updates: how often the model has been updated.
+        reward: what the sampler was rewarded with beside the model's likelihood; None if nothing.
+        target: what the sampler aims at: the model, times the reward where there is one.
     """
 
     model: Target
@@ -39,18 +42,25 @@ class Inference:
     has_policy: bool
     metadata: dict[str, Any]
     m_updates: Any
+    reward: Reward | None
+    target: Target
 
-    def posterior(self, x: Any) -> Posterior:
-        """The sampler's `q(z|x)` for a batch of observations."""
-        self.model.on_step(int(self.m_updates))
-        return Posterior(self.model, self.space, self.policy, x)
+    def posterior(self, x: Any, given: Conditioned | None = None) -> Posterior:
+        """The sampler's `q(z|x)` for a batch of observations.
+
+        Args:
+            x: the observations.
+            given: `self.target.given(x)`, where it is at hand.
+        """
+        self.target.on_step(int(self.m_updates))
+        return Posterior(self.target, self.space, self.policy, x, given)
 
 
 class Trained(Inference, nn.Module):
     """A trained model and its sampler, for inference alone.
 
     Args:
-        model, space, policy: components, or their `Component.spec()`.
+        model, space, policy, reward: components, or their `Component.spec()`.
         has_policy: whether the sampler has been trained.
         metadata: plain data that the checkpoint carries.
         m_updates: how often the model has been updated.
@@ -67,14 +77,22 @@ class Trained(Inference, nn.Module):
         has_policy: bool = True,
         metadata: dict[str, Any] | None = None,
         m_updates: int = 0,
+        reward: Reward | Mapping | None = None,
     ):
         super().__init__()
         self.model: Target = build(model, Target)
+        self.reward: Reward | None = build(reward, Reward)
+        self._target = (rewarded(self.model, self.reward),)  # its parts are registered already
         self.space: LatentSpace = build(space, LatentSpace)
         self.policy: Policy = build(policy, Policy)
         self.policy.serve(self.model)
         self.has_policy, self.metadata, self.m_updates = has_policy, metadata or {}, m_updates
-        self.model.on_step(m_updates)
+        self.target.on_step(m_updates)
+
+    @property
+    def target(self) -> Target:
+        """What the sampler aims at."""
+        return self._target[0]
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any]) -> Trained:
@@ -86,13 +104,13 @@ class Trained(Inference, nn.Module):
                 do not fit.
         """
         arguments, state = content["hyper_parameters"], content["state_dict"]
-        names = ("model", "space", "policy", "metadata")
+        names = ("model", "space", "policy", "metadata", "reward")
         run = cls(
             **{name: arguments[name] for name in names if name in arguments},
             has_policy=bool(content.get("has_policy", True)),
             m_updates=int(state[CLOCK]["m_updates"]),
         )
-        for part in ("model", "policy"):
+        for part in ("model", "policy", *(["reward"] if run.reward is not None else [])):
             prefix = f"em.{part}."
             weights = {
                 name.removeprefix(prefix): value

@@ -31,6 +31,7 @@ from gfnem.offers import NotOffered
 from gfnem.policy import Policy
 from gfnem.rates import Rates
 from gfnem.recipes import Recipe, fitting
+from gfnem.reward import Reward, rewarded
 from gfnem.running.devices import check as check_device
 from gfnem.running.processes import (
     Helpers,
@@ -90,6 +91,8 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
         return folder
     if summary := data.summary():
         print(summary, flush=True)
+    if module.reward is not None:
+        print(module.reward.summary(), flush=True)
     for line in module.em.prepare():
         print(line, flush=True)
     print(_describe(module), flush=True)
@@ -255,7 +258,11 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         build(settings["recipe"], Recipe),
         build(settings["schedule"], Schedule),
         build(settings["rates"], Rates),
+        build(settings.get("reward"), Reward, **facts),
     )
+    model, space, policy, *_, reward = components
+    if reward is not None:
+        reward.prepare(data)
     try:
         module = GFlowNetEM(
             *components,
@@ -265,12 +272,12 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
             metadata={**data.metadata(), "data": data.fingerprint(), "world": reference(world)},
         )
     except NotOffered as error:
-        others = ", ".join(fitting(*components[:3])) or "no shipped recipe"
+        others = ", ".join(fitting(rewarded(model, reward), space, policy)) or "no shipped recipe"
         raise UserError(f"recipe: {error}; it can be trained with {others}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"recipe: {error}") from error
     first = data.batch(range(min(4, len(data.sizes()))))
-    try_out(module.model, module.space, module.policy if module.has_policy else None, first)
+    try_out(module.target, module.space, module.policy if module.has_policy else None, first)
     try:
         module.em.try_out(data.batch([0]))
     except NotOffered as error:
@@ -345,7 +352,7 @@ def _describe(module: GFlowNetEM) -> str:
 
 #: settings that may name a file, or a folder or file: a run can be resumed from another folder
 _FILES = ("grammar", "prior")
-_PLACES = ("brackets", "cache", "data", "path", "treebank", "valid")
+_PLACES = ("brackets", "cache", "data", "path", "text", "treebank", "valid")
 
 
 def _plain(value: Any, name: str = "") -> Any:

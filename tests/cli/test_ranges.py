@@ -82,7 +82,7 @@ def test_a_settings_file_is_checked_too(capsys, tmp_path):
         (["--model.help"], "type: int, at least 1, default: 256"),
         (["--policy.help"], "type: float, at least 0 and less than 1, default: 0.2"),
         (["--schedule.help", "AdaptiveThreshold"], "type: float | Anneal"),
-        (["--model.help", "ShapedGrammar"], "type: float, more than 0 | Anneal, default: 1.0"),
+        (["--reward.help", "BracketPrior"], "type: float, more than 0 | Anneal, default: 1.0"),
         (["--dataset.help", "gfnem.mixtures.Petals"], "type: Sequence[Sequence[float]]"),
     ],
 )

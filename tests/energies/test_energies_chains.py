@@ -176,7 +176,11 @@ def test_a_perfect_sampler_is_always_accepted():
         assert accepted.min() == 1
 
 
-@pytest.mark.parametrize("moves", [Gibbs(), GibbsWithGradients(), DiscreteLangevin(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "moves",
+    [Gibbs(), GibbsWithGradients(), DiscreteLangevin(0.5)],
+    ids=lambda moves: type(moves).__name__,
+)
 def test_what_is_observed_stays(moves):
     torch.manual_seed(0)
     model = random(MLPEnergy(4, 2, hidden=4)).float()

@@ -16,7 +16,7 @@ from gfnem.mixtures import PetalMixture, PetalPolicy, PetalSpace
 from gfnem.mixtures.policy import learned_posterior
 from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
-from gfnem.parsing.bracket_prior.grammar import ShapedGrammar
+from gfnem.parsing.bracket_prior.reward import BracketPrior
 from gfnem.parsing.bracket_prior.training import (
     PriorTraining,
     log_likelihood,
@@ -44,14 +44,13 @@ def module(kind):
     torch.manual_seed(0)
     parents = kind == "parents"
     model = (NeuralParentPCFG if parents else NeuralPCFG)(WORDS, LABELS, 4, dim=8)
-    if kind == "shaped":
-        model = ShapedGrammar(BracketEnergy(4), model)
+    reward = BracketPrior(BracketEnergy(4)) if kind == "rewarded" else None
     policy = TopDownPolicy(WORDS, LABELS, dim=8, contexts=LABELS + 1 if parents else 1)
-    return GFlowNetEM(model, TopDownSpace(LABELS), policy).eval()
+    return GFlowNetEM(model, TopDownSpace(LABELS), policy, reward=reward).eval()
 
 
 @pytest.mark.parametrize("device", devices())
-@pytest.mark.parametrize("kind", ["rules", "parents", "shaped"])
+@pytest.mark.parametrize("kind", ["rules", "parents", "rewarded"])
 @pytest.mark.parametrize("decode", ["map", "mbr", "sample"])
 def test_parsing(kind, decode, device):
     em, x = module(kind).to(device), sentences().to(device)

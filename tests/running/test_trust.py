@@ -107,7 +107,7 @@ def test_a_strangers_module_in_the_working_folder(capsys, tmp_path, mark, part, 
 def test_inside_another_part(capsys, tmp_path, mark):
     plant(mark)
     inner = {"class_path": "evil.Model", "init_args": {}}
-    run = stranger(tmp_path / "run", path="gfnem.parsing.ShapedGrammar", prior="x", grammar=inner)
+    run = stranger(tmp_path / "run", "reward", "gfnem.parsing.BracketPrior", prior=inner)
     for command in openings(run):
         refused(capsys, *command)
     assert not mark.exists()

@@ -182,8 +182,8 @@ def train_prior(
             print(f"{line}  {time.monotonic() - started:.0f} s", flush=True)
     energy.save(out)
     _report(energy, train, short)
-    print(f"done: {out} holds the prior; use it with gfnem train --model ShapedGrammar "
-          f"--model.prior {out}")  # fmt: skip
+    print(f"done: {out} holds the prior; use it with gfnem train --reward BracketPrior "
+          f"--reward.prior {out}")  # fmt: skip
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gfnem.offers import NotOffered
 from gfnem.parsing.bracket_prior.brackets import Brackets
@@ -16,8 +17,14 @@ from gfnem.parsing.grammars.language import ContextTables, length_weights, recog
 from gfnem.parsing.grammars.sampling import draw_derivations
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
-from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
-from gfnem.parsing.inference.log_joint import tree_log_joint
+from gfnem.parsing.inference.inside import (
+    by_label,
+    inside,
+    log_partition,
+    marginals_and_chart,
+    viterbi,
+)
+from gfnem.parsing.inference.log_joint import span_scores, tree_log_joint
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
@@ -32,15 +39,23 @@ _LOG = logging.getLogger(__name__)
 class GivenTrees(Conditioned[Sentences, Trees]):
     """A grammar, given sentences: the weights of its rules are made once.
 
+    Args:
+        target: the grammar.
+        x: the sentences.
+        spans: `(batch, n, n + 1)` log weight, in nats, that each node of a tree has beside those of
+            its rules. None: the grammar alone.
+
     Attributes:
         potentials: with gradients where they are enabled, without where not.
     """
 
     target: Grammar
 
-    def __init__(self, target: Grammar, x: Sentences):
+    def __init__(self, target: Grammar, x: Sentences, spans: Tensor | None = None):
         super().__init__(target, x)
+        self.spans = spans
         self._potentials: tuple[RulePotentials, RulePotentials] | None = None
+        self._chart: Tensor | None = None  # without gradient
 
     @property
     def potentials(self) -> RulePotentials:
@@ -55,7 +70,33 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         """`(batch, samples)` `log p(x, z)` in nats."""
         if not self.target.additive:
             return super().log_joint(z)
-        return tree_log_joint(self.potentials, z).sum(2)
+        return self._with_spans(tree_log_joint(self.potentials, z).sum(2), z)
+
+    def _with_spans(self, log_joint: Tensor, z: Trees) -> Tensor:
+        """Adds what the spans of the trees count, where they do."""
+        return log_joint if self.spans is None else log_joint + span_scores(self.spans, z).sum(2)
+
+    def normalised(self) -> GivenTrees:
+        """The grammar alone, with the same potentials."""
+        if self.spans is None:
+            return self
+        if self._normalised is None:
+            alone = self._normalised = GivenTrees(self.target, self.x)
+            alone._potentials = self.potentials and self._potentials
+        return self._normalised
+
+    def chart(self) -> Tensor:
+        """The inside chart, spans included; where no gradient is wanted it is computed once."""
+        if torch.is_grad_enabled():
+            return self._inside()
+        if self._chart is None:
+            self._chart = self._inside()
+        return self._chart
+
+    def _inside(self) -> Tensor:
+        if self.spans is None:
+            return inside(self.potentials)
+        return inside(self.potentials, by_label(self.spans, self.potentials.labels))
 
     def partial_log_joint(self, state: Any) -> Tensor:
         """`(batch, samples)` log weight of the rules that a state has used.
@@ -66,20 +107,35 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         if self.target.contexts > 1 and not isinstance(state, TopDownState):
             raise NotOffered("bottom-up states do not know the parents that rules look at")
         trees, chosen = partial_trees(state)
-        return torch.where(chosen, tree_log_joint(self.potentials, trees), 0.0).sum(2)
+        scores = tree_log_joint(self.potentials, trees)
+        if self.spans is not None:
+            scores = scores + pad(span_scores(self.spans, trees), (1, 0))
+        return torch.where(chosen, scores, 0.0).sum(2)
 
     def collapsed_log_joint(self, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats."""
-        return bracketing_log_joint(self.potentials, z)
+        return self._with_spans(bracketing_log_joint(self.potentials, z), z)
 
     def log_marginal(self) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
-        return self.target._within_support(self.x, log_partition(self.potentials))
+        total = log_partition(self.potentials, self.chart())
+        return self.target._within_support(self.x, total)
 
     @torch.no_grad()
     def sample_posterior(self, samples: int) -> Trees:
         """Exact draws of `P(z|x)`."""
-        return sample_trees(self.potentials, inside(self.potentials), samples)[0]
+        return sample_trees(self.potentials, self.chart(), samples)[0]
+
+    @torch.no_grad()
+    def best_trees(self) -> Trees:
+        """The most probable tree of each sentence, without autograd."""
+        return viterbi(self.potentials, self.spans)[0]
+
+    @torch.no_grad()
+    def span_marginals(self) -> Tensor:
+        """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
+        marginals, self._chart = marginals_and_chart(self.potentials, self.spans)
+        return marginals
 
 
 class Grammar(GenerativeModel[Sentences, Trees]):
@@ -179,6 +235,14 @@ class Grammar(GenerativeModel[Sentences, Trees]):
     def given(self, x: Sentences) -> GivenTrees:
         """The grammar, given sentences: potentials are computed once."""
         return GivenTrees(self, x)
+
+    def tilted(self, x: Sentences, parts: Tensor) -> GivenTrees:
+        """The grammar, given sentences, and `(batch, n, n + 1)` nats for each node's span."""
+        return GivenTrees(self, x, parts)
+
+    def offers(self, hook: str) -> bool:
+        """All, but no exact inference where there is more to a tree than its rules."""
+        return super().offers(hook) and (self.additive or hook != "tilted")
 
     def potentials(self, x: Sentences) -> RulePotentials:
         """The rules' log weights at each position of each sentence."""
@@ -287,12 +351,12 @@ class Grammar(GenerativeModel[Sentences, Trees]):
     @torch.no_grad()
     def best_trees(self, x: Sentences) -> Trees:
         """The most probable tree of each sentence, without autograd."""
-        return viterbi(self.potentials(x))[0]
+        return self.given(x).best_trees()
 
     @torch.no_grad()
     def span_marginals(self, x: Sentences) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
-        return span_marginals(self.potentials(x))
+        return self.given(x).span_marginals()
 
     @torch.no_grad()
     def sample(self, count: int, max_length: int = 40) -> tuple[Sentences, Trees]:

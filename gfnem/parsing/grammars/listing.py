@@ -98,9 +98,8 @@ def _shares(table: Tensor, axes: int) -> Tensor:
 
 
 def grammar_of(model: Target) -> Grammar | None:
-    """The grammar that a model is, or multiplies by something; None if there is no such thing."""
-    likely = model.normalised()
-    return likely if isinstance(likely, Grammar) else None
+    """The grammar that a model is; None if it is none."""
+    return model if isinstance(model, Grammar) else None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ over their sum for these lengths, which is computed exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -78,7 +79,10 @@ class Truth:
 
     def log_prob(self, x: Sentences) -> Tensor:
         """`(batch,)` float64 exact log probability, in nats, of sentences of these lengths."""
-        return self.grammar.log_marginal(x).double() - torch.tensor(self.mass).double().log()
+        return self._of_these_lengths(self.grammar.log_marginal(x))
+
+    def _of_these_lengths(self, log_marginal: Tensor) -> Tensor:
+        return log_marginal.double() - math.log(self.mass)
 
     def draw(self, count: int, seed: int) -> Corpus:
         """Draws a corpus with gold trees; draws that are too short are skipped and counted.
@@ -132,8 +136,8 @@ class Truth:
         score, nll, units = SpanF1(), 0.0, 0
         for rows in batches:
             x = encode([tokens[row] for row in rows])
-            trees, _ = exact_trees(self.grammar, x, decode)
-            nll -= float(self.log_prob(x).sum())
+            trees, log_marginal = exact_trees(self.grammar, x, decode)
+            nll -= float(self._of_these_lengths(log_marginal).sum())
             for place, row in enumerate(rows):
                 units += len(tokens[row])
                 score.update(trees.spans(place), gold[row], len(tokens[row]))

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
-from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint
+from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import Potentials, at_least_float
 from gfnem.parsing.trees.trees import Trees
@@ -41,6 +41,8 @@ class RuleChoices:
         look_ahead: rows of `V`, named `((b * n + i) * (n + 1) + j) * K + k`.
         temperature: all log weights are divided by it.
         guided: whether the rules are the target's (see `Scores`).
+        spans: `(batch, n, n + 1)` log weight that a target gives each node's span beside the rules;
+            None for none. The look-ahead has it in it.
 
     Attributes:
         labels: the number `N` of nonterminals.
@@ -55,21 +57,28 @@ class RuleChoices:
         look_ahead: LookAhead,
         temperature: float = 1.0,
         guided: bool = True,
+        spans: Tensor | None = None,
     ):
-        self.potentials, self.look_ahead = potentials, look_ahead
+        self.potentials, self.look_ahead, self.spans = potentials, look_ahead, spans
         self.temperature, self.guided = temperature, guided
         self.labels = potentials.labels
         self.symbols = self.labels * potentials.contexts
         self.max_length, self.lengths = potentials.max_length, potentials.lengths
 
     @classmethod
-    def from_chart(cls, potentials: Potentials, chart: Tensor, guided: bool = True) -> RuleChoices:
+    def from_chart(
+        cls,
+        potentials: Potentials,
+        chart: Tensor,
+        guided: bool = True,
+        spans: Tensor | None = None,
+    ) -> RuleChoices:
         """With a whole look-ahead chart `(batch, n, n + 1, K, N)`."""
-        return cls(potentials, ChartLookAhead(chart), guided=guided)
+        return cls(potentials, ChartLookAhead(chart), guided=guided, spans=spans)
 
     def tempered(self, temperature: float) -> RuleChoices:
         """The same choices at a temperature."""
-        return RuleChoices(self.potentials, self.look_ahead, temperature, self.guided)
+        return RuleChoices(self.potentials, self.look_ahead, temperature, self.guided, self.spans)
 
     def _row(self, row: Tensor, left: Tensor, right: Tensor, context: Tensor | int) -> Tensor:
         span = (row * self.max_length + left) * (self.max_length + 1) + right
@@ -130,6 +139,13 @@ class RuleChoices:
     def log_joint(self, trees: Trees) -> Tensor:
         """`(batch, samples, 1 + nodes)` log weights of the rules of annotated trees."""
         return annotated_log_joint(self.potentials, trees)
+
+    def expansions(self, trees: Trees) -> Tensor:
+        """As `log_joint`, with what the spans of the nodes count besides."""
+        scores = self.log_joint(trees)
+        return (
+            scores if self.spans is None else scores + pad(span_scores(self.spans, trees), (1, 0))
+        )
 
     def annotate(self, trees: Trees) -> Trees:
         """The trees with each node's symbol in place of its label."""

@@ -11,6 +11,8 @@ representations"); where `G = K = 1` this is the inside algorithm of a PCFG.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,11 @@ from gfnem.parsing.inference.potentials import (
     safe_log,
 )
 from gfnem.parsing.trees.trees import Trees
+
+
+def by_label(spans: Tensor, labels: int) -> Tensor:
+    """Weights of spans `(batch, n, n + 1)` as span potentials, alike for every label."""
+    return spans.unsqueeze(3).expand(-1, -1, -1, labels)
 
 
 def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Tensor:
@@ -49,6 +56,26 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
         if not torch.is_grad_enabled():
             tables = [table if table is None else table.detach() for table in tables]
         return _Inside.apply(*tables, potentials.lengths)
+
+
+def uniform_inside(spans: Tensor) -> Tensor:
+    """`(batch, n, n + 1)` log mean of what the spans of trees over `[i, j)` count together.
+
+    The mean is over trees each of whose spans is cut at a split point drawn uniformly.
+
+    Args:
+        spans: `(batch, n, n + 1)` log weights in nats; widths 0 and 1 are ignored.
+    """
+    batch, n, _ = spans.shape
+    starts, ends = spans.new_zeros(2, batch, n + 1, n + 1)  # by width, and by falling width
+    table = torch.zeros_like(spans)
+    for width in range(2, n + 1):
+        count = n - width + 1
+        both = starts[:, :count, 1:width] + ends[:, width:, count:n]
+        total = both.logsumexp(2) - math.log(width - 1) + spans.diagonal(width, 1, 2)
+        starts[:, :count, width] = ends[:, width:, n - width] = total
+        table.diagonal(width, 1, 2).copy_(total)
+    return table
 
 
 def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,37 +267,54 @@ def log_partition(potentials: Potentials, chart: Tensor | None = None) -> Tensor
     return torch.where(potentials.lengths == 1, potentials.single, total)
 
 
-def span_marginals(potentials: Potentials) -> Tensor:
+def span_marginals(potentials: Potentials, spans: Tensor | None = None) -> Tensor:
     """Posterior probability that `[i, j)` is a node labelled `A`, without autograd.
 
     The gradient of the log partition in additive span potentials (Eisner, 2016, section 4).
 
+    Args:
+        potentials: the rules' weights.
+        spans: `(batch, n, n + 1)` nats, added for each node of a tree. Default: none.
+
     Returns:
         `(batch, n, n + 1, N)` probabilities; a sentence's entries sum to its nodes, `length - 1`.
     """
+    return marginals_and_chart(potentials, spans)[0]
+
+
+def marginals_and_chart(
+    potentials: Potentials, spans: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What `span_marginals` returns, and the inside chart that it takes."""
     potentials = potentials.detach()
     batch, n = len(potentials.lengths), potentials.max_length
     with torch.enable_grad():
         shape = (batch, n, n + 1, potentials.labels)
-        extra = potentials.rules.new_zeros(shape, requires_grad=True)
-        total = log_partition(potentials, inside(potentials, extra)).sum()
-        return torch.autograd.grad(total, extra)[0]
+        extra = potentials.rules.new_zeros(shape)
+        extra = (extra if spans is None else extra + spans.unsqueeze(3)).requires_grad_()
+        chart = inside(potentials, extra)
+        total = log_partition(potentials, chart).sum()
+        return torch.autograd.grad(total, extra)[0], chart.detach()
 
 
 @torch.no_grad()
-def viterbi(potentials: Potentials) -> tuple[Trees, Tensor]:
+def viterbi(potentials: Potentials, spans: Tensor | None = None) -> tuple[Trees, Tensor]:
     """The best tree of each sentence, and its log weight.
 
     "Best" is over labelled binary trees with preterminals summed out. Without autograd.
+
+    Args:
+        potentials: the rules' weights.
+        spans: `(batch, n, n + 1)` nats, added for each node of a tree. Default: none.
 
     Returns:
         The trees (one sample) and `(batch,)` log p(x, z) in nats.
     """
     with full_precision(potentials.rules):
-        return _viterbi(potentials)
+        return _viterbi(potentials, spans)
 
 
-def _viterbi(potentials: Potentials) -> tuple[Trees, Tensor]:
+def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tensor]:
     labels, contexts, groups = potentials.labels, potentials.contexts, potentials.groups
     batch, n = len(potentials.lengths), potentials.max_length
     device, lengths = potentials.rules.device, potentials.lengths
@@ -286,6 +330,10 @@ def _viterbi(potentials: Potentials) -> tuple[Trees, Tensor]:
     if n > 1:
         best.diagonal(2, 1, 2).copy_(potentials.both_leaves.permute(0, 2, 3, 1))
         back[0].diagonal(2, 1, 2).copy_(torch.arange(1, n, device=device))
+    if spans is None:
+        spans = best.new_zeros(batch, n, n + 1)
+    elif n > 1:
+        best.diagonal(2, 1, 2).add_(spans.diagonal(2, 1, 2)[:, None, None])
     rows_at_once = max(1, 2**22 // rules[0].numel())
     for width in range(3, n + 1):
         start = torch.arange(n - width + 1, device=device)
@@ -315,6 +363,7 @@ def _viterbi(potentials: Potentials) -> tuple[Trees, Tensor]:
                 choice = torch.where(inner > scores, other, choice)
                 scores = torch.maximum(scores, inner)
             of_group = slice(group * size, (group + 1) * size)
+            scores = scores + spans[:, start, end].unsqueeze(2)
             best[:, start, end, :, of_group] = scores.unflatten(2, (contexts, size))
             back[:, :, start, end, :, of_group] = choice.unflatten(3, (contexts, size))
     score, roots = _root_values(potentials, best).max(-1)

@@ -24,6 +24,20 @@ def annotated(potentials: Potentials, trees: Trees) -> Trees:
     return replace(trees, label=label)
 
 
+def span_scores(spans: Tensor, trees: Trees) -> Tensor:
+    """`(batch, samples, nodes)` what each node's span counts; 0 past a tree's nodes.
+
+    Args:
+        spans: `(batch, n, n + 1)` of each span `[i, j)`.
+        trees: trees over the same sentences.
+    """
+    batch, n, ends = spans.shape
+    row = torch.arange(batch, device=spans.device)[:, None, None]
+    place = (row * n + trees.left.clamp(max=n - 1)) * ends + trees.right.clamp(max=ends - 1)
+    found = spans.flatten().index_select(0, place.flatten()).view(place.shape)
+    return torch.where(trees.mask(), found, 0.0)
+
+
 def tree_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
     """Log weight of every rule in the given trees, differentiable.
 

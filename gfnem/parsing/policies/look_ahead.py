@@ -37,6 +37,7 @@ class Value(nn.Module):
         potentials: Potentials,
         guess: Tensor | None,
         known: bool,
+        within: Tensor | None = None,
     ) -> Tensor:
         """`(batch, n, n + 1, 1, N)` look-ahead of all spans; `IMPOSSIBLE` outside sentences.
 
@@ -50,6 +51,7 @@ class Value(nn.Module):
                 None.
             known: whether the rules are all there is to the target, so that they tell the value of
                 two words.
+            within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
         """
         n = potentials.max_length
         values = span_chart(self(spans), n)
@@ -60,6 +62,8 @@ class Value(nn.Module):
             whole = whole + guess
         if known and n > 1:
             pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 0, 0, 1))
+            if within is not None:
+                pairs = pairs + within.unsqueeze(3)
             whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
         outside = (width < 2) | (ends > potentials.lengths[:, None, None])
         return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE).unsqueeze(3)
@@ -98,6 +102,7 @@ class ContextValue(nn.Module):
         level: Tensor,
         potentials: RulePotentials,
         exact: bool,
+        within: Tensor | None = None,
     ) -> LookAhead:
         """The look-ahead of one batch, row by row (see `RuleChoices`).
 
@@ -107,6 +112,7 @@ class ContextValue(nn.Module):
                 corrected is what follows from them (see `expanded`).
             potentials: the target's weights.
             exact: whether nothing is to be added to the values of few words.
+            within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
         """
         n, contexts = potentials.max_length, potentials.contexts
         count = spans.shape[1]
@@ -115,9 +121,12 @@ class ContextValue(nn.Module):
         narrow = self.narrow(torch.cat([spans, shares], 2))
         place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
         narrow = narrow.flatten(0, 1)
-        guess = expanded(potentials, average).flatten(0, 3)
-        level = level.flatten().unsqueeze(1)
+        guess = expanded(potentials, average)
         known_widths = ("both_leaves", "three_words")[: n - 1]
+        if within is not None:  # of three words two bracketings, which then differ
+            guess, known_widths = guess + within[..., None, None], ()
+        guess = guess.flatten(0, 3)
+        level = level.flatten().unsqueeze(1)
         short = [getattr(potentials, name).flatten(0, 2) for name in known_widths]
 
         def look_ahead(rows: Tensor) -> Tensor:

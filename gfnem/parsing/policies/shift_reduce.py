@@ -79,7 +79,7 @@ class ShiftReducePolicy(Policy[Sentences, Trees, ShiftReduceState, Reading]):
     def encode(self, x: Sentences, given: Conditioned | None = None) -> Reading:
         """Reads the sentences, one network call."""
         places = self.ends(self.encoder.fences(x)).flatten(0, 1).chunk(3, 1)
-        target = None if given is None else given.target
+        target = None if given is None else given.target.normalised()
         follows = self.use_prior and isinstance(target, RNNG)
         return Reading(x, torch.stack(places), target if follows else None)
 

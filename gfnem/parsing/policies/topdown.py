@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, score_choices
-from gfnem.parsing.inference.inside import inside
+from gfnem.parsing.inference.inside import by_label, inside, uniform_inside
 from gfnem.parsing.inference.nodes import Nodes
-from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials
+from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials, RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
 from gfnem.parsing.policies.look_ahead import ContextValue, Value
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
@@ -37,7 +37,8 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
     own inside values. Where rules depend on the context as well, so does `V`; it then starts from
     each span expanded once by its own rules (`expanded`), its children worth the inside values of
     the rules' average over the contexts: a context-free grammar, whose chart is cheap. Only for a
-    PCFG, whose posterior such a start would give away, is `V` learned from nothing.
+    PCFG, whose posterior such a start would give away, is `V` learned from nothing, or, where spans
+    count besides (`Target.tilted`), from what these make of trees drawn by uniform splits.
 
     The rules' weights are those of the target where it offers `potentials(x)` (without gradient:
     the policy follows every M-step at no cost); else the policy learns rule weights of its own.
@@ -120,28 +121,32 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         # if not, there is more to a tree than the rules' weights
         exact = given is not None and _is_grammar(given.target)
         profiles = guess = levels = None
+        spans = None if own else given.spans
         if not own:
             with torch.no_grad():
                 profiles = potentials.word_profiles()
                 if self.contexts > 1:
-                    guess = inside(potentials.context_free()).squeeze(3)
+                    guess = _chart(potentials.context_free(), spans)
                 elif not exact:
-                    guess = inside(potentials).squeeze(3)
+                    guess = _chart(potentials, spans)
                 else:
                     levels = potentials.word_levels()
             if levels is not None:
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
-        spans = self.encoder(x, profiles)
+        vectors = self.encoder(x, profiles)
         if self.contexts > 1:
-            return RuleChoices(potentials, self.value.rows(spans, guess, level, potentials, exact))
+            ahead = self.value.rows(vectors, guess, level, potentials, exact, spans)
+            return RuleChoices(potentials, ahead, spans=spans)
         known = exact and not own
-        values = self.value.chart(spans, level, potentials, guess, known)
+        if spans is not None and guess is None:
+            level = level + uniform_inside(spans)
+        values = self.value.chart(vectors, level, potentials, guess, known, spans)
         if own:
             place = torch.arange(x.max_length - 1, device=values.device)
             potentials.both_leaves = values[:, place, place + 2]
-        return RuleChoices.from_chart(potentials, values, guided=not own)
+        return RuleChoices.from_chart(potentials, values, guided=not own, spans=spans)
 
     def log_z(self, context: RuleChoices) -> Tensor:
         """`(batch,)` total weight of the root's labels, in nats."""
@@ -191,7 +196,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
             trees = context.annotate(trees)
             gain = opened_values(context.node_values(trees), trees)
             if not forward_looking:
-                gain = gain + context.log_joint(trees)
+                gain = gain + context.expansions(trees)
             start = log_z[:, None, None].expand(*log_pf.shape[:2], 1)
             scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
         return scores
@@ -229,7 +234,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         """`(batch, samples)` log flow of single states, as in `score`."""
         trees, chosen = partial_trees(state)
         trees = context.annotate(trees)
-        flow = torch.where(chosen, context.log_joint(trees), 0.0).sum(2)
+        flow = torch.where(chosen, context.expansions(trees), 0.0).sum(2)
         flow = flow + (context.node_values(trees) * state.open()).sum(2)
         return torch.where(state.done == 0, self.log_z(context)[:, None], flow)
 
@@ -275,6 +280,12 @@ class OwnRules(nn.Module):
         single = self.single_score(x.tokens[:, 0]).squeeze(1) + scores[:, 0]
         inner = self.rules[None, :, :labels, :labels]
         return GivenPotentials(self.root, inner, left, right, both, single, x.lengths)
+
+
+def _chart(potentials: RulePotentials, spans: Tensor | None) -> Tensor:
+    """`(batch, n, n + 1, N)` inside values of a grammar with one context."""
+    extra = None if spans is None else by_label(spans, potentials.labels)
+    return inside(potentials, extra).squeeze(3)
 
 
 def _is_grammar(target: Target) -> bool:

@@ -33,6 +33,9 @@ _CLUSTER = re.compile(
 )
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
+#: punctuation at which text pauses, of several scripts; hyphens, slashes and quotes join instead
+_PAUSES = frozenset(",;:.?!()[]{}–—…،؛؟۔।。、，；：？！（）「」『』〈〉《》")
+
 
 def clean(word: str) -> str:
     """The one spelling of a piece of text without white space; may be empty.
@@ -56,6 +59,11 @@ def clean(word: str) -> str:
 def is_word(word: str) -> bool:
     """Whether there is a letter or a digit in it, so that it is no punctuation."""
     return word.isalnum() or _LETTER_OR_DIGIT.search(word) is not None
+
+
+def pauses(word: str) -> bool:
+    """Whether a token is punctuation at which the text pauses."""
+    return word == "--" or (word != "" and _PAUSES.issuperset(word))
 
 
 def places(word: str) -> list[tuple[int, int]] | None:

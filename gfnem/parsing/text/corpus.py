@@ -111,6 +111,18 @@ class Corpus:
             for chunk, row in zip(chunks.tolist(), rows.tolist(), strict=True)
         ]
 
+    def places(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Where the sentences stand: names of sources, `(sentences,)` which of these, and lines."""
+        import pyarrow as pa
+
+        columns = self.data.data.select(["source", "line"])
+        sources = columns.column("source").combine_chunks()
+        if isinstance(sources, pa.ChunkedArray):
+            sources = sources.chunk(0)
+        sources = sources.dictionary_encode()
+        lines = columns.column("line").to_numpy()
+        return sources.dictionary.to_pylist(), sources.indices.to_numpy(), lines
+
     def word_counts(self) -> Counter[str]:
         """How often each token comes."""
         if self.store is not None:

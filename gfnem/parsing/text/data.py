@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
 from gfnem.data import DataModule
 from gfnem.errors import UserError
@@ -18,6 +20,8 @@ from gfnem.files import absolute, write_atomically
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.grammars.truth import AS_DRAWN, Truth
 from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus
+from gfnem.parsing.text.documents import Documents
+from gfnem.parsing.text.raw import RawText
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.text.vocabulary import Vocabulary
 from gfnem.ranges import Amount, Count, Range, Seed
@@ -130,12 +134,53 @@ class TextData(DataModule[Sentences]):
         self._valid = held_out.rows(held_rows)
         # numbers in an array: a million of them are 8 MB, and 40 MB in a list
         self._rows = np.sort(np.array(shuffled[count:], dtype=np.int64))
+        self._documents: np.ndarray | None = None  # of each training sentence
         self._counts = self._count_words(held_out is self.train)
         self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
 
     def read(self, source: Any) -> Corpus:
         """Reads a corpus with this module's settings."""
         return read_corpus(source, **asdict(self.preprocessing), **self.lengths, **self.reading)
+
+    def texts(self, limit: int | None = None, more: Any = None) -> tuple[Iterator[RawText], str]:
+        """The training text as it stands in its source: all lengths, and where it pauses.
+
+        From now on batches say in which documents their sentences stand.
+
+        Args:
+            limit: sentences at most, from the first.
+            more: another source, read after it.
+
+        Returns:
+            The sentences, and what the training text's documents are.
+
+        Raises:
+            UserError: if a source cannot be read.
+        """
+        # what is streamed is not fetched twice
+        again = self.path is not None and not self.reading["streaming"]
+        corpus = self._whole(self.path) if again else self.train
+        documents = Documents(corpus)
+        self._documents = documents.of(self.train)
+        found = [(corpus, documents.of(corpus))]
+        if more is not None:
+            corpus = self._whole(more)
+            found.append((corpus, Documents(corpus, documents.count + 1).of(corpus)))
+        texts = chain.from_iterable(self._texts(*each) for each in found)
+        return islice(texts, limit), documents.how
+
+    def _whole(self, source: Any) -> Corpus:
+        """All sentences of a source, punctuation included."""
+        settings = {**asdict(self.preprocessing), "punctuation": True}
+        return read_corpus(source, **settings, min_length=1, max_length=None, **self.reading)
+
+    def _texts(self, corpus: Corpus, documents: np.ndarray) -> Iterator[RawText]:
+        keeps = self.preprocessing.punctuation
+        for start in range(0, len(corpus), 1000):
+            rows = range(start, min(start + 1000, len(corpus)))
+            for row, tokens in zip(rows, corpus.rows(rows), strict=True):
+                if text := RawText.read(tokens, keeps, int(documents[row])):
+                    yield text
 
     def held_out(self) -> Corpus:
         """The sentences that validation runs on, with gold trees where the data has them."""
@@ -202,15 +247,32 @@ class TextData(DataModule[Sentences]):
 
     def batch(self, indices: Sequence[int]) -> Sentences:
         """Training sentences as word indices."""
-        return self.encode(self.train.rows(self._rows[list(indices)]))
+        rows = self._rows[list(indices)]
+        return self._in_documents(self.encode(self.train.rows(rows)), rows)
+
+    def _in_documents(self, x: Sentences, rows: np.ndarray) -> Sentences:
+        """Rows of the training corpus, with their documents where these have been asked for."""
+        if self._documents is not None:
+            x.documents = torch.from_numpy(self._documents[rows])
+        return x
 
     def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
         """Tokens to word indices, padded."""
-        return Sentences.from_lists([self.vocabulary.encode(tokens) for tokens in sentences])
+        return Sentences.from_words(sentences, self.vocabulary)
 
     def validation_batches(self) -> list[Sentences]:
         """Held-out sentences, similar lengths together."""
-        return self.batches(self._valid)
+        batches = self.batches(self._valid)
+        corpus, rows = self._held_out
+        if corpus is self.train:  # in the order of `batches`
+            rows = np.array(rows, dtype=np.int64)[
+                np.argsort([len(v) for v in self._valid], kind="stable")
+            ]
+            start = 0
+            for x in batches:
+                self._in_documents(x, rows[start : start + len(x)])
+                start += len(x)
+        return batches
 
     def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
         """Any sentences as word indices, similar lengths together."""

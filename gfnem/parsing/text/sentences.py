@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from gfnem.batched import Batched
+from gfnem.parsing.text.fingerprints import fingerprint
+from gfnem.parsing.text.vocabulary import Vocabulary
 
 
 @dataclass
@@ -19,10 +21,22 @@ class Sentences(Batched):
     Attributes:
         tokens: `(batch, n)` int64 word indices; positions past a sentence's length hold 0.
         lengths: `(batch,)` int64 sentence lengths in tokens, each at least 1.
+        keys: `(batch, n)` int64 fingerprints of the words as they were read, which tell apart what
+            the vocabulary does not; 0 where that is not known, and past a sentence's end.
+        documents: `(batch,)` int64 fingerprints of the documents that the sentences stand in; 0
+            where that is not known.
     """
 
     tokens: Tensor
     lengths: Tensor
+    keys: Tensor = None  # type: ignore[assignment]  # made from the others
+    documents: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.keys is None:
+            self.keys = torch.zeros_like(self.tokens)
+        if self.documents is None:
+            self.documents = torch.zeros_like(self.lengths)
 
     @classmethod
     def from_lists(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
@@ -39,6 +53,22 @@ class Sentences(Batched):
             row[: len(sentence)] = torch.as_tensor(sentence)
         return cls(tokens, lengths)
 
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]], vocabulary: Vocabulary) -> Sentences:
+        """Pads lists of words into one batch.
+
+        Args:
+            sentences: the words.
+            vocabulary: numbers them.
+
+        Raises:
+            ValueError: as `from_lists`.
+        """
+        made = cls.from_lists([vocabulary.encode(words) for words in sentences])
+        for row, words in zip(made.keys, sentences, strict=True):
+            row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
+        return made
+
     def mask(self) -> Tensor:
         """`(batch, n)` bool: which positions hold a word."""
         return torch.arange(self.max_length, device=self.tokens.device) < self.lengths[:, None]
@@ -46,7 +76,9 @@ class Sentences(Batched):
     def __getitem__(self, index: Any) -> Sentences:
         """The sentences at `index` (anything that indexes a tensor's first axis), repadded."""
         lengths = self.lengths[index]
-        return Sentences(self.tokens[index][..., : int(lengths.max())], lengths)
+        longest = int(lengths.max())
+        tokens, keys = (part[index][..., :longest] for part in (self.tokens, self.keys))
+        return Sentences(tokens, lengths, keys, self.documents[index])
 
     @property
     def max_length(self) -> int:

@@ -21,10 +21,11 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         "whatever words and labels stand in them. Nodes of more than two children are made binary "
         "at random, anew each time they are used. How probable the prior finds the brackets "
         "of short held-out sentences is printed, beside two baselines.\n\nA grammar can then be "
-        "trained with its trees drawn to such bracketings: gfnem train --model ShapedGrammar "
-        "--model.prior FILE --model.temperature Anneal --model.temperature.start 1 "
-        "--model.temperature.end 1000 --model.temperature.updates 10000 --model.temperature.shape "
-        "exponential. Since the prior has seen trees, this is not unsupervised.",
+        "trained with its trees drawn to such bracketings: gfnem train --reward BracketPrior "
+        "--reward.prior FILE --reward.temperature Anneal --reward.temperature.start 1 "
+        "--reward.temperature.end 1000 --reward.temperature.updates 10000 "
+        "--reward.temperature.shape exponential. Since the prior has seen trees, this is not "
+        "unsupervised.",
     )
     parser.add_argument(
         "--data", metavar="TREEBANK", required=True, help="a file or folder of bracketed trees"

@@ -1,0 +1,1 @@
+"""Rewards on trees: what is worth having in a tree beside its likelihood."""
