@@ -232,15 +232,18 @@ def unlike(thing: Any, base: type) -> str:
     return f"not a {base.__name__}"
 
 
+def derived(base: type[Component]) -> list[type[Component]]:
+    """A class and all imported ones that derive from it."""
+    classes = [base]
+    for cls in classes:  # grows while it is gone through
+        classes += [below for below in cls.__subclasses__() if below not in classes]
+    return classes
+
+
 def known(base: type[Component]) -> list[str]:
     """The names of the imported classes that derive from `base` and are listed, sorted."""
-    names: set[str] = set()
-    classes: list[type[Component]] = [base]
-    for cls in classes:
-        classes += cls.__subclasses__()
-        if cls.listed and not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
-            names.add(cls.__name__)
-    return sorted(names)
+    classes = [cls for cls in derived(base) if cls.listed and not inspect.isabstract(cls)]
+    return sorted({cls.__name__ for cls in classes if not cls.__name__.startswith("_")})
 
 
 def imported(path: str) -> Any:

@@ -52,10 +52,10 @@ def _alternatives(match: re.Match) -> str:
 
 
 def _names(match: re.Match) -> str:
-    from gfnem.component import Component, imported
+    from gfnem.component import Component, derived
 
-    classes = (imported(path) for path in match[1].split(", "))
-    names = sorted(cls.__name__ for cls in classes if not issubclass(cls, Component) or cls.listed)
+    hidden = {cls.__name__ for cls in derived(Component) if not cls.listed}
+    names = sorted({path.rpartition(".")[2] for path in match[1].split(", ")} - hidden)
     return f"known: {', '.join(names)}"
 
 

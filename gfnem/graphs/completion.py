@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.graphs.dags import bit_masks, parent_sets
 from gfnem.graphs.weights import Weighted, WeightedPosterior
 from gfnem.policy import Policy, Scores, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Fact
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 
@@ -23,37 +22,38 @@ class Completing:
 
     Attributes:
         graphs: what the policy over graphs knows.
-        mean, sd: `(batch, n, n)` of the weight of `i` on `j`, where `i` is the only parent.
+        pull: `(batch, n, n)` float64 the gradient of the log joint with respect to the weight of
+            `i` on `j`, where all weights are 0.
+        precision: `(batch, n)` float64 of a weight of `i`, where `i` is the only parent.
     """
 
     graphs: Any
-    mean: Tensor
-    sd: Tensor
+    pull: Tensor
+    precision: Tensor
 
 
 class CompletedPolicy(Policy):
     """Graphs by one policy, then the weights of each family from a normal distribution.
 
     The last step draws graph and weights together: `log P_F` has the log density of the weights
-    in it, in nats (Deleu et al. 2023, arXiv 2305.19366). A family's normal has a mean and a full
-    covariance of its own, learned for each variable and set of parents; they start from what
-    each parent alone would have.
+    in it, in nats (Deleu et al. 2023, arXiv 2305.19366). The normal of a family is given by a
+    precision matrix and a vector of pulls. These are learned for each variable over all others, and
+    a set of parents takes its part of them, so that all sets learn from each other. They start from
+    what each parent alone would have.
 
     Args:
         graphs: the policy over graphs.
         variables: how many nodes there are.
-        max_parents: most parents of a node; any number if None.
     """
 
-    def __init__(self, graphs: Policy, variables: Fact = None, max_parents: Count | None = None):
+    def __init__(self, graphs: Policy, variables: Fact = None):
         super().__init__()
         assert variables is not None
-        self.graphs, self.variables, self.max_parents = graphs, variables, max_parents
-        sets = len(parent_sets(variables, max_parents))
-        shape = variables, sets, variables
-        self.shift = nn.Parameter(torch.zeros(shape))  # of means, in standard deviations
-        self.stretch = nn.Parameter(torch.zeros(shape))  # log factors of standard deviations
-        self.mix = nn.Parameter(torch.zeros(*shape, variables))  # below the diagonal
+        self.graphs, self.variables = graphs, variables
+        eye = torch.eye(variables, dtype=torch.float64)
+        #: lower factors of each variable's precision, in units of the precisions of single parents
+        self.factor = nn.Parameter(eye.repeat(variables, 1, 1))
+        self.shift = nn.Parameter(torch.zeros_like(eye))  # of pulls, in roots of precisions
 
     def serve(self, target: Any) -> None:
         """Told to the policy over graphs."""
@@ -64,11 +64,9 @@ class CompletedPolicy(Policy):
         target = None if given is None else given.target
         noise = target.known.noise if isinstance(target, WeightedPosterior) else 1.0
         rows = torch.where(x.real[..., None], x.values, 0.0)
-        gram = (rows.mT @ rows / noise).to(self.shift)
-        precision = gram.diagonal(dim1=1, dim2=2) + 1
-        mean = gram / precision[..., None]
-        sd = precision.rsqrt()[..., None].expand_as(mean)
-        return Completing(self.graphs.encode(x, given), mean, sd)
+        pull = rows.mT @ rows / noise
+        precision = pull.diagonal(dim1=1, dim2=2) + 1
+        return Completing(self.graphs.encode(x, given), pull, precision)
 
     def forward(self, context: Completing, state: Any) -> Step:
         """What the policy over graphs says."""
@@ -84,20 +82,6 @@ class CompletedPolicy(Policy):
         """`(batch,)` the policy's over graphs."""
         return self.graphs.log_z(context.graphs)
 
-    def _factors(self, adjacency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each family `(batch, samples, child, parent)`: shift, factor, and who is a parent."""
-        n = self.variables
-        sets = parent_sets(n, self.max_parents, adjacency.device)
-        index = sets.lookup[bit_masks(adjacency.mT)]
-        child = torch.arange(n, device=index.device)
-        parent = adjacency.mT
-        inside = parent[..., :, None] & parent[..., None, :]
-        diagonal = self.stretch[child, index].exp()
-        mix = self.mix[child, index].tril(-1)
-        factor = torch.where(inside, mix, 0.0)
-        factor = factor + torch.diag_embed(torch.where(parent, diagonal, 1.0))
-        return torch.where(parent, self.shift[child, index], 0.0), factor, parent
-
     def normal(self, context: Completing, adjacency: Tensor) -> tuple[Tensor, Tensor]:
         """What weights are drawn from, given graphs `(batch, samples, n, n)`.
 
@@ -105,11 +89,18 @@ class CompletedPolicy(Policy):
             `(batch, samples, n, n)` means, `[j, i]` of the weight of `i` on `j`, and `(batch,
             samples, n, n, n)` lower factors of the covariances; 0 and 1 where `i` is no parent.
         """
-        shift, factor, parent = self._factors(adjacency)
-        mean, sd = context.mean.mT[:, None], context.sd.mT[:, None]
-        sd = torch.where(parent, sd, 1.0)
-        mean = torch.where(parent, mean + sd * shift, 0.0)
-        return mean, sd[..., None] * factor
+        parent = adjacency.mT
+        inside = parent[..., :, None] & parent[..., None, :]
+        root = context.precision.sqrt()  # (batch, parent)
+        lower = self.factor.tril()
+        precision = lower @ lower.mT * root[:, None, :, None] * root[:, None, None]
+        eye = torch.eye(self.variables, dtype=precision.dtype, device=precision.device)
+        precision = torch.where(inside, precision[:, None], eye)
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        pull = context.pull.mT + self.shift * root[:, None]
+        pull = torch.where(parent, pull[:, None], 0.0)
+        mean = (covariance @ pull[..., None])[..., 0]
+        return torch.where(parent, mean, 0.0), torch.linalg.cholesky(covariance)
 
     def log_density(self, context: Completing, z: Weighted) -> Tensor:
         """`(batch, samples)` log density of weights, given their graphs, in nats."""
@@ -158,7 +149,7 @@ class CompletedPolicy(Policy):
     def _drawn(self, context: Completing, adjacency: Tensor) -> Weighted:
         mean, factor = self.normal(context, adjacency)
         drawn = mean + (factor @ torch.randn_like(mean)[..., None])[..., 0]
-        return Weighted(adjacency, torch.where(adjacency.mT, drawn, 0.0).mT.double())
+        return Weighted(adjacency, torch.where(adjacency.mT, drawn, 0.0).mT)
 
     def score(
         self,

@@ -39,8 +39,3 @@ def essential_graphs(adjacency: Tensor) -> Tensor:
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
     return one.float() @ other.float() > 0
-
-
-def class_members(essential: Tensor, graphs: Tensor) -> Tensor:
-    """`(graphs,)` bool: which DAGs `(graphs, n, n)` belong to an essential graph `(n, n)`."""
-    return (essential_graphs(graphs) == essential).flatten(1).all(1)

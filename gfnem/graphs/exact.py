@@ -312,9 +312,3 @@ def statistics(adjacency: Tensor) -> dict[str, Tensor]:
         "path": closed.double().mean(0),
         "blanket": blanket.double().mean(0),
     }
-
-
-def edge_marginals(families: Tensor, max_parents: int | None = None) -> Tensor:
-    """`(n, n)` probability of each edge from those of families `(n, sets)`."""
-    members = parent_sets(len(families), max_parents, families.device).members().to(families)
-    return (families @ members).mT

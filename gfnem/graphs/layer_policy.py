@@ -71,7 +71,10 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         super().__init__()
         assert variables is not None
         if variables > MOST:
-            raise ValueError(f"{variables} variables: layers are for at most {MOST}; use DagSpace")
+            raise ValueError(
+                f"{variables} variables: layers are for at most {MOST}; build graphs edge by edge, "
+                "with --build edges (DagSpace and GraphPolicy)"
+            )
         self.space = LayerSpace(variables, max_parents)
         self.variables, self.sets = variables, len(self.space.sets())
         self.reader = None

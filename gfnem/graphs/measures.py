@@ -164,38 +164,52 @@ def joint_divergences(posterior: Posterior, model: Any, x: Tables) -> dict[str, 
 
 
 @torch.no_grad()
-def edges_of(run: Any, x: Tables, draws: int = 4000) -> dict[str, Tensor]:
+def drawn_graphs(run: Any, x: Tables) -> Tensor:
+    """`(draws, n, n)` graphs of the sampler, or of exact inference where none was trained.
+
+    4,000 of them; 1,000 where there are more than 11 variables.
+
+    Args:
+        run: model, space and policy.
+        x: one data set.
+    """
+    draws = 4000 if run.model.variables <= 11 else 1000
+    if not run.has_policy:
+        return run.model.graphs(run.model.sample_posterior(x, draws))[0]
+    posterior = run.posterior(x)
+    return torch.cat([run.model.graphs(posterior.sample(500))[0] for _ in range(draws // 500)])
+
+
+@torch.no_grad()
+def edges_of(run: Any, x: Tables) -> dict[str, Tensor]:
     """`(n, n)` probabilities of edges by who says so: the sampler, exact inference.
 
     Args:
         run: model, space and policy.
         x: one data set.
-        draws: graphs to draw.
     """
     found = {}
     if run.has_policy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            drawn = run.model.graphs(run.posterior(x).sample(draws))[0]
-            found["sampler"] = drawn.double().mean(0).cpu()
+            found["sampler"] = drawn_graphs(run, x).double().mean(0).cpu()
     if run.model.offers("log_marginal"):
         found["exact"] = run.model.marginals(x)[0].edges.cpu()
     return found
 
 
 @torch.no_grad()
-def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict[str, float]:
+def scores(run: Any, x: Tables, truth: Tensor | None) -> dict[str, float]:
     """Figures of the sampler's graphs, beside exact ones where these are to be had.
 
     Args:
         run: model, space and policy.
         x: one data set.
         truth: `(n, n)` bool; None where it is not known.
-        draws: graphs to draw.
     """
     model: DagPosterior = run.model
     found: dict[str, float] = {}
-    drawn = model.graphs(run.posterior(x).sample(draws))[0] if run.has_policy else None
+    drawn = drawn_graphs(run, x) if run.has_policy else None
     sampled = None if drawn is None else drawn.double().mean(0)
     exact = model.marginals(x)[0] if model.offers("log_marginal") else None
     if exact is not None:
@@ -218,7 +232,7 @@ def scores(run: Any, x: Tables, truth: Tensor | None, draws: int = 4000) -> dict
         if sampled is not None:
             found |= against_truth(sampled, drawn, truth)
         if exact is not None:
-            graphs = model.graphs(model.sample_posterior(x, draws))[0]
+            graphs = model.graphs(model.sample_posterior(x, 4000))[0]
             beside = against_truth(exact.edges, graphs, truth)
             found |= {f"{name}_exact": value for name, value in beside.items()}
     return found

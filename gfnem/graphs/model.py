@@ -20,6 +20,8 @@ from gfnem.target import Conditioned, Target
 
 #: graphs of so many nodes are listed where the prior is not modular
 _LISTED = 5
+#: all sets of parents are scored for so many variables
+_ALL_SETS = 15
 #: a table of `3 ** n` sums is made for so many variables
 _LOOKS_AHEAD = 11
 
@@ -194,8 +196,8 @@ class DagPosterior(Target[Tables, Tensor]):
         columns: names of the columns, by which terms may speak of them.
 
     Raises:
-        ValueError: if required edges are forbidden, too many or form a cycle, or if the score is
-            not of such tables.
+        ValueError: if required edges are forbidden, too many or form a cycle, if the score is not
+            of such tables, or if there are more than 15 variables and no limit on parents.
     """
 
     unit = "row"
@@ -217,6 +219,11 @@ class DagPosterior(Target[Tables, Tensor]):
         super().__init__()
         assert variables is not None
         self.variables = variables
+        if variables > _ALL_SETS and max_parents is None:
+            raise ValueError(
+                f"{variables} variables: for more than {_ALL_SETS} a limit on parents is wanted, "
+                "such as --model.max_parents 3"
+            )
         if score is None:
             score = BDeu() if discrete else BGe()
         if discrete is not None and score.discrete != discrete:

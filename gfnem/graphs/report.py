@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gfnem.graphs.drawing import draw_graph, draw_matrix
 from gfnem.graphs.equivalence import essential_graphs
-from gfnem.graphs.measures import edges_of
+from gfnem.graphs.measures import drawn_graphs, edges_of
 from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text, percent
 from gfnem.report import STRUCTURES, figures_of, others, ranked
 from gfnem.running.curves import png
@@ -18,8 +18,6 @@ from gfnem.running.curves import png
 if TYPE_CHECKING:
     from gfnem.graphs.data import Measurements
 
-#: graphs drawn for the page
-_DRAWS = 4000
 #: edges listed by name
 _LISTED = 15
 #: what the figures of this world mean
@@ -53,20 +51,13 @@ def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]
     edges = edges_of(run, x)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        drawn = _drawn(run, x)
+        drawn = drawn_graphs(run, x)
     return [
         Section("Which causes which", _edges(edges, data)),
         Section("The most probable graphs", _graphs(run, x, drawn, data)),
         Section("What observations cannot tell apart", _classes(drawn, data)),
         Section("How good is it?", quality),
     ]
-
-
-def _drawn(run: Any, x: Any) -> Tensor:
-    """`(draws, n, n)` of the sampler; of exact inference where none was trained."""
-    if run.has_policy:
-        return run.model.graphs(run.posterior(x).sample(_DRAWS))[0]
-    return run.model.graphs(run.model.sample_posterior(x, _DRAWS))[0]
 
 
 def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:

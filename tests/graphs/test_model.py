@@ -124,6 +124,25 @@ def test_terms_speak_of_columns_by_name():
         DagPosterior(3, terms=[PathPrior("b", "z")], columns=["a", "b", "c"])
 
 
+def test_many_columns_want_a_limit_on_parents():
+    with pytest.raises(ValueError, match=r"16 variables: .*max_parents 3"):
+        DagPosterior(16)
+    values = torch.randn(30, 16, generator=torch.Generator().manual_seed(0)).double()
+    model, x = DagPosterior(16, max_parents=2), Tables.of([values])
+    space = DagSpace(16, max_parents=2)
+    state = space.initial_state(x, 3)
+    for action in (1, 18, 16 * 16):  # edges 0 -> 1 and 1 -> 2, then stop
+        state = space.step(state, torch.full((1, 3), action))
+    gains = model.given(x).deltas(state.adjacency)
+    other = state.adjacency.clone()
+    other[..., 5, 2] = True
+    both = [model.log_joint(x, graph) for graph in (state.adjacency, other)]
+    assert torch.allclose(gains[..., 5, 2], both[1] - both[0])
+    other[..., 6, 2] = True
+    assert (model.log_joint(x, other) == -math.inf).all(), "three parents"
+    assert not model.offers("log_marginal")
+
+
 def test_a_score_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="BDeu is a score of discrete tables"):
         DagPosterior(3, BDeu(), discrete=False)
