@@ -46,7 +46,6 @@ from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact
 from gfnem.schedules import Anneal
-from gfnem.sources import Free, Own
 
 POINTS = ("2spirals", "8gaussians", "circles", "two_moons", "pinwheel", "swissroll", "checkerboard")
 
@@ -114,7 +113,6 @@ POINT_METHODS = {
     "exact": exact,
     "eb_gfn": lambda: eb_gfn(samples=256),
     "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
-    "eb_gfn_own": lambda: eb_gfn(samples=256, negative=Free(Own(256))),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
     "pcd_langevin": lambda: contrastive(DiscreteLangevin(), 256, 10),
@@ -132,7 +130,7 @@ def points(name: str, method: str, seed: int, device: str, updates, seconds, bit
         parts,
         POINT_METHODS[method](),
         lambda number: data.training_batch(number).to(device),
-        falling(2e-3, 1e-3),
+        falling(5e-3, 2e-3),
         updates,
         seconds,
     )
@@ -205,7 +203,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             parts,
             MACHINE_METHODS[method](),
             lambda number: data.training_batch(number).to(device),
-            falling(2e-3, 3e-2 if which == "bars" else 1e-2),
+            falling(1e-2, 3e-2 if which == "bars" else 1e-2),
             updates,
             seconds,
         )
@@ -310,7 +308,7 @@ def learned_ising(method: str, seed: int, device: str, updates, seconds) -> dict
                 parts,
                 phases,
                 lambda number: data.training_batch(number).to(device),
-                falling(2e-3, 5e-3),
+                falling(5e-3, 5e-3),
                 updates,
                 seconds,
             )

@@ -106,7 +106,6 @@ class Draws:
         self._trajectories = trajectories
         self._log_joint: Tensor | None = None
         self._log_path: Tensor | None = None
-        self._log_q: Tensor | None = None
         self._scores: Scores | None = None
         self._scored_with: tuple[bool, bool, int | None, bool] | None = None
 
@@ -129,23 +128,14 @@ class Draws:
     @property
     def log_weight(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
+        if self._log_path is None and self.batch.em.space.unique_trajectory:
+            behaviour = self.trajectories.log_behaviour
+            self._log_path = None if behaviour is None else -behaviour  # P_B is 1
         if self._log_path is None:
             with torch.no_grad():
                 self.scores()
         assert self._log_path is not None, "only asked of sources whose draws are weighted"
         return self.log_joint + self._log_path
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """`(batch, samples)` `log p~(x, z) P_B(tau|z) / P_F(tau)` in nats, of any trajectories.
-
-        `P_F` and `P_B` are those of the policy as it was when it first scored them.
-        """
-        if self._log_q is None:
-            with torch.no_grad():
-                self.scores()
-        assert self._log_q is not None
-        return self.log_joint - self._log_q
 
     def scores(
         self, flows: bool = False, forward_looking: bool = False, steps: int | None = None
@@ -159,8 +149,6 @@ class Draws:
             em, batch = self.batch.em, self.batch
             self._scores = em.policy.score(batch.context, em.space, self.trajectories, **options)
             self._scored_with = wanted
-            if self._log_q is None and steps is None:
-                self._log_q = (self._scores.log_pf - self._scores.log_pb).detach().sum(2)
             behaviour = self.trajectories.log_behaviour
             if self._log_path is None and behaviour is not None and steps is None:
                 self._log_path = self._scores.log_pb.detach().sum(2) - behaviour

@@ -185,7 +185,8 @@ class TrainModel(Phase):
             "best" or "one".
         collapse: whether to sum out what the model can sum out of a sample in closed form
             (`Target.collapsed_log_joint`), which makes the gradient less noisy.
-        negative: where structures of the model itself come from, for an `EnergyModel`.
+        negative: where structures of the model itself come from, for an `EnergyModel`. Draws that
+            know their importance weights count by them.
         penalty: weight of the mean squared log joint of both phases (Du and Mordatch 2019, arXiv
             1903.08689), which keeps the level and the scale of an energy.
     """
@@ -216,18 +217,20 @@ class TrainModel(Phase):
         if found is None:
             loss = -(weight * self._log_joint(draws.batch, z)).mean()
         else:
-            raised, lowered = self._both(draws.batch, z, found)
-            loss = lowered.mean() - (weight * raised).mean()
+            weighted = self.negative is not None and self.negative.weighted
+            model_z, model_weight = M_STEPS["importance" if weighted else "equal"](found)
+            raised, lowered = self._both(draws.batch, z, found.batch, model_z)
+            loss = (model_weight * lowered).mean() - (weight * raised).mean()
             if self.penalty:
                 loss = loss + self.penalty * (raised.square().mean() + lowered.square().mean())
         batch.figures["m_loss"] = loss.detach()
         return loss
 
-    def _both(self, batch: Batch, z: Any, found: Draws) -> Sequence[Tensor]:
+    def _both(self, batch: Batch, z: Any, other: Batch, model_z: Any) -> Sequence[Tensor]:
         """Log joints of the positive and of the negative phase; of one batch in one call."""
-        if found.batch is not batch:
-            return self._log_joint(batch, z), self._log_joint(found.batch, found.z)
-        both = each(lambda *tensors: torch.cat(tensors, 1), z, found.z)
+        if other is not batch:
+            return self._log_joint(batch, z), self._log_joint(other, model_z)
+        both = each(lambda *tensors: torch.cat(tensors, 1), z, model_z)
         count = tensors_of(z)[0].shape[1]
         value = self._log_joint(batch, both)
         return value.split((count, value.shape[1] - count), 1)

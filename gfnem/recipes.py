@@ -26,7 +26,6 @@ from gfnem.schedules import Anneal
 from gfnem.side import SideInformation
 from gfnem.sources import (
     Chains,
-    Exchanged,
     Free,
     Mixed,
     ModelSamples,
@@ -249,7 +248,7 @@ def eb_gfn(
     epsilon: Share | Anneal = 0.0,
     latents: Amount = 0,
     proposals: Amount = 0,
-    back: Back | list[Back] | Anneal = 1.0,
+    back: Back | list[Back] | Anneal = 0.5,
     acceptance: str = "metropolis",
     negative: Source | None = None,
     collapse: bool = True,
@@ -257,7 +256,7 @@ def eb_gfn(
     """An energy and its sampler, trained together (Zhang et al. 2022, arXiv 2202.01361).
 
     The sampler builds whole structures, observations included, in proportion to the energy's `p~`.
-    The model is raised on the data and lowered on what chains of the sampler make of them.
+    The model is raised on the data and lowered on structures of its own.
 
     Args:
         objective: the sampler's loss; `TrajectoryBalance` if None.
@@ -267,33 +266,30 @@ def eb_gfn(
         temperature, epsilon: of its own draws, as in `gflownet`.
         latents: structures drawn for each observation, of an energy with latents; the sampler is
             trained on them too. 0 for an energy without.
-        proposals: back-and-forth proposals to each chain. Chains start at the data. 0 proposes one
-            of the sampler's own draws to each, which costs nothing.
+        proposals: the model is lowered on where back-and-forth chains end that start at the data
+            and have so many proposals each (the published way). 0 lowers it on the sampler's own
+            draws, by self-normalised importance weight, which costs nothing.
         back: how far proposals go back: a number of steps, or a share of all of them. One of
             several is drawn for each proposal; an `Anneal` over M-updates moves a share.
         acceptance: "metropolis" or "barker".
-        negative: what the model is lowered on instead: `Free(Own(...))` are the sampler's own
-            draws, `Free(Chains(..., persistent=True))` is persistent contrastive divergence.
+        negative: what the model is lowered on instead: `Free(Chains(..., persistent=True))` is
+            persistent contrastive divergence.
         collapse: as in `gflownet`.
     """
     seen = Own(max(latents, 1))
     data, own = Released(seen), Free(Own(samples, temperature, epsilon))
-    taught = Mixed(own, data, share)
-    chains: Source = Exchanged(taught, acceptance)
-    if proposals:
-        chains = Refined(data, proposals, back, acceptance)
+    chains: Source = Refined(data, proposals, back, acceptance) if proposals else own
     if negative is not None:
         chains = negative
 
     def loss() -> Objective:
         return TrajectoryBalance() if objective is None else objective
 
-    sampler: Phase = TrainPolicy(taught, loss())
+    sampler: Phase = TrainPolicy(Mixed(own, data, share), loss())
     if latents:
         sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
-    if latents > 1:
-        return [sampler, TrainModel(seen, "importance", collapse, chains)]
-    return [sampler, TrainModel(data, "equal", collapse, chains)]
+    counted = ("importance", seen) if latents > 1 else ("equal", data)
+    return [sampler, TrainModel(counted[1], counted[0], collapse, chains)]
 
 
 #: the recipes that are shipped, by name

@@ -374,39 +374,3 @@ class Mixed(Source):
         """What both need."""
         self.own.check(model, space, policy)
         self.other.check(model, space, policy)
-
-
-class Exchanged(Source):
-    """The second part of a mixture, each exchanged for a draw of the policy by Metropolis-Hastings.
-
-    A chain of one move whose proposals are the draws that the policy was trained on, so that it
-    costs nothing: the move is accepted with probability `min(1, w' / w)`, `w` the importance
-    weights of a draw's trajectory. It leaves the model's distribution as it is.
-
-    Args:
-        mixed: the mixture.
-    """
-
-    def __init__(self, mixed: Mixed, acceptance: str = "metropolis"):
-        super().__init__()
-        self.mixed, self.acceptance = mixed, _accepted_by(acceptance)
-
-    def draw(self, batch: Batch) -> Draws:
-        """As many as the second part has."""
-        found, count = batch.draw(self.mixed), self.mixed.samples
-        ratio = found.log_ratio
-        start = torch.arange(count, ratio.shape[1], device=ratio.device)[None]
-        offer = torch.randperm(count, device=ratio.device).repeat(start.shape[1] // count + 1)
-        offer = offer[None, : start.shape[1]]
-        accepted = ACCEPTANCES[self.acceptance](ratio.gather(1, offer) - ratio.gather(1, start))
-        batch.figures["accepted"] = accepted.float().mean()
-        return Draws(batch.free, found.pick(torch.where(accepted, offer, start)))
-
-    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
-        """The draws must be the policy's own, as it is."""
-        self.mixed.check(model, space, policy)
-        if not self.mixed.own.on_policy:
-            raise ValueError(
-                "draws that stray cannot be exchanged: leave temperature 1 and epsilon 0, or use "
-                "proposals"
-            )

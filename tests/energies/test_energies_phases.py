@@ -6,9 +6,10 @@ import torch
 from gfnem.batch import Batch
 from gfnem.em import EM
 from gfnem.energies import RBM, AnyOrderPolicy, AssignmentSpace, MaskedPolicy, MLPEnergy
+from gfnem.phases import TrainModel
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact, fitting
-from gfnem.sources import Chains, Free, Own, Refined, Released
+from gfnem.sources import Chains, Free, Mixed, Own, Refined, Released
 
 X = torch.tensor([[0, 1, 1], [1, 1, 0]])
 
@@ -48,13 +49,15 @@ def test_what_is_released_keeps_its_values_and_may_lose_them():
 
 @pytest.mark.parametrize("latent", [False, True])
 @pytest.mark.parametrize("order", ["fixed", "any"])
-@pytest.mark.parametrize("acceptance", ["metropolis", "barker"])
+@pytest.mark.parametrize("acceptance", ["metropolis", "barker", None])
 def test_an_update_moves_sampler_and_energy(latent, order, acceptance):
-    recipe = eb_gfn(latents=2 * latent, back=[1, 0.5], proposals=2, acceptance=acceptance)
+    chains = {"back": [1, 0.5], "proposals": 2, "acceptance": acceptance} if acceptance else {}
+    recipe = eb_gfn(latents=2 * latent, **chains)
     em = made(recipe, latent, order)
     before = [parameter.clone() for parameter in em.parameters()]
     figures = Descent(em).update(X.repeat(8, 1))
-    assert {"e_loss", "m_loss", "accepted"} <= figures.keys()
+    assert {"e_loss", "m_loss"} <= figures.keys()
+    assert ("accepted" in figures) == bool(acceptance)
     assert ("latent_loss" in figures) == latent
     assert all(torch.isfinite(torch.as_tensor(value)) for value in figures.values())
     moved = [not torch.equal(*pair) for pair in zip(before, em.parameters(), strict=True)]
@@ -75,3 +78,36 @@ def test_exact_likelihood_rises(latent):
     assert losses[-1] < losses[0] - 0.2
     likelihood = em.model.log_marginal(X) - em.model.log_partition()
     assert likelihood.mean() > -losses[0]
+
+
+@pytest.mark.parametrize("order", ["fixed", "any"])
+def test_the_negative_phase_is_the_gradient_of_log_z(order):
+    """Weighted draws of an untrained sampler, and long chains: both have the exact gradient."""
+    em = made(order=order)
+    x = torch.tensor([[0, 1, 1]])
+    likelihood = em.model.log_marginal(x).mean() - em.model.log_partition()
+    exact = torch.autograd.grad(-likelihood, list(em.model.parameters()))
+    own = Own(20_000)
+    negatives = {"weighted": Free(own), "chains": Refined(Free(own), 40, 1.0)}
+    for name, negative in negatives.items():
+        phase = TrainModel(Own(1), "equal", negative=negative)
+        with torch.no_grad():
+            Batch(em, x).draw(negative)
+        found = torch.autograd.grad(phase(Batch(em, x)), list(em.model.parameters()))
+        for one, other in zip(exact, found, strict=True):
+            assert torch.allclose(one, other, atol=0.05), name
+
+
+def test_a_mixture_has_so_many_of_each():
+    em = made()
+    batch = Batch(em, X.repeat(10, 1))
+    own = Free(Own(12))
+    for share, data in ((0.5, 12), (0.25, 4), (0.0, 0)):
+        drawn = batch.draw(Mixed(own, Released(Own(1)), share))
+        assert drawn.z.shape == (1, 12 + data, 3)
+        assert torch.equal(drawn.z[:, :12], batch.draw(own).z)
+        rows = drawn.z[0, 12:]
+        assert ((rows[:, None] == X).all(2).any(1)).all()
+        assert drawn.scores().log_pf.shape == (1, 12 + data, 3)
+    with pytest.raises(ValueError, match="less than 1"):
+        Mixed(own, own, 1.0)
