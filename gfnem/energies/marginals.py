@@ -57,8 +57,27 @@ def _few(model: Any, x: Tensor) -> bool:
 
 
 @torch.no_grad()
+def log_z(run: Any, samples: int = 4096) -> Estimate:
+    """log Z in nats: exact where the energy offers it, else by the sampler's draws.
+
+    Args:
+        run: an energy and its sampler.
+        samples: rows drawn, where it is not exact.
+    """
+    device = next(run.model.parameters()).device
+    if run.model.offers("log_partition"):
+        return Estimate(run.model.log_partition()[None], torch.zeros(1, device=device), None)
+    nothing = torch.full((1, run.model.visible), -1, device=device)
+    return log_sum(run, nothing, samples)
+
+
+@torch.no_grad()
 def marginal(
-    run: Any, x: Tensor, known: Tensor | None = None, samples: int = 1024, log_z: Any = None
+    run: Any,
+    x: Tensor,
+    known: Tensor | None = None,
+    samples: int = 1024,
+    total: Estimate | None = None,
 ) -> Estimate:
     """`log p(x_A)` in nats of what is known of rows, with error bars.
 
@@ -67,22 +86,16 @@ def marginal(
         x: `(batch, visible)` rows; -1 is not known.
         known: `(batch, visible)` or `(visible,)` bool: which of the entries to look at; all if
             None.
-        samples: completions drawn for each row, and for log Z.
-        log_z: an `Estimate` of log Z from `log_sum`, where it is to be used for many rows.
+        samples: completions drawn for each row.
+        total: log Z, where it is there already.
     """
     if known is not None:
         x = torch.where(known.to(x.device), x, -1)
-    if log_z is None:
-        nothing = torch.full_like(x[:1], -1)
-        log_z = (
-            Estimate(run.model.log_partition()[None], torch.zeros(1, device=x.device), None)
-            if run.model.offers("log_partition")
-            else log_sum(run, nothing, max(samples, 4096))
-        )
+    total = log_z(run) if total is None else total
     found = log_sum(run, x, samples)
     learned = None
     if found.learned is not None:
         own = run.posterior(torch.full_like(x[:1], -1)).log_z()
         learned = found.learned - own
-    error = (found.error.square() + log_z.error.square()).sqrt()
-    return Estimate(found.value - log_z.value, error, learned)
+    error = (found.error.square() + total.error.square()).sqrt()
+    return Estimate(found.value - total.value, error, learned)

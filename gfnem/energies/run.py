@@ -9,9 +9,10 @@ import torch
 
 from gfnem.component import build
 from gfnem.energies.coding import Coding
-from gfnem.energies.marginals import marginal
+from gfnem.energies.marginals import Estimate, log_z, marginal
 from gfnem.errors import UserError
 from gfnem.running.run import Run
+from gfnem.world import Observed
 
 
 class EnergyRun(Run):
@@ -31,6 +32,27 @@ class EnergyRun(Run):
         """`(1, visible)` a row of which nothing is known."""
         return torch.full((1, self.coding.visible), -1, device=self.device)
 
+    def infer_batch(self, observed: Observed, k: int, samples: int) -> list[dict[str, Any]]:
+        """As of any run; `log_marginal` is normalised, `log_joint` is the energy's log p~.
+
+        `log Z` is exact where the energy offers it, else as the sampler's own draws tell.
+        """
+        records = super().infer_batch(observed, k, samples)
+        if not (self.has_policy or self.model.offers("log_partition")):
+            return records
+        exact = self.model.offers("log_partition")
+        log_z = self.log_partition.value.item()
+        return [
+            {**record, "log_marginal": record["log_marginal"] - log_z,
+             "exact": record["exact"] and exact}
+            for record in records
+        ]  # fmt: skip
+
+    @cached_property
+    def log_partition(self) -> Estimate:
+        """log Z in nats, with its error bar: exact, or by 4,096 draws of the sampler."""
+        return log_z(self)
+
     def marginal(self, x: Any, known: Any = None, samples: int = 1024) -> list[dict[str, Any]]:
         """`log p(x_A)` of what is known of rows, with error bars.
 
@@ -48,7 +70,7 @@ class EnergyRun(Run):
         rows = rows.to(self.device)
         if known is not None:
             rows = torch.where(torch.as_tensor(known, device=self.device).bool(), rows, -1)
-        found = marginal(self, rows, samples=samples)
+        found = marginal(self, rows, samples=samples, total=self.log_partition)
         learned = [None] * len(rows) if found.learned is None else found.learned.tolist()
         shown = self.coding.shown(rows)
         columns = shown, found.value.tolist(), found.error.tolist(), learned

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
+from gfnem.em import EM
 from gfnem.energies import (
     RBM,
     AssignmentSpace,
@@ -17,9 +18,12 @@ from gfnem.energies import (
     MaskedPolicy,
     MLPEnergy,
     Pairwise,
+    Torus,
 )
+from gfnem.energies.recipes import free_sampler
 from gfnem.mcmc import ACCEPTANCES, metropolis
 from gfnem.offers import NotOffered
+from gfnem.rates import Descent, Rates
 from gfnem.refinement import BackAndForth
 
 
@@ -205,3 +209,32 @@ def test_block_gibbs_ends_in_the_distribution():
     assert accepted.min() == 1 and (found - exact).abs().sum() < 0.05
     with pytest.raises(NotOffered, match="no layers"):
         BlockGibbs().given(MLPEnergy(3, 2).given(x))
+
+
+def crossings(moves, model, x, z, steps):
+    """How often the magnetisation of all chains changes its sign."""
+    count = 0
+    sign = (2 * z - 1).sum(2).sign()
+    for _ in range(steps):
+        z, _, _ = metropolis(moves, lambda z: model.log_joint(x, z), x, z, 1)
+        now = (2 * z - 1).sum(2).sign()
+        count += int((now * sign < 0).sum())
+        sign = torch.where(now == 0, sign, now)
+    return count
+
+
+@pytest.mark.slow
+def test_back_and_forth_crosses_between_wells():
+    """A 4x4 lattice beyond the critical coupling: nearly all spins up, or nearly all down."""
+    torch.manual_seed(0)
+    model, x = Torus(16, coupling=0.3), torch.full((1, 16), -1)
+    policy, space = MaskedPolicy(16, 2, hidden=64), AssignmentSpace(16, 2, order="fixed")
+    descent = Descent(EM(model, space, policy, free_sampler(samples=128)), Rates(policy=1e-2))
+    for _ in range(250):
+        descent.update(x)
+    start = torch.ones(1, 200, 16, dtype=torch.long)
+    # each proposal takes a network call for each of 16 steps and one to score; Gibbs takes one call
+    calls, chains = 17 * 20, BackAndForth(policy, policy.encode(x), x, space, 1.0)
+    there = crossings(chains, model, x, start, calls // 17)
+    gibbs = crossings(Gibbs().given(model.given(x)), model, x, start, calls)
+    assert there > 10 * gibbs, (there, gibbs)
