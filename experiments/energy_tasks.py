@@ -13,7 +13,7 @@ from torch import Tensor
 from gfnem.em import EM
 from gfnem.energies import (
     RBM,
-    AnyOrderPolicy,
+    AssignmentPolicy,
     AssignmentSpace,
     BinaryImages,
     BlockGibbs,
@@ -252,7 +252,7 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
     parts = Parts.__new__(Parts)
     parts.device, parts.model = device, Torus(36, coupling=coupling).to(device)
     parts.space = AssignmentSpace(36, 2)
-    parts.policy = AnyOrderPolicy(36, 2, hidden=512, layers=3).to(device)
+    parts.policy = AssignmentPolicy(36, 2, hidden=512, layers=3).to(device)
     nothing = torch.full((1, 36), -1, device=device)
     done, took = fit(
         parts,

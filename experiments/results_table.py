@@ -42,7 +42,7 @@ from gfnem.recipes import RECIPES
 MODELS = {
     "PCFG": "NeuralPCFG",
     "parent": "NeuralParentPCFG",
-    "shaped": "ShapedGrammar",
+    "shaped": "NeuralPCFG",
     "PCFG-brackets": "NeuralPCFG",
     "parent-brackets": "NeuralParentPCFG",
     "RNNG": "RNNG",
@@ -153,12 +153,10 @@ class Table:
         args = self.args
         size = dict(zip(("nonterminals", "preterminals"), args.symbols, strict=True))
         init = {} if cell.model == "RNNG" else size
+        reward = None  # a text's own is another table's matter
         if cell.model == "shaped":
-            init = {
-                "prior": args.prior,
-                "grammar": part("NeuralPCFG", **size),
-                "temperature": anneal(*args.prior_temperature, updates, shape="exponential"),
-            }
+            temperature = anneal(*args.prior_temperature, updates, shape="exponential")
+            reward = part("BracketPrior", prior=args.prior, temperature=temperature)
         recipe = dict(SETTINGS.get(cell.recipe, {}))
         if cell.model in SAMPLES and cell.recipe != "exact":
             recipe["samples"] = SAMPLES[cell.model]
@@ -171,6 +169,7 @@ class Table:
             "dataset": part("TextData", **DATA, **sampled),
             "model": part(MODELS[cell.model], **init),
             "recipe": part(cell.recipe, **recipe),
+            "reward": reward,
             "schedule": part("EveryUpdate", e_every=args.e_every),
             "rates": {name: anneal(*ends, updates) for name, ends in RATES.items()},
             "max_updates": updates,

@@ -30,6 +30,10 @@ def optional(hook: Hook) -> Hook:
 class Offering:
     """Base of what has optional hooks."""
 
+    def called(self) -> str:
+        """What it is called in errors."""
+        return type(self).__name__
+
     def offers(self, hook: str) -> bool:
         """Whether the hook of this name may be called.
 

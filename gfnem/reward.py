@@ -148,10 +148,13 @@ class Rewarded(Target[X, Z]):
         }
         return keeps.get(hook, True) and self.model.offers(hook)
 
+    def called(self) -> str:
+        """What it is called in errors."""
+        return f"{self.model.called()} rewarded by {self.reward.called()}"
+
     def _ask(self, hook: str) -> None:
         if not self.offers(hook):
-            name, reward = type(self.model).__name__, type(self.reward).__name__
-            raise NotOffered(f"{name} rewarded by {reward} offers no {hook}")
+            raise NotOffered(f"{self.called()} offers no {hook}")
 
     def on_step(self, m_updates: int) -> None:
         """Sets the weight for so many M-updates."""

@@ -50,7 +50,7 @@ def needs(part: Any, hook: str, why: str) -> None:
         NotOffered: naming both, and why it is needed.
     """
     if not part.offers(hook):
-        raise NotOffered(f"{type(part).__name__} offers no {hook}, which {why} needs")
+        raise NotOffered(f"{part.called()} offers no {hook}, which {why} needs")
 
 
 class Own(Source):

@@ -13,7 +13,7 @@ _attribute, __dir__, __all__ = public_names(
         "machines": ("RBM", "BoltzmannMachine"),
         "models": ("AssignmentEnergy", "MLPEnergy", "Pairwise", "Torus"),
         "recipes": ("contrastive", "energy_discrepancy", "pseudo_likelihood"),
-        "policies": ("AnyOrderPolicy",),
+        "policies": ("AssignmentPolicy",),
         "space": ("Assignment", "AssignmentSpace"),
     },
 )

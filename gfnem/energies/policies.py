@@ -58,7 +58,7 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         return logits.log_softmax(-1)
 
 
-class AnyOrderPolicy(AssignmentNetwork):
+class AssignmentPolicy(AssignmentNetwork):
     """A multilayer perceptron of a partial assignment: which block next, and which values.
 
     With a uniform backward policy the right choice of the next block is uniform as well, and the

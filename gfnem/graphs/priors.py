@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfnem.component import Component
 from gfnem.graphs.dags import closure_of, log_number_of_graphs
-from gfnem.ranges import Finite
+from gfnem.ranges import Amount, Finite
 
 
 class EdgePrior(Component):
@@ -81,7 +81,7 @@ class PathPrior(GraphTerm):
         ValueError: if cause and effect are one.
     """
 
-    def __init__(self, cause: int | str, effect: int | str, odds: Finite = 3.0):
+    def __init__(self, cause: Amount | str, effect: Amount | str, odds: Finite = 3.0):
         if cause == effect:
             raise ValueError(f"cause and effect are both {cause}")
         self.cause, self.effect, self.odds = cause, effect, odds

@@ -9,7 +9,7 @@ from gfnem.batch import Batch
 from gfnem.em import EM
 from gfnem.energies import (
     RBM,
-    AnyOrderPolicy,
+    AssignmentPolicy,
     AssignmentSpace,
     MaskedPolicy,
     Pairwise,
@@ -35,7 +35,7 @@ def energy(kind=Pairwise, *sizes):
 
 
 def exact_network(model):
-    """What the network of an `AnyOrderPolicy` says if it knows every sum."""
+    """What the network of an `AssignmentPolicy` says if it knows every sum."""
 
     def network(value):
         flat = value.flatten(0, -2)
@@ -53,7 +53,7 @@ def exact_network(model):
 
 def test_exact_sums_are_exact_flows():
     """With `F(s_A) = sum / C(D, |A|)` and uniform orders every step is balanced."""
-    model, policy = energy(), AnyOrderPolicy(BITS, 2)
+    model, policy = energy(), AssignmentPolicy(BITS, 2)
     policy.network = exact_network(model)
     em = EM(model, AssignmentSpace(BITS, 2), policy, free_sampler())
     draws = Batch(em, PARTIAL[:1]).draw(Free(Own(64)))
@@ -80,7 +80,7 @@ def test_marginals_are_learned_by_one_network(objective):
     model = energy()
     for parameter in model.parameters():  # no row so improbable that it is never visited
         parameter.data.mul_(0.5)
-    policy = AnyOrderPolicy(BITS, 2, hidden=64, layers=2)
+    policy = AssignmentPolicy(BITS, 2, hidden=64, layers=2)
     space = AssignmentSpace(BITS, 2)
     descent = Descent(EM(model, space, policy, free_sampler(objective, 64, epsilon=0.3)),
                       Rates(policy=5e-3))  # fmt: skip
@@ -89,13 +89,13 @@ def test_marginals_are_learned_by_one_network(objective):
     with torch.no_grad():
         x = PARTIAL[(PARTIAL < 0).any(1)]  # of a complete row p~ itself is known
         error = policy.log_z(x) - model.log_marginal(x)
-        start = AnyOrderPolicy(BITS, 2).log_z(x) - model.log_marginal(x)
+        start = AssignmentPolicy(BITS, 2).log_z(x) - model.log_marginal(x)
     assert error.abs().mean() < 0.1 < start.abs().mean() / 4
 
 
 def test_some_steps_are_an_unbiased_estimate():
     torch.manual_seed(0)
-    model, policy = energy(), AnyOrderPolicy(BITS, 2, hidden=8)
+    model, policy = energy(), AssignmentPolicy(BITS, 2, hidden=8)
     for parameter in policy.parameters():
         parameter.data.normal_(0, 0.4)
     em = EM(model, AssignmentSpace(BITS, 2), policy, free_sampler())
@@ -114,10 +114,10 @@ def test_some_steps_are_an_unbiased_estimate():
 
 
 @pytest.mark.parametrize("latent", [False, True])
-@pytest.mark.parametrize("kind", [AnyOrderPolicy, MaskedPolicy])
+@pytest.mark.parametrize("kind", [AssignmentPolicy, MaskedPolicy])
 def test_error_bars_hold_what_is_exact(kind, latent, monkeypatch):
     model = energy(RBM, BITS, 2) if latent else energy()
-    policy = kind(model.variables, 2, 1, "any" if kind is AnyOrderPolicy else "fixed", hidden=8)
+    policy = kind(model.variables, 2, 1, "any" if kind is AssignmentPolicy else "fixed", hidden=8)
     space = AssignmentSpace(model.variables, 2, 1, policy.order)
     run = Run(model, space, policy)
     exact = marginal(run, PARTIAL)

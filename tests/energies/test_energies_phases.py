@@ -5,7 +5,7 @@ import torch
 
 from gfnem.batch import Batch
 from gfnem.em import EM
-from gfnem.energies import RBM, AnyOrderPolicy, AssignmentSpace, MaskedPolicy, MLPEnergy
+from gfnem.energies import RBM, AssignmentPolicy, AssignmentSpace, MaskedPolicy, MLPEnergy
 from gfnem.phases import TrainModel
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact, fitting
@@ -18,7 +18,7 @@ def made(recipe=None, latent=False, order="fixed"):
     torch.manual_seed(0)
     model = RBM(3, 2) if latent else MLPEnergy(3, 2, hidden=8, layers=1)
     sizes = (model.variables, 2, 1, order)
-    kind = MaskedPolicy if order == "fixed" else AnyOrderPolicy
+    kind = MaskedPolicy if order == "fixed" else AssignmentPolicy
     policy = kind(*sizes, hidden=16, layers=1)
     for parameter in (*model.parameters(), *policy.parameters()):
         parameter.data.normal_(0, 0.3)

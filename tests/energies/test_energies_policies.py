@@ -2,7 +2,7 @@
 
 import torch
 
-from gfnem.energies import AnyOrderPolicy, AssignmentSpace, MaskedPolicy, Pairwise
+from gfnem.energies import AssignmentPolicy, AssignmentSpace, MaskedPolicy, Pairwise
 from gfnem.objectives import (
     BalancedVarGrad,
     DetailedBalance,
@@ -33,12 +33,12 @@ class _Policy(PolicyTestCase):
 
 class TestUniformOrder(_Policy):
     def make_policy(self):
-        return AnyOrderPolicy(*self.sizes, hidden=8)
+        return AssignmentPolicy(*self.sizes, hidden=8)
 
 
 class TestLearnedOrder(_Policy):
     def make_policy(self):
-        return AnyOrderPolicy(*self.sizes, backward="learned", hidden=8)
+        return AssignmentPolicy(*self.sizes, backward="learned", hidden=8)
 
 
 class TestMasked(_Policy):

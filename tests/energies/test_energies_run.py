@@ -18,7 +18,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("energies")
     path = folder / "table.csv"
     path.write_text(TABLE)
-    flags = ["--dataset", "TableRows", "--policy", "AnyOrderPolicy", "--policy.hidden", 16]
+    flags = ["--dataset", "TableRows", "--policy", "AssignmentPolicy", "--policy.hidden", 16]
     flags += ["--model", "Pairwise", "--rates.model", 0.05, "--recipe.samples", 64]
     words = ["train", "--world", "energies", "--data", path, *flags, "--max-updates", 150]
     assert command(*words, "--out", folder / "run") == 0

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from gfnem.energies import AnyOrderPolicy, AssignmentSpace, MaskedPolicy
+from gfnem.energies import AssignmentPolicy, AssignmentSpace, MaskedPolicy
 from gfnem.mcmc import metropolis
 from gfnem.testing import LatentSpaceTestCase
 
@@ -37,7 +37,7 @@ class _Bits(LatentSpaceTestCase):
         return 2 ** (3 - int((ROWS[row] >= 0).sum()))
 
     def make_policy(self):
-        return disturbed(AnyOrderPolicy(**self.settings, block=1, hidden=8, layers=1))
+        return disturbed(AssignmentPolicy(**self.settings, block=1, hidden=8, layers=1))
 
 
 class TestAnyOrder(_Bits):
@@ -49,7 +49,7 @@ class TestAnyOrder(_Bits):
 class TestLearnedOrder(_Bits):
     def make_policy(self):
         return disturbed(
-            AnyOrderPolicy(**self.settings, block=1, backward="learned", hidden=8, layers=1)
+            AssignmentPolicy(**self.settings, block=1, backward="learned", hidden=8, layers=1)
         )
 
 
@@ -77,7 +77,7 @@ class TestBlocks(LatentSpaceTestCase):
         return 3 ** int((self.rows[row] < 0).sum())
 
     def make_policy(self):
-        return disturbed(AnyOrderPolicy(4, 3, 2, self.order, hidden=8, layers=1))
+        return disturbed(AssignmentPolicy(4, 3, 2, self.order, hidden=8, layers=1))
 
 
 class TestBlocksInOrder(TestBlocks):
