@@ -13,6 +13,7 @@ from torch import Tensor
 from gfnem.batched import Batched
 from gfnem.errors import UserError
 from gfnem.parsing.inference.draws import sample_trees
+from gfnem.parsing.inference.inside import unlabelled_inside
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, GivenPotentials
 from gfnem.parsing.text.corpus import read_corpus
 from gfnem.parsing.trees.treebank import NotTrees
@@ -149,24 +150,10 @@ def agreeing(brackets: Brackets) -> Tensor:
 
 def _log_counts(spans: Tensor) -> Tensor:
     """Of `Brackets.log_counts`, by dynamic programming over widths."""
-    count, n, _ = spans.shape
-    apart = ~_crossing(spans)
-    # by start and width, and by end and (falling) width: splits are plain slices
-    device = spans.device
-    starts = torch.full((count, n + 1, n + 1), IMPOSSIBLE, device=device)
-    starts[:, :, 1] = 0.0
-    ends = torch.full((count, n + 1, n + 1), IMPOSSIBLE, device=device)
-    ends[:, :, n - 1] = 0.0
-    table = torch.full((count, n, n + 1), IMPOSSIBLE, device=device)
-    table.diagonal(1, 1, 2).zero_()
-    for width in range(2, n + 1):
-        places = n - width + 1
-        pairs = starts[:, :places, 1:width] + ends[:, width:, n - width + 1 : n]
-        total = pairs.logsumexp(-1).masked_fill(~apart.diagonal(width, 1, 2), IMPOSSIBLE)
-        starts[:, :places, width] = total
-        ends[:, width:, n - width] = total
-        table.diagonal(width, 1, 2).copy_(total)
-    return table
+    crossing = _crossing(spans)
+    counts = unlabelled_inside(crossing * IMPOSSIBLE)
+    end = torch.arange(spans.shape[2], device=spans.device)
+    return counts.masked_fill(crossing | (end <= end[:-1, None]), IMPOSSIBLE)
 
 
 def _crossing(spans: Tensor) -> Tensor:

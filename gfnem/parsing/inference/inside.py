@@ -11,8 +11,6 @@ representations"); where `G = K = 1` this is the inside algorithm of a PCFG.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -58,6 +56,27 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
         return _Inside.apply(*tables, potentials.lengths)
 
 
+def unlabelled_inside(spans: Tensor) -> Tensor:
+    """`(batch, n, n + 1)` log sum, over all binary trees over `[i, j)`, of their spans' weights.
+
+    0 for widths 0 and 1.
+
+    Args:
+        spans: `(batch, n, n + 1)` log weights in nats; widths 0 and 1 are ignored.
+    """
+    batch, n, _ = spans.shape
+    # by start and width, and by end and (falling) width: splits are plain slices
+    starts, ends = spans.new_zeros(2, batch, n + 1, n + 1)
+    table = torch.zeros_like(spans)
+    for width in range(2, n + 1):
+        count = n - width + 1
+        both = starts[:, :count, 1:width] + ends[:, width:, count:n]
+        total = both.logsumexp(2) + spans.diagonal(width, 1, 2)
+        starts[:, :count, width] = ends[:, width:, n - width] = total
+        table.diagonal(width, 1, 2).copy_(total)
+    return table
+
+
 def uniform_inside(spans: Tensor) -> Tensor:
     """`(batch, n, n + 1)` log mean of what the spans of trees over `[i, j)` count together.
 
@@ -66,16 +85,9 @@ def uniform_inside(spans: Tensor) -> Tensor:
     Args:
         spans: `(batch, n, n + 1)` log weights in nats; widths 0 and 1 are ignored.
     """
-    batch, n, _ = spans.shape
-    starts, ends = spans.new_zeros(2, batch, n + 1, n + 1)  # by width, and by falling width
-    table = torch.zeros_like(spans)
-    for width in range(2, n + 1):
-        count = n - width + 1
-        both = starts[:, :count, 1:width] + ends[:, width:, count:n]
-        total = both.logsumexp(2) - math.log(width - 1) + spans.diagonal(width, 1, 2)
-        starts[:, :count, width] = ends[:, width:, n - width] = total
-        table.diagonal(width, 1, 2).copy_(total)
-    return table
+    end = torch.arange(spans.shape[2], device=spans.device)
+    ways = (end - end[:-1, None] - 1).clamp(min=1)
+    return unlabelled_inside(spans - ways.log())
 
 
 def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
