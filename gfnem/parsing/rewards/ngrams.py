@@ -104,11 +104,7 @@ class NgramTable:
         Args:
             keys, lengths: see `look_up`.
         """
-        found = []
-        for gram, known in self._numbers(keys, lengths):
-            place = torch.searchsorted(self.grams, gram).clamp(max=max(len(self.grams) - 1, 0))
-            there = known & (self.grams[place] == gram) if len(self.grams) else known & False
-            found.append(torch.where(there, place, -1))
+        found = [_rows(self.grams, *each) for each in self._numbers(keys, lengths)]
         return torch.stack(found, 1)
 
     def _numbers(self, keys: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -132,10 +128,11 @@ class NgramTable:
         """
         found: list[tuple[Tensor, ...]] = []
         for gram, known in self._numbers(keys, lengths):
-            parts = _find(self.grams, gram, known, self.counts, self.closed, self.spread)
+            row = _rows(self.grams, gram, known)
             pair = _within(gram, documents[:, None])
-            known_here = known & (documents != 0)[:, None]
-            found.append((*parts, *_find(self.local_grams, pair, known_here, self.local_counts)))
+            local = _rows(self.local_grams, pair, known & (documents != 0)[:, None])
+            parts = [_values(part, row) for part in (self.counts, self.closed, self.spread)]
+            found.append((*parts, _values(self.local_counts, local)))
         stacked = [torch.stack(part, 1) for part in zip(*found, strict=True)]
         return Found(*stacked, self.totals)
 
@@ -220,13 +217,19 @@ def _within(gram: Tensor, document: Tensor) -> Tensor:
     return gram * _DOCUMENT + document
 
 
-def _find(table: Tensor, wanted: Tensor, known: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """The values of what stands in a rising table, as float32; 0 for what does not."""
+def _rows(table: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Where numbers that are known stand in a rising table; -1 for what does not."""
     if not len(table):
-        return tuple(torch.zeros(wanted.shape, device=wanted.device) for _ in values)
-    place = torch.searchsorted(table, wanted).clamp(max=len(table) - 1)
-    there = known & (table[place] == wanted)
-    return tuple(torch.where(there, value[place], 0).float() for value in values)
+        return torch.full_like(wanted, -1)
+    row = torch.searchsorted(table, wanted).clamp(max=len(table) - 1)
+    return torch.where(known & (table[row] == wanted), row, -1)
+
+
+def _values(column: Tensor, row: Tensor) -> Tensor:
+    """A table's column at rows, as float32; 0 at -1."""
+    if not len(column):
+        return torch.zeros(row.shape, device=row.device)
+    return torch.where(row < 0, 0, column[row]).float()
 
 
 def _most_frequent(tables: list[Tensor], by: int, most: int) -> list[Tensor]:

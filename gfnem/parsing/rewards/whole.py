@@ -11,7 +11,7 @@ from gfnem.parsing.inference.log_joint import span_scores
 from gfnem.parsing.rewards.substrings import Substrings
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
-from gfnem.ranges import Count, Finite, NotNegative
+from gfnem.ranges import Count, NotNegative
 from gfnem.schedules import Anneal
 
 
@@ -37,29 +37,16 @@ class Coverage(_Whole):
     spans as in `Substrings`. What a span is worth so depends on the spans above and below it.
 
     Args:
+        weight: see `Reward`.
         scale: how much shares of words count; a substring's parts come on top of it in
             `Substrings`, and not here.
-        weight, information, terms, cohesion, pauses, right, longest, most, limit, text: see
-            `Substrings`.
+        substrings: the other settings of `Substrings`.
     """
 
     def __init__(
-        self,
-        weight: NotNegative | Anneal = 4.0,
-        information: Finite = 1.0,
-        terms: Finite = 0.1,
-        cohesion: Finite = 0.5,
-        pauses: Finite = 0.2,
-        right: Finite = 0.1,
-        longest: Count = 8,
-        most: Count = 2_000_000,
-        limit: Count = 2_000_000,
-        text: str | None = None,
-        scale: NotNegative = 2.0,
+        self, weight: NotNegative | Anneal = 4.0, scale: NotNegative = 2.0, **substrings: Any
     ):
-        super().__init__(
-            weight, information, terms, cohesion, pauses, right, longest, most, limit, text
-        )
+        super().__init__(weight, **substrings)
         self.scale = scale
 
     @torch.no_grad()
@@ -83,30 +70,20 @@ class Agreement(_Whole):
     the next one is. Which way, the text's other evidence and the grammar decide.
 
     Args:
+        weight: see `Reward`.
         agreement: how much it counts.
         memory: bracketings of a substring that are remembered, in effect: older ones fade.
-        weight, information, terms, cohesion, pauses, right, longest, most, limit, text: see
-            `Substrings`.
+        substrings: the other settings of `Substrings`.
     """
 
     def __init__(
         self,
         weight: NotNegative | Anneal = 4.0,
-        information: Finite = 1.0,
-        terms: Finite = 0.1,
-        cohesion: Finite = 0.5,
-        pauses: Finite = 0.2,
-        right: Finite = 0.1,
-        longest: Count = 8,
-        most: Count = 2_000_000,
-        limit: Count = 2_000_000,
-        text: str | None = None,
         agreement: NotNegative = 0.25,
         memory: Count = 20,
+        **substrings: Any,
     ):
-        super().__init__(
-            weight, information, terms, cohesion, pauses, right, longest, most, limit, text
-        )
+        super().__init__(weight, **substrings)
         self.agreement, self.memory = agreement, memory
         self._forget()
 
