@@ -131,10 +131,8 @@ class Posterior(Generic[X, Z]):
             samples: importance samples for each `x`. None asks for exact inference where the model
                 offers it, and for 64 samples where not.
         """
-        if samples is None:
-            if self.model.offers("log_marginal"):
-                given = self.given if self.target is self.model else self.model.given(self.x)
-                return LogMarginal.from_exact(given.log_marginal())
+        if samples is None and self.model.offers("log_marginal"):
+            return LogMarginal.from_exact(self.given.normalised().log_marginal())
         return LogMarginal.from_weights(self.model_weights(*self.log_weights(samples or 64)))
 
     def log_z(self) -> Float[Tensor, " batch"] | None:

@@ -11,7 +11,7 @@ import torch
 from gfnem.page import Block, Fold, Row, Share, Table, Text
 from gfnem.parsing.commands import Reader
 from gfnem.parsing.grammars.support import derivable
-from gfnem.parsing.parser import exact_trees, label_names, minimum_risk
+from gfnem.parsing.parser import label_names, minimum_risk
 from gfnem.parsing.rewards.substrings import Substrings
 from gfnem.running.run import Run
 
@@ -84,14 +84,14 @@ def _changed(
     if not some:
         return []
     x = reader.encode(some)
-    x, some = (
-        x[derivable(run, x)],
-        [words for words, fits in zip(some, derivable(run, x).tolist(), strict=True) if fits],
-    )
-    if not some:
+    fits = derivable(run, x)
+    if not fits.any():
         return []
-    bare, _ = exact_trees(run.model, x, "mbr")
-    drawn = minimum_risk(run.target.given(x).span_marginals(), x.lengths)
+    x, some = x[fits], [some[row] for row in fits.nonzero().flatten().tolist()]
+    given = run.target.given(x)
+    bare, drawn = (
+        minimum_risk(each.span_marginals(), x.lengths) for each in (given.normalised(), given)
+    )
     names = label_names(run)
     shared = []
     for row, words in enumerate(some):
