@@ -213,12 +213,11 @@ class TrainModel(Phase):
         z, weight = M_STEPS[self.m_step](draws)
         if batch.em.reward is not None:
             batch.em.reward.observe(draws.batch.x, z)
-        found = None if self.negative is None else batch.draw(self.negative)
-        if found is None:
+        if self.negative is None:
             loss = -(weight * self._log_joint(draws.batch, z)).mean()
         else:
-            weighted = self.negative is not None and self.negative.weighted
-            model_z, model_weight = M_STEPS["importance" if weighted else "equal"](found)
+            found = batch.draw(self.negative)
+            model_z, model_weight = (importance if self.negative.weighted else equal)(found)
             raised, lowered = self._both(draws.batch, z, found.batch, model_z)
             loss = (model_weight * lowered).mean() - (weight * raised).mean()
             if self.penalty:

@@ -262,23 +262,18 @@ class TextData(DataModule[Sentences]):
 
     def validation_batches(self) -> list[Sentences]:
         """Held-out sentences, similar lengths together."""
-        batches = self.batches(self._valid)
         corpus, rows = self._held_out
-        if corpus is self.train:  # in the order of `batches`
-            rows = np.array(rows, dtype=np.int64)[
-                np.argsort([len(v) for v in self._valid], kind="stable")
-            ]
-            start = 0
-            for x in batches:
-                self._in_documents(x, rows[start : start + len(x)])
-                start += len(x)
-        return batches
+        found = []
+        for part in _by_length(self._valid):
+            x = self.encode([self._valid[at] for at in part])
+            if corpus is self.train:
+                x = self._in_documents(x, np.array(rows)[part])
+            found.append(x)
+        return found
 
     def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
         """Any sentences as word indices, similar lengths together."""
-        ordered = sorted(sentences, key=len)
-        starts = range(0, len(ordered), size)
-        return [self.encode(ordered[start : start + size]) for start in starts]
+        return [self.encode([sentences[at] for at in part]) for part in _by_length(sentences, size)]
 
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences, and the grammar where the model is or has one."""
@@ -358,3 +353,10 @@ class TextData(DataModule[Sentences]):
             f"training on {len(self._rows):,} sentences, validating on {len(self._valid):,}; "
             f"vocabulary {len(self.vocabulary):,} words ({100 * unknown:.1f} % of tokens unknown)"
         )
+
+
+def _by_length(sentences: Sequence[Sequence[str]], size: int = 50) -> Iterator[list[int]]:
+    """The numbers of some sentences in batches, from the shortest to the longest."""
+    order = sorted(range(len(sentences)), key=lambda at: len(sentences[at]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
