@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
-from gfnem.energies.space import digits
+from gfnem.energies.space import as_numbers, digits, numbers_of
 from gfnem.offers import NotOffered, optional
 from gfnem.ranges import Amount, Count, Fact, Finite
 from gfnem.target import EnergyModel
@@ -48,18 +49,15 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
     @property
     def width(self) -> int:
         """Length of `features` of an assignment."""
-        return self.variables * (1 if self.values == 2 else self.values)
+        return self.variables * numbers_of(self.values)
 
     def features(self, z: Tensor) -> Tensor:
         """`(..., variables)` int64 as `(..., width)` numbers: -1 and 1, or one of `values` is 1."""
-        dtype = next(self.parameters()).dtype
-        if self.values == 2:
-            return (2 * z - 1).to(dtype)
-        return one_hot(z, self.values).flatten(-2).to(dtype)
+        return as_numbers(z, self.values).to(next(self.parameters()).dtype)
 
+    @abstractmethod
     def score(self, features: Tensor) -> Tensor:
         """`(...)` log p~ in nats of `features` `(..., width)`, differentiable."""
-        raise NotImplementedError
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """`(batch, samples)` log p~ of assignments."""

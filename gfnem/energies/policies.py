@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
-from gfnem.energies.space import Assignment, AssignmentSpace
+from gfnem.energies.space import Assignment, AssignmentSpace, as_numbers, numbers_of
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration, draw
@@ -39,13 +39,11 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
     @property
     def per_variable(self) -> int:
         """Numbers that `features` has for a variable."""
-        return 1 if self.values == 2 else self.values
+        return numbers_of(self.values)
 
     def features(self, value: Tensor) -> Tensor:
         """`(..., variables * per_variable)` of values `(..., variables)`; 0 where they are open."""
-        if self.values == 2:
-            return torch.where(value < 0, 0, 2 * value - 1).to(self.level)
-        return one_hot(value + 1, self.values + 1)[..., 1:].flatten(-2).to(self.level)
+        return as_numbers(value, self.values).to(self.level)
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, variables)` what is observed, -1 for the rest."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from gfnem.batched import Batched
 from gfnem.mcmc import LocalMoves
@@ -216,3 +217,18 @@ def digits(values: int, length: int, device: torch.device) -> Tensor:
     """`(values ** length, length)` int64: every assignment of `length` variables, in order."""
     code = torch.arange(values**length, device=device)[:, None]
     return code // values ** torch.arange(length - 1, -1, -1, device=device) % values
+
+
+def numbers_of(values: int) -> int:
+    """How many numbers `as_numbers` makes of a variable with so many values."""
+    return 1 if values == 2 else values
+
+
+def as_numbers(value: Tensor, values: int) -> Tensor:
+    """`(..., variables * numbers_of(values))` int64 of `(..., variables)`, as networks see them.
+
+    Two values are -1 and 1; of more one of `values` is 1. All are 0 where a variable is open, -1.
+    """
+    if values == 2:
+        return torch.where(value < 0, 0, 2 * value - 1)
+    return one_hot(value + 1, values + 1)[..., 1:].flatten(-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         assert variables is not None
         self.variables = variables
 
+    @abstractmethod
     def correction(self, state: DagState, hints: Hints) -> tuple[Tensor, Tensor]:
         """`(batch, samples, n, n)` and `(batch, samples)` what is added to edges' logits and stop.
 
@@ -72,7 +74,6 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
             state: graphs.
             hints: what the table says of them.
         """
-        raise NotImplementedError
 
     def encode(self, x: Any, given: Any = None) -> Reading:
         """Reads the table of local scores."""
