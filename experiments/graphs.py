@@ -68,6 +68,16 @@ SEVENTEEN = (
 )
 
 
+def trained(descent: Descent, batch: Callable[[], Any], updates: int, seconds: float) -> float:
+    """Takes updates until they or the seconds are spent; the seconds that it took."""
+    start = time.perf_counter()
+    for _ in range(updates):
+        descent.update(batch())
+        if time.perf_counter() - start > seconds:
+            break
+    return time.perf_counter() - start
+
+
 class Sampler:
     """A policy, trained on one posterior."""
 
@@ -95,12 +105,7 @@ class Sampler:
         )
         em = EM(self.model, self.space, self.policy, recipe)
         rates = Rates(policy=Anneal(rate, rate / 30, updates, "exponential"))
-        descent, start = Descent(em, rates), time.perf_counter()
-        for _ in range(updates):
-            descent.update(self.x)
-            if time.perf_counter() - start > seconds:
-                break
-        return time.perf_counter() - start
+        return trained(Descent(em, rates), lambda: self.x, updates, seconds)
 
     def posterior(self) -> Posterior:
         """The sampler as a distribution."""
@@ -340,12 +345,8 @@ def amortised(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callab
         updates = args.updates or 6000
         recipe = posterior(BalancedVarGrad(), samples=16, epsilon=0.05)
         rates = Rates(policy=Anneal(0.003, 0.00003, updates, "exponential"))
-        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
-        for _ in range(updates):
-            descent.update(random_tables(32, 4, 100, generator))
-            if time.perf_counter() - start > args.seconds:
-                break
-        took = time.perf_counter() - start
+        descent = Descent(EM(model, space, policy, recipe), rates)
+        took = trained(descent, lambda: random_tables(32, 4, 100, generator), updates, args.seconds)
         x = random_tables(200, 4, 100, torch.Generator().manual_seed(10_000 + seed))
         sampler = Posterior(model, space, policy, x)
         log_p = model.log_marginal(x)
@@ -374,12 +375,8 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
         updates = args.updates or 4000
         recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
         rates = Rates(policy=Anneal(0.02, 0.0005, updates, "exponential"))
-        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
-        for _ in range(updates):
-            descent.update(x)
-            if time.perf_counter() - start > args.seconds:
-                break
-        took = time.perf_counter() - start
+        descent = Descent(EM(model, space, policy, recipe), rates)
+        took = trained(descent, lambda: x, updates, args.seconds)
         sampler = Posterior(model, space, policy, x)
         found = joint_divergences(sampler, model, x)
         torch.manual_seed(1)
@@ -416,12 +413,8 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         updates = args.updates or 3000
         recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
         rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
-        descent, start = Descent(EM(model, space, policy, recipe), rates), time.perf_counter()
-        for _ in range(updates):
-            descent.update(x)
-            if time.perf_counter() - start > args.seconds:
-                break
-        took = time.perf_counter() - start
+        descent = Descent(EM(model, space, policy, recipe), rates)
+        took = trained(descent, lambda: x, updates, args.seconds)
         sampler = Posterior(model, space, policy, x)
         parts = every.split(5000)
         q = torch.cat([sampler.log_prob(part[None])[0] for part in parts]).exp()
