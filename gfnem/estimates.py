@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+def log_sum(values: Sequence[float]) -> float:
+    """Log of the sum of numbers given by their logs; minus infinity for none."""
+    greatest = max(values, default=-math.inf)
+    if not math.isfinite(greatest):
+        return greatest
+    return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
 def elbo(log_weights: Float[Tensor, "*x samples"]) -> Float[Tensor, "*x"]:

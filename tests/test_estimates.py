@@ -5,7 +5,7 @@ import torch
 from toy import BitModel, BitPolicy, BitSpace
 
 from gfnem.enumeration import enumerate_trajectories, keys_of
-from gfnem.estimates import LogMarginal, effective_sample_size, elbo, importance_weighted
+from gfnem.estimates import LogMarginal, effective_sample_size, elbo, importance_weighted, log_sum
 from gfnem.posterior import Posterior
 
 
@@ -16,6 +16,8 @@ def test_against_plain_arithmetic():
     assert importance_weighted(log_weights).item() == pytest.approx(math.log(2.0))
     expected = sum(weights) ** 2 / sum(w * w for w in weights)
     assert effective_sample_size(log_weights).item() == pytest.approx(expected)
+    assert log_sum(log_weights[0].tolist()) == pytest.approx(math.log(6.0))
+    assert log_sum([]) == log_sum([-math.inf]) == -math.inf
 
 
 def test_effective_sample_size_ignores_scale_and_meets_its_ends():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
+from gfnem.estimates import log_sum
 
 #: most variables: parent sets are looked up by a bit mask
 MOST = 20
@@ -119,8 +120,8 @@ def log_number_of_graphs(n: int, log_weight: Callable[[int], float]) -> float:
                     total[before, last] + new * _log(factor(before, last))
                     for last in range(1, before + 1)
                 ]
-            total[placed, new] = choices + _log_sum(terms)
-    return _log_sum([total[n, last] for last in range(1, n + 1)])
+            total[placed, new] = choices + log_sum(terms)
+    return log_sum([total[n, last] for last in range(1, n + 1)])
 
 
 def number_of_dags(n: int) -> int:
@@ -138,13 +139,6 @@ def number_of_dags(n: int) -> int:
 
 def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
-
-
-def _log_sum(values: Sequence[float]) -> float:
-    greatest = max(values)
-    if greatest == -math.inf:
-        return greatest
-    return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
 @functools.lru_cache(maxsize=4)

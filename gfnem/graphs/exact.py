@@ -187,7 +187,7 @@ class LayerProgramme:
         """`(count, n, n)` bool: exact draws, independent of each other."""
         n, device = self.n, self.local.device
         adjacency = torch.zeros(count, n, n, dtype=torch.bool, device=device)
-        last = _draw(self._states[n][0].expand(count, -1))
+        last = drawn_by(self._states[n][0].expand(count, -1))
         placed = torch.full((count,), 2**n - 1, device=device)
         layer = self._levels[n].inside[0][last]
         size = bits_of(torch.arange(2**n, device=device), n).sum(1)
@@ -221,7 +221,7 @@ class LayerProgramme:
             chosen = (new[:, None] >> part.others & 1).bool()  # (rows, n - k)
             family = self._families(part)
             weight = torch.where(chosen[:, None], family, 0.0).sum(2) + self._states[k][some]
-            found.append(part.inside.gather(1, _draw(weight)[:, None])[:, 0])
+            found.append(part.inside.gather(1, drawn_by(weight)[:, None])[:, 0])
         return torch.cat(found)
 
     def _parents(self, node: int, placed: Tensor, previous: Tensor) -> Tensor:
@@ -247,10 +247,10 @@ def _log_products(factors: Tensor) -> Tensor:
     return found
 
 
-def _draw(log_weights: Tensor) -> Tensor:
-    """`(rows,)` one of each row's log weights `(rows, choices)`, by Gumbel's trick."""
-    uniform = torch.rand_like(log_weights).clamp(min=1e-300)
-    return (log_weights - (-uniform.log()).log()).argmax(1)
+def drawn_by(log_weights: Tensor) -> Tensor:
+    """`(...)` a choice drawn by log weights `(..., choices)`, by Gumbel's trick."""
+    uniform = torch.rand_like(log_weights).clamp(min=torch.finfo(log_weights.dtype).tiny)
+    return (log_weights - (-uniform.log()).log()).argmax(-1)
 
 
 @dataclass

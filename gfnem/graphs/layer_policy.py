@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.graphs.exact import MOST
+from gfnem.graphs.exact import MOST, drawn_by
 from gfnem.graphs.layers import CURRENT, LAST, OPEN, SETTLED, LayerSpace, LayerState
 from gfnem.graphs.model import DagPosterior, GivenTables
 from gfnem.graphs.policy import squashed
@@ -201,8 +201,7 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         node = choice.clamp(max=self.variables - 1)
         batch = torch.arange(len(node), device=node.device)[:, None]
         weights = context.local[batch, node].masked_fill(~self.space.fitting(state), -torch.inf)
-        noise = -torch.rand_like(weights).clamp(min=1e-38).log()
-        parents = (weights - noise.log()).argmax(2)
+        parents = drawn_by(weights)
         log_parents = weights.gather(2, parents[..., None])[..., 0]
         log_parents = log_parents - share.gather(2, node[..., None])[..., 0]
         is_node = choice < self.variables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
-from gfnem.estimates import importance_weighted
+from gfnem.estimates import importance_weighted, log_sum
 from gfnem.evaluation import figures, summary
 from gfnem.running.trained import Trained
 
@@ -84,7 +83,7 @@ class Run(Trained):
         ):
             ranked = sorted(different.values(), key=lambda pair: -pair[0])
             if not exact:  # what is certain: log p(x) is no less than of the latents seen
-                log_p = max(log_p, _log_sum([value for value, _ in ranked]))
+                log_p = max(log_p, log_sum([value for value, _ in ranked]))
             latents = [
                 {"latent": latent, "log_prob": value - log_p, "log_joint": value}
                 for value, latent in ranked[:k]
@@ -163,13 +162,6 @@ class Run(Trained):
         config = read_config(self.path)
         with opening(config, signature_of(self.path)):
             return build_data(config)
-
-
-def _log_sum(values: list[float]) -> float:
-    greatest = max(values, default=-math.inf)
-    if not math.isfinite(greatest):
-        return greatest
-    return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
 def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
