@@ -7,6 +7,7 @@
     python experiments/graphs.py amortised
     python experiments/graphs.py parameters
     python experiments/graphs.py mixture
+    python experiments/graphs.py grammar
     python experiments/graphs.py summary
 
 Each measurement is a line of `runs/graphs/TASK.csv`, written as it is done; a second call passes
@@ -52,9 +53,13 @@ from gfnem.graphs.tables import Tables
 from gfnem.graphs.weights import WeightedPosterior
 from gfnem.mixtures.assignments import ClusterPosterior, LabelPolicy, LabelSpace, mean_field
 from gfnem.objectives import BalancedVarGrad
+from gfnem.parsing.dirichlet.model import DirichletGrammar
+from gfnem.parsing.dirichlet.policy import AnalysesPolicy
+from gfnem.parsing.dirichlet.space import AnalysesSpace
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import posterior
+from gfnem.sampling import log_probability
 from gfnem.schedules import Anneal
 
 ROOT = Path(__file__).parents[1]
@@ -389,6 +394,28 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
     yield "GFlowNet, layers, then weights", run
 
 
+@torch.no_grad()
+def over_all(sampler: Posterior) -> tuple[Any, Tensor]:
+    """Every structure of one observation and its probability `(structures,)`, level by level.
+
+    Where each structure has one trajectory, and all are of one length. States share what leads to
+    them, so that each is seen by the policy once.
+    """
+    space, state = sampler.space, sampler.space.initial_state(sampler.x, 1)
+    log_q = torch.zeros(1, dtype=torch.float64)
+    while not space.is_final(state).all():
+        found = []
+        for at in range(0, len(log_q), 20_000):
+            part = state.map(lambda tensor, at=at: tensor[:, at : at + 20_000])
+            logits = sampler.policy(sampler.context, part).forward
+            found.append(log_probability(logits, space.forward_mask(part))[0])
+        log_p = torch.cat(found).double()
+        row, action = space.forward_mask(state)[0].nonzero().unbind(1)
+        log_q = log_q[row] + log_p[row, action]
+        state = space.step(state.take(row[None]), action[None])
+    return state, log_q.exp()
+
+
 def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
     """10 points in 3 clusters, parameters summed out: all 59,049 assignments are compared."""
     generator = torch.Generator().manual_seed(seed)
@@ -416,8 +443,7 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
         sampler = Posterior(model, space, policy, x)
-        parts = every.split(5000)
-        q = torch.cat([sampler.log_prob(part[None])[0] for part in parts]).exp()
+        q = over_all(sampler)[1]  # in the order of `every`
         error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
         return {**figures(q), "log_z_error": error, "seconds": took}
 
@@ -431,6 +457,31 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     yield "mean field", alone
 
 
+def grammar(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """Sentences of 4 words, rules of the grammar summed out: all trees together are compared."""
+
+    def run(sentences: int, nonterminals: int) -> dict:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randint(3, (1, sentences, 4), generator=generator)
+        model = DirichletGrammar(nonterminals, 2, 3)
+        sizes = model.facts()
+        policy = AnalysesPolicy(**sizes, sentences=sentences, length=4)
+        space, updates = AnalysesSpace(**sizes), args.updates or 4000
+        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
+        descent = Descent(EM(model, space, policy, recipe), rates)
+        took = trained(descent, lambda: x, updates, args.seconds)
+        sampler = Posterior(model, space, policy, x)
+        state, q = over_all(sampler)
+        log_p = model.partial_log_joint(x, state)[0].double()
+        error = float((sampler.log_z() - log_p.logsumexp(0))[0].abs())
+        found = divergences(log_p.softmax(0), q)
+        return {**found, "log_z_error": error, "structures": len(q), "seconds": took}
+
+    yield "GFlowNet, 2 sentences, 2 nonterminals", lambda: run(2, 2)
+    yield "GFlowNet, 3 sentences, 1 nonterminal", lambda: run(3, 1)
+
+
 TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]] = {
     "five": five,
     "sachs": sachs,
@@ -439,6 +490,7 @@ TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]]
     "amortised": amortised,
     "parameters": parameters,
     "mixture": mixture,
+    "grammar": grammar,
 }
 COLUMNS = ("task", "seed", "method", "figures", "command", "commit", "date", "machine")
 
