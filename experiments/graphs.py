@@ -375,8 +375,8 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
     _, values = generated(5, None, 100, torch.Generator().manual_seed(seed))
     x, model, space = Tables.of([values]), WeightedPosterior(5), LayerSpace(5)
 
-    def run() -> dict:
-        policy = CompletedPolicy(LayerPolicy(5), 5)
+    def run(curvature: bool) -> dict:
+        policy = CompletedPolicy(LayerPolicy(5), 5, curvature)
         updates = args.updates or 4000
         recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
         rates = Rates(policy=Anneal(0.02, 0.0005, updates, "exponential"))
@@ -391,7 +391,8 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
         apart = float((drawn - best).abs().max())
         return {**found, "log_z_error": error, "effects_largest_error": apart, "seconds": took}
 
-    yield "GFlowNet, layers, then weights", run
+    yield "GFlowNet, layers, then weights", lambda: run(True)
+    yield "the same, weights from each parent alone at first", lambda: run(False)
 
 
 @torch.no_grad()

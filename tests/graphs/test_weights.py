@@ -153,11 +153,19 @@ def test_the_density_of_weights_is_that_of_a_normal():
     assert torch.allclose(scores.log_pf.sum(2), found.log_behaviour, atol=1e-3)
 
 
+def test_the_start_is_exact_where_parents_are_correlated():
+    """What `curvature` reads is all there is to know of linear families."""
+    model, x = WeightedPosterior(3), a_table()
+    policy = CompletedPolicy(LayerPolicy(3, hidden=8), 3)
+    posterior = Posterior(model, LayerSpace(3), policy, x)
+    assert joint_divergences(posterior, model, x)["kl_weights"] == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.slow
 def test_training_finds_graphs_and_weights():
     torch.manual_seed(0)
     model, x, space = WeightedPosterior(3), a_table(rows=20), LayerSpace(3)
-    policy = CompletedPolicy(LayerPolicy(3, hidden=32), 3)
+    policy = CompletedPolicy(LayerPolicy(3, hidden=32), 3, curvature=False)
     em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
     descent = Descent(em, Rates(policy=Anneal(0.04, 0.004, 200)))
 
