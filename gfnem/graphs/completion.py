@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfnem.graphs.dags import bit_masks
 from gfnem.graphs.weights import Weighted, WeightedPosterior
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Fact
@@ -20,10 +21,11 @@ from gfnem.space import LatentSpace, Trajectories
 class Completing(Policy):
     """Graphs by one policy, then the parameters of their families; a base class.
 
-    The last step of a trajectory draws the parameters, given the whole graph; `log P_F` of that
-    step is their log density in nats (Deleu et al. 2023, arXiv 2305.19366). The flow before it is
-    the graph policy's through a complete graph. A subclass reads the data in `encode`, and says how
-    parameters are drawn. Its context has the graph policy's as `graphs`.
+    After the graph there is a step for each variable, in their order: it draws the parameters of
+    the variable's family, and `log P_F` is their log density in nats (Deleu et al. 2023, arXiv
+    2305.19366). So detailed balance tells families apart. A subclass reads the data in `encode`,
+    and says how parameters are drawn. Its context has the graph policy's as `graphs`, and the
+    tables of scores as `given`, None where a policy is tried without a target.
 
     Args:
         graphs: the policy over graphs, in which each has one trajectory.
@@ -51,7 +53,24 @@ class Completing(Policy):
 
     @abstractmethod
     def log_density(self, context: Any, z: Any) -> Tensor:
-        """`(batch, samples)` log density of parameters, given their graphs, in nats."""
+        """`(batch, samples, n)` log density of each family's parameters, given graphs, in nats."""
+
+    def levels(self, context: Any, z: Any) -> Tensor:
+        """`(batch, samples, n + 1)` log flow of the graph, and with the first parameters drawn.
+
+        What is drawn counts as it is, what is not by its family's score.
+        """
+        given = context.given
+        if given is None:
+            adjacency = z.adjacency
+            return torch.zeros(
+                *adjacency.shape[:2], adjacency.shape[2] + 1, device=adjacency.device
+            )
+        score = given.families(bit_masks(z.adjacency.mT))
+        with torch.no_grad():
+            drawn = given.target.families(given.x, z)
+        total = score.sum(2, keepdim=True)
+        return torch.cat([total, total + (drawn - score).cumsum(2)], 2)
 
     def serve(self, target: Any) -> None:
         """Told to the policy over graphs."""
@@ -101,7 +120,7 @@ class Completing(Policy):
         """The graph is regrown, and all its parameters are drawn anew."""
         graphs, correction = self.graphs.regrow(context.graphs, x, space, latent.adjacency, back)
         new, log_drawn = self.complete(context, graphs, ON_POLICY)
-        return new, correction + self.log_density(context, latent) - log_drawn
+        return new, correction + self.log_density(context, latent).sum(2) - log_drawn
 
     def score(
         self,
@@ -112,26 +131,31 @@ class Completing(Policy):
         forward_looking: bool = False,
         steps: int | None = None,
     ) -> Scores:
-        """As the policy over graphs does, with one step more, for the parameters."""
-        scores = self.graphs.score(
-            context.graphs, space, trajectories, flows, forward_looking, steps
-        )
+        """As the policy over graphs does, with a step for the parameters of each variable."""
         if steps is not None:
             raise ValueError("parameters are drawn last: all steps are needed, leave steps out")
+        scores = self.graphs.score(context.graphs, space, trajectories, flows, forward_looking)
         density = self.log_density(context, trajectories.latent)
+        n = density.shape[2]
         # of a short trajectory padding is at the end, of one that is retraced at the beginning
-        mask = nn.functional.pad(scores.mask, (0, 1))
-        places = torch.arange(mask.shape[2], device=mask.device)
-        here = places == (places * nn.functional.pad(scores.mask, (1, 0))).amax(2, keepdim=True)
-        log_pf = nn.functional.pad(scores.log_pf, (0, 1))
-        log_pf = log_pf + torch.where(here, density[..., None], 0.0)
+        ends = (
+            torch.arange(1, scores.mask.shape[2] + 1, device=density.device) * scores.mask
+        ).amax(2)
+        place = ends[..., None] + torch.arange(n + 1, device=density.device)
+
+        def appended(tensor: Tensor, more: Tensor) -> Tensor:
+            padded = nn.functional.pad(tensor.to(more), (0, n))
+            return padded.scatter(2, place[..., : more.shape[2]], more)
+
         log_flow = scores.log_flow
+        if log_flow is not None:
+            log_flow = appended(log_flow, self.levels(context, trajectories.latent))
         return replace(
             scores,
-            log_pf=log_pf,
-            log_pb=nn.functional.pad(scores.log_pb, (0, 1)),
-            mask=mask | here,
-            log_flow=None if log_flow is None else nn.functional.pad(log_flow, (0, 1)),
+            log_pf=appended(scores.log_pf, density),
+            log_pb=nn.functional.pad(scores.log_pb, (0, n)),
+            mask=appended(scores.mask, torch.ones_like(density, dtype=torch.bool)),
+            log_flow=log_flow,
         )
 
 
@@ -141,12 +165,14 @@ class WeightReading:
 
     Attributes:
         graphs: what the policy over graphs knows.
+        given: the tables of scores.
         pull: `(batch, n, n)` float64 the gradient of the log joint with respect to the weight of
             `i` on `j`, where all weights are 0.
         root: `(batch, n, n)` float64 lower factor of the precision of weights at the start.
     """
 
     graphs: Any
+    given: Any
     pull: Tensor
     root: Tensor
 
@@ -185,7 +211,8 @@ class CompletedPolicy(Completing):
         precision = pull + torch.eye(self.variables, dtype=pull.dtype, device=pull.device)
         if not self.curvature:
             precision = torch.diag_embed(precision.diagonal(dim1=1, dim2=2))
-        return WeightReading(self.graphs.encode(x, given), pull, torch.linalg.cholesky(precision))
+        root = torch.linalg.cholesky(precision)
+        return WeightReading(self.graphs.encode(x, given), given, pull, root)
 
     def normal(self, context: WeightReading, adjacency: Tensor) -> tuple[Tensor, Tensor]:
         """What weights are drawn from, given graphs `(batch, samples, n, n)`.
@@ -207,14 +234,14 @@ class CompletedPolicy(Completing):
         return torch.where(parent, mean, 0.0), torch.linalg.cholesky(covariance)
 
     def log_density(self, context: WeightReading, z: Weighted) -> Tensor:
-        """`(batch, samples)` log density of weights, given their graphs, in nats."""
+        """`(batch, samples, n)` log density of each variable's weights, given graphs, in nats."""
         mean, factor = self.normal(context, z.adjacency)
         parent = z.adjacency.mT
         away = torch.where(parent, z.weights.mT.to(mean) - mean, 0.0)
         noise = torch.linalg.solve_triangular(factor, away[..., None], upper=False)[..., 0]
         each = -(noise.square() + math.log(2 * math.pi)) / 2
         each = each - factor.diagonal(dim1=-2, dim2=-1).log()
-        return torch.where(parent, each, 0.0).sum((2, 3))
+        return torch.where(parent, each, 0.0).sum(3)
 
     def complete(
         self, context: WeightReading, adjacency: Tensor, exploration: Exploration
@@ -223,4 +250,4 @@ class CompletedPolicy(Completing):
         mean, factor = self.normal(context, adjacency)
         drawn = mean + (factor @ torch.randn_like(mean)[..., None])[..., 0]
         z = Weighted(adjacency, torch.where(adjacency.mT, drawn, 0.0).mT)
-        return z, self.log_density(context, z)
+        return z, self.log_density(context, z).sum(2)

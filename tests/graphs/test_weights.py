@@ -147,7 +147,7 @@ def test_the_density_of_weights_is_that_of_a_normal():
                 centre = mean[0, at, child, parents].detach()
                 normal = MultivariateNormal(centre, covariance.detach())
                 total += float(normal.log_prob(z.weights[0, at, parents, child]))
-        density = float(policy.log_density(context, z)[0, at].detach())
+        density = float(policy.log_density(context, z)[0, at].sum().detach())
         assert density == pytest.approx(total, abs=1e-3)
     scores = policy.score(context, space, found, flows=True)
     assert torch.allclose(scores.log_pf.sum(2), found.log_behaviour, atol=1e-3)

@@ -63,7 +63,9 @@ class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
                 predictive = model.predictive(state.counts).to(like)
                 used, last = self.space.used(state)
                 base = predictive.gather(2, used)
-                roots = nn.functional.pad(predictive[..., : rules.nonterminals], (rules.preterminals, 0))
+                roots = nn.functional.pad(
+                    predictive[..., : rules.nonterminals], (rules.preterminals, 0)
+                )
                 base = base + roots * last[..., None]
                 reward = model.partial_log_joint(None, state).to(like)
 
