@@ -8,6 +8,7 @@
     python experiments/graphs.py parameters
     python experiments/graphs.py mixture
     python experiments/graphs.py grammar
+    python experiments/graphs.py networks
     python experiments/graphs.py summary
 
 Each measurement is a line of `runs/graphs/TASK.csv`, written as it is done; a second call passes
@@ -38,14 +39,17 @@ from record import commit, machine
 
 from gfnem.em import EM
 from gfnem.graphs import exact
+from gfnem.graphs.annealed import Families, families
 from gfnem.graphs.chains import bootstrap, partition_chains, structure_chains
 from gfnem.graphs.completion import CompletedPolicy
-from gfnem.graphs.dags import every_dag
+from gfnem.graphs.dags import bits_of, every_dag, parent_sets, random_dag
 from gfnem.graphs.data import Measurements, generated
 from gfnem.graphs.layer_policy import LayerPolicy
 from gfnem.graphs.layers import LayerSpace
 from gfnem.graphs.measures import against_truth, divergences, joint_divergences, over_all_graphs
 from gfnem.graphs.model import DagPosterior
+from gfnem.graphs.network_policy import NetworkPolicy
+from gfnem.graphs.networks import NetworkPosterior, Networks
 from gfnem.graphs.policy import FlatPolicy, GraphPolicy
 from gfnem.graphs.priors import PathPrior
 from gfnem.graphs.space import DagSpace
@@ -59,7 +63,7 @@ from gfnem.parsing.dirichlet.space import AnalysesSpace
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import posterior
-from gfnem.sampling import log_probability
+from gfnem.sampling import ON_POLICY, log_probability
 from gfnem.schedules import Anneal
 
 ROOT = Path(__file__).parents[1]
@@ -483,6 +487,117 @@ def grammar(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     yield "GFlowNet, 3 sentences, 1 nonterminal", lambda: run(3, 1)
 
 
+def _of_networks(seed: int, model: NetworkPosterior, rows: int) -> Tensor:
+    """`(rows, n)` drawn from a random graph of 2 edges expected, and networks of the prior."""
+    generator, n = torch.Generator().manual_seed(seed), model.variables
+    graph = random_dag(n, 2, generator)[None, None]
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(1, 1, *shape, generator=generator, dtype=torch.float64)
+
+    some, units = graph.any(2)[..., None], model.units_of_each
+    inner = model.spread * noise(n, units, n) * graph.mT[..., None, :]
+    z = Networks(graph, inner, noise(n, units) * some, noise(n, units) * some)
+    found = error = math.sqrt(model.noise) * noise(rows, n)
+    for _ in range(n):
+        found = z.means(found) + error
+    return found[0, 0]
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Greatest distance of the distribution functions of draws `(draws, quantities)`."""
+    both = torch.cat([one, other]).mT.contiguous()
+    parts = [
+        torch.searchsorted(part.mT.contiguous().sort(1).values, both, right=True) / len(part)
+        for part in (one, other)
+    ]
+    return float((parts[0] - parts[1]).abs().max())
+
+
+def _told(z: Networks, child: int, values: Tensor) -> Tensor:
+    """`(draws, quantities)` what a network expects in some rows, and the sizes of its weights."""
+    sizes = [z.inner[0, :, child, 0], z.bias[0, :, child, :1], z.outer[0, :, child, :1]]
+    return torch.cat([z.means(values)[0, :, :, child], *(part.abs() for part in sizes)], 1)
+
+
+def _networks_apart(
+    sampler: Posterior, model: NetworkPosterior, found: Families, likely: Tensor, values: Tensor
+) -> dict[str, float]:
+    """Distances of marginals of each family of some weight, and between halves of the chains."""
+    n, distances, halves = model.variables, [0.0], [0.0]
+    policy: Any = sampler.policy
+    masks = parent_sets(n, model.max_parents).masks
+    for child, number in (likely > 0.01).nonzero().tolist():
+        parents = bits_of(masks[number], n)
+        if not parents.any():
+            continue
+
+        def networks(adjacency: Tensor, *parts: Tensor, child: int = child) -> Networks:
+            whole = [part.new_zeros(1, len(part), n, *part.shape[1:]) for part in parts]
+            for empty, part in zip(whole, parts, strict=True):
+                empty[0, :, child] = part
+            return Networks(adjacency, *whole)
+
+        adjacency = torch.zeros(1, 5000, n, n, dtype=torch.bool)
+        adjacency[..., child] = parents
+        with torch.no_grad():
+            parts = adjacency.split(500, 1)
+            own = [policy.complete(sampler.context, part, ON_POLICY)[0] for part in parts]
+            own = Networks.cat(own)
+        at = child, number
+        chains = networks(
+            adjacency[:, : found.bias.shape[2]], found.inner[at], found.bias[at], found.outer[at]
+        )
+        own, chains = (_told(z, child, values[None]) for z in (own, chains))
+        distances.append(_apart(own, chains))
+        halves.append(_apart(chains[::2], chains[1::2]))
+    return {"marginals_largest_distance": max(distances), "halves_of_chains": max(halves)}
+
+
+def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """3 nodes with a network of 2 units each, 50 rows: beside chains for every family."""
+    model, space = NetworkPosterior(3), LayerSpace(3)
+    x = Tables.of([_of_networks(seed, model, 50)])
+
+    def run() -> dict:
+        policy = NetworkPolicy(3)
+        updates = args.updates or 3000
+        recipe = posterior(
+            BalancedVarGrad(10.0, pseudo_huber=True),
+            samples=64,
+            epsilon=Anneal(0.2, 0.02, updates // 2),
+        )
+        rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
+        descent = Descent(EM(model, space, policy, recipe), rates)
+        took = trained(descent, lambda: x, updates, args.seconds)
+        start = time.perf_counter()
+        found = families(model, x, 4000, 10)
+        chains = time.perf_counter() - start
+        sampler = Posterior(model, space, policy, x)
+        graphs, log_p = exact.log_weights_of_all(found.table)
+        with torch.no_grad():
+            context = sampler.context.graphs
+            traced = policy.graphs.retrace(context, x, space, graphs[None])
+            q = policy.graphs.score(context, space, traced).log_pf.sum(2)[0].double().exp()
+        p = log_p.softmax(0)
+        edges = ((q - p)[:, None, None] * graphs).sum(0).abs()
+        best = exact.marginals(found.table)
+        weights = torch.cat([sampler.log_weights(500)[1] for _ in range(10)], 1)
+        return {
+            "edges_largest_error": float(edges.max()),
+            **{f"graphs_{name}": value for name, value in divergences(p, q).items()},
+            **_networks_apart(sampler, model, found, best.families, x.values[0, :5]),
+            "log_z_error": float((sampler.log_z()[0] - log_p.logsumexp(0)).abs()),
+            "elbo_gap": float(log_p.logsumexp(0) - weights.mean()),
+            "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),
+            "updates": descent.em.clock.updates,
+            "seconds": took,
+            "seconds_of_chains": chains,
+        }
+
+    yield "GFlowNet, layers, then networks", run
+
+
 TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]] = {
     "five": five,
     "sachs": sachs,
@@ -492,6 +607,7 @@ TASKS: dict[str, Callable[[int, Any], Iterator[tuple[str, Callable[[], dict]]]]]
     "parameters": parameters,
     "mixture": mixture,
     "grammar": grammar,
+    "networks": networks,
 }
 COLUMNS = ("task", "seed", "method", "figures", "command", "commit", "date", "machine")
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gfnem.graphs.dags import parent_sets
-from gfnem.graphs.networks import NetworkPosterior, regressed
+from gfnem.graphs.networks import FamilyLikelihood, NetworkPosterior
 from gfnem.graphs.tables import Tables
 from gfnem.ranges import Count
 
@@ -46,32 +45,17 @@ def families(
         chains: of each family.
         moves: proposals to each chain in a round; five times as many in the last.
     """
-    n, units = model.variables, model.units_of_each
-    sets = parent_sets(n, model.max_parents, x.device)
-    members = sets.members()
-    scale = torch.full((n + 1,), model.spread, dtype=torch.float64, device=x.device)
-    scale[n] = 1.0
-    child, number = (~members.mT).nonzero().unbind(1)
-    parents = members[number]  # (families, n)
-    active = torch.cat([parents, parents.any(1, keepdim=True)], 1)[:, None, None]
-    rows = x.values[0]
-    target = rows.mT[child][:, None]
-    keep = (x.real[0][:, None] & ~x.hand[0]).mT[child][:, None].to(rows)
-
-    def units_of(theta: Tensor) -> Tensor:  # (families, chains, units, n + 1), standard normal
-        weights = theta * scale
-        hidden = torch.tanh(rows @ weights[..., :n].mT + weights[..., None, :, n])
-        return hidden * active[..., 0, n, None, None]
+    likelihood = FamilyLikelihood(model, x)
+    child, active = likelihood.child, likelihood.active
 
     def log_likelihood(theta: Tensor) -> Tensor:
-        return regressed(units_of(theta), target, keep, model.noise)[2]
+        return likelihood.regressed(theta)[2]
 
-    theta = torch.randn(len(child), chains, units, n + 1, dtype=rows.dtype, device=x.device)
-    theta = theta * active
+    theta = likelihood.draw(chains)
     value = log_likelihood(theta)
-    power = rows.new_zeros(len(child))
-    evidence = rows.new_zeros(len(child))
-    step = rows.new_full((len(child),), 0.5)
+    power = value.new_zeros(len(child))
+    evidence = value.new_zeros(len(child))
+    step = value.new_full((len(child),), 0.5)
     while (power < 1).any():
         low, high = torch.zeros_like(power), 1 - power
         for _ in range(30):  # the greatest rise that leaves enough of the chains
@@ -84,7 +68,7 @@ def families(
         evidence = evidence + weight.logsumexp(1) - torch.tensor(float(chains)).log()
         power = power + rise
         heights = weight.softmax(1).cumsum(1)
-        start = torch.rand(len(child), 1, dtype=rows.dtype, device=x.device)
+        start = torch.rand(len(child), 1, dtype=value.dtype, device=x.device)
         even = (torch.arange(chains, device=x.device) + start) / chains
         index = torch.searchsorted(heights, even).clamp(max=chains - 1)
         theta = theta.gather(1, index[..., None, None].expand_as(theta))
@@ -102,21 +86,21 @@ def families(
             value = torch.where(accept, better, value)
             rate = accept.to(step).mean(1)
             step = (step * (1 + 0.3 * (rate - 0.4))).clamp(0.02, 3.0)
-    mean, factor, _ = regressed(units_of(theta), target, keep, model.noise)
+    mean, factor, _ = likelihood.regressed(theta)
     noise = torch.randn_like(mean)[..., None]
     outer = mean + torch.linalg.solve_triangular(factor.mT, noise, upper=True)[..., 0]
-    outer = outer * active[..., 0, n, None]
-    weights = theta * scale
-    table = torch.full((n, len(members)), -torch.inf, dtype=rows.dtype, device=x.device)
-    table[child, number] = evidence
-    table = table + model.prior_table(x.device)
+    outer = outer * active[..., 0, -1:]
+    weights = theta * likelihood.scale
+    prior = model.prior_table(x.device)
 
-    def placed(part: Tensor) -> Tensor:
-        found = part.new_zeros(n, len(members), *part.shape[1:])
-        found[child, number] = part
+    def placed(part: Tensor, nothing: float = 0.0) -> Tensor:
+        found = torch.full_like(part[:1], nothing).repeat(prior.numel(), *[1] * (part.dim() - 1))
+        found = found.unflatten(0, prior.shape)
+        found[child, likelihood.number] = part
         return found
 
-    return Families(table, placed(weights[..., :n]), placed(weights[..., n]), placed(outer))
+    table = placed(evidence, -torch.inf) + prior
+    return Families(table, placed(weights[..., :-1]), placed(weights[..., -1]), placed(outer))
 
 
 def _effective(rise: Tensor, value: Tensor) -> Tensor:

@@ -45,13 +45,9 @@ class GivenTables(Conditioned[Tables, Tensor]):
         # the number past the last is that of the sets that are too large
         self._padded = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
 
-    def shifted(self, table: Tensor) -> GivenTables:
-        """The same with what is learned added to the table; nothing of it is remembered.
-
-        Args:
-            table: `(n, sets)` or `(batch, n, sets)` nats.
-        """
-        return GivenTables(self.target, self.x, self.table + table)
+    def replaced(self, table: Tensor) -> GivenTables:
+        """The same with another table `(batch, n, sets)`, of which nothing is remembered."""
+        return GivenTables(self.target, self.x, table)
 
     def known(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """A table that follows from `table`, computed once unless that is learned."""

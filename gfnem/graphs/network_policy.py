@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from gfnem.graphs.layer_policy import LayerPolicy
 from gfnem.graphs.networks import NetworkPosterior, Networks
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
 
 #: nats in a unit of what is learned of scores: they have a long way to go
-_SCALE = 30.0
+_SCALE = 10.0
 
 
 @dataclass
@@ -142,10 +143,11 @@ class UnitDensity(nn.Module):
 class NetworkPolicy(Completing):
     """Graphs layer by layer, then the network of each variable.
 
-    Scores of families are learned, from those of linear ones; they are what a complete graph's flow
+    Scores of families are learned, from the target's table; they are what a complete graph's flow
     adds up from, and a `LayerPolicy` draws graphs by them. Weights of units come from a
     `UnitDensity`, in units of their prior; output weights from their exact conditional posterior,
-    which learns nothing. While training a share `epsilon` of units is drawn from the prior.
+    which learns nothing. While training a share `epsilon` of graphs is drawn with all families
+    alike, and as large a share of units from the prior.
 
     Args:
         variables: how many nodes there are.
@@ -189,7 +191,7 @@ class NetworkPolicy(Completing):
         """The scores of families as they are learned."""
         shifted: Any = given
         if shifted is not None:
-            shifted = shifted.shifted(_SCALE * self.learned)
+            shifted = shifted.replaced(shifted.table + _SCALE * self.learned)
         return NetworkReading(self.graphs.encode(x, shifted), shifted)
 
     def _spreads(self, context: NetworkReading) -> Tensor:
@@ -222,6 +224,28 @@ class NetworkPolicy(Completing):
             return context.given.target.regressed(context.given.x, z)[:2]
         eye = torch.eye(self.units, dtype=z.bias.dtype, device=z.bias.device)
         return torch.zeros_like(z.bias), eye.expand(*z.bias.shape, -1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: NetworkReading,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws graphs, some of them by no scores, then networks."""
+        found = super().sample(context, x, space, samples, exploration)
+        if exploration is None or exploration.epsilon == 0 or context.given is None:
+            return found
+        given = context.given
+        alike = torch.where(given.table > -torch.inf, 0.0, -torch.inf)
+        flat = self.graphs.encode(x, given.replaced(alike))
+        graphs = self.graphs.sample(flat, x, space, samples).latent
+        strays = torch.rand(graphs.shape[:2], device=graphs.device) < exploration.epsilon
+        graphs = torch.where(strays[..., None, None], graphs, found.latent.adjacency)
+        z, _ = self.complete(context, graphs, exploration)
+        return replace(self.retrace(context, x, space, z), log_behaviour=None)
 
     def complete(
         self, context: NetworkReading, adjacency: Tensor, exploration: Exploration

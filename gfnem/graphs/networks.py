@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from gfnem.batched import Batched
+from gfnem.graphs.dags import parent_sets
 from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.priors import EdgePrior, GraphTerm
 from gfnem.graphs.space import DagState
 from gfnem.graphs.tables import Tables
 from gfnem.graphs.weights import KnownNoise, log_cells
 from gfnem.ranges import Count, Fact, Positive
+
+#: draws of the prior by which the evidence of a family is estimated at first
+_DRAWS = 1000
 
 
 @dataclass
@@ -104,14 +108,54 @@ def regressed(units: Tensor, target: Tensor, keep: Tensor, noise: float) -> tupl
     return mean, factor, -(fit + log_det + count) / 2
 
 
+class FamilyLikelihood:
+    """The likelihood of each family's network, output weights summed out, all families at once.
+
+    Args:
+        model: the target.
+        x: data sets.
+        at: which of them.
+
+    Attributes:
+        child, number: `(families,)` the variable, and the number of its set of parents.
+        parents: `(families, n)` bool.
+        active: `(families, 1, 1, n + 1)` bool: the weights of a unit that there are, its bias last.
+    """
+
+    def __init__(self, model: NetworkPosterior, x: Tables, at: int = 0):
+        members = parent_sets(model.variables, model.max_parents, x.device).members()
+        self.model, rows = model, x.values[at]
+        self.child, self.number = (~members.mT).nonzero().unbind(1)
+        self.parents = members[self.number]
+        some = self.parents.any(1, keepdim=True)
+        self.active = torch.cat([self.parents, some], 1)[:, None, None]
+        self.scale = rows.new_tensor([model.spread] * model.variables + [1.0])
+        self.rows, self.target = rows, rows.mT[self.child][:, None]
+        self.keep = (x.real[at][:, None] & ~x.hand[at]).mT[self.child][:, None].to(rows)
+
+    def draw(self, draws: int) -> Tensor:
+        """`(families, draws, units, n + 1)` weights of units from the prior, in its deviations."""
+        shape = len(self.child), draws, self.model.units_of_each, self.model.variables + 1
+        noise = torch.randn(shape, dtype=self.rows.dtype, device=self.rows.device)
+        return noise * self.active
+
+    def regressed(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """See `regressed`; weights of units as from `draw`."""
+        weights = theta * self.scale
+        inner, bias = weights[..., :-1], weights[..., -1]
+        units = torch.tanh(self.rows @ inner.mT + bias[..., None, :])
+        units = units * self.active[..., -1:]
+        return regressed(units, self.target, self.keep, self.model.noise)
+
+
 class NetworkPosterior(DagPosterior):
     """`log p(D, G, theta)` of a data set, a graph and the networks of its variables.
 
     A variable with parents is the output of a network with one layer of `tanh` units and standard
     normal weights, plus normal noise of a known variance; one without parents is noise (Deleu et
     al. 2023, arXiv 2305.19366, section 5.2). Columns are taken as they are. Latents are `Networks`.
-    Evidence and conditionals are not known: the table of scores is that of linear families, from
-    which a sampler may start.
+    The evidence of a family is not known. The table of scores has an estimate from draws of the
+    prior, from which a sampler may start.
 
     Args:
         variables: how many columns.
@@ -152,6 +196,19 @@ class NetworkPosterior(DagPosterior):
     def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
         """Not offered."""
         raise super(DagPosterior, self).partial_log_joint(x, state)
+
+    @torch.no_grad()
+    def table(self, x: Tables) -> Tensor:
+        """`(batch, n, sets)` float64 nats: estimates from draws of the prior, and the prior."""
+        prior = self.prior_table(x.device)
+        found = torch.full_like(prior, -torch.inf).repeat(len(x), 1, 1)
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            for at in range(len(x)):
+                families = FamilyLikelihood(self, x, at)
+                value = families.regressed(families.draw(_DRAWS))[2]
+                found[at, families.child, families.number] = value.logsumexp(1) - math.log(_DRAWS)
+        return found + prior
 
     def log_hidden(self, z: Networks) -> Tensor:
         """`(batch, samples, n)` log prior of the weights and biases of each variable's units."""
