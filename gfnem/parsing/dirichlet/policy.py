@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfnem.parsing.dirichlet.ahead import log_ahead
 from gfnem.parsing.dirichlet.model import DirichletGrammar
 from gfnem.parsing.dirichlet.space import Analyses, AnalysesSpace
 from gfnem.policy import Policy, Step
@@ -14,11 +15,11 @@ from gfnem.ranges import Count
 
 
 class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
-    """Starts from how probable the next rule is, by the rules used so far.
+    """Starts from what an inside pass says of each next state, rules as they are so far.
 
-    The network learns what the words to come have to say. The flow is the joint of the rules so far
-    times what it learns, so `log Z` follows. It reads the words too, so that one policy may serve
-    several data sets of one size.
+    The network learns how rules become more probable by the trees to come. The flow is the joint of
+    the rules so far times that pass and what is learned, so `log Z` follows. It reads the words
+    too, so that one policy may serve several data sets of one size.
 
     Args:
         nonterminals, preterminals, vocabulary: of the grammar; a model tells them.
@@ -56,18 +57,19 @@ class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
         """Scores trees so far."""
         rules, like = self.space.rules, self.last.weight
         base = like.new_zeros(*state.read.shape, rules.symbols)
-        reward = base[..., 0]
+        flow = base[..., 0]
         model = context[1]
         if model is not None:
             with torch.no_grad():
-                predictive = model.predictive(state.counts).to(like)
-                used, last = self.space.used(state)
-                base = predictive.gather(2, used)
-                roots = nn.functional.pad(
-                    predictive[..., : rules.nonterminals], (rules.preterminals, 0)
+                flow = self._start(model, state).to(like)
+                samples = state.read.shape[1]
+                actions = torch.arange(rules.symbols, device=like.device)
+                actions = actions.repeat_interleave(samples).expand(len(state), -1)
+                many = state.map(
+                    lambda tensor: tensor.repeat(1, rules.symbols, *[1] * (tensor.dim() - 2))
                 )
-                base = base + roots * last[..., None]
-                reward = model.partial_log_joint(None, state).to(like)
+                base = self._start(model, self.space.step(many, actions)).to(like)
+                base = base.unflatten(1, (rules.symbols, samples)).mT - flow[..., None]
 
         def one_hot(numbers: Tensor, size: int) -> Tensor:
             return nn.functional.one_hot(numbers, size).to(like)
@@ -77,13 +79,18 @@ class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
             one_hot(state.read, self.words + 1),
             one_hot(state.stack + 1, rules.symbols + 1).flatten(2),
             state.counts.to(like).log1p(),
-            base.exp(),
-            base / 5,
+            base.clamp(-20, 5).exp(),
+            base.clamp(-20, 5) / 5,
         ]
         hidden = nn.functional.silu(self.first(torch.cat(parts, 2)))
         hidden = hidden + nn.functional.silu(self.second(hidden))
         output = self.last(hidden)
-        return Step(base + output[..., :-1], None, reward + output[..., -1])
+        return Step(base + output[..., :-1], None, flow + output[..., -1])
+
+    @staticmethod
+    def _start(model: DirichletGrammar, state: Analyses) -> Tensor:
+        """`(batch, samples)` the joint so far, and what is to come by an inside pass, in nats."""
+        return model.log_counts(state.counts) + log_ahead(model, state)
 
     def log_z(self, context: Any) -> Tensor:
         """`(batch,)` the flow through the start."""

@@ -7,6 +7,7 @@ import torch
 
 from gfnem.em import EM
 from gfnem.objectives import BalancedVarGrad, TrajectoryBalance
+from gfnem.parsing.dirichlet.ahead import log_ahead
 from gfnem.parsing.dirichlet.model import DirichletGrammar
 from gfnem.parsing.dirichlet.policy import AnalysesPolicy
 from gfnem.parsing.dirichlet.space import AnalysesSpace
@@ -100,17 +101,23 @@ def test_the_joint_is_an_urn_for_each_left_hand_side():
     assert float(model.log_joint(SENTENCES[:1], z)) == pytest.approx(total, abs=1e-4)
 
 
-def test_without_learning_the_next_rule_is_the_predictive():
-    model, space, policy = DirichletGrammar(*SIZES), AnalysesSpace(*SIZES), a_policy()
+def test_what_is_ahead_is_a_sum_over_completions():
+    """With rules that no use changes any more, the inside pass is exact."""
+    model, space, policy = DirichletGrammar(*SIZES, alpha=300.0), AnalysesSpace(*SIZES), a_policy()
     torch.manual_seed(0)
-    context = policy.encode(SENTENCES, model.given(SENTENCES))
-    found = policy.sample(context, SENTENCES, space, 20)
-    for state, action in zip(found.states, found.actions.unbind(2), strict=False):
-        more = model.partial_log_joint(SENTENCES, space.step(state, action))
-        more = more - model.partial_log_joint(SENTENCES, state)
-        logit = policy(context, state).forward.gather(2, action[..., None])[..., 0]
-        going = ~space.is_final(state)
-        assert torch.allclose(more[going], logit[going], atol=1e-5)
+    for row in SENTENCES.split(1):
+        context = policy.encode(row, model.given(row))
+        states = policy.sample(context, row, space, 6).states
+        every = space.every(row)
+        log_p = model.log_joint(row, every[None])[0]
+        for state in states:
+            found = model.log_counts(state.counts) + log_ahead(model, state)
+            for sample in range(6):
+                done = state.actions[0, sample]
+                fits = ((every == done) | (done < 0)).all(1)
+                assert float(found[0, sample]) == pytest.approx(
+                    float(log_p[fits].logsumexp(0)), abs=0.1
+                )
 
 
 def test_the_table_is_the_joint_of_every_set_of_trees():
@@ -144,11 +151,11 @@ def test_too_many_trees_are_not_listed():
 @pytest.mark.slow
 def test_the_sampler_finds_the_trees():
     torch.manual_seed(0)
-    x = SENTENCES[:1]
-    model, space, policy = DirichletGrammar(*SIZES), AnalysesSpace(*SIZES), a_policy()
+    x = SENTENCES[1:]
+    model, space = DirichletGrammar(*SIZES), AnalysesSpace(*SIZES)
     policy = AnalysesPolicy(*SIZES, sentences=2, length=3, hidden=64)
     em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
-    descent = Descent(em, Rates(policy=Anneal(0.01, 0.001, 250)))
+    descent = Descent(em, Rates(policy=Anneal(0.01, 0.001, 50)))
     p, every = model.log_table(x).softmax(0), space.every(x)
 
     def apart():
@@ -156,6 +163,6 @@ def test_the_sampler_finds_the_trees():
         return float((p - q).abs().sum() / 2)
 
     before = apart()
-    for _ in range(250):
+    for _ in range(50):
         descent.update(x)
-    assert apart() < min(0.05, before / 3)
+    assert apart() < min(0.01, before / 2)
