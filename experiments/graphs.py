@@ -155,7 +155,7 @@ def five(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[]
         return {**divergences(p, q), "seconds": seconds, "updates": len(drawn)}
 
     model = DagPosterior(5)
-    yield "GFlowNet, layers", lambda: sampler("layers", 2000)
+    yield "GFlowNet, layers", lambda: sampler("layers", args.updates or 2000)
     yield "GFlowNet, edges (perceptron)", lambda: sampler("flat", 4000)
     yield "GFlowNet, edges (equivariant)", lambda: sampler("graph", 1000)
     yield (
@@ -647,7 +647,10 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def summary(args: argparse.Namespace) -> None:
-    """Medians and worst values over seeds, a row for each method."""
+    """Medians and worst values over seeds, a row for each method.
+
+    Rows of methods that have not been measured here stay as they are.
+    """
     for task in TASKS:
         rows = rows_of(Path(args.output) / f"{task}.csv")
         if not rows:
@@ -672,11 +675,16 @@ def summary(args: argparse.Namespace) -> None:
                     line[name] += f" ({min(values):.4g} to {max(values):.4g})"
             last = own[-1]
             lines.append({**line, **{key: last[key] for key in COLUMNS[4:]}})
-        RESULTS.mkdir(exist_ok=True)
-        with open(RESULTS / f"graphs_{task}.csv", "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+        path = RESULTS / f"graphs_{task}.csv"
+        kept = [row for row in rows_of(path) if row["method"] not in methods]
+        columns = ["method", "seeds", *names]
+        for row in kept:
+            columns += [name for name in row if name not in (*columns, *COLUMNS[4:])]
+        with open(path, "w", newline="", encoding="utf-8") as stream:
+            columns += COLUMNS[4:]
+            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
             writer.writeheader()
-            writer.writerows(lines)
+            writer.writerows([*lines, *kept])
         print(f"experiments/results/graphs_{task}.csv")
 
 

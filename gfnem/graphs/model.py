@@ -250,6 +250,10 @@ class DagPosterior(Target[Tables, Tensor]):
         """`(batch, samples, n, n)` bool the graphs of latents."""
         return z
 
+    def told(self, z: Any) -> dict[str, Any]:
+        """What a record says of one latent `(1, 1, ...)` beside its edges, as plain data."""
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must know of the graphs."""
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -187,6 +188,11 @@ class NetworkPosterior(DagPosterior):
     def graphs(self, z: Networks) -> Tensor:
         """`(batch, samples, n, n)` bool."""
         return z.adjacency
+
+    def told(self, z: Networks) -> dict[str, Any]:
+        """`{"networks": {"inner": ..., "bias": ..., "outer": ...}}` of each variable."""
+        parts = {"inner": z.inner, "bias": z.bias, "outer": z.outer}
+        return {"networks": {name: part[0, 0].tolist() for name, part in parts.items()}}
 
     def offers(self, hook: str) -> bool:
         """Nothing is known exactly, and a graph alone does not say what its networks add."""

@@ -142,6 +142,10 @@ class WeightedPosterior(DagPosterior):
         """`(batch, samples, n, n)` bool."""
         return z.adjacency
 
+    def told(self, z: Weighted) -> dict[str, Any]:
+        """`{"weights": [...]}` of the edges, in their order."""
+        return {"weights": z.weights[z.adjacency].tolist()}
+
     def offers(self, hook: str) -> bool:
         """As `DagPosterior`; but a graph alone does not say what its weights add."""
         return hook != "partial_log_joint" and super().offers(hook)
