@@ -15,7 +15,7 @@ from jaxtyping import AbstractArray, _import_hook, install_import_hook
 
 MODULES = (
     "batch batched enumeration estimates mcmc objectives phases policy posterior refinement "
-    "sampling space target"
+    "sampling space state_graph target"
 ).split()
 SHAPED = {"Bool", "Float", "Int", "Shaped"}
 
