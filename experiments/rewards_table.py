@@ -48,6 +48,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "6 parent classes and reward, GFlowNet-EM": (*EQUAL, "--model.parent_classes", "6"),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),
     "RNNG and reward, GFlowNet-EM": (*EQUAL, *SHIFT_REDUCE),
+    "RNNG that sees 2 items of its stack, and reward, GFlowNet-EM": (
+        *EQUAL,
+        *SHIFT_REDUCE,
+        "--model.memory",
+        "2",
+    ),
 }
 #: rows without learning: the tree with the greatest sum of scores, and the weights of its parts
 NOTHING = dict.fromkeys(("information", "terms", "cohesion", "pauses"), 0.0)
