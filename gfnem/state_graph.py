@@ -60,6 +60,12 @@ class StateGraph(Generic[State]):
         """How many states."""
         return len(tensors_of(self.states)[0][0])
 
+    def to(self, device: torch.device | str) -> StateGraph[State]:
+        """The same on another device."""
+        edges = (self.parent, self.child, self.action, self.backward_action)
+        moved = (edge.to(device) for edge in edges)
+        return StateGraph(self.space, self.x.to(device), self.states.to(device), *moved)
+
     def _levels(self) -> Int[Tensor, " states"]:
         level = torch.zeros(len(self), dtype=torch.long, device=self.parent.device)
         for _ in range(len(self) + 1):

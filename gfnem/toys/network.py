@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gfnem.policy import Step
 from gfnem.ranges import Amount, Count
 from gfnem.space import LatentSpace
-from gfnem.toys.table import ToyPolicy
+from gfnem.toys.policy import ToyPolicy
 
 
 class NetworkPolicy(ToyPolicy):
@@ -53,4 +53,4 @@ class NetworkPolicy(ToyPolicy):
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = nn.functional.silu(torch.baddbmm(bias[context], hidden, weight[context]))
         output = torch.baddbmm(self.biases[-1][context], hidden, self.weights[-1][context])
-        return self.split(state, output)
+        return self.split(context, state, output)

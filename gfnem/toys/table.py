@@ -6,82 +6,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from gfnem.enumeration import enumerate_states
-from gfnem.policy import Policy, Step
+from gfnem.policy import Scores, Step
 from gfnem.ranges import Count
-from gfnem.sampling import log_probability
-from gfnem.space import LatentSpace
-from gfnem.target import Conditioned
+from gfnem.sampling import Exploration, draw, log_probability
+from gfnem.space import LatentSpace, Trajectories
+from gfnem.state_graph import StateGraph
+from gfnem.toys.policy import ToyPolicy
 
-BACKWARD = ("uniform", "learned")
-FLOW = ("learned", "stop")
-
-
-class ToyPolicy(Policy[Tensor, Any, Any, Tensor]):
-    """What the policies of copies have in common; a subclass writes `tables`.
-
-    An observation `(batch,)` int64 is the number of a copy. Copies share no parameter, and each
-    loss looks at one copy alone. So one update of a batch of copies is an update of each of them:
-    losses add up, and Adam goes by entries.
-
-    Args:
-        space: whose states all copies have.
-        copies: how many there are.
-        backward: "uniform" over parents, or "learned".
-        flow: "learned", or "stop" where the last action stops and every state can take it: then
-            `F(s) P_F(stop|s) = R(s)` tells the flow of `s`, and `Step.log_flow` is what is beside
-            `log R(s)`, for objectives that look forward (Deleu et al. 2022, arXiv 2202.13903, eq.
-            10).
-
-    Raises:
-        ValueError: if `backward` or `flow` is none of these.
-    """
-
-    log_z_parts = ("level",)
-
-    def __init__(self, space: LatentSpace, copies: Count, backward: str, flow: str):
-        super().__init__()
-        for name, value, known in (("backward", backward, BACKWARD), ("flow", flow, FLOW)):
-            if value not in known:
-                raise ValueError(f"{name} is {' or '.join(known)}, not {value!r}")
-        self.space, self.copies = space, copies
-        self.backward, self.flow = backward, flow
-        self.level = nn.Parameter(torch.zeros(copies))
-        state = space.initial_state(torch.zeros(1, dtype=torch.long), 1)
-        self.actions = space.forward_mask(state).shape[2]
-        self.undoings = space.backward_mask(state).shape[2] if backward == "learned" else 0
-        self.flows = int(flow == "learned")
-
-    def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
-        """The numbers of the copies, `(batch,)`."""
-        return x
-
-    def split(self, state: Any, output: Tensor) -> Step:
-        """The parts of `(batch, samples, actions + undoings + flows)` numbers."""
-        sizes = (self.actions, self.undoings, self.flows)
-        forward, backward, log_flow = output.split(sizes, 2)
-        if self.flow == "learned":
-            log_flow = log_flow[..., 0]
-        else:
-            log_stop = log_probability(forward, self.space.forward_mask(state))[..., -1]
-            log_flow = torch.where(self.space.is_final(state), 0.0, -log_stop)
-        return Step(forward, backward if self.undoings else None, log_flow)
-
-    def log_z(self, context: Tensor) -> Tensor:
-        """`(batch,)` learned log Z of each copy."""
-        return self.level[context]
+START = ("actions", "structures")
 
 
 class TablePolicy(ToyPolicy):
     """A number for each action of each state: what an objective does when nothing generalises.
+
+    Draws and scores are look-ups by numbers of states (`gfnem.state_graph.StateGraph`).
 
     Args:
         space: whose states are listed when the policy is made.
         copies: independent tables.
         backward: as of `ToyPolicy`.
         flow: as of `ToyPolicy`.
+        start: what is uniform before training: the choice among "actions", or, under a uniform
+            `P_B`, the choice among "structures". The second is the exact sampler of a constant
+            reward, so that nothing is out of reach.
+
+    Raises:
+        ValueError: if `start` is neither.
     """
 
     def __init__(
@@ -90,13 +42,155 @@ class TablePolicy(ToyPolicy):
         copies: Count = 1,
         backward: str = "uniform",
         flow: str = "learned",
+        start: str = "structures",
     ):
         super().__init__(space, copies, backward, flow)
-        self.graph = enumerate_states(space, torch.zeros(1, dtype=torch.long))
+        if start not in START:
+            raise ValueError(f"start is {' or '.join(START)}, not {start!r}")
+        self._graph = graph = enumerate_states(space, torch.zeros(1, dtype=torch.long))
         width = self.actions + self.undoings + self.flows
-        self.table = nn.Parameter(torch.zeros(copies, len(self.graph), width))
+        table = torch.zeros(len(graph), width)
+        masks = space.forward_mask(graph.states)[0], space.backward_mask(graph.states)[0]
+        child, undo = (torch.zeros_like(masks[0], dtype=torch.long) for _ in range(2))
+        parent, redo = (torch.zeros_like(masks[1], dtype=torch.long) for _ in range(2))
+        child[graph.parent, graph.action] = graph.child
+        undo[graph.parent, graph.action] = graph.backward_action
+        parent[graph.child, graph.backward_action] = graph.parent
+        redo[graph.child, graph.backward_action] = graph.action
+        if start == "structures":
+            flow_of = graph.log_flow(torch.zeros(len(graph.ends), dtype=torch.double))
+            chosen = graph.choices(flow_of, graph.uniform_backward())
+            table[graph.parent, graph.action] = chosen.float()
+            if self.flows:
+                table[:, -1] = (flow_of - flow_of[0]).float()
+        self.table = nn.Parameter(table.expand(copies, -1, -1).clone())
+        for name, tensor in {
+            "child": child,
+            "parent": parent,
+            "forward_mask": masks[0],
+            "backward_mask": masks[1],
+            "redo": redo,
+            "undo": undo,
+            "final": space.is_final(graph.states)[0],
+        }.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def graph(self) -> StateGraph:
+        """The states, where the parameters are."""
+        if self._graph.parent.device != self.child.device:
+            self._graph = self._graph.to(self.child.device)
+        return self._graph
+
+    # ---------------------------------------------------------------- look-ups
 
     def forward(self, context: Tensor, state: Any) -> Step:
         """Looks states up."""
-        number = self.graph.find(state) + context[:, None] * len(self.graph)
-        return self.split(state, embedding(number, self.table.flatten(0, 1)))
+        return self.split(context, state, self.table[context[:, None], self.graph.find(state)])
+
+    def log_tables(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All normalised log P_F and P_B, `(batch, states, ...)`, and `(batch, states)` flows."""
+        forward, backward, flow = self.parts(self.table[context])
+        log_pf = log_probability(forward, self.forward_mask.expand(forward.shape))
+        undoing = torch.zeros_like(self.backward_mask, dtype=log_pf.dtype)
+        if backward is not None:
+            undoing = backward
+        log_pb = log_probability(undoing, self.backward_mask.expand(undoing.shape))
+        log_pb = log_pb.expand(len(context), -1, -1)
+        if flow is None:
+            flow = torch.where(self.final, 0.0, -log_pf[..., -1])
+        else:
+            flow = flow + self.level[context][:, None]
+        return log_pf, log_pb, flow
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: Tensor,
+        x: Tensor,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Walks over numbers of states."""
+        logits = self.table[context][..., : self.actions]
+        row = torch.arange(len(context), device=context.device)[:, None]
+        number = torch.zeros(len(context), samples, dtype=torch.long, device=context.device)
+        numbers, actions, undos, masks = [number], [], [], []
+        log_behaviour = self.level.new_zeros(number.shape)
+        while (going := ~self.final[number]).any():
+            allowed = self.forward_mask[number]
+            action, log_drawn = draw(logits[row, number], allowed, exploration or Exploration())
+            log_behaviour = log_behaviour + log_drawn.masked_fill(~going, 0.0)
+            undos.append(self.undo[number, action])
+            number = torch.where(going, self.child[number, action], number)
+            actions.append(action)
+            masks.append(going)
+            numbers.append(number)
+        return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
+
+    @torch.no_grad()
+    def retrace(self, context: Tensor, x: Tensor, space: LatentSpace, latent: Any) -> Trajectories:
+        """Walks back over numbers of states."""
+        number = self.graph.find(space.final_state(x, latent))
+        log_pb = self.log_tables(context)[1]
+        row = torch.arange(len(context), device=context.device)[:, None]
+        numbers, actions, undos, masks = [number], [], [], []
+        log_behaviour = self.level.new_zeros(number.shape)
+        while (going := number > 0).any():
+            undo, log_drawn = draw(log_pb[row, number], self.backward_mask[number])
+            log_behaviour = log_behaviour + log_drawn.masked_fill(~going, 0.0)
+            actions.append(self.redo[number, undo])
+            number = torch.where(going, self.parent[number, undo], number)
+            undos.append(undo)
+            masks.append(going)
+            numbers.append(number)
+        for stack in (numbers, actions, undos, masks):
+            stack.reverse()
+        return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
+
+    def _bundle(self, x, numbers, actions, undos, masks, log_behaviour) -> Trajectories:
+        def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
+            if tensors:
+                return torch.stack(tensors, 2)
+            return torch.zeros(*log_behaviour.shape, 0, dtype=dtype, device=x.device)
+
+        every = self.graph.states.map(lambda tensor: tensor[0, torch.stack(numbers)])
+        states = [every[time] for time in range(len(numbers))]
+        return Trajectories(
+            self.space.to_latent(x, states[-1]), states, stack(actions, torch.long),
+            stack(undos, torch.long), stack(masks, torch.bool), log_behaviour,
+        )  # fmt: skip
+
+    def score(
+        self,
+        context: Tensor,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """All states' log probabilities, and of these the ones that were taken."""
+        if steps is not None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
+        actions, undos = trajectories.actions, trajectories.backward_actions
+        mask = trajectories.mask
+        assert actions is not None and undos is not None and mask is not None
+        numbers = [torch.zeros_like(mask.sum(2))]  # every trajectory starts from state 0
+        for action, going in zip(actions.unbind(2), mask.unbind(2), strict=True):
+            numbers.append(torch.where(going, self.child[numbers[-1], action], numbers[-1]))
+        number = torch.stack(numbers, 2)
+        log_pf, log_pb, log_flow = self.log_tables(context)
+
+        def taken(table: Tensor, at: Tensor, which: Tensor) -> Tensor:
+            where = (at * table.shape[2] + which).flatten(1)
+            return table.flatten(1).gather(1, where).unflatten(1, at.shape[1:])
+
+        return Scores(
+            taken(log_pf, number[..., :-1], actions).masked_fill(~mask, 0.0),
+            taken(log_pb, number[..., 1:], undos).masked_fill(~mask, 0.0),
+            mask,
+            self.log_z(context),
+            taken(log_flow[..., None], number, torch.zeros_like(number)) if flows else None,
+        )

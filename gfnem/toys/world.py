@@ -12,7 +12,7 @@ from gfnem.world import Observed, World
 class ToysWorld(World):
     """`x` is the number of a copy of the sampler, and `z` what is built."""
 
-    about = "a reward of cells, walks or assignments, where everything can be computed exactly"
+    about = "a reward alone, and the cell, walk or assignment that it is for; all of it exact"
     data = "a file with the number of a copy of the sampler on each line"
     config = "hypergrid"
     modules = (
