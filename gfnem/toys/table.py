@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +52,9 @@ class TablePolicy(ToyPolicy):
         width = self.actions + self.undoings + self.flows
         table = torch.zeros(len(graph), width)
         masks = space.forward_mask(graph.states)[0], space.backward_mask(graph.states)[0]
-        child, undo = (torch.zeros_like(masks[0], dtype=torch.long) for _ in range(2))
+        stay = torch.arange(len(graph))[:, None]  # where an action is not permitted
+        child = stay.expand(masks[0].shape).clone()
+        undo = torch.zeros_like(child)
         parent, redo = (torch.zeros_like(masks[1], dtype=torch.long) for _ in range(2))
         child[graph.parent, graph.action] = graph.child
         undo[graph.parent, graph.action] = graph.backward_action
@@ -113,20 +116,31 @@ class TablePolicy(ToyPolicy):
         exploration: Exploration | None = None,
     ) -> Trajectories:
         """Walks over numbers of states."""
-        logits = self.table[context][..., : self.actions]
-        row = torch.arange(len(context), device=context.device)[:, None]
+        exploration, states = exploration or Exploration(), len(self.child)
+        logits = self.table[context][..., : self.actions] / exploration.temperature
+        allowed = self.forward_mask.expand(logits.shape)
+        chance = log_probability(logits, allowed).exp()
+        uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+        chance = torch.lerp(chance, uniform.to(chance), exploration.epsilon)
+        below = chance.cumsum(-1)
+        below = (below / below[..., -1:])[..., :-1].flatten(0, 1)  # to be exactly 1 at the last
+        first = torch.arange(len(context), device=context.device)[:, None] * states
         number = torch.zeros(len(context), samples, dtype=torch.long, device=context.device)
-        numbers, actions, undos, masks = [number], [], [], []
-        log_behaviour = self.level.new_zeros(number.shape)
-        while (going := ~self.final[number]).any():
-            allowed = self.forward_mask[number]
-            action, log_drawn = draw(logits[row, number], allowed, exploration or Exploration())
-            log_behaviour = log_behaviour + log_drawn.masked_fill(~going, 0.0)
-            undos.append(self.undo[number, action])
-            number = torch.where(going, self.child[number, action], number)
+        numbers, actions = [number], []
+        while not self.final[number].all():
+            drawn = torch.rand(number.shape, device=context.device)
+            action = (drawn[..., None] > below[first + number]).sum(2)
             actions.append(action)
-            masks.append(going)
+            number = self.child[number, action]
             numbers.append(number)
+        log_behaviour = self.level.new_zeros(number.shape)
+        masks, undos = [], []
+        if actions:
+            at, taken = torch.stack(numbers[:-1], 2), torch.stack(actions, 2)
+            going = ~self.final[at]
+            log_drawn = chance.flatten(0, 1)[first[..., None] + at, taken].log()
+            log_behaviour = log_drawn.masked_fill(~going, 0.0).sum(2)
+            masks, undos = going.unbind(2), self.undo[at, taken].unbind(2)
         return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
 
     @torch.no_grad()
@@ -150,7 +164,7 @@ class TablePolicy(ToyPolicy):
         return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
 
     def _bundle(self, x, numbers, actions, undos, masks, log_behaviour) -> Trajectories:
-        def stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
+        def stack(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
             if tensors:
                 return torch.stack(tensors, 2)
             return torch.zeros(*log_behaviour.shape, 0, dtype=dtype, device=x.device)
