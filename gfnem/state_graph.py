@@ -223,7 +223,7 @@ class StateGraph(Generic[State]):
 
         Without a bonus the optimal policy ends in `x` in proportion to `n(x) R(x)`, with
         `n` the number of trajectories; with `log P_B` as the bonus V is the log flow (Tiapkin et
-        al. 2024, arXiv 2310.12934, theorem 1; Deleu et al. 2024, arXiv 2402.10309, proposition 1).
+        al. 2024, arXiv 2310.12934; Deleu et al. 2024, arXiv 2402.10309).
 
         Args:
             log_reward: `(..., objects)` what the last step earns.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gfnem.enumeration import enumerate_states
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Count
-from gfnem.sampling import Exploration, draw, log_probability
+from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.state_graph import StateGraph
 from gfnem.toys.policy import ToyPolicy
@@ -122,8 +122,7 @@ class TablePolicy(ToyPolicy):
         chance = log_probability(logits, allowed).exp()
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         chance = torch.lerp(chance, uniform.to(chance), exploration.epsilon)
-        below = chance.cumsum(-1)
-        below = (below / below[..., -1:])[..., :-1].flatten(0, 1)  # to be exactly 1 at the last
+        below = _cumulative(chance)
         first = torch.arange(len(context), device=context.device)[:, None] * states
         number = torch.zeros(len(context), samples, dtype=torch.long, device=context.device)
         numbers, actions = [number], []
@@ -147,20 +146,25 @@ class TablePolicy(ToyPolicy):
     def retrace(self, context: Tensor, x: Tensor, space: LatentSpace, latent: Any) -> Trajectories:
         """Walks back over numbers of states."""
         number = self.graph.find(space.final_state(x, latent))
-        log_pb = self.log_tables(context)[1]
-        row = torch.arange(len(context), device=context.device)[:, None]
-        numbers, actions, undos, masks = [number], [], [], []
-        log_behaviour = self.level.new_zeros(number.shape)
-        while (going := number > 0).any():
-            undo, log_drawn = draw(log_pb[row, number], self.backward_mask[number])
-            log_behaviour = log_behaviour + log_drawn.masked_fill(~going, 0.0)
-            actions.append(self.redo[number, undo])
-            number = torch.where(going, self.parent[number, undo], number)
+        chance = self.log_tables(context)[1].exp()
+        below = _cumulative(chance)
+        first = torch.arange(len(context), device=context.device)[:, None] * len(self.child)
+        numbers, undos = [number], []
+        while (number > 0).any():
+            drawn = torch.rand(number.shape, device=context.device)
+            undo = (drawn[..., None] > below[first + number]).sum(2)
             undos.append(undo)
-            masks.append(going)
+            number = self.parent[number, undo]  # state 0 stays
             numbers.append(number)
-        for stack in (numbers, actions, undos, masks):
-            stack.reverse()
+        numbers.reverse()
+        undos.reverse()
+        log_behaviour, masks, actions = self.level.new_zeros(number.shape), [], []
+        if undos:
+            at, taken = torch.stack(numbers[1:], 2), torch.stack(undos, 2)
+            going = at > 0
+            log_drawn = chance.flatten(0, 1)[first[..., None] + at, taken].log()
+            log_behaviour = log_drawn.masked_fill(~going, 0.0).sum(2)
+            masks, actions = going.unbind(2), self.redo[at, taken].unbind(2)
         return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
 
     def _bundle(self, x, numbers, actions, undos, masks, log_behaviour) -> Trajectories:
@@ -208,3 +212,12 @@ class TablePolicy(ToyPolicy):
             self.log_z(context),
             taken(log_flow[..., None], number, torch.zeros_like(number)) if flows else None,
         )
+
+
+def _cumulative(chance: Tensor) -> Tensor:
+    """`(batch * states, options - 1)` of probabilities: how many a random number exceeds is drawn.
+
+    They end with exactly 1, so that nothing is drawn that has no probability.
+    """
+    below = chance.cumsum(-1)
+    return (below / below[..., -1:])[..., :-1].flatten(0, 1)
