@@ -236,7 +236,7 @@ class DenseOptions(Options):
         cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
         names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
         both = choices.look(torch.stack(names))
-        # look-ahead of left children over splits `left + 2, ...`, of right ones over `left + 1, ...`
+        # of left children over splits `left + 2, ...`, of right ones over `left + 1, ...`
         self._first, self._second = first, second = both[0], both[1]
         by_left, by_right = choices.leaves(nodes)
         by_left = by_left + second[:, 0].logs

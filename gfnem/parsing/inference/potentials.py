@@ -136,6 +136,28 @@ class Potentials:
         place = (symbol * self.labels + first) * self.labels + second
         return self.rules.flatten().index_select(0, place)
 
+    def heads(self, first: Tensor, second: Tensor) -> Tensor:
+        """`(..., N)` nats: every label's rule with these two children, of two words or more.
+
+        Of rules that do not look at parents.
+
+        Args:
+            first, second: int64 labels, any shape.
+        """
+        return self.rules[0].permute(1, 2, 0)[first, second]
+
+    def leaf_heads(self, row: Tensor, word: Tensor, child: Tensor, side: int) -> Tensor:
+        """`(..., N)` nats: every label's rule with a word and a child of two words or more.
+
+        Of rules that do not look at parents.
+
+        Args:
+            row, word, child: int64 sentence, the word's position, and the other child's label; of
+                shapes that go together.
+            side: 0 if the word is the left child, 1 if it is the right one.
+        """
+        return self.leaf_tables[side].squeeze(3).mT[word, row, child]
+
     def _leaf_row(self, symbol: Tensor, row: Tensor, word: Tensor) -> Tensor:
         context, label = symbol.div(self.labels, rounding_mode="floor"), symbol % self.labels
         place = word * len(self.lengths) + row
