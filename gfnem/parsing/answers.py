@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -125,22 +127,67 @@ class Answers:
 
     def of(self, lines: Sequence[Line]) -> list[Answer]:
         """The answers to some lines, in their order."""
+        answers, batches = self._begin(lines)
+        for batch in batches:
+            self._answer(batch)
+        return answers
+
+    def to(
+        self, windows: Iterator[list[Line]], at_hand: Callable[[], bool]
+    ) -> Iterator[list[Answer]]:
+        """The answers to window after window.
+
+        Where nothing is drawn, batches are parsed by as many threads as torch may use, while the
+        next window is read. torch's own threads are of little use for operations of this size.
+
+        Args:
+            windows: lines that are answered together (see `windows`).
+            at_hand: whether the next line can be had without waiting.
+        """
+        if self.drawn or self.module.device.type != "cpu":
+            yield from map(self.of, windows)
+            return
+        with _threads(torch.get_num_threads()) as pool:
+            begun: deque[tuple[list[Answer], list[Future]]] = deque()
+
+            def finished() -> list[Answer]:
+                answers, work = begun.popleft()
+                for batch in work:
+                    batch.result()
+                return answers
+
+            try:
+                for window in windows:
+                    answers, batches = self._begin(window)
+                    begun.append((answers, [pool.submit(self._answer, batch) for batch in batches]))
+                    while len(begun) > 1 or (begun and not at_hand()):
+                        yield finished()
+            except UserError:  # at a line that cannot be read
+                while begun:
+                    yield finished()
+                raise
+            while begun:
+                yield finished()
+
+    def _begin(self, lines: Sequence[Line]) -> tuple[list[Answer], Iterator[list[Answer]]]:
         answers = [Answer(line, self._why_not(line)) for line in lines]
-        for batch in self._batches([answer for answer in answers if not answer.why]):
+        return answers, self._batches([answer for answer in answers if not answer.why])
+
+    def _answer(self, batch: list[Answer]) -> None:
+        if self.drawn:
             # A batch has random numbers of its own: what else is asked of an earlier one, such as
             # probabilities to print, changes no tree.
             number = batch[0].line.number
             torch.manual_seed(random.Random(f"{self.seed} {number}").getrandbits(63))
-            x = self.encode([answer.line.tokens for answer in batch])
-            parses = parse(self.module, x, self.decode, self.samples)
-            found = brackets(parses.trees, [answer.line.words for answer in batch], self.names)
-            possible = derivable(self.module, x).tolist()
-            for row, answer in enumerate(batch):
-                if possible[row]:
-                    answer.parses, answer.row, answer.trees = parses, row, found[row]
-                else:
-                    answer.why = why_not_derivable(self.module, len(answer.line.tokens))
-        return answers
+        x = self.encode([answer.line.tokens for answer in batch])
+        parses = parse(self.module, x, self.decode, self.samples)
+        found = brackets(parses.trees, [answer.line.words for answer in batch], self.names)
+        possible = derivable(self.module, x).tolist()
+        for row, answer in enumerate(batch):
+            if possible[row]:
+                answer.parses, answer.row, answer.trees = parses, row, found[row]
+            else:
+                answer.why = why_not_derivable(self.module, len(answer.line.tokens))
 
     def _why_not(self, line: Line) -> str:
         if not line.tokens:
@@ -157,6 +204,16 @@ class Answers:
             size = _DRAWN_TOKENS // longest if self.drawn else min(256, _CELLS // longest**2)
             yield by_length[start : start + max(size, 1)]
             start += max(size, 1)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads in each of which torch works by itself."""
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(count)
 
 
 def records(answer: Answer) -> Iterator[dict[str, Any]]:

@@ -68,10 +68,11 @@ def parse(
     drawings: list[Drawing] = []
     read = 0
     name = "standard input" if file == "-" else file
-    for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
-        read += len(window)
+    lines = read_sentences(source, reader.preprocessing, name)
+    for answered in answers.to(windows(lines, at_hand), at_hand):
+        read += len(answered)
         output: list[str] = []
-        for answer in answers.of(window):
+        for answer in answered:
             if answer.why not in ("", "blank"):
                 print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
             if format == "json":
