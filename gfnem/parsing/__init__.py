@@ -21,6 +21,7 @@ _attribute, __dir__, __all__ = public_names(
         "rewards.substrings": ("Substrings",),
         "rewards.whole": ("Agreement", "Coverage"),
         "rewards.trees": ("SpanReward", "TreeReward"),
+        "grammars.simple_pcfg": ("SimplePCFG",),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),
         "grammars.tabular": ("TabularGrammar",),

@@ -11,6 +11,9 @@ representations"); where `G = K = 1` this is the inside algorithm of a PCFG.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
@@ -46,15 +49,20 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
         shorter than two words or passes the sentence's end the entry is the constant `IMPOSSIBLE`;
         what the grammar cannot derive is about that low or lower.
     """
-    with full_precision(potentials.rules):
-        (left, left_peaks), (right, right_peaks) = potentials.leaf_weights
-        tables = [potentials.rules, left, right, potentials.both_leaves]
+    with full_precision(potentials.root):
         if span_potentials is not None:
             span_potentials = at_least_float(span_potentials)
-        tables.append(span_potentials)
-        if not torch.is_grad_enabled():
-            tables = [table if table is None else table.detach() for table in tables]
-        return _Inside.apply(*tables, left_peaks, right_peaks, potentials.lengths)
+        return inside_pass(potentials, span_potentials)
+
+
+@singledispatch
+def inside_pass(potentials: Potentials, extra: Tensor | None) -> Tensor:
+    """What `inside` returns, as it is computed where rules are a dense table."""
+    (left, left_peaks), (right, right_peaks) = potentials.leaf_weights
+    tables = [potentials.rules, left, right, potentials.both_leaves, extra]
+    if not torch.is_grad_enabled():
+        tables = [table if table is None else table.detach() for table in tables]
+    return _Inside.apply(*tables, left_peaks, right_peaks, potentials.lengths)
 
 
 def unlabelled_inside(spans: Tensor) -> Tensor:
@@ -91,7 +99,7 @@ def uniform_inside(spans: Tensor) -> Tensor:
     return unlabelled_inside(spans - ways.log())
 
 
-def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
+def relative(logs: Tensor) -> tuple[Tensor, Tensor]:
     """Weights over their largest along the last axis, in exp space, and the log of the largest."""
     peaks = logs.amax(-1)
     return (logs - peaks[..., None]).exp_(), peaks
@@ -113,7 +121,7 @@ class _Inside(torch.autograd.Function):
         contexts = rules.shape[0]
         # (G, N / G * K, N^2)
         rules = rules.unflatten(1, (groups, -1)).permute(1, 2, 0, 3, 4).flatten(3).flatten(1, 2)
-        rules, rule_peaks = _relative(rules)
+        rules, rule_peaks = relative(rules)
         starts, ends = rules.new_zeros(2, n + 1, batch, groups, n + 1, labels)
         start_peaks, end_peaks = rules.new_zeros(2, n + 1, batch, groups, n + 1)
         chart = rules.new_full((batch, n, n + 1, contexts, labels), IMPOSSIBLE)
@@ -152,11 +160,11 @@ class _Inside(torch.autograd.Function):
                     steps.append(([share.mul_(over) for share in shares], scaled))
             if extra is not None:
                 log = log + extra.diagonal(width, 1, 2).permute(2, 0, 1).unsqueeze(2)
-            values, peaks = _relative(log[:, :, :groups])
+            values, peaks = relative(log[:, :, :groups])
             starts[:count, :, :, width] = ends[width:, :, :, n - width] = values
             start_peaks[:count, :, :, width] = end_peaks[width:, :, :, n - width] = peaks
             chart.diagonal(width, 1, 2).copy_(log.permute(1, 2, 3, 0))
-        outside = _outside(n, lengths)
+        outside = beyond(n, lengths)
         chart.masked_fill_(outside[..., None, None], IMPOSSIBLE)
         if saves:
             ctx.kept = rules, left, right, starts, ends, steps, outside
@@ -247,7 +255,7 @@ def _leaf_gradient(found: Tensor, values: Tensor) -> Tensor:
     return found.flatten(0, 2).mT @ values.flatten(0, 2)
 
 
-def _outside(n: int, lengths: Tensor) -> Tensor:
+def beyond(n: int, lengths: Tensor) -> Tensor:
     """`(batch, n, n + 1)` bool: `[i, j)` is shorter than two words or passes the sentence's end."""
     end = torch.arange(n + 1, device=lengths.device)
     short = end - end[:n, None] < 2
@@ -297,7 +305,7 @@ def marginals_and_chart(
     batch, n = len(potentials.lengths), potentials.max_length
     with torch.enable_grad():
         shape = (batch, n, n + 1, potentials.labels)
-        extra = potentials.rules.new_zeros(shape)
+        extra = potentials.root.new_zeros(shape)
         extra = (extra if spans is None else extra + spans.unsqueeze(3)).requires_grad_()
         chart = inside(potentials, extra)
         total = log_partition(potentials, chart).sum()
@@ -317,14 +325,42 @@ def viterbi(potentials: Potentials, spans: Tensor | None = None) -> tuple[Trees,
     Returns:
         The trees (one sample) and `(batch,)` log p(x, z) in nats.
     """
-    with full_precision(potentials.rules):
-        return _viterbi(potentials, spans)
+    labels, lengths, n = potentials.labels, potentials.lengths, potentials.max_length
+    with full_precision(potentials.root):
+        if spans is None:
+            spans = potentials.root.new_zeros(len(lengths), n, n + 1)
+        best, back = viterbi_pass(potentials, spans)
+        score, roots = _root_values(potentials, best).max(-1)
+
+    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+        context, label = nodes.label // labels, nodes.label % labels
+        split, first, second = back(nodes.row, nodes.left, nodes.right, context, label)
+        above = potentials.below(label) * labels
+        return split, above + first, above + second
+
+    trees = grow_trees(lengths, n, potentials.top * labels + roots[:, None], choose)
+    trees.label = trees.label % labels
+    return trees, torch.where(lengths == 1, potentials.single, score)
 
 
-def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tensor]:
+#: given sentences, left and right ends, contexts and labels of nodes: the split and both children's
+#: labels of the best tree over each
+BackPointers = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+@singledispatch
+def viterbi_pass(potentials: Potentials, spans: Tensor) -> tuple[Tensor, BackPointers]:
+    """The log weight `(batch, n, n + 1, K, N)` of the best tree over each span, and what it does.
+
+    As it is computed where rules are a dense table.
+
+    Args:
+        potentials: the rules' weights.
+        spans: `(batch, n, n + 1)` nats, added for each node of a tree.
+    """
     labels, contexts, groups = potentials.labels, potentials.contexts, potentials.groups
     batch, n = len(potentials.lengths), potentials.max_length
-    device, lengths = potentials.rules.device, potentials.lengths
+    device = potentials.rules.device
     size = labels // groups
     rules = potentials.rules.unflatten(1, (groups, size)).transpose(0, 1).flatten(3).flatten(1, 2)
     left, right = (  # (batch, n, G, K * N / G, N)
@@ -337,9 +373,6 @@ def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tenso
     if n > 1:
         best.diagonal(2, 1, 2).copy_(potentials.both_leaves.permute(0, 2, 3, 1))
         back[0].diagonal(2, 1, 2).copy_(torch.arange(1, n, device=device))
-    if spans is None:
-        spans = best.new_zeros(batch, n, n + 1)
-    elif n > 1:
         best.diagonal(2, 1, 2).add_(spans.diagonal(2, 1, 2)[:, None, None])
     rows_at_once = max(1, 2**22 // rules[0].numel())
     for width in range(3, n + 1):
@@ -373,14 +406,4 @@ def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tenso
             scores = scores + spans[:, start, end].unsqueeze(2)
             best[:, start, end, :, of_group] = scores.unflatten(2, (contexts, size))
             back[:, :, start, end, :, of_group] = choice.unflatten(3, (contexts, size))
-    score, roots = _root_values(potentials, best).max(-1)
-
-    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-        context, label = nodes.label // labels, nodes.label % labels
-        split, first, second = back[:, nodes.row, nodes.left, nodes.right, context, label]
-        above = potentials.below(label) * labels
-        return split, above + first, above + second
-
-    trees = grow_trees(lengths, n, potentials.top * labels + roots[:, None], choose)
-    trees.label = trees.label % labels
-    return trees, torch.where(lengths == 1, potentials.single, score)
+    return best, lambda *place: tuple(back[(slice(None), *place)])
