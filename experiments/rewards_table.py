@@ -36,7 +36,10 @@ from gfnem.parsing.trees.scores import SpanF1, right_branching
 ROOT = Path(__file__).parents[1]
 EXACT, EQUAL = ("--recipe", "exact"), ("--recipe.m_step", "equal")
 BARE = ("--reward", "none")
-SHIFT_REDUCE = ("--model", "RNNG", "--space", "ShiftReduceSpace", "--policy", "ShiftReducePolicy")
+SHIFT_REDUCE = (
+    *("--model", "RNNG", "--space", "ShiftReduceSpace", "--policy", "ShiftReducePolicy"),
+    *("--recipe.samples", "4", "--max-updates", "1000"),  # an update is several times as dear
+)
 #: what is trained, by the name of its row
 RUNS: dict[str, tuple[str, ...]] = {
     "grammar alone, exact EM": (*EXACT, *BARE),
@@ -48,6 +51,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     "6 parent classes and reward, GFlowNet-EM": (*EQUAL, "--model.parent_classes", "6"),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),
     "RNNG and reward, GFlowNet-EM": (*EQUAL, *SHIFT_REDUCE),
+    "RNNG that sees 2 items of its stack, and reward, GFlowNet-EM": (
+        *EQUAL,
+        *SHIFT_REDUCE,
+        "--model.memory",
+        "2",
+    ),
 }
 #: rows without learning: the tree with the greatest sum of scores, and the weights of its parts
 NOTHING = dict.fromkeys(("information", "terms", "cohesion", "pauses"), 0.0)

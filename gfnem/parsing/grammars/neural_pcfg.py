@@ -9,12 +9,15 @@ from gfnem.parsing.grammars.grammar import Grammar, start_choice
 from gfnem.ranges import Count, Fact
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Adds what two hidden layers make of a vector to it."""
+
     def __init__(self, dim: int):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU())
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """`(..., dim)` both ways."""
         return inputs + self.layers(inputs)
 
 
@@ -54,10 +57,10 @@ class NeuralPCFG(Grammar):
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
         self.preterminal = nn.Parameter(torch.empty(preterminals, dim))
         self.root_net = nn.Sequential(
-            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, symbols)
+            nn.Linear(dim, dim), Residual(dim), Residual(dim), nn.Linear(dim, symbols)
         )
         self.word_net = nn.Sequential(
-            nn.Linear(dim, dim), _Residual(dim), _Residual(dim), nn.Linear(dim, vocab_size)
+            nn.Linear(dim, dim), Residual(dim), Residual(dim), nn.Linear(dim, vocab_size)
         )
         self.rule_net: nn.Module = nn.Linear(dim, symbols * symbols)
         self.context: nn.Parameter | None = None

@@ -207,11 +207,9 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         word_left, word_right = before == labels, after == labels
         first, second = before.clamp(max=labels - 1), after.clamp(max=labels - 1)
         gap = (here - 1).clamp(max=n - 1)
-        # of one context: (word, batch, label, child) without its axis
-        left_leaf, right_leaf = (table.squeeze(3).mT for table in potentials.leaf_tables)
-        inner = potentials.rules[0].permute(1, 2, 0)[first, second]
-        one = left_leaf[gap, row, second]
-        other = right_leaf[here.clamp(max=n - 1), row, first]
+        inner = potentials.heads(first, second)
+        one = potentials.leaf_heads(row, gap, second, 0)
+        other = potentials.leaf_heads(row, here.clamp(max=n - 1), first, 1)
         both = nn.functional.pad(potentials.both_leaves[:, :, 0], (0, 0, 0, 1))[row, gap]
         word_left, word_right = word_left.unsqueeze(3), word_right.unsqueeze(3)
         return torch.where(
