@@ -30,8 +30,9 @@ def test_a_word_never_met_moves_with_words_that_look_like_it():
         (-layer(hidden)[:, 1].sum()).backward()
         optimizer.step()
     gain = (layer(hidden) - before).detach().sum(0)
-    assert gain[1] == gain[2] > gain[3] > gain[6] + 0.01  # walking, talking, sing, 42
-    assert gain[6].abs() < 1e-6
+    assert gain[[2, 3]].tolist() == pytest.approx([float(gain[1])] * 2)  # talking and sing
+    assert gain[1] > 1
+    assert gain[6].abs() < 1e-6  # 42
 
 
 def write(tmp_path, text):
