@@ -472,8 +472,10 @@ def grammar(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         sizes = model.facts()
         policy = AnalysesPolicy(**sizes, sentences=sentences, length=4)
         space, updates = AnalysesSpace(**sizes), args.updates or 4000
-        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
-        rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
+        recipe = posterior(
+            BalancedVarGrad(0.3), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
+        )
+        rates = Rates(policy=Anneal(0.02, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
         sampler = Posterior(model, space, policy, x)
@@ -483,6 +485,7 @@ def grammar(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         found = divergences(log_p.softmax(0), q)
         return {**found, "log_z_error": error, "structures": len(q), "seconds": took}
 
+    yield "GFlowNet, 2 sentences, 1 nonterminal", lambda: run(2, 1)
     yield "GFlowNet, 2 sentences, 2 nonterminals", lambda: run(2, 2)
     yield "GFlowNet, 3 sentences, 1 nonterminal", lambda: run(3, 1)
 
@@ -571,7 +574,7 @@ def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
         start = time.perf_counter()
-        found = families(model, x, 4000, 10)
+        found = families(model, x, 2000, 10)
         chains = time.perf_counter() - start
         sampler = Posterior(model, space, policy, x)
         graphs, log_p = exact.log_weights_of_all(found.table)
