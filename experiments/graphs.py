@@ -450,7 +450,9 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     def run() -> dict:
         policy, space = LabelPolicy(10, 3, 2, 64), LabelSpace(3)
         updates = args.updates or 3000
-        recipe = posterior(BalancedVarGrad(0.3), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
+        recipe = posterior(
+            BalancedVarGrad(0.3), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
+        )
         rates = Rates(policy=Anneal(0.02, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
