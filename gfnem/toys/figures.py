@@ -42,7 +42,7 @@ def graph_of(space: Any) -> StateGraph:
 @torch.no_grad()
 def terminal(graph: StateGraph, policy: Any, x: Tensor) -> Tensor:
     """`(copies, objects)` log P_T of each copy, exact, in double precision."""
-    log_pf = graph.scores(policy, policy.encode(x))[0]
+    log_pf = graph.scores(policy, policy.encode(x), len(x))[0]
     return graph.log_terminal(log_pf.double())
 
 
