@@ -8,6 +8,7 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.parsing",
     {
+        "ensemble": ("Ensemble",),
         "text.data": ("TextData",),
         "spaces.forest": ("ForestSpace",),
         "policies.forest": ("ForestPolicy",),

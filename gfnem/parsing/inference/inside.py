@@ -58,10 +58,11 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
 @singledispatch
 def inside_pass(potentials: Potentials, extra: Tensor | None) -> Tensor:
     """What `inside` returns, as it is computed where rules are a dense table."""
-    tables = [potentials.rules, *potentials.leaf_tables, potentials.both_leaves, extra]
+    (left, left_peaks), (right, right_peaks) = potentials.leaf_weights
+    tables = [potentials.rules, left, right, potentials.both_leaves, extra]
     if not torch.is_grad_enabled():
         tables = [table if table is None else table.detach() for table in tables]
-    return _Inside.apply(*tables, potentials.lengths)
+    return _Inside.apply(*tables, left_peaks, right_peaks, potentials.lengths)
 
 
 def unlabelled_inside(spans: Tensor) -> Tensor:
@@ -115,18 +116,12 @@ class _Inside(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rules, left_leaf, right_leaf, both_leaves, extra, lengths):
-        n, batch, labels, contexts, _ = left_leaf.shape
-        groups = max(contexts - 1, 1)
-        size = labels // groups * contexts  # labels of a group under all contexts
-        # (G, N^2, N / G * K)
+    def forward(ctx, rules, left, right, both_leaves, extra, left_peaks, right_peaks, lengths):
+        n, batch, groups, _, labels = left.shape
+        contexts = rules.shape[0]
+        # (G, N / G * K, N^2)
         rules = rules.unflatten(1, (groups, -1)).permute(1, 2, 0, 3, 4).flatten(3).flatten(1, 2)
         rules, rule_peaks = relative(rules)
-        columns = rules.mT.contiguous()
-        shape = (n, batch, groups, size, labels)
-        (left, left_peaks), (right, right_peaks) = (
-            relative(table.reshape(shape)) for table in (left_leaf, right_leaf)
-        )
         starts, ends = rules.new_zeros(2, n + 1, batch, groups, n + 1, labels)
         start_peaks, end_peaks = rules.new_zeros(2, n + 1, batch, groups, n + 1)
         chart = rules.new_full((batch, n, n + 1, contexts, labels), IMPOSSIBLE)
@@ -152,7 +147,7 @@ class _Inside(torch.autograd.Function):
                     split_peaks = sum(_splits(n, width, start_peaks, end_peaks))
                     top = split_peaks.amax(3, keepdim=True)
                     scaled = (first * (split_peaks - top).exp_()[..., None]).flatten(0, 2)
-                    terms.append(_by_group(scaled.mT @ second.flatten(0, 2), columns, top.shape))
+                    terms.append(_by_group(scaled.mT @ second.flatten(0, 2), rules, top.shape))
                     scales.append(top + rule_peaks)
                 peak = torch.stack(scales).amax(0)
                 shares = [(scale - peak).exp_() for scale in scales]
@@ -186,7 +181,7 @@ class _Inside(torch.autograd.Function):
         batch, n, _, contexts, labels = gradient.shape
         groups, size, _ = rules.shape
         gradient = gradient.masked_fill(outside[..., None, None], 0)
-        wants_rules, wants_leaves, _, wants_both, wants_extra, _ = ctx.needs_input_grad
+        wants_rules, wants_leaves, _, wants_both, wants_extra, *_ = ctx.needs_input_grad
         # gradients in log values, of spans as left and as right parts and in all
         inner, outer = torch.zeros_like(starts), torch.zeros_like(starts)
         of_rules = torch.zeros_like(rules) if wants_rules else None
@@ -227,13 +222,13 @@ class _Inside(torch.autograd.Function):
                 to_second += second * (scaled @ pairs).view(second.shape)
         of_left = of_right = None
         if wants_leaves:
-            shape = (n, batch, labels, contexts, labels)
-            of_left = _leaf_gradient(left, by_left[..., :n, :], starts[1:, :, :, :n]).view(shape)
-            of_right = _leaf_gradient(right, by_right, ends[:n]).view(shape)
+            of_left = _leaf_gradient(by_left[..., :n, :], starts[1:, :, :, :n]).view_as(left)
+            of_right = _leaf_gradient(by_right, ends[:n]).view_as(right)
         if wants_rules:
             of_rules = of_rules.mul_(rules).view(groups, -1, contexts, labels, labels)
             of_rules = of_rules.permute(2, 0, 1, 3, 4).flatten(1, 2)
-        return of_rules, of_left, of_right, of_both if wants_both else None, of_extra, None
+        of_both = of_both if wants_both else None
+        return of_rules, of_left, of_right, of_both, of_extra, None, None, None
 
 
 def _times(table: Tensor, values: Tensor) -> Tensor:
@@ -242,10 +237,11 @@ def _times(table: Tensor, values: Tensor) -> Tensor:
     return (rows @ table.flatten(0, 2).mT).view(*table.shape[:3], -1)
 
 
-def _by_group(pairs: Tensor, columns: Tensor, shape: tuple) -> Tensor:
+def _by_group(pairs: Tensor, rules: Tensor, shape: tuple) -> Tensor:
     """`(spans, batch, G, N / G * K)`: pairs of labels `(spans * batch * G, N, N)` times rules."""
-    pairs = pairs.view(-1, columns.shape[0], columns.shape[1])
-    return (pairs.transpose(0, 1) @ columns).transpose(0, 1).reshape(*shape[:3], -1)
+    # with the few rows on the left, BLAS takes half the time that it takes with few columns
+    pairs = pairs.view(-1, rules.shape[0], rules.shape[2]).permute(1, 2, 0)
+    return (rules @ pairs).permute(2, 0, 1).reshape(*shape[:3], -1)
 
 
 def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor]:
@@ -254,10 +250,9 @@ def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor
     return [by_start[:last, :, :, 2 : width - 1], by_end[width:, :, :, last + 1 : n - 1]]
 
 
-def _leaf_gradient(table: Tensor, found: Tensor, values: Tensor) -> Tensor:
-    """Gradient in logs of `(n, batch, G, N / G * K, N)` rules with a word, summed over widths."""
-    total = found.flatten(0, 2).mT @ values.flatten(0, 2)
-    return total.view(table.shape).mul_(table)
+def _leaf_gradient(found: Tensor, values: Tensor) -> Tensor:
+    """Gradient of `(n * batch * G, N / G * K, N)` rules with a word, summed over widths."""
+    return found.flatten(0, 2).mT @ values.flatten(0, 2)
 
 
 def beyond(n: int, lengths: Tensor) -> Tensor:

@@ -78,6 +78,20 @@ class Potentials:
     lengths: Tensor
 
     @property
+    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """The two `leaf_tables` in exp space, for charts.
+
+        Each as `(n, batch, G, N / G * K, N)` weights and the `(n, batch, G, N / G * K)` log scale
+        that they are relative to, without gradient.
+        """
+        found = []
+        for table in self.leaf_tables:
+            table = table.unflatten(2, (self.groups, -1)).flatten(3, 4)
+            peaks = table.detach().amax(-1)
+            found.append(((table - peaks[..., None]).exp(), peaks))
+        return found
+
+    @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
         return self.root.shape[0]
@@ -356,6 +370,21 @@ class RulePotentials(Potentials):
     def leaf_tables(self) -> tuple[Tensor, Tensor]:
         """See `Potentials`."""
         return self._one_leaf(self.word_first), self._one_leaf(self.word_second)
+
+    @kept
+    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """See `Potentials`; without a detour by logs."""
+        return [self._weights_of_leaf(table) for table in (self.word_first, self.word_second)]
+
+    def _weights_of_leaf(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        with full_precision(table):
+            words, peaks = self.word_weights
+            table = table.unflatten(1, (self.groups, -1)).permute(1, 3, 2, 0, 4)  # G T N/G K C
+            tops = table.detach().amax((1, 4), keepdim=True)
+            weights = words.flatten(1, 2) @ (table - tops).exp().flatten(2)
+            weights = weights.unflatten(1, words.shape[1:3]).unflatten(3, (-1, self.labels))
+            scale = peaks[..., None] + tops.flatten(1)[:, None, None]
+            return weights.permute(1, 2, 0, 3, 4).contiguous(), scale.permute(1, 2, 0, 3)
 
     def _one_leaf(self, table: Tensor) -> Tensor:
         with full_precision(table):
