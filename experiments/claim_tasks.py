@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,13 +115,23 @@ def train(
     parameters = list(policy.parameters())
     optimizer = torch.optim.Adam(parameters, lr=1.0)
     rates = torch.tensor([method.rate for method in methods]).repeat_interleave(seeds)
+    groups = [
+        [number for number, other in enumerate(methods) if drawing(other) == way]
+        for way in dict.fromkeys(drawing(method) for method in methods)
+    ]
     for update in range(updates + 1):
         if tell is not None and (update % (every or updates) == 0):
             tell(update, compared(reward, policy.graph, terminal(policy.graph, policy, x)))
         context, loss = policy.encode(x), torch.zeros(())
-        for number, method in enumerate(methods):
-            own = context.take(slice(number * seeds, (number + 1) * seeds))
-            loss = loss + _loss(policy, own, reward, samples, method).sum()
+        for alike in groups:  # those that draw alike do so together
+            rows = (torch.tensor(alike)[:, None] * seeds + torch.arange(seeds)).flatten()
+            own = context.take(rows)
+            found = drawn(policy, own, reward, samples, methods[alike[0]])
+            flows = any(methods[number].objective.needs_flow for number in alike)
+            scores = policy.score(own, policy.space, found, flows=flows)
+            for place, number in enumerate(alike):
+                part = slice(place * seeds, (place + 1) * seeds)
+                loss = loss + _loss(policy, reward, methods[number], found, scores, part).sum()
         optimizer.zero_grad()
         loss.backward()
         before = [parameter.detach().clone() for parameter in parameters]
@@ -133,16 +144,37 @@ def train(
                 parameter.copy_(old + rate * (parameter - old))
 
 
+def drawing(method: Method) -> tuple[float, float]:
+    """How a method draws."""
+    return method.share, method.epsilon
+
+
 def _loss(
-    policy: ListedPolicy, context: Tables, reward: ToyReward, samples: int, method: Method
+    policy: ListedPolicy,
+    reward: ToyReward,
+    method: Method,
+    found: Trajectories,
+    scores: Scores,
+    part: slice,
 ) -> Tensor:
-    objective, found = method.objective, drawn(policy, context, reward, samples, method)
-    scores = policy.score(context, policy.space, found, flows=objective.needs_flow)
-    scores.log_behaviour = behaviour(scores, found, len(policy.graph.ends), method)
-    partial = None
+    """The losses of some of the copies in what a group of methods drew."""
+    objective, own, partial = method.objective, scores_of(scores, part), None
+    found = dataclasses.replace(
+        found,
+        latent=found.latent[part],
+        states=[state[part] for state in found.states] if objective.forward_looking else None,
+        log_behaviour=found.log_behaviour[part],
+    )
+    own.log_behaviour = behaviour(own, found, len(policy.graph.ends), method)
     if objective.forward_looking:
         partial = reward.log_reward(torch.stack([state.cell for state in found.states], 2))
-    return objective(scores, reward.log_joint(context.copy, found.latent), partial)
+    return objective(own, reward.log_reward(found.latent), partial)
+
+
+def scores_of(scores: Scores, part: slice) -> Scores:
+    """Scores of some of the rows."""
+    parts = (scores.log_pf, scores.log_pb, scores.mask, scores.log_z, scores.log_flow)
+    return Scores(*(None if tensor is None else tensor[part] for tensor in parts))
 
 
 def table(

@@ -40,8 +40,8 @@ class Tables:
     log_flow: Tensor
     log_z: Tensor
 
-    def take(self, rows: slice) -> Tables:
-        """Some of the copies."""
+    def take(self, rows: Tensor) -> Tables:
+        """Those of some rows `(rows,)` int64."""
         parts = (self.copy, self.log_pf, self.log_pb, self.log_flow, self.log_z)
         return Tables(*(part[rows] for part in parts))
 
