@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gfnem.energies.space import Assignment, digits
 from gfnem.policy import Policy, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Count, Fact, Positive
 from gfnem.target import Conditioned, Target
 
 
@@ -74,7 +74,7 @@ class ConditionalPolicy(Policy[Tensor, Tensor, Assignment, Tensor]):
         variables: Fact = None,
         hidden: Count = 64,
         layers: Count = 2,
-        scale: float = 5.0,
+        scale: Positive = 5.0,
     ):
         super().__init__()
         self.variables, self.scale = variables, scale

@@ -84,6 +84,6 @@ def scores(run: Any, x: Tensor) -> dict[str, Any]:
     found |= {name: value.double().mean().item() for name, value in figures.items()}
     if len(x) > 1:
         found["worst_jensen_shannon"] = figures["jensen_shannon"].max().item()
-    error = run.policy.log_z(x).double() - run.model.log_marginal(x).double()
+    error = run.policy.log_z(run.policy.encode(x)).double() - run.model.log_marginal(x).double()
     found["log_z_error"] = error.abs().mean().item()
     return found

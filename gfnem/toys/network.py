@@ -21,7 +21,7 @@ class NetworkPolicy(ListedPolicy):
     Args:
         space: with a method `features`, `(batch, samples, parts)` int64: what each part of a
             state is, as a number that no other part has; each has a vector of its own.
-        copies: independent networks.
+        copies: independent networks; as many as the data have, and 1 if None.
         backward, flow: as of `ToyPolicy`.
         start: as of `ListedPolicy`.
         hidden: width of the hidden layers.
@@ -31,7 +31,7 @@ class NetworkPolicy(ListedPolicy):
     def __init__(
         self,
         space: LatentSpace,
-        copies: Count = 1,
+        copies: Count | None = None,
         backward: str = "uniform",
         flow: str = "learned",
         start: str = "structures",
@@ -46,11 +46,11 @@ class NetworkPolicy(ListedPolicy):
         widths = [int(features.max()) + 1, *[hidden] * layers, self.width]
         pairs = list(itertools.pairwise(widths))
         self.weights = nn.ParameterList(
-            torch.randn(copies, fan_in, out) / (fan_in if number else features.shape[1]) ** 0.5
+            torch.randn(self.copies, fan_in, out) / (fan_in if number else features.shape[1]) ** 0.5
             for number, (fan_in, out) in enumerate(pairs)
         )
         nn.init.zeros_(self.weights[-1])
-        self.biases = nn.ParameterList(torch.zeros(copies, 1, out) for _, out in pairs)
+        self.biases = nn.ParameterList(torch.zeros(self.copies, 1, out) for _, out in pairs)
 
     def learned(self, copy: Tensor) -> Tensor:
         """What each copy's network says of all states."""

@@ -25,7 +25,7 @@ class ToyPolicy(Policy[Tensor, Any, Any, Context], Generic[Context]):
 
     Args:
         space: whose states all copies have.
-        copies: how many there are.
+        copies: how many there are; 1 if None.
         backward: "uniform" over parents, or "learned".
         flow: "learned", or "stop" where the last action stops and every state can take it: then
             `F(s) P_F(stop|s) = R(s)` tells the flow of `s`, and `Step.log_flow` is what is beside
@@ -38,14 +38,14 @@ class ToyPolicy(Policy[Tensor, Any, Any, Context], Generic[Context]):
 
     log_z_parts = ("level",)
 
-    def __init__(self, space: LatentSpace, copies: Count, backward: str, flow: str):
+    def __init__(self, space: LatentSpace, copies: Count | None, backward: str, flow: str):
         super().__init__()
         for name, value, known in (("backward", backward, BACKWARD), ("flow", flow, FLOW)):
             if value not in known:
                 raise ValueError(f"{name} is {' or '.join(known)}, not {value!r}")
-        self.space, self.copies = space, copies
+        self.space, self.copies = space, copies or 1
         self.backward, self.flow = backward, flow
-        self.level = nn.Parameter(torch.zeros(copies))
+        self.level = nn.Parameter(torch.zeros(self.copies))
         state = space.initial_state(torch.zeros(1, dtype=torch.long), 1)
         self.actions = space.forward_mask(state).shape[2]
         self.undoings = space.backward_mask(state).shape[2] if backward == "learned" else 0

@@ -62,7 +62,9 @@ class ListedPolicy(ToyPolicy[Tables]):
         ValueError: if `start` is neither.
     """
 
-    def __init__(self, space: LatentSpace, copies: Count, backward: str, flow: str, start: str):
+    def __init__(
+        self, space: LatentSpace, copies: Count | None, backward: str, flow: str, start: str
+    ):
         super().__init__(space, copies, backward, flow)
         if start not in START:
             raise ValueError(f"start is {' or '.join(START)}, not {start!r}")
@@ -237,7 +239,7 @@ class TablePolicy(ListedPolicy):
 
     Args:
         space: whose states are listed when the policy is made.
-        copies: independent tables.
+        copies: independent tables; as many as the data have, and 1 if None.
         backward, flow: as of `ToyPolicy`.
         start: as of `ListedPolicy`.
     """
@@ -245,13 +247,13 @@ class TablePolicy(ListedPolicy):
     def __init__(
         self,
         space: LatentSpace,
-        copies: Count = 1,
+        copies: Count | None = None,
         backward: str = "uniform",
         flow: str = "learned",
         start: str = "structures",
     ):
         super().__init__(space, copies, backward, flow, start)
-        self.table = nn.Parameter(torch.zeros(copies, len(self.graph), self.width))
+        self.table = nn.Parameter(torch.zeros(self.copies, len(self.graph), self.width))
 
     def learned(self, copy: Tensor) -> Tensor:
         """The table."""
