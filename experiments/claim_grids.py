@@ -117,9 +117,10 @@ def ends(rows: list[Row]) -> dict[str, tuple[float, list[int]]]:
     }
 
 
-def small(start: str) -> list[Row]:
+def small(start: str, off_policy: bool) -> list[Row]:
     """64x64, R0 = 0.001, five seeds, 200,000 trajectories in batches of 128."""
-    return compare(methods(0.03), 64, 0.001, 5, 199_680, 128, start)
+    chosen = [method for method in methods(0.03) if (method.share > 0) == off_policy]
+    return compare(chosen, 64, 0.001, 5, 199_680, 128, start)
 
 
 def large() -> list[Row]:
@@ -130,7 +131,13 @@ def large() -> list[Row]:
 
 
 FIGURES = {
-    "hypergrid": Figure({"actions": partial(small, "actions")}, draw_curves),
-    "hypergrid_start": Figure({"structures": partial(small, "structures")}, draw_curves),
+    "hypergrid": Figure(
+        {
+            "off-policy": partial(small, "actions", True),
+            "on-policy": partial(small, "actions", False),
+        },
+        draw_curves,
+    ),
+    "hypergrid_start": Figure({"on-policy": partial(small, "structures", False)}, draw_curves),
     "large_grid": Figure({"128x128": large}, draw_curves),
 }
