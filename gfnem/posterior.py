@@ -61,7 +61,7 @@ class Posterior(Generic[X, Z]):
         Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
         from `paths` trajectories drawn backwards from `z`, a lower bound in expectation.
         """
-        rounds = 1 if self.space.unique_trajectory else paths
+        rounds = 1 if self.policy.unique_trajectory(self.space) else paths
         estimates = []
         for _ in range(rounds):
             trajectories = self.policy.retrace(self.context, self.x, self.space, z)
