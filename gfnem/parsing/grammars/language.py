@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
@@ -44,30 +45,28 @@ class ContextTables:
         return bool(self.rules.isfinite().all()) and bool(self.words.isfinite().all())
 
 
-@torch.no_grad()
 def length_weights(tables: ContextTables, longest: int) -> Tensor:
     """`(longest,)` float64, the weight of all sentences of one token, of two, and so on.
 
-    For a grammar whose weights are probabilities: how probable each length is. The sums run over
-    the lengths of both children; the words of each length are summed out.
+    For a grammar whose weights are probabilities: how probable each length is, differentiable. The
+    sums run over the lengths of both children; the words of each length are summed out.
 
     Args:
         tables: the grammar.
         longest: most tokens of a sentence, at least 1.
     """
     root, rules, words = (
-        table.to(torch.float64, copy=True).exp_()
-        for table in (tables.root, tables.grouped(), tables.words)
+        table.double().exp() for table in (tables.root, tables.grouped(), tables.words)
     )
-    contexts, groups, _, symbols, _ = rules.shape
+    groups, symbols = rules.shape[1], rules.shape[3]
     labels = symbols - words.shape[1]
-    found = rules.new_zeros(longest, contexts, symbols)
-    found[0, :, labels:] = words.sum(2)
-    for width in range(2, longest + 1):
-        children = found[: width - 1, :groups]
+    found = [pad(words.sum(2), (labels, 0))]  # (contexts, symbols) of each length
+    for _ in range(2, longest + 1):
+        children = torch.stack(found)[:, :groups]
         pairs = torch.einsum("wgb,wgc->gbc", children, children.flip(0))
-        found[width - 1, :, :labels] = torch.einsum("kgabc,gbc->kga", rules, pairs).flatten(1)
-    return found[:, -1] @ root
+        above = torch.einsum("kgabc,gbc->kga", rules, pairs).flatten(1)
+        found.append(pad(above, (0, symbols - labels)))
+    return torch.stack(found)[:, -1] @ root
 
 
 @torch.no_grad()
