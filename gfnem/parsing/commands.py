@@ -294,7 +294,7 @@ def _load_text_run(run: str) -> TextRun:
     module = load_run(run)
     if not isinstance(module, TextRun):
         raise UserError(f"{run}: this run was not trained on text")
-    return module
+    return module.parser()
 
 
 def _input(file: str, drawn: bool) -> tuple[str | LinesAtHand, Callable[[], bool]]:

@@ -14,6 +14,14 @@ from gfnem.running.run import Run
 class TextRun(Run):
     """A trained run on text."""
 
+    def parser(self) -> TextRun:
+        """The run whose model and sampler are of trees: this one.
+
+        Raises:
+            UserError: if there is none.
+        """
+        return self
+
     def parse(
         self, sentences: str | Sequence[str], k: int = 5, samples: int = 64
     ) -> list[ProbabilisticTree] | list[list[ProbabilisticTree]]:

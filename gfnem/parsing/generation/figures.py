@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfnem.estimates import importance_weighted
+from gfnem.parsing.commands import by_length
 from gfnem.parsing.generation.strings import all_sentences, how_many, nothing
 from gfnem.parsing.generation.targets import LISTED
 from gfnem.parsing.inference.draws import draw_trees
 from gfnem.parsing.inference.log_joint import tree_log_joint
+from gfnem.parsing.parser import parse
+from gfnem.parsing.text.corpus import Corpus
 from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.scores import SpanF1, right_branching
 
 #: trees drawn for each sentence, and sentences written
 _TREES, _WRITTEN = 16, 4096
@@ -73,3 +78,34 @@ def listed(run: Any, log_z: float, device: Any) -> dict[str, float]:
         "kl": float((log_p.exp() * (log_p - log_r)).sum()),
         "sums_to": float(log_p.exp().sum()),
     }
+
+
+@torch.no_grad()
+def likelihood(run: Any, batches: Iterable[Sentences]) -> float:
+    """The sampler's own exact NLL of sentences, in nats a token."""
+    total, tokens = 0.0, 0
+    for x in batches:
+        total -= float(run.policy.log_sentence(x.to(run.device)).double().sum())
+        tokens += int(x.lengths.sum())
+    return total / max(tokens, 1)
+
+
+def parser_f1(parser: Any, data: Any, corpus: Corpus, limit: int) -> dict[str, float]:
+    """F1 of the parser's minimum-risk trees beside right branching, of sentences with gold trees.
+
+    Args:
+        parser: `P_B` as a run on text.
+        data: numbers the words.
+        corpus: sentences and gold spans.
+        limit: how many of them are parsed, from the first.
+    """
+    tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
+    ours, right = SpanF1(), SpanF1()
+    for rows in by_length(tokens):
+        trees = parse(parser, data.encode([tokens[row] for row in rows])).trees
+        for place, row in enumerate(rows):
+            if gold[row] is not None:
+                length = len(tokens[row])
+                ours.update(trees.spans(place), gold[row], length)
+                right.update(right_branching(length), gold[row], length)
+    return {"sentence_f1": ours.sentence_f1, "right_sentence_f1": right.sentence_f1}

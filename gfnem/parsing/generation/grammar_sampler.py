@@ -17,7 +17,7 @@ from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy, Scores, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Count, Fact, Positive
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
@@ -50,6 +50,9 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
             look-ahead. "exact": the grammar's own posterior by the inside algorithm, with nothing
             to learn: the ruler of the former.
         parser_dim: size of the learned parser.
+        spread: standard deviation, in nats, of the log weights of a symbol's rules and words before
+            training. Symbols that start alike learn alike: where all words are equally frequent,
+            as in the copy language, nothing else tells them apart.
 
     Raises:
         ValueError: if there is no such parser, or sentences have to be longer.
@@ -67,6 +70,7 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         dim: Count = 128,
         parser: str = "learned",
         parser_dim: Count = 128,
+        spread: Positive = 1.0,
     ):
         super().__init__()
         if parser not in PARSERS:
@@ -75,6 +79,8 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
             raise ValueError(f"shortest {shortest}: a grammar's sentences have 1 or 2 words")
         self.longest, self.shortest = longest, shortest or 1
         self.grammar = NeuralPCFG(vocab_size, nonterminals, preterminals, dim, self.shortest)
+        _spread(self.grammar.nonterminal, self.grammar.rule_net, spread)
+        _spread(self.grammar.preterminal, self.grammar.word_net, spread)
         self.parser: TopDownPolicy | None = None
         if parser == "learned":
             self.parser = TopDownPolicy(vocab_size, nonterminals, parser_dim, dropout=0.0)
@@ -132,16 +138,27 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         if _observed(context):
             z = Strings.of(context, self.longest, samples)
             return Trajectories(z, log_behaviour=self.level.new_zeros(z.lengths.shape))
-        rows, exploration = len(context), exploration or Exploration()
-        tables = self.grammar.by_context()
-        root, rules, words = (
-            _explored(table, axes, exploration)
-            for table, axes in ((tables.root, 1), (tables.rules, 2), (tables.words, 1))
-        )
-        drawn, trees = draw_derivations(root, rules, words, rows * samples, self.longest)
+        rows = len(context)
+        drawn, trees = self.derive(rows * samples, exploration)
         z = Strings.drawn(drawn, self.longest)
         z = z.map(lambda tensor: tensor[0].unflatten(0, (rows, samples)))
         return Trajectories(z, choices=self._folded(trees, rows))
+
+    @torch.no_grad()
+    def derive(
+        self, count: int, exploration: Exploration | None = None
+    ) -> tuple[Sentences, Trees]:
+        """Sentences with a tree each.
+
+        Raises:
+            RuntimeError: as `sample`.
+        """
+        tables = self.grammar.by_context()
+        root, rules, words = (
+            _explored(table, axes, exploration or Exploration())
+            for table, axes in ((tables.root, 1), (tables.rules, 2), (tables.words, 1))
+        )
+        return draw_derivations(root, rules, words, count, self.longest)
 
     @torch.no_grad()
     def retrace(
@@ -198,6 +215,12 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         """Trees of `rows * samples` sentences, one each, as `(rows, samples)`."""
         trees = trees.resized(self.longest - 1)
         return trees.map(lambda tensor: tensor[:, 0].unflatten(0, (rows, -1)))
+
+
+@torch.no_grad()
+def _spread(symbols: Tensor, scores: nn.Module, deviation: float) -> None:
+    """Scales the vectors of symbols so that the scores that a network gives them spread."""
+    symbols.mul_(deviation / scores(symbols).std())
 
 
 def _observed(context: Sentences) -> bool:

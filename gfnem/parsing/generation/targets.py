@@ -13,8 +13,8 @@ from gfnem.parsing.generation.strings import Strings, all_sentences, how_many
 from gfnem.parsing.grammars.language import ContextTables, length_weights
 from gfnem.parsing.grammars.tabular import TabularGrammar
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.ranges import Count, Fact, NotNegative, PartialShare
-from gfnem.target import EnergyModel
+from gfnem.ranges import Amount, Count, Fact, NotNegative, PartialShare
+from gfnem.target import Target
 
 #: with no more sentences than this, log Z is the sum over all of them
 LISTED = 200_000
@@ -22,7 +22,7 @@ LISTED = 200_000
 _ROWS = 4096
 
 
-class SentenceTarget(EnergyModel[Sentences, Strings]):
+class SentenceTarget(Target[Sentences, Strings]):
     """A reward `R` of sentences, `log p~(x, z) = log R(z)`: the sentence is what is built.
 
     A subclass says what a sentence is worth in `log_reward`. Sentences of `shortest` to `longest`
@@ -89,7 +89,7 @@ class GrammarTarget(SentenceTarget):
     over all its rules, and of each preterminal's over all words. The sampler sees no tree.
 
     Args:
-        grammar: as of `TabularGrammar`.
+        grammar: as of `TabularGrammar`; that of an embedded corpus, or "english", if None.
         vocabulary: the words behind word indices, from the data.
         smoothing: the share that is spread.
         longest: most words of a sentence.
@@ -98,13 +98,13 @@ class GrammarTarget(SentenceTarget):
 
     def __init__(
         self,
-        grammar: str = "english",
+        grammar: str | None = None,
         vocabulary: Sequence[str] | None = None,
         smoothing: PartialShare = 0.01,
         longest: Fact = None,
         shortest: Count | None = None,
     ):
-        known = TabularGrammar(grammar, vocabulary)
+        known = TabularGrammar(grammar or "english", vocabulary)
         super().__init__(known.vocab_size, longest, shortest)
         self.grammar = known
         if smoothing:
@@ -171,8 +171,8 @@ class Counted(SentenceTarget):
     def __init__(
         self,
         penalty: NotNegative = 4.0,
-        first: int = 1,
-        second: int = 2,
+        first: Amount = 1,
+        second: Amount = 2,
         vocab_size: Fact = None,
         longest: Fact = None,
         shortest: Count | None = None,
