@@ -134,7 +134,9 @@ class Cell:
         if self.data is not None:
             corpus = self.data.sampled(500, 2)
             tokens = corpus.tokens
-            batches = (self.data.encode([tokens[row] for row in rows]) for rows in by_length(tokens))
+            batches = (
+                self.data.encode([tokens[row] for row in rows]) for rows in by_length(tokens)
+            )
             found["sampler_nll"] = likelihood(self.run, batches)
             parser = as_parser(self.run)
             if parser is not None:
@@ -192,7 +194,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = list(read(options.out))
     done = {(row["reward"], row["sampler"], row["seed"]) for row in rows}
     command = shlex.join(["python", "experiments/sentences.py", *sys.argv[1:]])
-    facts = dict(zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True))
+    facts = dict(
+        zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
+    )
     start = time.monotonic()
     for seed in options.seeds:
         for sampler in options.samplers:

@@ -9,6 +9,7 @@ from gfnem.offers import NotOffered
 from gfnem.parsing.generation.strings import Strings
 from gfnem.parsing.grammars.language import length_weights
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
+from gfnem.parsing.grammars.rule_tables import DenseRules
 from gfnem.parsing.grammars.sampling import draw_derivations
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, score_choices
@@ -145,20 +146,17 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         return Trajectories(z, choices=self._folded(trees, rows))
 
     @torch.no_grad()
-    def derive(
-        self, count: int, exploration: Exploration | None = None
-    ) -> tuple[Sentences, Trees]:
+    def derive(self, count: int, exploration: Exploration | None = None) -> tuple[Sentences, Trees]:
         """Sentences with a tree each.
 
         Raises:
             RuntimeError: as `sample`.
         """
-        tables = self.grammar.by_context()
         root, rules, words = (
             _explored(table, axes, exploration or Exploration())
-            for table, axes in ((tables.root, 1), (tables.rules, 2), (tables.words, 1))
+            for table, axes in zip(self.grammar.tables(), (1, 2, 1), strict=True)
         )
-        return draw_derivations(root, rules, words, count, self.longest)
+        return draw_derivations(root, DenseRules(rules), words[None], count, self.longest)
 
     @torch.no_grad()
     def retrace(
@@ -194,9 +192,7 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         log_pf = torch.cat([log_pf[..., :1] - self.log_mass(), log_pf[..., 1:]], 2)
         log_pb = score_choices(self.parses(x, given), one)
         mask = torch.nn.functional.pad(one.mask(), (1, 0), value=True)
-        log_pf, log_pb, mask = (
-            part.view(*z.lengths.shape, -1) for part in (log_pf, log_pb, mask)
-        )
+        log_pf, log_pb, mask = (part.view(*z.lengths.shape, -1) for part in (log_pf, log_pb, mask))
         return Scores(log_pf, log_pb, mask, log_z)
 
     def parses(self, x: Sentences, given: Conditioned | None = None) -> RuleChoices:

@@ -44,7 +44,8 @@ class NGram(SentenceTarget):
         self.order, symbols = order, vocab_size + 1
         if symbols**order > _LARGEST:
             raise ValueError(
-                f"order {order}: {vocab_size:,} words have too many n-grams; lower it, or max_vocabulary"
+                f"order {order}: {vocab_size:,} words have too many n-grams; lower it, or "
+                "max_vocabulary"
             )
         # the last symbol is the start where it is looked back at, and the end where it comes next
         self.register_buffer("logs", torch.full((symbols,) * order, -1.0 * symbols).log_softmax(-1))

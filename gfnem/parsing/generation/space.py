@@ -55,7 +55,9 @@ class SentenceSpace(LatentSpace[Sentences, Strings, Written]):
     ):
         self.vocab_size, self.longest, self.shortest = vocab_size, longest, shortest or 1
         if self.shortest > longest:
-            raise ValueError(f"no sentence has {self.shortest} words at least and {longest} at most")
+            raise ValueError(
+                f"no sentence has {self.shortest} words at least and {longest} at most"
+            )
 
     def initial_state(self, x: Sentences, samples: int) -> Written:
         """Nothing, or the sentence that was observed."""

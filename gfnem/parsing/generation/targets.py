@@ -179,7 +179,9 @@ class Counted(SentenceTarget):
     ):
         super().__init__(vocab_size, longest, shortest)
         if first == second or not 0 <= first < vocab_size or not 0 <= second < vocab_size:
-            raise ValueError(f"first {first}, second {second}: two of {vocab_size} words are needed")
+            raise ValueError(
+                f"first {first}, second {second}: two of {vocab_size} words are needed"
+            )
         self.penalty, self.first, self.second = penalty, first, second
 
     def log_reward(self, x: Sentences) -> Tensor:

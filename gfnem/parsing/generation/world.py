@@ -28,7 +28,9 @@ MEANING = (
 class SentencesWorld(TextWorld):
     """Sentences as what is built, trees as how: the parser is the backward policy."""
 
-    about = "sentences that a sampler builds, by a tree or word by word; a reward looks at the words"
+    about = (
+        "sentences that a sampler builds, by a tree or word by word; a reward looks at the words"
+    )
     parts: ClassVar = {"model": "gfnem.parsing.generation.targets.GrammarTarget"}
     config = "sentences"
     modules = (
@@ -59,8 +61,8 @@ class SentencesWorld(TextWorld):
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
         """How far the sampler is from its reward, its own NLL, and F1 of its parser."""
-        from gfnem.parsing.commands import Reader
         from gfnem.parsing.generation.figures import figures, likelihood, parser_f1
+        from gfnem.parsing.reader import Reader
 
         corpus = data.held_out() if source is None else Reader(run).read(source, run.space.longest)
         found = {**figures(run), "sampler_nll": likelihood(run, data.batches(corpus.tokens))}

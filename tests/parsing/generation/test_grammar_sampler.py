@@ -99,7 +99,7 @@ def test_derivations_and_parses_sum_to_one(parser):
 def test_it_draws_what_it_says():
     policy = make()
     x, found = every_derivation(policy)
-    count = 20_000
+    count = 8_000
     z = policy.sample(policy.encode(nothing(LONGEST)), nothing(LONGEST), SPACE, count).latent
     drawn = Counter(map(tuple, z.tokens[0].tolist()))
     for row, (_, log_pf, _) in enumerate(found):
@@ -118,7 +118,9 @@ def test_trees_are_drawn_by_the_parser():
     free = policy.encode(nothing(LONGEST))
     traced = policy.retrace(free, nothing(LONGEST), SPACE, z)
     trees = all_trees(LONGEST, LABELS)
-    scores = policy.score(free, SPACE, Trajectories(Strings.of(x, LONGEST, trees.samples), choices=trees))
+    scores = policy.score(
+        free, SPACE, Trajectories(Strings.of(x, LONGEST, trees.samples), choices=trees)
+    )
     expected = scores.log_pb.sum(2)[0].exp()
     drawn = Counter(tuple(traced.choices.spans(0, place)) for place in range(count))
     listed = Counter()
@@ -197,7 +199,7 @@ def test_as_a_parser_the_run_is_one_joint_model():
         one = x[row : row + 1]
         total = parser.model.log_joint(one, trees).logsumexp(1)
         torch.testing.assert_close(total, parser.model.log_marginal(one), atol=1e-4, rtol=0)
-    z, weights = parser.posterior(x).log_weights(5)
+    _, weights = parser.posterior(x).log_weights(5)
     exact = parser.model.log_marginal(x)[:, None].expand(-1, 5)
     torch.testing.assert_close(weights, exact, atol=1e-3, rtol=0)
 

@@ -54,6 +54,7 @@ def test_sentences_are_listed():
     assert len(listed) == 39 and {len(words) for words in listed} == {1, 2, 3}
 
 
+@torch.no_grad()
 def test_sentences_sum_to_one():
     torch.manual_seed(0)
     policy, x = LeftToRight(3, 4, 2, dim=8), all_sentences(3, 2, 4)
