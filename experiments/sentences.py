@@ -45,7 +45,6 @@ from gfnem.parsing.generation import (  # noqa: E402
 from gfnem.parsing.generation.figures import figures, likelihood, parser_f1  # noqa: E402
 from gfnem.parsing.generation.run import as_parser  # noqa: E402
 from gfnem.parsing.generation.strings import all_sentences  # noqa: E402
-from gfnem.posterior import Posterior  # noqa: E402
 from gfnem.rates import Descent, Rates  # noqa: E402
 from gfnem.running.trained import Trained  # noqa: E402
 from gfnem.schedules import Anneal  # noqa: E402

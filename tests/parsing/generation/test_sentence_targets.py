@@ -99,6 +99,7 @@ def test_n_grams_are_those_of_another_implementation(order, grammar_file):
         assert float(found[row]) == pytest.approx(expected, abs=1e-4)
 
 
+@torch.no_grad()
 def test_language_models_are_normalised_over_sentences_of_all_lengths():
     torch.manual_seed(0)
     model = WordLSTM(8, 2, 9, 1)
