@@ -3,7 +3,7 @@
     python experiments/claims.py hypergrid        one figure, its measurements first
     python experiments/claims.py all --draw       all figures from the measurements that are there
 
-Each figure has a file of measurements, `experiments/results/claims_FIGURE.csv`, whose rows tell
+Each figure has a file of measurements, `experiments/results/claims/FIGURE.csv`, whose rows tell
 their command, commit, date and machine, and a picture, `docs/img/claims_FIGURE.svg`. A second call
 measures what the file still lacks.
 """
@@ -11,6 +11,7 @@ measures what the file still lacks.
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 from datetime import date
@@ -25,14 +26,16 @@ import claim_grids  # noqa: E402
 from energies import PROVENANCE, read, write  # noqa: E402
 from record import commit, machine  # noqa: E402
 
-RESULTS, PICTURES = HERE / "results", HERE.parent / "docs" / "img"
+from gfnem.files import write_atomically  # noqa: E402
+
+RESULTS, PICTURES = HERE / "results" / "claims", HERE.parent / "docs" / "img"
 #: of each figure the parts it is measured in, and what draws it from its rows
 FIGURES = {**claim_grids.FIGURES, **claim_exact.FIGURES, **claim_flows.FIGURES}
 
 
 def measure(name: str) -> list[dict[str, str]]:
     """The rows of a figure, those that are missing made now."""
-    path = RESULTS / f"claims_{name}.csv"
+    path = RESULTS / f"{name}.csv"
     rows = list(read(path))
     command = shlex.join(["python", "experiments/claims.py", name])
     facts = (command, commit(), date.today().isoformat(), machine())
@@ -54,13 +57,9 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="from what is measured already")
     options = parser.parse_args()
     for name in FIGURES if options.figure == "all" else [options.figure]:
-        rows = read(RESULTS / f"claims_{name}.csv") if options.draw else measure(name)
+        rows = read(RESULTS / f"{name}.csv") if options.draw else measure(name)
         if not rows:
             continue
-        import io
-
-        from gfnem.files import write_atomically
-
         content = io.BytesIO()
         FIGURES[name].draw(rows).savefig(content, format="svg", metadata={"Date": None})
         write_atomically(PICTURES / f"claims_{name}.svg", content.getvalue())

@@ -158,8 +158,9 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         return torch.where(context.lengths > 1, total, context.potentials.single)
 
     def offers(self, hook: str) -> bool:
-        """Marginals where the look-ahead is a whole chart."""
-        return super().offers(hook) and (hook != "marginals" or self.contexts == 1)
+        """Marginals where the look-ahead is a whole chart and the rules are the target's."""
+        known = self.contexts == 1 and self.own is None
+        return super().offers(hook) and (hook != "marginals" or known)
 
     @torch.no_grad()
     def marginals(self, context: RuleChoices) -> Tensor:
@@ -170,14 +171,18 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         tells that grammar's marginals.
 
         Raises:
-            NotOffered: if rules depend on the context.
+            NotOffered: if rules depend on the context, or are no dense table of the target's.
         """
-        if not self.offers("marginals"):
-            raise NotOffered("TopDownPolicy offers no marginals where rules depend on the context")
+        rules = getattr(context, "potentials", None)
+        if not (self.offers("marginals") and isinstance(rules, RulePotentials)):
+            raise NotOffered(
+                "TopDownPolicy offers marginals of a target with a dense table of rules that do "
+                "not depend on the context"
+            )
         shape = len(context.lengths), context.max_length, context.max_length + 1
         chart = cast(ChartLookAhead, context.look_ahead).chart.view(*shape, self.nonterminals)
-        found = expanded(cast(RulePotentials, context.potentials), chart).squeeze(3)
-        return marginals_and_chart(context.potentials, chart - found)[0].sum(3)
+        found = expanded(rules, chart).squeeze(3)
+        return marginals_and_chart(rules, chart - found)[0].sum(3)
 
     @torch.no_grad()
     def sample(

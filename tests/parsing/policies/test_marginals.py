@@ -18,7 +18,9 @@ SPACE = TopDownSpace(LABELS)
 def parts():
     torch.manual_seed(0)
     grammar = NeuralPCFG(WORDS, LABELS, 3, dim=8).eval()
-    return grammar, TopDownPolicy(WORDS, LABELS, dim=8).eval()
+    policy = TopDownPolicy(WORDS, LABELS, dim=8).eval()
+    policy.serve(grammar)
+    return grammar, policy
 
 
 def test_they_are_those_of_every_tree_that_may_be_drawn():
