@@ -284,6 +284,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         )
         return torch.where(x.lengths > 1, long, single)
 
+    @torch.no_grad()
     def length_weights(self, longest: int) -> Tensor:
         """`(longest,)` float64: how probable sentences of 1, 2, ... tokens are. Exact."""
         return length_weights(self.by_context(), longest)
