@@ -272,7 +272,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
 
     def by_context(self) -> ContextTables:
         """The tables, the axis of contexts never left out."""
-        return ContextTables.of(*self.tables())
+        return ContextTables.of(*self._fixed_tables())
 
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""
