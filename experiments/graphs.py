@@ -585,7 +585,7 @@ def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
         start = time.perf_counter()
-        found = families(model, x, 2000, 10)
+        found = families(model, x, 1000, 10)
         chains = time.perf_counter() - start
         sampler = Posterior(model, space, policy, x)
         graphs, log_p = exact.log_weights_of_all(found.table)
