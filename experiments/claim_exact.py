@@ -17,7 +17,13 @@ from gfnem.enumeration import enumerate_states, enumerate_trajectories
 from gfnem.graphs import DagPosterior, DagSpace, Measurements
 from gfnem.hierarchical import hierarchical
 from gfnem.kernels import back_and_forth_kernel, metropolis_kernel, spectral_gap
-from gfnem.objectives import TrajectoryBalance, trajectory_balance, vargrad
+from gfnem.objectives import (
+    TrajectoryBalance,
+    detailed_balance,
+    sub_trajectory_balance,
+    trajectory_balance,
+    vargrad,
+)
 from gfnem.soft_rl import SoftRL
 from gfnem.state_graph import StateGraph
 from gfnem.toys import (
@@ -99,27 +105,52 @@ def gradients() -> Iterator[Row]:
             trace = (weight @ squared).item() - signal
             yield {"estimator": name, "progress": progress, "divergence": divergence,
                    "covariance_trace": max(trace, 0.0), "squared_gradient": signal}  # fmt: skip
+        one_by_one = [part[0][:, None] for part in (scores.log_pf, scores.log_pb, scores.mask)]
+        visited = torch.stack([graph.find(state)[0] for state in paths.states], 1)
+        flow = graph.log_flow(log_reward, log_pb)[visited][:, None]
+        pf, pb, mask = one_by_one
+        for name, losses in {
+            "DB, flows exact": detailed_balance(pf, pb, ends[:, None], flow, mask),
+            "SubTB(0.9), flows exact": sub_trajectory_balance(pf, pb, ends[:, None], flow, mask),
+        }.items():
+            rows = [
+                torch.autograd.grad(value, policy.table, retain_graph=True)[0].flatten()
+                for value in losses
+            ]
+            found, chance = torch.stack(rows), log_pf.exp()
+            mean = chance @ found
+            trace = (chance @ found.square().sum(1) - mean @ mean).item() / 2
+            yield {"estimator": name, "progress": progress, "divergence": divergence,
+                   "covariance_trace": max(trace, 0.0),
+                   "squared_gradient": (mean @ mean).item()}  # fmt: skip
+
+
+POINT = ("divergence", "covariance_trace", "squared_gradient")
 
 
 def draw_gradients(rows: list[Row]) -> Picture:
-    """The trace of the covariance by the divergence that is left."""
-    figure = Picture(figsize=(6.5, 4), layout="constrained")
-    axis = figure.add_subplot()
-    styles = ("-", "--", ":", "-", "--", "-")
+    """The trace of the covariance, and its ratio to the signal, by the divergence that is left."""
+    figure = Picture(figsize=(9, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    styles = ("-", "--", ":", "-", "--", "-", "-", "-")
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     for colour, style, name in zip(PALETTE, styles, names, strict=False):
         points = [
-            (float(row["divergence"]), max(float(row["covariance_trace"]), 1e-9))
+            tuple(float(row[key]) for key in POINT)
             for row in rows
             if row["estimator"] == name and float(row["divergence"]) > 1e-7
         ]
-        axis.plot(*zip(*points, strict=True), style, color=colour, label=name, marker=".")
-    axis.set(
-        xscale="log", yscale="log", xlabel="divergence of the sampler (nats)",
-        ylabel="trace of the gradient's covariance",
-    )  # fmt: skip
-    axis.invert_xaxis()
-    axis.legend(fontsize=8)
+        x, trace, signal = (list(part) for part in zip(*points, strict=True))
+        ratio = [noise / mean for noise, mean in zip(trace, signal, strict=True)]
+        if "flows" not in name:  # of those the expected gradient is another one
+            left.plot(x, trace, style, color=colour, marker=".")
+        right.plot(x, ratio, style, color=colour, label=name, marker=".")
+    left.set(xscale="log", yscale="log", ylabel="trace of the gradient's covariance")
+    right.set(yscale="log", ylabel="trace over squared expected gradient")
+    for axis in (left, right):
+        axis.set(xlabel="divergence of the sampler (nats)")
+    left.invert_xaxis()
+    figure.legend(loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
