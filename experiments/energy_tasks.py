@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ from gfnem.energies import (
     Gibbs,
     GibbsWithGradients,
     MaskedPolicy,
-    MLPEnergy,
     Pairwise,
     Points,
     Spins,
     Torus,
+    TwoTowers,
 )
 from gfnem.energies.figures import cell_table, divergence, sampler_table
 from gfnem.energies.lattices import neighbours, simulate
@@ -55,10 +56,11 @@ class Parts:
 
     def __init__(self, model: Any, data: Any, policy: Any, device: str):
         facts = {**data.facts(), **model.facts()}
-        sizes = [facts[name] for name in ("variables", "values", "block", "order")]
+        names = ("variables", "values", "block", "order", "summed")
+        sizes = {name: facts[name] for name in names}
         self.model, self.device = model.to(device), device
-        self.space = AssignmentSpace(*sizes)
-        self.policy = policy(*sizes).to(device)
+        self.space = AssignmentSpace(**sizes)
+        self.policy = policy(**sizes).to(device)
 
     def posterior(self, x: Tensor) -> Posterior:
         """As a run has it."""
@@ -100,10 +102,9 @@ def fit(
 
 
 def falling(rate: float, model: float) -> Callable[[int], Rates]:
-    """Learning rates that fall to a hundredth along the way."""
+    """Learning rates that fall to a hundredth along the way, in a straight line."""
     return lambda updates: Rates(
-        policy=Anneal(rate, rate / 100, updates, "exponential"),
-        model=Anneal(model, model / 100, updates, "exponential"),
+        policy=Anneal(rate, rate / 100, updates), model=Anneal(model, model / 100, updates)
     )
 
 
@@ -111,7 +112,7 @@ def falling(rate: float, model: float) -> Callable[[int], Rates]:
 
 POINT_METHODS = {
     "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=256),
+    "eb_gfn": lambda: eb_gfn(samples=1024),
     "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
@@ -122,15 +123,16 @@ POINT_METHODS = {
 
 
 def points(name: str, method: str, seed: int, device: str, updates, seconds, bits: int = 8) -> dict:
-    """An MLP energy of a set of points; exact divergences from the set's density."""
+    """An energy of a set of points; exact divergences from the set's density."""
     torch.manual_seed(seed)
-    data = Points(name, bits=bits, points=1_000_000, seed=seed, batch_size=256)
-    parts = Parts(MLPEnergy(2 * bits, 2), data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+    data = Points(name, bits=bits, points=300_000, seed=seed, batch_size=256)
+    wide = 128 if bits == 8 else 256
+    parts = Parts(TwoTowers(2 * bits), data, partial(MaskedPolicy, hidden=wide), device)
     done, took = fit(
         parts,
         POINT_METHODS[method](),
         lambda number: data.training_batch(number).to(device),
-        falling(5e-3, 2e-3),
+        falling(1e-2, 1e-2),
         updates,
         seconds,
     )
@@ -170,40 +172,44 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
+MACHINE_RATE = 1e-2
+#: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
-    "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=256, latents=4),
-    "eb_gfn_chains": lambda: eb_gfn(samples=256, latents=4, proposals=2, back=[0.25, 1.0]),
-    "pcd1": lambda: contrastive(BlockGibbs(), 100, 1),
-    "pcd10": lambda: contrastive(BlockGibbs(), 100, 10),
-    "cd1": lambda: contrastive(BlockGibbs(), steps=1, persistent=False),
-    "mean_field_pcd": lambda: mean_field_contrastive(100, 1),
+    "exact": lambda _: exact(),
+    "eb_gfn": lambda latents: eb_gfn(samples=512, latents=latents),
+    "eb_gfn_units": lambda latents: eb_gfn(samples=512, latents=latents),
+    "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
+    "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),
+    "cd1": lambda latents: contrastive(BlockGibbs(), steps=1, persistent=False, latents=latents),
+    "mean_field_pcd": lambda latents: mean_field_contrastive(512, 1, latents),
 }
+#: draws of the latent units of a row, of the methods that draw them
+LATENTS = {"rbm": 2, "machine": 8, "bars": 16}
 
 
 def machine(which: str, name: str, method: str, seed: int, device: str, updates, seconds) -> dict:
     """A Boltzmann machine of binary images; exact likelihoods."""
     torch.manual_seed(seed)
     data = BinaryImages(name, block=4, seed=seed)
+    visible, collapsed = data.coding.visible, method == "eb_gfn"
     if which == "rbm":
-        model = RBM(data.coding.visible, 16)
-        mean = data.rows.float().mean(0).clamp(0.01, 0.99)
-        model.visible_bias.data = mean.logit()
-    elif which == "bars":
-        model = BoltzmannMachine(16, 8, 8)
+        model = RBM(visible, 16, collapsed)
     else:
-        model = BoltzmannMachine(data.coding.visible, 12, 8)
-        mean = data.rows.float().mean(0).clamp(0.01, 0.99)
-        model.visible_bias.data = mean.logit()
-    parts = Parts(model, data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+        model = BoltzmannMachine(visible, 8 if which == "bars" else 12, 8, collapsed)
+    if which == "bars":  # small weights of two layers are a saddle point
+        for weight in (model.weight, model.top_weight):
+            weight.data.normal_(0, 0.3)
+    else:
+        model.visible_bias.data = data.rows.float().mean(0).clamp(0.01, 0.99).logit()
+    parts = Parts(model, data, partial(MaskedPolicy, hidden=128 if collapsed else 256), device)
     if method == "sklearn":
         done, took = sklearn_rbm(parts.model, data, seed, updates, seconds)
     else:
         done, took = fit(
             parts,
-            MACHINE_METHODS[method](),
+            MACHINE_METHODS[method](LATENTS[which]),
             lambda number: data.training_batch(number).to(device),
-            falling(1e-2, 3e-2 if which == "bars" else 1e-2),
+            falling(1e-2, 0.1 if which == "bars" else MACHINE_RATE),
             updates,
             seconds,
         )
@@ -215,7 +221,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             row[f"nll_{part}"] = -found.mean().item()
         if which == "bars":
             row["kl"] = row["nll_train"] - math.log(len(data.rows))
-        if method == "eb_gfn":
+        if method.startswith("eb_gfn"):
             weights = parts.free().log_weights(4096)[1]
             row["sampler_kl"] = (log_z - weights.mean()).item()
     return row
@@ -299,7 +305,7 @@ def learned_ising(method: str, seed: int, device: str, updates, seconds) -> dict
             model = Pairwise(LATTICE**2, 2, biases=False)
             if support is not None:
                 model.pairs *= support
-            parts = Parts(model, data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+            parts = Parts(model, data, partial(MaskedPolicy, hidden=512), device)
             phases = ISING_METHODS[method]().phases()
             if stage == "penalised":
                 weight = 2 * math.sqrt(math.log(LATTICE**4 / 2) / 2000)

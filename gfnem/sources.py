@@ -336,7 +336,8 @@ class Released(Source):
     def draw(self, batch: Batch) -> Draws:
         """`(1, batch * samples)` of what the source draws."""
         found = batch.draw(self.source)
-        return Draws(batch.free, each(lambda tensor: tensor.flatten(0, 1)[None], found.z))
+        together = each(lambda tensor: tensor.flatten(0, 1)[None], found.z)
+        return Draws(batch.free, batch.em.space.released(together))
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The space must offer `free`."""

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from gfnem.energies.space import Assignment, AssignmentSpace, as_numbers, numbers_of
 from gfnem.policy import Policy, Scores, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
@@ -25,15 +25,18 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         values: values of each.
         block: variables written by one action.
         order: "any" or "fixed", as of the space.
+        summed: so many variables are never written, as of the space.
     """
 
     level: nn.Parameter  # of what log Z follows from; numbers are of its type
 
-    def __init__(self, variables: Fact, values: Fact, block: Count, order: str):
+    def __init__(
+        self, variables: Fact, values: Fact, block: Count, order: str, summed: Amount = 0
+    ):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
-        self.space = AssignmentSpace(variables, values, block, order)
+        self.space = AssignmentSpace(variables, values, block, order, summed)
         self.blocks, self.options = self.space.blocks, self.space.options
 
     @property
@@ -72,6 +75,7 @@ class AssignmentPolicy(AssignmentNetwork):
         backward: "uniform", or "learned": then the forward policy chooses its order too.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        summed: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -85,8 +89,9 @@ class AssignmentPolicy(AssignmentNetwork):
         backward: str = "uniform",
         hidden: Count = 256,
         layers: Count = 3,
+        summed: Amount = 0,
     ):
-        super().__init__(variables, values, block, order)
+        super().__init__(variables, values, block, order, summed)
         if backward not in ("uniform", "learned"):
             raise ValueError(f"backward is uniform or learned, not {backward!r}")
         self.learned = backward == "learned" and order == "any"
