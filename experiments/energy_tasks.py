@@ -46,7 +46,7 @@ from gfnem.phases import Together
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact
-from gfnem.schedules import Anneal
+from gfnem.schedules import AdaptiveThreshold, Anneal, Schedule
 
 POINTS = ("2spirals", "8gaussians", "circles", "two_moons", "pinwheel", "swissroll", "checkerboard")
 
@@ -78,9 +78,14 @@ def fit(
     rates: Callable[[int], Rates],
     updates: int | None,
     seconds: float | None,
+    schedule: Schedule | None = None,
 ) -> tuple[int, float]:
-    """Trains for so many updates, or for as many as fit into so many seconds; both are returned."""
-    em = EM(parts.model, parts.space, parts.policy, recipe)
+    """Trains for so many updates, or for as many as fit into so many seconds; both are returned.
+
+    With a schedule that has the model wait for its sampler, updates are those of the model; no more
+    than half as many again are waited for.
+    """
+    em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
     if updates is None:
         assert seconds is not None
         state = {name: value.clone() for name, value in em.state_dict().items()
@@ -93,12 +98,15 @@ def fit(
             trial.update(batch(number))
         updates = max(int(seconds / ((time.perf_counter() - start) / 15)), 1)
         em.load_state_dict(state, strict=False)
-        em = EM(parts.model, parts.space, parts.policy, recipe)  # chains and clocks start again
+        # chains and clocks start again
+        em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
     descent = Descent(em, rates(updates))
     start = time.perf_counter()
-    for number in range(updates):
+    for number in range(updates + updates // 2 * (schedule is not None)):
         descent.update(batch(number))
-    return updates, time.perf_counter() - start
+        if em.clock.m_updates >= updates:
+            break
+    return em.clock.updates, time.perf_counter() - start
 
 
 def falling(rate: float, model: float) -> Callable[[int], Rates]:
@@ -201,7 +209,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             weight.data.normal_(0, 0.3)
     else:
         model.visible_bias.data = data.rows.float().mean(0).clamp(0.01, 0.99).logit()
-    parts = Parts(model, data, partial(MaskedPolicy, hidden=128 if collapsed else 256), device)
+    parts = Parts(model, data, partial(MaskedPolicy, hidden=64 if collapsed else 256), device)
     if method == "sklearn":
         done, took = sklearn_rbm(parts.model, data, seed, updates, seconds)
     else:
@@ -209,9 +217,10 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             parts,
             MACHINE_METHODS[method](LATENTS[which]),
             lambda number: data.training_batch(number).to(device),
-            falling(1e-2, 0.1 if which == "bars" else MACHINE_RATE),
+            falling(2e-2, 0.05) if which == "bars" else falling(1e-2, MACHINE_RATE),
             updates,
             seconds,
+            AdaptiveThreshold(0.5, 0.9) if method.startswith("eb_gfn") else None,
         )
     row: dict[str, Any] = {"updates": done, "seconds": took}
     with torch.no_grad():
