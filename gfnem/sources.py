@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
 from gfnem.batched import each, tensors_of
@@ -133,7 +133,8 @@ class Chains(Source):
         samples: chains for each observation.
         steps: changes proposed to each chain in each update.
         persistent: whether chains go on where the last update left them (persistent contrastive
-            divergence, Tieleman 2008). Then every batch must have observations of the same sizes.
+            divergence, Tieleman 2008), also when training is resumed. Then every batch must have
+            observations of the same sizes.
         moves: proposes the changes; the space's `moves` if None.
     """
 
@@ -147,6 +148,7 @@ class Chains(Source):
         super().__init__()
         self.samples, self.steps, self.persistent, self.moves = samples, steps, persistent, moves
         self._ends: Any = None
+        self._resumed: list[Tensor] | None = None
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the chains, without autograd."""
@@ -154,11 +156,22 @@ class Chains(Source):
         z = self._ends if self.persistent else None
         if z is None:
             z = moves.initial(batch.x, self.samples)
+            if self._resumed is not None:
+                tensors, self._resumed = iter(self._resumed), None
+                z = each(lambda tensor: next(tensors).to(tensor), z)
         z, _, accepted = metropolis(moves, batch.given.log_joint, batch.x, z, self.steps)
         batch.figures["accepted"] = accepted.mean()
         if self.persistent:
             self._ends = z
         return Draws(batch, z)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Where persistent chains stand, for a checkpoint."""
+        return {"ends": self._resumed if self._ends is None else list(tensors_of(self._ends))}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The next draw goes on from there."""
+        self._ends, self._resumed = None, state["ends"]
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The space must offer `moves`."""

@@ -56,7 +56,5 @@ def annealed_log_partition(
     for step in range(steps):
         weights = weights + model.log_joint(x, z)[0] / steps
         tempered.beta = (step + 1) / steps
-        z, _, _ = metropolis(
-            going, lambda z: tempered.log_joint(x, z), x, z, sweeps * written
-        )
+        z, _, _ = metropolis(going, lambda z: tempered.log_joint(x, z), x, z, sweeps * written)
     return weights

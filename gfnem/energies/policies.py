@@ -30,9 +30,7 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
 
     level: nn.Parameter  # of what log Z follows from; numbers are of its type
 
-    def __init__(
-        self, variables: Fact, values: Fact, block: Count, order: str, summed: Amount = 0
-    ):
+    def __init__(self, variables: Fact, values: Fact, block: Count, order: str, summed: Amount = 0):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
@@ -60,7 +58,7 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
 
 
 class AssignmentPolicy(AssignmentNetwork):
-    """A multilayer perceptron of a partial assignment: which block next, and which values.
+    """A perceptron of a partial assignment, with a linear path: which block next, which values.
 
     With a uniform backward policy the right choice of the next block is uniform as well, and the
     flow of a state is the sum of `p~` over its completions divided by the number of ways in which
@@ -106,6 +104,8 @@ class AssignmentPolicy(AssignmentNetwork):
             1,
         )
         self.head = nn.Linear(hidden, sum(self.sizes))
+        self.direct = nn.Linear(widths[0], sum(self.sizes), bias=False)
+        nn.init.zeros_(self.direct.weight)
         self.level = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -113,7 +113,7 @@ class AssignmentPolicy(AssignmentNetwork):
     def network(self, value: Tensor) -> tuple[Tensor, ...]:
         """The heads, `(..., size)` each, of partial assignments `(..., variables)`."""
         features = torch.cat([self.features(value), (value < 0).to(self.level)], -1)
-        return self.head(self.trunk(features)).split(self.sizes, -1)
+        return (self.head(self.trunk(features)) + self.direct(features)).split(self.sizes, -1)
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states; what is open and what was observed is in them."""

@@ -14,7 +14,7 @@ _CELLS = 2**12
 
 
 class TwoTowers(AssignmentEnergy):
-    """`log p~ = f(x)' g(y) + a(x) + b(y)` of the bits of two coordinates, which take turns in a row.
+    """`log p~ = f(x)' g(y) + a(x) + b(y)` of two coordinates, whose bits take turns in a row.
 
     Each coordinate has a perceptron of its own. All pairs of values together cost one product of
     matrices, so that the exact log Z, and its gradient, cost little more than a batch does.
