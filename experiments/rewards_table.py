@@ -36,7 +36,11 @@ from gfnem.parsing.trees.scores import SpanF1, right_branching
 ROOT = Path(__file__).parents[1]
 EXACT, EQUAL = ("--recipe", "exact"), ("--recipe.m_step", "equal")
 BARE = ("--reward", "none")
-SHIFT_REDUCE = ("--model", "RNNG", "--space", "ShiftReduceSpace", "--policy", "ShiftReducePolicy")
+SHIFT_REDUCE = (
+    *("--model", "RNNG", "--space", "ShiftReduceSpace", "--policy", "ShiftReducePolicy"),
+    *("--recipe.samples", "4", "--max-updates", "1000"),  # an update is several times as dear
+)
+MANY = ("--model", "SimplePCFG", "--model.nonterminals", "128", "--model.preterminals", "256")
 #: what is trained, by the name of its row
 RUNS: dict[str, tuple[str, ...]] = {
     "grammar alone, exact EM": (*EXACT, *BARE),
@@ -46,8 +50,16 @@ RUNS: dict[str, tuple[str, ...]] = {
     "Coverage, GFlowNet-EM": (*EQUAL, "--reward", "Coverage"),
     "Agreement, GFlowNet-EM": (*EQUAL, "--reward", "Agreement"),
     "6 parent classes and reward, GFlowNet-EM": (*EQUAL, "--model.parent_classes", "6"),
+    "128+256 symbols and reward, exact EM": (*EXACT, *MANY),
+    "128+256 symbols and reward, GFlowNet-EM": (*EQUAL, *MANY),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),
     "RNNG and reward, GFlowNet-EM": (*EQUAL, *SHIFT_REDUCE),
+    "RNNG that sees 2 items of its stack, and reward, GFlowNet-EM": (
+        *EQUAL,
+        *SHIFT_REDUCE,
+        "--model.memory",
+        "2",
+    ),
 }
 #: rows without learning: the tree with the greatest sum of scores, and the weights of its parts
 NOTHING = dict.fromkeys(("information", "terms", "cohesion", "pauses"), 0.0)
@@ -89,7 +101,7 @@ def command(args: argparse.Namespace, row: str, seed: int | str) -> list[str]:
     flags = list(RUNS[row])
     if args.text and "none" not in flags:
         flags += ["--reward.text", args.text]
-    if "RNNG" not in flags and args.symbols:
+    if args.symbols and not {"RNNG", "--model.nonterminals"} & set(flags):
         names = ("--model.nonterminals", "--model.preterminals")
         flags += [word for pair in zip(names, args.symbols, strict=True) for word in pair]
     return [

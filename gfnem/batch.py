@@ -149,7 +149,7 @@ class Draws:
             em, batch = self.batch.em, self.batch
             self._scores = em.policy.score(batch.context, em.space, self.trajectories, **options)
             self._scored_with = wanted
-            behaviour = self.trajectories.log_behaviour
+            behaviour = self._scores.log_behaviour = self.trajectories.log_behaviour
             if self._log_path is None and behaviour is not None and steps is None:
                 self._log_path = self._scores.log_pb.detach().sum(2) - behaviour
         return self._scores

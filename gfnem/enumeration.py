@@ -1,4 +1,4 @@
-"""Everything that can be built: all trajectories of small instances, by exhaustive search."""
+"""Everything that can be built: all trajectories of small instances, all states of larger ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from gfnem.batched import Batched, State, X, Z, each, pick, tensors_of
 from gfnem.space import LatentSpace, Trajectories
+from gfnem.state_graph import StateGraph, fingerprints, state_keys
+
+#: children that are made at a time
+_CHUNK = 2**16
 
 
 @dataclass
@@ -84,6 +88,71 @@ def enumerate_trajectories(
         ),
         valid,
     )
+
+
+def enumerate_states(
+    space: LatentSpace[X, Z, State], x: X, limit: int = 4_000_000
+) -> StateGraph[State]:
+    """Lists all states and the steps between them, level by level.
+
+    Each state is listed once, however many trajectories lead to it: there are far fewer states than
+    trajectories. Two states are the same if all their tensors are equal.
+
+    Args:
+        space: the latent space.
+        x: one observation, of leading axis `(1,)`.
+        limit: the largest number of states.
+
+    Raises:
+        ValueError: if there are more states than `limit`, more than one observation, or a state
+            that can be reached from itself.
+    """
+    if len(x) != 1:
+        raise ValueError(f"the states of one observation are listed at a time, not of {len(x)}")
+    new = space.initial_state(x, 1)
+    found, known = [new], fingerprints(state_keys(new)[0])  # known: in order of states
+    parents, children, actions, undos = [], [], [], []
+    start, count = 0, 1  # `new` are the states from number `start` on
+    while start < count:
+        pairs = (space.forward_mask(new) & ~space.is_final(new).unsqueeze(2))[0].nonzero()
+        start, before, fresh = count, start, []
+        for row, action in (part.unbind(1) for part in pairs.split(_CHUNK)):
+            state = new.take(row[None])
+            after = space.step(state, action[None])
+            undos.append(space.backward_action(state, action[None])[0])
+            prints = fingerprints(state_keys(after)[0])
+            index, unseen = _placed(prints, known)
+            known = torch.cat([known, prints[unseen]])
+            fresh.append(after.take(unseen[None]))
+            count += len(unseen)
+            if count > limit:
+                raise ValueError(f"more than {limit:,} states")
+            parents.append(row + before)
+            children.append(index)
+            actions.append(action)
+        if start < count:
+            new = Batched.cat(fresh)
+            found.append(new)
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long, device=known.device)
+
+    return StateGraph(
+        space, x, Batched.cat(found), joined(parents), joined(children), joined(actions),
+        joined(undos),
+    )  # fmt: skip
+
+
+def _placed(prints: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of each of `(n,)` fingerprints, and which entries are the first of new ones."""
+    every = torch.cat([known, prints])
+    _, group = every.unique(return_inverse=True)
+    place = torch.arange(len(every), device=every.device)
+    first = torch.full_like(place, len(every)).scatter_reduce(0, group, place, "amin")[group]
+    unseen = (first == place)[len(known) :]
+    number = torch.where(unseen, unseen.cumsum(0) - 1 + len(known), 0)
+    number = torch.cat([place[: len(known)], number])
+    return number[first[len(known) :]], unseen.nonzero()[:, 0]
 
 
 def keys_of(structure: Any, shape: torch.Size) -> list[list[Hashable]]:

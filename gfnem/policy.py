@@ -48,6 +48,8 @@ class Scores:
             off until they are learned, and an objective that can do without them does.
         ends: `(batch, samples, steps + 1)` bool: the final states, where the steps are some of a
             trajectory's; None where they are all.
+        log_behaviour: `(batch, samples)` log probability of what was really drawn from, where that
+            may have strayed from the policy; None if it is the policy, or not known.
     """
 
     log_pf: Float[Tensor, "batch samples steps"]
@@ -57,6 +59,7 @@ class Scores:
     log_flow: Float[Tensor, "batch samples steps+1"] | None = None
     guided: bool = True
     ends: Tensor | None = None
+    log_behaviour: Float[Tensor, "batch samples"] | None = None
 
 
 class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context]):

@@ -14,8 +14,8 @@ from beartype import beartype
 from jaxtyping import AbstractArray, _import_hook, install_import_hook
 
 MODULES = (
-    "batch batched enumeration estimates mcmc objectives phases policy posterior refinement "
-    "sampling space target"
+    "batch batched enumeration estimates hierarchical kernels mcmc objectives phases policy "
+    "posterior refinement sampling soft_rl space state_graph target"
 ).split()
 SHAPED = {"Bool", "Float", "Int", "Shaped"}
 

@@ -7,7 +7,7 @@ import torch
 from toy import BitSpace
 
 from gfnem.batched import tensors_of
-from gfnem.enumeration import enumerate_trajectories, keys_of
+from gfnem.enumeration import enumerate_states, enumerate_trajectories, keys_of
 
 KINDS = torch.tensor([0, 1, 2])  # 2, 3 and no places
 
@@ -36,6 +36,15 @@ def test_a_space_with_unique_trajectories_has_one_for_each_string():
 def test_too_many_are_refused():
     with pytest.raises(ValueError, match="more than 10 trajectories"):
         enumerate_trajectories(BitSpace(), KINDS, limit=10)
+
+
+def test_states_are_far_fewer():
+    assert len(enumerate_states(BitSpace(), KINDS[1:2])) == 3**3
+    assert len(enumerate_states(BitSpace(), KINDS[2:])) == 1  # it is final from the start
+    with pytest.raises(ValueError, match="more than 10 states"):
+        enumerate_states(BitSpace(), KINDS[:1] + 1, limit=10)
+    with pytest.raises(ValueError, match="one observation"):
+        enumerate_states(BitSpace(), KINDS)
 
 
 def test_the_tensors_of_a_state_are_its_fields():

@@ -23,7 +23,7 @@ from gfnem.errors import UserError
 from gfnem.images.data import Images
 from gfnem.parsing.answers import Answers
 from gfnem.parsing.bracket_prior.energy import BracketEnergy
-from gfnem.parsing.commands import Reader
+from gfnem.parsing.ensemble import Ensemble
 from gfnem.parsing.text.corpus import read_corpus, read_sentences
 from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.vocabulary import Vocabulary
@@ -602,7 +602,7 @@ def test_checkpoints(trap):
             state = module.state_dict()
             assert all(torch.equal(state[name], weights[name]) for name in weights)
         if module.metadata.get("kind") == "text":
-            Answers(module, Reader(module).encode, "mbr", None, 20, 0)
+            Answers(Ensemble([module]), "mbr", None, 20, 0)
 
     fuzz("checkpoints", 100, checkpoints(good), open_run)
     assert not trap.exists(), "a stranger's module was imported"

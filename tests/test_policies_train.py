@@ -13,6 +13,7 @@ from gfnem.mixtures import PetalMixture, PetalPolicy, PetalSpace
 from gfnem.objectives import DetailedBalance, TrajectoryBalance
 from gfnem.parsing.grammars.neural_pcfg import NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.grammars.rnng import RNNG
+from gfnem.parsing.grammars.simple_pcfg import SimplePCFG
 from gfnem.parsing.policies.forest import ForestPolicy
 from gfnem.parsing.policies.shift_reduce import ShiftReducePolicy
 from gfnem.parsing.policies.topdown import TopDownPolicy
@@ -54,6 +55,22 @@ class TestTopDownWithParents(TestTopDownWithRules):
 
     def make_policy(self):
         return TopDownPolicy(WORDS, LABELS, dim=8, contexts=LABELS + 1)
+
+
+class TestTopDownWithChildrenApart(TestTopDownWithRules):
+    def make_target(self):
+        return SimplePCFG(WORDS, LABELS, 4, dim=8)
+
+
+class TestForestWithChildrenApart(OnText):
+    def make_target(self):
+        return SimplePCFG(WORDS, LABELS, 4, dim=8)
+
+    def make_policy(self):
+        return ForestPolicy(WORDS, LABELS, dim=8)
+
+    def make_space(self):
+        return ForestSpace(LABELS)
 
 
 class TestTopDownWithoutPotentials(TestTopDownWithRules):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # soon as another process wants the cores. It must be said before torch is imported; what the
     # user says counts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # which of its own fonts it does not find on a machine is no news for who draws a curve
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # trees hold words of any script, and what reads them expects UTF-8; the names of files may hold
     # any bytes
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -8,6 +8,7 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.parsing",
     {
+        "ensemble": ("Ensemble",),
         "text.data": ("TextData",),
         "spaces.forest": ("ForestSpace",),
         "policies.forest": ("ForestPolicy",),
@@ -20,6 +21,7 @@ _attribute, __dir__, __all__ = public_names(
         "rewards.substrings": ("Substrings",),
         "rewards.whole": ("Agreement", "Coverage"),
         "rewards.trees": ("SpanReward", "TreeReward"),
+        "grammars.simple_pcfg": ("SimplePCFG",),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),
         "grammars.tabular": ("TabularGrammar",),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import torch
 
 from gfnem.errors import UserError
-from gfnem.parsing.grammars.support import derivable, why_not_derivable
-from gfnem.parsing.parser import Parses, draws, label_names, parse
+from gfnem.parsing.ensemble import Agreed, Ensemble
+from gfnem.parsing.grammars.support import why_not_derivable
+from gfnem.parsing.parser import Parses, draws
 from gfnem.parsing.text.corpus import Line
-from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.drawing import brackets
-from gfnem.running.trained import Inference
 
 #: lines taken together where so many are there
 WINDOW = 512
@@ -92,7 +93,7 @@ class Answer:
 
     line: Line
     why: str = ""
-    parses: Parses | None = None
+    parses: Parses | Agreed | None = None
     row: int = 0
     trees: list[str] = field(default_factory=list)
 
@@ -101,8 +102,7 @@ class Answers:
     """Answers lines of text with trees.
 
     Args:
-        module: a trained module over `Trees`.
-        encode: tokens of sentences to word indices.
+        ensemble: one trained run or several.
         decode, samples: see `parser.parse`.
         max_length: longer lines, in tokens, are not parsed.
         seed: of samples.
@@ -110,37 +110,80 @@ class Answers:
 
     def __init__(
         self,
-        module: Inference,
-        encode: Callable[[Sequence[Sequence[str]]], Sentences],
-        decode: str,
-        samples: int | None,
-        max_length: int,
-        seed: int,
+        ensemble: Ensemble,
+        decode: str = "mbr",
+        samples: int | None = None,
+        max_length: int = 150,
+        seed: int = 0,
     ):
-        self.module, self.encode, self.max_length = module, encode, max_length
+        self.ensemble, self.max_length = ensemble, max_length
         self.decode, self.samples, self.seed = decode, samples, seed
-        self.names = label_names(module)
+        self.names = ensemble.names
         #: whether trees depend on random numbers, and so on what is parsed together
-        self.drawn = draws(module, decode, samples)
+        self.drawn = any(draws(run, decode, samples) for run in ensemble.runs)
 
     def of(self, lines: Sequence[Line]) -> list[Answer]:
         """The answers to some lines, in their order."""
+        answers, batches = self._begin(lines)
+        for batch in batches:
+            self._answer(batch)
+        return answers
+
+    def to(
+        self, windows: Iterator[list[Line]], at_hand: Callable[[], bool]
+    ) -> Iterator[list[Answer]]:
+        """The answers to window after window.
+
+        Where nothing is drawn, batches are parsed by as many threads as torch may use, while the
+        next window is read. torch's own threads are of little use for operations of this size.
+
+        Args:
+            windows: lines that are answered together (see `windows`).
+            at_hand: whether the next line can be had without waiting.
+        """
+        if self.drawn or self.ensemble.device.type != "cpu":
+            yield from map(self.of, windows)
+            return
+        with _threads(torch.get_num_threads()) as pool:
+            begun: deque[tuple[list[Answer], list[Future]]] = deque()
+
+            def finished() -> list[Answer]:
+                answers, work = begun.popleft()
+                for batch in work:
+                    batch.result()
+                return answers
+
+            try:
+                for window in windows:
+                    answers, batches = self._begin(window)
+                    begun.append((answers, [pool.submit(self._answer, batch) for batch in batches]))
+                    while len(begun) > 1 or (begun and not at_hand()):
+                        yield finished()
+            except UserError:  # at a line that cannot be read
+                while begun:
+                    yield finished()
+                raise
+            while begun:
+                yield finished()
+
+    def _begin(self, lines: Sequence[Line]) -> tuple[list[Answer], Iterator[list[Answer]]]:
         answers = [Answer(line, self._why_not(line)) for line in lines]
-        for batch in self._batches([answer for answer in answers if not answer.why]):
+        return answers, self._batches([answer for answer in answers if not answer.why])
+
+    def _answer(self, batch: list[Answer]) -> None:
+        if self.drawn:
             # A batch has random numbers of its own: what else is asked of an earlier one, such as
             # probabilities to print, changes no tree.
             number = batch[0].line.number
             torch.manual_seed(random.Random(f"{self.seed} {number}").getrandbits(63))
-            x = self.encode([answer.line.tokens for answer in batch])
-            parses = parse(self.module, x, self.decode, self.samples)
-            found = brackets(parses.trees, [answer.line.words for answer in batch], self.names)
-            possible = derivable(self.module, x).tolist()
-            for row, answer in enumerate(batch):
-                if possible[row]:
-                    answer.parses, answer.row, answer.trees = parses, row, found[row]
-                else:
-                    answer.why = why_not_derivable(self.module, len(answer.line.tokens))
-        return answers
+        tokens = [answer.line.tokens for answer in batch]
+        parses, possible = self.ensemble.answer(tokens, self.decode, self.samples)
+        found = brackets(parses.trees, [answer.line.words for answer in batch], self.names)
+        for row, answer in enumerate(batch):
+            if possible[row]:
+                answer.parses, answer.row, answer.trees = parses, row, found[row]
+            else:
+                answer.why = why_not_derivable(self.ensemble.runs[0], len(answer.line.tokens))
 
     def _why_not(self, line: Line) -> str:
         if not line.tokens:
@@ -159,6 +202,16 @@ class Answers:
             start += max(size, 1)
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads in each of which torch works by itself."""
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(count)
+
+
 def records(answer: Answer) -> Iterator[dict[str, Any]]:
     """A JSON record for each tree of a line; one that says why where there is none.
 
@@ -175,20 +228,5 @@ def records(answer: Answer) -> Iterator[dict[str, Any]]:
     if parses is None:
         yield {**start, "tree": None, "why": answer.why}
         return
-    marginal = parses.log_marginal
-    estimate: dict[str, Any] = {"value": float(marginal.value[row])}
-    if marginal.exact:
-        estimate["method"] = "exact"
-    else:
-        estimate["method"] = "importance-weighted"
-        estimate["samples"] = marginal.samples
-        estimate["effective_samples"] = float(marginal.effective_samples[row])
-    log_joint, log_q = parses.log_joint[row].tolist(), parses.log_q[row].tolist()
-    for sample, tree in enumerate(answer.trees):
-        yield {
-            **start,
-            "tree": tree,
-            "log_joint": log_joint[sample],
-            "log_q": log_q[sample],
-            "log_marginal": estimate,
-        }
+    for tree, figures in zip(answer.trees, parses.figures(row), strict=True):
+        yield {**start, "tree": tree, **figures}

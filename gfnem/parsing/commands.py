@@ -8,7 +8,6 @@ import random
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,16 @@ from gfnem.errors import UserError
 from gfnem.evaluation import figures, joined, summary
 from gfnem.files import as_json, write
 from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
+from gfnem.parsing.ensemble import Ensemble
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import label_names
 from gfnem.parsing.parser import parse as parse_batch
-from gfnem.parsing.run import TextRun
-from gfnem.parsing.text.corpus import Corpus, Preprocessing, read_corpus, read_sentences
+from gfnem.parsing.reader import Reader
+from gfnem.parsing.run import load_text_run
+from gfnem.parsing.text.corpus import Corpus, read_sentences
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.parsing.text.vocabulary import Vocabulary
 from gfnem.parsing.trees.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.trees.labels import LABEL_CONVENTION, LabelF1, LabelledSpans
 from gfnem.parsing.trees.scores import (
     SCORE_CONVENTION,
     SpanF1,
@@ -37,7 +38,6 @@ from gfnem.parsing.trees.scores import (
 from gfnem.parsing.trees.treebank import CONVENTION
 from gfnem.parsing.trees.trees import Trees
 from gfnem.running.run import Run
-from gfnem.running.runs import load_run
 from gfnem.running.trained import Trained
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ OWN_SAMPLES = "estimate, from its own samples: blind to what it never draws"
 
 
 def parse(
-    run: str,
+    runs: Sequence[str],
     file: str = "-",
     decode: str = "mbr",
     samples: int | None = None,
@@ -56,22 +56,22 @@ def parse(
     max_length: int = 150,
     seed: int = 0,
 ) -> None:
-    """Prints a tree for every line of a text.
+    """Prints a tree for every line of a text; of several runs the one that they agree on.
 
     Raises:
-        UserError: if the run or the file is unusable.
+        UserError: if a run or the file is unusable.
     """
-    module = _load_text_run(run)
-    reader = Reader(module)
-    answers = Answers(module, reader.encode, decode, samples, max_length, seed)
+    ensemble = Ensemble(runs)
+    answers = Answers(ensemble, decode, samples, max_length, seed)
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
     read = 0
     name = "standard input" if file == "-" else file
-    for window in windows(read_sentences(source, reader.preprocessing, name), at_hand):
-        read += len(window)
+    lines = read_sentences(source, ensemble.preprocessing, name)
+    for answered in answers.to(windows(lines, at_hand), at_hand):
+        read += len(answered)
         output: list[str] = []
-        for answer in answers.of(window):
+        for answer in answered:
             if answer.why not in ("", "blank"):
                 print(f"gfnem: {_not_parsed(answer)}", file=sys.stderr)
             if format == "json":
@@ -93,7 +93,7 @@ def generate(run: str, count: int = 10, format: str = "bracket", seed: int = 0) 
     Raises:
         UserError: if the run is unusable or its model cannot sample.
     """
-    module = _load_text_run(run)
+    module = load_text_run(run)
     reader = Reader(module)
     torch.manual_seed(seed)
     try:
@@ -186,7 +186,7 @@ def measure(
     """
     reader = Reader(module)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    figures = _figures(module, reader, tokens, gold, decode, samples)
+    figures = _figures(module, reader, tokens, gold, corpus.labels[:limit], decode, samples)
     if truth is not None:
         figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
     return figures
@@ -205,7 +205,7 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
     """
     from gfnem.parsing.grammars.listing import UsedGrammar, grammar_of, listing
 
-    module = _load_text_run(run)
+    module = load_text_run(run)
     reader = Reader(module)
     grammar = grammar_of(module.model)
     if grammar is None:
@@ -237,64 +237,6 @@ def show(run: str, data: str | None = None, top: int = 5) -> None:
         f"{source}\n"
     )
     print("\n".join(listing(used, reader.vocabulary.to_list(), top)))
-
-
-#: what a checkpoint says of the text that a run was trained on; older ones say less
-_METADATA = {
-    "vocabulary": list,
-    "preprocessing": dict,
-    "counts": list,
-    "sentences": int,
-    "grammar": (str, type(None)),
-    "min_length": int,
-    "max_length": int,
-    "seed": int,
-    "data": dict,
-}
-
-
-class Reader:
-    """Reads text the way a run's training data was read.
-
-    Raises:
-        UserError: if the run does not say how that was.
-    """
-
-    def __init__(self, module: Trained):
-        try:
-            for name, kind in _METADATA.items():
-                if name in module.metadata and not isinstance(module.metadata[name], kind):
-                    raise TypeError(f"{name} is {type(module.metadata[name]).__name__}")
-            self.vocabulary = Vocabulary.from_list(module.metadata["vocabulary"])
-            self.preprocessing = Preprocessing(**module.metadata["preprocessing"])
-            known = getattr(module.model, "vocab_size", len(self.vocabulary))
-            if known != len(self.vocabulary):
-                raise ValueError(f"{len(self.vocabulary)} words, where the model has {known}")
-            counts = module.metadata.get("counts", [])
-            if not all(isinstance(count, int) for count in counts):
-                raise TypeError("counts that are no numbers")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"a damaged run: how its text was read is not known ({error})"
-            ) from error
-        # sentences of one word are read where the run was trained on such
-        self.shortest = min(module.metadata.get("min_length", 2), 2)
-
-    def read(self, data: str, max_length: int) -> Corpus:
-        """Sentences to evaluate on."""
-        lengths = {"min_length": self.shortest, "max_length": max_length}
-        return read_corpus(data, **asdict(self.preprocessing), **lengths)
-
-    def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
-        """Tokens as word indices, padded."""
-        return Sentences.from_words(sentences, self.vocabulary)
-
-
-def _load_text_run(run: str) -> TextRun:
-    module = load_run(run)
-    if not isinstance(module, TextRun):
-        raise UserError(f"{run}: this run was not trained on text")
-    return module
 
 
 def _input(file: str, drawn: bool) -> tuple[str | LinesAtHand, Callable[[], bool]]:
@@ -374,10 +316,12 @@ def _figures(
     reader: Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
+    gold_labels: Sequence[LabelledSpans | None],
     decode: str,
     samples: int | None,
 ) -> dict[str, Any]:
     names = ("tree", "left", "right", "random")
+    labelled = LabelF1()
     unigrams = _Unigrams.of_run(module.metadata)
     labels: set[int] = set()
     scores = {name: SpanF1() for name in names}
@@ -413,6 +357,8 @@ def _figures(
                 ("random", random_binary(length, rng)),
             ):
                 scores[name].update(spans, gold[row], length)
+            if gold_labels[row] is not None:
+                labelled.update(parses.trees.spans(place), gold_labels[row], length)
     if not parts:
         raise UserError(
             f"none of the {len(tokens):,} sentences is derivable: no tree has its words"
@@ -445,6 +391,9 @@ def _figures(
             prefix = "" if name == "tree" else f"{name}_"
             report[f"{prefix}sentence_f1"] = scores[name].sentence_f1
             report[f"{prefix}corpus_f1"] = scores[name].corpus_f1
+    if labelled.gold:
+        report["labelled_f1_one_to_one"] = labelled.one_to_one
+        report["labelled_f1_many_to_one"] = labelled.many_to_one
     return report
 
 
@@ -534,6 +483,8 @@ def report(figures: dict[str, Any], unit: str) -> str:
     row(f"labels in use, of {figures['labels']}", "{}", "labels_in_use")
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
+    row("labelled F1, symbols to labels one to one", "{:.1f}", "labelled_f1_one_to_one")
+    row("labelled F1, symbols to labels many to one", "{:.1f}", "labelled_f1_many_to_one")
     console.print(table)
     for remark in remarks(figures, samples):
         console.print(remark)
@@ -544,6 +495,8 @@ def report(figures: dict[str, Any], unit: str) -> str:
             baselines.add_row(f"{name} branching", *(f"{value:.1f}" for value in pair))
         console.print(baselines)
         console.print(SCORE_CONVENTION, style="dim")
+        if "labelled_f1_one_to_one" in figures:
+            console.print(LABEL_CONVENTION, style="dim")
         if figures["read_from"] == "trees":
             console.print(CONVENTION, style="dim")
     return console.file.getvalue()

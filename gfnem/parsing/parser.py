@@ -60,6 +60,23 @@ class Parses:
         with torch.no_grad():
             return self._log_marginal()
 
+    def figures(self, row: int) -> list[dict[str, Any]]:
+        """What is said of each tree of a sentence beside the tree, as plain data."""
+        marginal = self.log_marginal
+        estimate: dict[str, Any] = {"value": float(marginal.value[row])}
+        if marginal.exact:
+            estimate["method"] = "exact"
+        else:
+            estimate["method"] = "importance-weighted"
+            estimate["samples"] = marginal.samples
+            estimate["effective_samples"] = float(marginal.effective_samples[row])
+        return [
+            {"log_joint": log_joint, "log_q": log_q, "log_marginal": estimate}
+            for log_joint, log_q in zip(
+                self.log_joint[row].tolist(), self.log_q[row].tolist(), strict=True
+            )
+        ]
+
 
 @torch.no_grad()
 def parse(

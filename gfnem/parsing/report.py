@@ -25,7 +25,7 @@ from gfnem.page import (
     Text,
     percent,
 )
-from gfnem.parsing.commands import Reader, drawn_corpus, measure, remarks
+from gfnem.parsing.commands import drawn_corpus, measure, remarks
 from gfnem.parsing.grammars.listing import (
     RARE,
     Described,
@@ -36,6 +36,7 @@ from gfnem.parsing.grammars.listing import (
 )
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import Parses, label_names, parse
+from gfnem.parsing.reader import Reader
 from gfnem.parsing.rewards.report import of_reward
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.drawing import bracket, tree_svg

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 from nltk import Tree
 from nltk.tree import ProbabilisticTree
 
+from gfnem.errors import UserError
 from gfnem.running.run import Run
+from gfnem.running.runs import load_run
 
 
 class TextRun(Run):
@@ -37,6 +40,18 @@ class TextRun(Run):
         records = self.inferences(texts, k, samples)
         found = [[_tree(**latent) for latent in record["latents"]] for record in records]
         return found[0] if alone else found
+
+
+def load_text_run(run: str | os.PathLike) -> TextRun:
+    """A trained run on text from its folder or checkpoint.
+
+    Raises:
+        UserError: if it is missing, damaged, or was trained on something else.
+    """
+    loaded = load_run(run)
+    if not isinstance(loaded, TextRun):
+        raise UserError(f"{run}: this run was not trained on text")
+    return loaded
 
 
 def _tree(latent: str, log_prob: float, log_joint: float) -> ProbabilisticTree:

@@ -50,6 +50,7 @@ class TextWorld(World):
     modules = (
         "gfnem.parsing.text.data",
         "gfnem.parsing.grammars.neural_pcfg",
+        "gfnem.parsing.grammars.simple_pcfg",
         "gfnem.parsing.grammars.rnng",
         "gfnem.parsing.grammars.tabular",
         "gfnem.parsing.bracket_prior.reward",
@@ -86,8 +87,8 @@ class TextWorld(World):
         Why a line has no tree is said with it, and of a file's lines that are not blank on standard
         error too.
         """
-        from gfnem.parsing.commands import Reader
         from gfnem.parsing.grammars.support import derivable, why_not_derivable
+        from gfnem.parsing.reader import Reader
         from gfnem.parsing.text.corpus import read_sentences
 
         reader, name = Reader(run), "standard input"
@@ -119,7 +120,7 @@ class TextWorld(World):
 
     def observed(self, run: Any, x: Any) -> ObservedText:
         """Sentences that a model has drawn."""
-        from gfnem.parsing.commands import Reader
+        from gfnem.parsing.reader import Reader
 
         vocabulary = Reader(run).vocabulary
         words = [

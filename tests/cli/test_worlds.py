@@ -65,7 +65,8 @@ def here(place, monkeypatch):
 
 def test_what_there_is(capsys):
     lines = printed(capsys, "worlds").splitlines()
-    assert [line.split()[0] for line in lines] == ["energies", "graphs", "images", "points", "text"]
+    names = ["energies", "graphs", "images", "points", "text", "toys"]
+    assert [line.split()[0] for line in lines] == names
     assert all("; --data: " in line and " and " in line for line in lines)
 
 

@@ -8,8 +8,8 @@ from pages import Page
 
 from gfnem.page import render
 from gfnem.parsing import NeuralPCFG, TopDownPolicy, TopDownSpace
-from gfnem.parsing.commands import Reader
 from gfnem.parsing.parser import parse
+from gfnem.parsing.reader import Reader
 from gfnem.parsing.report import SYMBOLS, _probabilities, sections
 from gfnem.running.run import Run
 

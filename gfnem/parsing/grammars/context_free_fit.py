@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.grammars.grammar import Grammar
+from gfnem.parsing.grammars.rule_tables import Rules
 from gfnem.parsing.inference.potentials import groups_of
 
 
@@ -65,7 +66,7 @@ def expected_uses(grammar: Grammar) -> Tensor:
         ValueError: if sentences are infinitely long on the mean.
     """
     tables = grammar.by_context()
-    root, rules = tables.root.double().exp(), tables.rules.double().exp()
+    root, rules = tables.root.double().exp(), _dense(tables.rules).exp()
     contexts, labels = rules.shape[:2]
     children = rules.sum(3) + rules.sum(2)  # (k, A, child): how many of each below one A under k
     # the unknowns are the uses of nonterminals: below (k, A) hangs (g, B) `children[k, A, B]` times
@@ -102,7 +103,7 @@ def context_free_fit(grammar: Grammar) -> ContextFreeFit:
     uses = expected_uses(grammar)
     labels = grammar.nonterminals
     tables = grammar.by_context()
-    root, rules, emissions = (part.double() for part in (tables.root, tables.rules, tables.words))
+    root, emissions, rules = tables.root.double(), tables.words.double(), _dense(tables.rules)
     inner, leaves = uses[:, :labels], uses[:, labels:]
     pooled_rules, rule_costs = _pool(inner, rules.flatten(2))
     pooled_words, word_costs = _pool(leaves, emissions)
@@ -115,6 +116,12 @@ def context_free_fit(grammar: Grammar) -> ContextFreeFit:
         cross_entropy=choice + rule_costs[1] + word_costs[1],
         tokens=float(leaves.sum()),
     )
+
+
+def _dense(rules: Rules) -> Tensor:
+    """`(K, N, S, S)` float64 log probabilities."""
+    rules = rules.each(lambda table: table.double().exp())
+    return torch.stack([rules.pairs(label) for label in range(rules.labels)], 1).log()
 
 
 def _pool(uses: Tensor, log: Tensor) -> tuple[Tensor, tuple[float, float]]:

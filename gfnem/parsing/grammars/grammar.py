@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import pad
 from gfnem.offers import NotOffered
 from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.grammars.language import ContextTables, length_weights, recognise
+from gfnem.parsing.grammars.rule_tables import Rules, rules_of
 from gfnem.parsing.grammars.sampling import draw_derivations
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
@@ -25,7 +25,7 @@ from gfnem.parsing.inference.inside import (
     viterbi,
 )
 from gfnem.parsing.inference.log_joint import span_scores, tree_log_joint
-from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
@@ -54,11 +54,11 @@ class GivenTrees(Conditioned[Sentences, Trees]):
     def __init__(self, target: Grammar, x: Sentences, spans: Tensor | None = None):
         super().__init__(target, x)
         self.spans = spans
-        self._potentials: tuple[RulePotentials, RulePotentials] | None = None
+        self._potentials: tuple[Potentials, Potentials] | None = None
         self._chart: Tensor | None = None  # without gradient
 
     @property
-    def potentials(self) -> RulePotentials:
+    def potentials(self) -> Potentials:
         """The rules' log weights at each position of each sentence."""
         if self._potentials is None:
             with torch.enable_grad():
@@ -185,15 +185,16 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         self.vocab_size = vocab_size
         self.contexts = classes + 1 if classes > 1 else 1
         self._said = False  # whether a warning has been given
-        self._kept_tables: tuple[list, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._kept_tables: tuple[list, tuple[Tensor, Tensor | Rules, Tensor]] | None = None
 
     @abstractmethod
-    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+    def tables(self) -> tuple[Tensor, Tensor | Rules, Tensor]:
         """Log weights of all rules, in nats; minus infinity for what cannot be.
 
         Returns:
             root: `(N + T,)` the start symbol's choice.
-            rules: `(K, N, N + T, N + T)` of `A -> B C` under each context.
+            rules: `(K, N, N + T, N + T)` of `A -> B C` under each context; or rules that need no
+                such table, as `ApartRules` do not.
             emissions: `(K, T, vocab_size)` of words, for a preterminal under each context.
 
         The axis of contexts may be left out where there is one.
@@ -207,7 +208,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         """`T` preterminal names, for printing."""
         return [f"T{index}" for index in range(self.preterminals)]
 
-    def production_probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
+    def production_probabilities(self) -> tuple[Tensor, Tensor | Rules, Tensor]:
         """Weights to sample derivations from: a symbol's rules are drawn in proportion to them.
 
         The tables' own probabilities, where all derivations come to an end.
@@ -221,12 +222,15 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         Posterior expectations, as gradients of the log partition in the rules' log weights (Eisner
         2016). Sentences must be derivable.
         """
+        with torch.no_grad():
+            tables = self.by_context()
+        labels, words = tables.rules.labels, tables.words
         with torch.enable_grad():
-            tables = [table.detach().requires_grad_() for table in self.tables()]
-            total = log_partition(self._potentials(tables, x)).sum()
-            uses = torch.autograd.grad(total, tables, materialize_grads=True)
-        uses = torch.cat([uses[1].double().sum((-2, -1)), uses[2].double().sum(-1)], -1)
-        return uses.view(-1, uses.shape[-1])
+            extra = words.new_zeros(tables.rules.contexts, tables.rules.symbols).requires_grad_()
+            rules = tables.rules.weighed(extra[:, :labels])
+            words = words + extra[:, labels:, None]
+            total = log_partition(self._potentials((tables.root, rules, words), x))
+            return torch.autograd.grad(total.sum(), extra)[0].double()
 
     def facts(self) -> dict[str, Any]:
         """What spaces and policies are told: `nonterminals`, and under how many `contexts`."""
@@ -244,18 +248,16 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         """All, but no exact inference where there is more to a tree than its rules."""
         return super().offers(hook) and (self.additive or hook != "tilted")
 
-    def potentials(self, x: Sentences) -> RulePotentials:
+    def potentials(self, x: Sentences) -> Potentials:
         """The rules' log weights at each position of each sentence."""
         return self._potentials(self._fixed_tables(), x)
 
-    def _potentials(self, tables: Sequence[Tensor], x: Sentences) -> RulePotentials:
+    def _potentials(self, tables: tuple[Tensor, Tensor | Rules, Tensor], x: Sentences):
         root, rules, emissions = tables
         words = emissions.movedim(-1, 0).index_select(0, x.tokens.flatten())
-        return RulePotentials.from_tables(
-            root, rules, words.unflatten(0, x.tokens.shape), x.lengths
-        )
+        return rules_of(rules).potentials(root, words.unflatten(0, x.tokens.shape), x.lengths)
 
-    def _fixed_tables(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _fixed_tables(self) -> tuple[Tensor, Tensor | Rules, Tensor]:
         """The `tables`; made once for parameters that nobody trains or changes."""
         if any(p.requires_grad for p in self.parameters()):
             return self.tables()
@@ -317,7 +319,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         root, rules, emissions = self.tables()
         words = emissions.logsumexp(-1)
         words = words.expand(*brackets.spans.shape[:2], *words.shape)
-        potentials = RulePotentials.from_tables(root, rules, words, brackets.lengths)
+        potentials = rules_of(rules).potentials(root, words, brackets.lengths)
         barred = (brackets.crossed.float() * IMPOSSIBLE).unsqueeze(3)
         barred = barred.expand(-1, -1, -1, self.nonterminals)
         return log_partition(potentials, inside(potentials, barred))

@@ -39,15 +39,27 @@ def grammar_file(used: UsedGrammar, vocabulary: Sequence[str], title: str) -> tu
         The file's name and its text.
     """
     names, pruned = writable(used.names), _Pruned(used)
-    top, at_top = pruned.root(), len(used.rules) - 1
+    top, at_top = pruned.root(), used.rules.contexts - 1
     # what is written of each symbol under each context
     sides: dict[tuple[int, int], list] = {}
+    # where children are chosen apart: symbols of their own for the left and the right one
+    apart: dict[int, list[tuple[str, list]]] = {}
     for context, symbol in (queue := [(at_top, symbol) for symbol, _ in top]):
         if (context, symbol) in sides:
             continue
         if symbol >= used.labels:
             words = pruned.words(context, symbol)
             sides[context, symbol] = [(vocabulary[word], p) for word, p in words]
+            continue
+        if used.rules.sides:
+            name, children = names[symbol], pruned.sides(symbol)
+            parts = _fresh(names, f"{name}-left"), _fresh(names, f"{name}-right")
+            sides[context, symbol] = [(" ".join(parts), 1.0)]
+            apart[symbol] = [
+                (part, [(names[child], p) for child, p in found])
+                for part, found in zip(parts, children, strict=True)
+            ]
+            queue += [(context, child) for found in children for child, _ in found]
             continue
         rules = pruned.rules(context, symbol)
         sides[context, symbol] = [(f"{names[a]} {names[b]}", p) for (a, b), p in rules]
@@ -68,10 +80,16 @@ def grammar_file(used: UsedGrammar, vocabulary: Sequence[str], title: str) -> tu
         mark = "" if used.context_free else f"^{above[context]}"
         lines = rule_lines if symbol < used.labels else word_lines
         body += ["", *lines(f"{names[symbol]}{mark}", found)]
+        for part, children in apart.get(symbol, ()):
+            body += rule_lines(part, children)
     head = [title, "Notation: NLTK's PCFG notation. The most probable rules stand first."]
     if not used.context_free:
         head.append(
             "SYMBOL^PARENT has a symbol's rules under a parent, or under a %class of parents."
+        )
+    if apart:
+        head.append(
+            "A symbol chooses its children apart: SYMBOL-left the left one, -right the other."
         )
     head += [
         f"Left out is what is used less than once in {RAREST:,} sentences, by the uses expected in",
@@ -108,11 +126,21 @@ class _Pruned:
 
     def rules(self, context: int, label: int) -> list[tuple[tuple[int, int], float]]:
         """Pairs of children of a nonterminal."""
-        p, uses = self.used.rules[context, label].flatten(), self.used.uses[context, label]
+        p, uses = self.used.rules.pairs(label)[context].flatten(), self.used.uses[context, label]
         keep = uses * p >= 1 / RAREST
         keep[p.argmax()] = keep[self._ending[context, label]] = True
-        symbols = self.used.rules.shape[2]
+        symbols = self.used.rules.symbols
         return [(divmod(at, symbols), share) for at, share in self._chosen(p, keep, float(uses))]
+
+    def sides(self, label: int) -> list[list[tuple[int, float]]]:
+        """Left and right children of a nonterminal that chooses them apart."""
+        uses, found = self.used.uses[0, label], []
+        ending = divmod(int(self._ending[0, label]), self.used.rules.symbols)
+        for table, child in zip(self.used.rules.sides, ending, strict=True):
+            keep = uses * table[label] >= 1 / RAREST
+            keep[table[label].argmax()] = keep[child] = True
+            found.append(self._chosen(table[label], keep, float(uses)))
+        return found
 
     def words(self, context: int, symbol: int) -> list[tuple[int, float]]:
         """Words of a preterminal."""
@@ -139,11 +167,11 @@ def _ending_rules(used: UsedGrammar) -> Tensor:
     """`(K, N)` a rule of each nonterminal; a derivation by these rules alone comes to an end."""
     done = torch.zeros_like(used.uses, dtype=torch.bool)
     done[:, used.labels :] = True
-    found = torch.zeros(used.rules.shape[:2], dtype=torch.long, device=done.device)
+    found = torch.zeros_like(used.uses[:, : used.labels], dtype=torch.long)
     below = [used.under(label) for label in range(used.labels)]
     while True:
         ends = done[below]  # (N, S): which children of each nonterminal are done
-        weight, rule = (used.rules * (ends[:, :, None] & ends[:, None])).flatten(2).max(2)
+        weight, rule = used.rules.best(ends)
         new = (weight > 0) & ~done[:, : used.labels]
         if not new.any():
             return found

@@ -7,11 +7,13 @@ A context-free grammar has `G = K = 1`, others `K = G + 1`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gfnem.parsing.grammars.rule_tables import Rules, rules_of
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 
@@ -22,26 +24,26 @@ class ContextTables:
 
     Attributes:
         root: `(S,)` of the start symbol's child.
-        rules: `(K, N, S, S)`, `[k, A, B, C]` of the children of nonterminal `A`.
+        rules: of the children of nonterminals.
         words: `(K, T, vocabulary)` of each preterminal's words.
     """
 
     root: Tensor
-    rules: Tensor
+    rules: Rules
     words: Tensor
 
     @classmethod
-    def of(cls, root: Tensor, rules: Tensor, words: Tensor) -> ContextTables:
+    def of(cls, root: Tensor, rules: Tensor | Rules, words: Tensor) -> ContextTables:
         """With an axis of contexts, which tables of a context-free grammar may leave out."""
-        return cls(root, rules.reshape(-1, *rules.shape[-3:]), words.reshape(-1, *words.shape[-2:]))
+        return cls(root, rules_of(rules), words.reshape(-1, *words.shape[-2:]))
 
-    def grouped(self) -> Tensor:
-        """`(K, G, N / G, S, S)` rules, nonterminals in groups whose children share a context."""
-        return self.rules.unflatten(1, (groups_of(len(self.rules)), -1))
+    def each(self, change: Callable[[Tensor], Tensor]) -> ContextTables:
+        """The tables with every tensor changed."""
+        return ContextTables(change(self.root), self.rules.each(change), change(self.words))
 
     def everything(self) -> bool:
         """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
-        return bool(self.rules.isfinite().all()) and bool(self.words.isfinite().all())
+        return self.rules.everything() and bool(self.words.isfinite().all())
 
 
 @torch.no_grad()
@@ -55,19 +57,18 @@ def length_weights(tables: ContextTables, longest: int) -> Tensor:
         tables: the grammar.
         longest: most tokens of a sentence, at least 1.
     """
-    root, rules, words = (
-        table.to(torch.float64, copy=True).exp_()
-        for table in (tables.root, tables.grouped(), tables.words)
-    )
-    contexts, groups, _, symbols, _ = rules.shape
-    labels = symbols - words.shape[1]
-    found = rules.new_zeros(longest, contexts, symbols)
-    found[0, :, labels:] = words.sum(2)
+    tables = tables.each(lambda table: table.to(torch.float64, copy=True).exp_())
+    rules, labels = tables.rules, tables.rules.labels
+    found = tables.words.new_zeros(longest, rules.contexts, rules.symbols)
+    found[0, :, labels:] = tables.words.sum(2)
     for width in range(2, longest + 1):
-        children = found[: width - 1, :groups]
-        pairs = torch.einsum("wgb,wgc->gbc", children, children.flip(0))
-        found[width - 1, :, :labels] = torch.einsum("kgabc,gbc->kga", rules, pairs).flatten(1)
-    return found[:, -1] @ root
+        children = found[: width - 1]
+        above = [
+            rules.join(children[:, group], children[:, group].flip(0), group)
+            for group in range(groups_of(rules.contexts))
+        ]
+        found[width - 1, :, :labels] = torch.cat(above, 1)
+    return found[:, -1] @ tables.root
 
 
 @torch.no_grad()
@@ -78,26 +79,22 @@ def recognise(tables: ContextTables, x: Sentences) -> Tensor:
     that neither rounding nor underflow can have a say.
     """
     # products of 0 and 1, summed: float32 holds whether a sum is above 0 exactly
-    root, rules, words = (
-        (table > -torch.inf).float() for table in (tables.root, tables.grouped(), tables.words)
-    )
-    contexts, groups, _, symbols, _ = rules.shape
-    (batch, n), labels = x.tokens.shape, symbols - words.shape[1]
-    rules = rules.permute(1, 3, 4, 0, 2).flatten(3).flatten(1, 2)  # G, S * S, K * A
-    chart = rules.new_zeros(n, n + 1, batch, contexts, symbols)
+    tables = tables.each(lambda table: (table > -torch.inf).float())
+    root, rules, words = tables.root, tables.rules, tables.words
+    (batch, n), labels = x.tokens.shape, rules.labels
+    chart = words.new_zeros(n, n + 1, batch, rules.contexts, rules.symbols)
     for place in range(n):
         chart[place, place + 1, :, :, labels:] = words[:, :, x.tokens[:, place]].permute(2, 0, 1)
     for width in range(2, n + 1):
         start = torch.arange(n - width + 1, device=root.device)
         cuts = start[:, None] + torch.arange(1, width, device=root.device)
-        left = chart[start[:, None], cuts]  # spans, cuts, batch, K, S
-        right = chart[cuts, (start + width)[:, None]]
-        above = []
-        for group in range(groups):  # one at a time, to bound memory
-            pairs = torch.einsum("icbx,icby->ibxy", left[..., group, :], right[..., group, :])
-            found = (pairs > 0).float().flatten(2) @ rules[group] > 0  # spans, batch, K * A
-            above.append(found.unflatten(2, (contexts, -1)))
-        chart[start, start + width, :, :, :labels] = torch.stack(above, 3).flatten(3).float()
+        left = chart[start[:, None], cuts].transpose(1, 2)  # spans, batch, cuts, K, S
+        right = chart[cuts, (start + width)[:, None]].transpose(1, 2)
+        above = [  # one group at a time, to bound memory
+            rules.join(left[..., group, :], right[..., group, :], group) > 0
+            for group in range(groups_of(rules.contexts))
+        ]
+        chart[start, start + width, :, :, :labels] = torch.cat(above, 3).float()
     rows = torch.arange(batch, device=root.device)
     whole = chart[torch.zeros_like(rows), x.lengths, rows, -1]
     return (whole @ root) > 0

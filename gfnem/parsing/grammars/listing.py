@@ -15,6 +15,7 @@ from torch import Tensor
 from gfnem.errors import UserError
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.grammars.language import ContextTables
+from gfnem.parsing.grammars.rule_tables import Rules
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.target import Target
@@ -32,7 +33,7 @@ class UsedGrammar:
 
     Attributes:
         root: `(S,)` float64 probability of each symbol at the top.
-        rules: `(K, N, S, S)` of each nonterminal's children.
+        rules: of each nonterminal's children.
         words: `(K, T, vocabulary)` of each preterminal's words.
         uses: `(K, S)` expected uses of each symbol in a sentence.
         names: of the `S` symbols.
@@ -40,7 +41,7 @@ class UsedGrammar:
     """
 
     root: Tensor
-    rules: Tensor
+    rules: Rules
     words: Tensor
     uses: Tensor
     names: list[str]
@@ -64,9 +65,9 @@ class UsedGrammar:
         with torch.no_grad():
             tables = ContextTables.of(*grammar.production_probabilities())
         return cls(
-            _shares(tables.root.double(), 1),
-            _shares(tables.rules.double(), 2),
-            _shares(tables.words.double(), 1),
+            _shares(tables.root.double()),
+            tables.rules.each(Tensor.double).normalised(),
+            _shares(tables.words.double()),
             uses / counted,
             [*grammar.names(), *grammar.preterminal_names()],
             counted,
@@ -75,26 +76,25 @@ class UsedGrammar:
     @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
-        return self.rules.shape[1]
+        return self.rules.labels
 
     @property
     def context_free(self) -> bool:
         """Whether a symbol has the same rules whatever it stands under."""
-        return len(self.rules) == 1
+        return self.rules.contexts == 1
 
     def under(self, label: int) -> int:
         """The context of a nonterminal's children."""
-        return label // (self.labels // groups_of(len(self.rules)))
+        return label // (self.labels // groups_of(self.rules.contexts))
 
     def parents(self, context: int) -> list[int]:
         """The nonterminals whose children stand under a context; none for that of the top."""
         return [label for label in range(self.labels) if self.under(label) == context]
 
 
-def _shares(table: Tensor, axes: int) -> Tensor:
-    """A table whose last axes sum to 1."""
-    last = tuple(range(-axes, 0))
-    return table / table.sum(last, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
+def _shares(table: Tensor) -> Tensor:
+    """A table whose last axis sums to 1."""
+    return table / table.sum(-1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
 
 
 def grammar_of(model: Target) -> Grammar | None:
@@ -136,11 +136,11 @@ def described(used: UsedGrammar, vocabulary: Sequence[str], most: int = 5) -> li
         if not used.context_free:
             above = [
                 "/".join(used.names[label] for label in used.parents(context)) or "the top"
-                for context in range(len(used.rules))
+                for context in range(used.rules.contexts)
             ]
             parents = [(above[at], p) for at, p in _largest(weight, most)]
         if symbol < used.labels:
-            p = torch.einsum("k,kbc->bc", weight, used.rules[:, symbol]).flatten()
+            p = torch.einsum("k,kbc->bc", weight, used.rules.pairs(symbol)).flatten()
             sides = [(divmod(at, len(total)), share) for at, share in _largest(p, most)]
             makes = [(f"{used.names[a]} {used.names[b]}", q) for (a, b), q in sides]
         else:

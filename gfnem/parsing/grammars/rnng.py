@@ -32,7 +32,9 @@ class RNNG(GenerativeModel[Sentences, Trees]):
     - more: SHIFT, or REDUCE the two topmost items to one.
 
     SHIFT draws the next word given the stack as it is. Everything on the stack, to the bottom,
-    has a say in every choice, so nothing here can be done by dynamic programming.
+    has a say in every choice, so nothing here can be done by dynamic programming. With a narrow
+    `memory` what is to be known of earlier words must be in the few topmost items, as it is where
+    they are constituents.
 
     Args:
         vocab_size: words, the unknown word included; from the data if None.
@@ -40,12 +42,20 @@ class RNNG(GenerativeModel[Sentences, Trees]):
         dropout: share of what the stack reads of its items, and of what choices and words read of
             the stack, that is left out at random; in training and with autograd only, that is, in
             the M-step: what the sampler aims at is not random.
+        memory: how many of the topmost items have a say in a choice; None: the whole stack.
     """
 
     unit = "token"
 
-    def __init__(self, vocab_size: Fact = None, dim: Count = 128, dropout: PartialShare = 0.3):
+    def __init__(
+        self,
+        vocab_size: Fact = None,
+        dim: Count = 128,
+        dropout: PartialShare = 0.3,
+        memory: Count | None = None,
+    ):
         super().__init__()
+        self.memory = memory
         self.vocab_size, self.dim, self.dropout = vocab_size, dim, dropout
         self.word = nn.Embedding(vocab_size, dim)
         self.compose_net = nn.Linear(2 * dim, 5 * dim)
@@ -170,14 +180,19 @@ class RNNG(GenerativeModel[Sentences, Trees]):
         after = torch.zeros_like(item)
         depth = way.depth.gather(2, way.begin).masked_fill(~way.item_mask, -1)
         below = way.below.gather(2, way.begin)
-        for level in range(int(depth.max()) + 1):
-            row = (depth == level).nonzero(as_tuple=True)
+        levels = int(depth.max()) + 1
+        for level in range(levels if self.memory is None else min(levels, self.memory)):
+            # with a narrow memory every item is pushed onto what is next to it, anew at each level
+            reached = depth == level if self.memory is None else depth >= level
+            row = reached.nonzero(as_tuple=True)
             under = after[row[0], row[1], below[row]] if level else torch.zeros_like(row[0])
-            kinds, which = torch.unique(under * len(table) + item[row], return_inverse=True)
+            deeper = (depth[row] > level).long()  # than what the state knows
+            kinds = (under * len(table) + item[row]) * 2 + deeper
+            kinds, which = torch.unique(kinds, return_inverse=True)
             after[row] = len(states) + which
-            under, over = kinds // len(table), kinds % len(table)
+            depths.append(level + kinds % 2)
+            under, over = kinds // 2 // len(table), kinds // 2 % len(table)
             pushed = self.push(states.index_select(0, under), inputs.index_select(0, over))
-            depths.append(torch.full_like(kinds, level))
             states = torch.cat([states, pushed])
         return Stacks(way, after, states, torch.cat(depths))
 
@@ -245,7 +260,7 @@ class Stacks:
         way: the derivations.
         after: `(batch, samples, items)` int64, the row of the stack that each item tops.
         states: `(rows, 2 * dim)` what each looks like; row 0 is empty.
-        depths: `(rows,)` int64, how many items lie below the top.
+        depths: `(rows,)` int64, 0 where the top is the only item.
     """
 
     way: Derivations
@@ -296,12 +311,15 @@ class Stack:
         self._push(rows, item, begin)
 
     def _push(self, rows: Tensor, item: Tensor, begin: Tensor) -> None:
-        seen = self.model.item_net(item[:, : self.model.dim])
-        state = self.model.push(self.state(rows), seen)
         self.size[rows] += 1
         top = self.size[rows]
-        self._states[rows, top], self._items[rows, top] = state, item
-        self._begin[rows, top] = begin
+        self._items[rows, top], self._begin[rows, top] = item, begin
+        memory = self.model.memory or 1  # a whole stack goes on from the state of what lies below
+        state = self._states[rows, 0 if self.model.memory else top - 1]
+        for place in (top - back for back in reversed(range(memory))):
+            seen = self.model.item_net(self._items[rows, place.clamp(min=0), : self.model.dim])
+            state = torch.where(place[:, None] > 0, self.model.push(state, seen), state)
+        self._states[rows, top] = state
 
     def nodes(self) -> tuple[Tensor, Tensor, Tensor]:
         """`(rows, max_length - 1)` left ends, right ends and splits so far, in preorder."""

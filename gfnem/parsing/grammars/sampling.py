@@ -6,26 +6,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gfnem.parsing.grammars.rule_tables import Rules
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 
 
 def draw_derivations(
-    root: Tensor, rules: Tensor, emissions: Tensor, count: int, max_length: int
+    root: Tensor, rules: Rules, emissions: Tensor, count: int, max_length: int
 ) -> tuple[Sentences, Trees]:
     """Draws `count` sentences of at most `max_length` tokens with their trees.
 
     Args:
         root: `(N + T,)` probabilities of the start symbol's child.
-        rules: `(K, N, N + T, N + T)` probabilities of each nonterminal's children by context.
+        rules: probabilities of each nonterminal's children by context.
         emissions: `(K, T, words)` probabilities of each preterminal's words by context.
         count, max_length: how many sentences, and the most tokens of one.
 
     Raises:
         RuntimeError: if fewer than one derivation in a thousand fits.
     """
-    (contexts, labels), preterminals = rules.shape[:2], emissions.shape[1]
+    contexts, labels, preterminals = rules.contexts, rules.labels, emissions.shape[1]
     size = labels // groups_of(contexts)
 
     def annotate(parent: Tensor | None, child: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def draw_derivations(
 
     tables = (
         _Lottery(root[None]),
-        _Lottery(rules.flatten(0, 1).flatten(1)),
+        _Lottery(*rules.draws()),
         _Lottery(emissions.flatten(0, 1)),
     )
     pieces: list[tuple[Sentences, Trees]] = []
@@ -55,21 +56,30 @@ def draw_derivations(
 
 
 class _Lottery:
-    """Draws from the rows of a table of probabilities, any number of rows at once."""
+    """Draws from the rows of tables of probabilities, any number of rows at once.
 
-    def __init__(self, probabilities: Tensor):
-        self.rows, self.columns = probabilities.shape
-        steps = probabilities.detach().double().cumsum(1)
+    Of several tables with equally many columns one draw each, the digits of one number.
+    """
+
+    def __init__(self, *tables: Tensor):
+        self.rows, self.columns = tables[0].shape
+        self.steps = [self._steps(table.detach().double()) for table in tables]
+
+    def _steps(self, probabilities: Tensor) -> Tensor:
+        steps = probabilities.cumsum(1)
         # a row without any weight is never asked for, but must not spoil the others
         steps = steps / steps[:, -1:].clamp(min=torch.finfo(steps.dtype).tiny)
         # row r runs from r to r + 1: one sorted list serves all rows
-        self.steps = (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
+        return (steps + torch.arange(self.rows, device=steps.device)[:, None]).flatten()
 
     def draw(self, row: Tensor) -> Tensor:
         """`(count,)` columns, one for each of the rows asked for."""
-        ticket = row + torch.rand(len(row), device=row.device, dtype=torch.double)
-        found = torch.searchsorted(self.steps, ticket, right=True) - row * self.columns
-        return found.clamp(0, self.columns - 1)
+        number = torch.zeros_like(row)
+        for steps in self.steps:
+            ticket = row + torch.rand(len(row), device=row.device, dtype=torch.double)
+            found = torch.searchsorted(steps, ticket, right=True) - row * self.columns
+            number = number * self.columns + found.clamp(0, self.columns - 1)
+        return number
 
 
 def _derive(
@@ -77,7 +87,7 @@ def _derive(
 ) -> tuple[Sentences, Trees]:
     """Leftmost derivations of a whole batch at once; those that grow too long are left out."""
     nonterminals, symbols = rules.rows, root.columns
-    device = root.steps.device
+    device = root.steps[0].device
     rows = torch.arange(count, device=device)
     width = max_length + 2
     # a stack of symbols still to expand; beside each, the node whose right child it is (or -1)

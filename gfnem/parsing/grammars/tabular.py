@@ -65,10 +65,7 @@ class TabularGrammar(Grammar):
 
         Each rule is weighted by the probabilities that its children end.
         """
-        tables = self.by_context()
-        root, rules, words = (
-            part.double().exp() for part in (tables.root, tables.rules, tables.words)
-        )
+        root, rules, words = (table.double().exp() for table in self.tables())
         # few of the rules are there: the rest is not gone through again and again
         context, label, left, right = rules.nonzero().T
         below = label // (self.nonterminals // groups_of(self.contexts))

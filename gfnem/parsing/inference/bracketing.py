@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.potentials import RulePotentials, full_precision, safe_log
+from gfnem.parsing.inference.potentials import Potentials, RulePotentials, full_precision, safe_log
 from gfnem.parsing.trees.heights import by_height
 from gfnem.parsing.trees.trees import Trees
 
 
-def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
+def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
     """Log weight of each tree's bracketing, summed over all ways to label it, differentiable.
 
     The inside algorithm on a fixed bracketing: nodes are valued from the words upwards, all nodes
@@ -20,7 +23,7 @@ def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
     Returns:
         `(batch, samples)` nats: log of the sum over labels of `p(x, z)`.
     """
-    with full_precision(potentials.productions):
+    with full_precision(potentials.root):
         batch = len(trees.lengths)
         single = potentials.single[:, None].expand(-1, trees.samples)
         if potentials.max_length == 1 or not (trees.lengths > 1).any():
@@ -30,7 +33,7 @@ def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
         left, last = (
             (end * batch + row).flatten() for end in (trees.left, (trees.right - 1).clamp(min=0))
         )
-        blocks = _Blocks(potentials)
+        blocks = blocks_of(potentials)
         values: list[Tensor] = []  # `(K, count, N)` of all different nodes, level by level
         known = place.new_zeros(0)  # which of these each node is
         count = 0
@@ -57,7 +60,29 @@ def bracketing_log_joint(potentials: RulePotentials, trees: Trees) -> Tensor:
         return torch.where(trees.lengths > 1, top, single)
 
 
-class _Blocks:
+class Blocks(Protocol):
+    """The rules of one kind of potentials, as nodes of a bracketing need them."""
+
+    def value(
+        self, first: Tensor, second: Tensor, left: Tensor, last: Tensor, below: Tensor | None
+    ) -> Tensor:
+        """`(K, count, N)` log weight of nodes of one height under each context and label.
+
+        Args:
+            first, second: `(count,)` children's places in `below`, -1 for a word.
+            left, last: `(count,)` first and last word, `position * batch + row`.
+            below: `(K, values so far, N)`; None where all children are words.
+        """
+        ...
+
+
+@singledispatch
+def blocks_of(potentials: RulePotentials) -> Blocks:
+    """The rules where they are a dense table."""
+    return _DenseBlocks(potentials)
+
+
+class _DenseBlocks:
     """Rules in exp space, block by block, with the group of the expanded label leading."""
 
     def __init__(self, potentials: RulePotentials):
@@ -71,13 +96,7 @@ class _Blocks:
     def value(
         self, first: Tensor, second: Tensor, left: Tensor, last: Tensor, below: Tensor | None
     ) -> Tensor:
-        """`(K, count, N)` log weight of nodes of one height under each context and label.
-
-        Args:
-            first, second: `(count,)` children's places in `below`, -1 for a word.
-            left, last: `(count,)` first and last word, `position * batch + row`.
-            below: `(K, values so far, N)`.
-        """
+        """See `Blocks`."""
         if below is None:
             return self.both_leaves.index_select(0, left).transpose(0, 1)
         cases = ((first >= 0) & (second >= 0), first < 0, second < 0)

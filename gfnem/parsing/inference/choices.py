@@ -16,8 +16,10 @@ Here is what may be chosen and what it weighs; `draws` draws trees and scores th
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial, singledispatch
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from torch.nn.functional import embedding, pad
 
 from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
 from gfnem.parsing.inference.nodes import Nodes
-from gfnem.parsing.inference.potentials import Potentials, at_least_float
+from gfnem.parsing.inference.potentials import Potentials, at_least_float, safe_log
 from gfnem.parsing.trees.trees import Trees
 
 
@@ -100,6 +102,14 @@ class RuleChoices:
             for side, word in enumerate((nodes.left, nodes.right - 1))
         )
         return first / self.temperature, second / self.temperature
+
+    @cached_property
+    def _options(self) -> Callable[[Nodes], Options]:
+        return options_of(self.potentials, self)
+
+    def options(self, nodes: Nodes) -> Options:
+        """What nodes of three words or more may do."""
+        return self._options(nodes)
 
     @property
     def rule_table(self) -> Tensor:
@@ -175,6 +185,92 @@ class RuleChoices:
         ]
         ahead = torch.cat([values[:, :, :1], children[0] + children[1]], 2)
         return (scores + ahead) / self.temperature
+
+
+class Options(ABC):
+    """What nodes of three words or more may do.
+
+    Attributes:
+        scores: `(count, widest - 1)` log weights of the splits `left + 1, left + 2, ...`; minus
+            infinity where a node has no such split.
+    """
+
+    scores: Tensor
+
+    @abstractmethod
+    def first(self, at: Tensor, column: Tensor) -> Tensor:
+        """`(draws, N)` weights of the left child's label, relative; of a word, any.
+
+        Args:
+            at: `(draws,)` which of the nodes.
+            column: `(draws,)` its split, as a column of `scores`.
+        """
+
+    @abstractmethod
+    def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
+        """`(draws, N)` weights of the right child's label, given the left child's `(draws,)`."""
+
+
+@singledispatch
+def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[[Nodes], Options]:
+    """Makes the options of nodes; where rules are a dense table, `DenseOptions`."""
+    return partial(DenseOptions, choices)
+
+
+class DenseOptions(Options):
+    """Options where rules are a dense table.
+
+    Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes,
+    in exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built.
+
+    Args:
+        choices: the action weights.
+        nodes: the nodes.
+    """
+
+    def __init__(self, choices: RuleChoices, nodes: Nodes):
+        width = (nodes.right - nodes.left)[:, None]
+        column = torch.arange(int(width.max()) - 1, device=width.device)
+        left, right = nodes.left[:, None], nodes.right[:, None]
+        cut = left + 1 + column[:-1]
+        cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
+        names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
+        both = choices.look(torch.stack(names))
+        # of left children over splits `left + 2, ...`, of right ones over `left + 1, ...`
+        self._first, self._second = first, second = both[0], both[1]
+        by_left, by_right = choices.leaves(nodes)
+        by_left = by_left + second[:, 0].logs
+        row = torch.arange(len(width), device=width.device)
+        by_right = by_right + first[row, width.squeeze(1) - 3].logs
+        rules, peaks = choices.rules(nodes.label)
+        left_part, right_part = first[:, :-1], second[:, 1:]
+        inner = ((left_part.relative @ rules) * right_part.relative).sum(-1)
+        inner = safe_log(inner) + left_part.peaks + right_part.peaks + peaks[:, None]
+        left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
+        scores = torch.cat([left_total, inner, right_total], 1)
+        scores = torch.where(column == width - 2, right_total, scores)
+        self.scores = scores.masked_fill(column > width - 2, -math.inf)
+        # of the other child's label where the left, or the right, child is a word
+        self._by_left, self._by_right = by_left, by_right
+        self._rules, self._last = rules, width.squeeze(1) - 2
+
+    def _inner(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether both children are two words or more, and the look-ahead of the right one."""
+        last = self._last[at]
+        inner = ((column > 0) & (column < last))[:, None]
+        return inner, self._second[at, torch.minimum(column, last - 1)].relative
+
+    def first(self, at: Tensor, column: Tensor) -> Tensor:
+        """See `Options`."""
+        inner, by_right = self._inner(at, column)
+        by_left = self._first[at, (column - 1).clamp(min=0)].relative
+        weights = by_left * (self._rules[at] @ by_right[..., None]).squeeze(-1)
+        return torch.where(inner, weights, self._by_right.softmax(-1)[at])
+
+    def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
+        """See `Options`."""
+        inner, by_right = self._inner(at, column)
+        return torch.where(inner, self._rules[at, first] * by_right, self._by_left.softmax(-1)[at])
 
 
 class Table:

@@ -1,67 +1,16 @@
-"""Drawing and scoring whole trees by their top-down choices (see `choices`).
-
-Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes, in
-exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built.
-"""
+"""Drawing and scoring whole trees by their top-down choices (see `choices`)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.choices import Rows, RuleChoices
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
-from gfnem.parsing.inference.potentials import Potentials, full_precision, safe_log
+from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
-
-
-@dataclass
-class _Options:
-    """What nodes of three words or more may do.
-
-    Attributes:
-        scores: `(count, widest - 1)` log weights of the splits `left + 1, left + 2, ...`; minus
-            infinity where a node has no such split.
-        by_left, by_right: `(count, N)` log weights of the other child's label where the left /
-            the right child is a word.
-        first: look-ahead of left children over splits `left + 2, ...`, `(count, widest - 2, N)`.
-        second: look-ahead of right children over splits `left + 1, ...`, likewise.
-        rules: `(count, N, N)` each node's rules in exp space.
-    """
-
-    scores: Tensor
-    by_left: Tensor
-    by_right: Tensor
-    first: Rows
-    second: Rows
-    rules: Tensor
-
-
-def _options(choices: RuleChoices, nodes: Nodes) -> _Options:
-    width = (nodes.right - nodes.left)[:, None]
-    column = torch.arange(int(width.max()) - 1, device=width.device)
-    left, right = nodes.left[:, None], nodes.right[:, None]
-    cut = left + 1 + column[:-1]
-    cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
-    names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
-    both = choices.look(torch.stack(names))
-    first, second = both[0], both[1]
-    by_left, by_right = choices.leaves(nodes)
-    by_left = by_left + second[:, 0].logs
-    row = torch.arange(len(width), device=width.device)
-    by_right = by_right + first[row, width.squeeze(1) - 3].logs
-    rules, peaks = choices.rules(nodes.label)
-    left_part, right_part = first[:, :-1], second[:, 1:]
-    inner = ((left_part.relative @ rules) * right_part.relative).sum(-1)
-    inner = safe_log(inner) + left_part.peaks + right_part.peaks + peaks[:, None]
-    left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
-    scores = torch.cat([left_total, inner, right_total], 1)
-    scores = torch.where(column == width - 2, right_total, scores)
-    scores = scores.masked_fill(column > width - 2, -math.inf)
-    return _Options(scores, by_left, by_right, first, second, rules)
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
@@ -131,30 +80,24 @@ def draw_trees(
 
         def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
             different, at = _unique(choices, nodes)
-            options = _options(choices, different)
+            options = choices.options(different)
             normaliser = options.scores.logsumexp(-1, keepdim=True)
             normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
             weights = (options.scores - normaliser).exp()[at]
-            last = nodes.right - nodes.left - 2
             if epsilon > 0:
                 explored = explore(weights)
+                last = nodes.right - nodes.left - 2
                 column = torch.arange(weights.shape[1], device=weights.device)
                 end = last[:, None]
                 # A split that leaves a word alone has one label to choose, others have two.
                 actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
                 weights = torch.where(explored, actions * (column <= end), weights)
             column = _draw(weights, generator)
-            inner = ((column > 0) & (column < last))[:, None]
-            by_left = options.first[at, (column - 1).clamp(min=0)].relative
-            by_right = options.second[at, torch.minimum(column, last - 1)].relative
-            rules = options.rules[at]
-            first = by_left * (rules @ by_right[..., None]).squeeze(-1)
-            first = torch.where(inner, first, options.by_right.softmax(-1)[at])
+            first = options.first(at, column)
             if epsilon > 0:
                 first = first.masked_fill(explored, 1.0)
             first = _draw(first, generator)
-            second = rules[torch.arange(len(first), device=first.device), first] * by_right
-            second = torch.where(inner, second, options.by_left.softmax(-1)[at])
+            second = options.second(at, column, first)
             if epsilon > 0:
                 second = second.masked_fill(explored, 1.0)
             return nodes.left + 1 + column, first, _draw(second, generator)
@@ -210,7 +153,7 @@ def _score(choices: RuleChoices, trees: Trees, epsilon: float = 0.0) -> Tensor:
             row = slot.div(width[0].numel(), rounding_mode="floor")
             parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
             nodes, at = _unique(choices, Nodes(slot, row, *parts))
-            norms = torch.cat([norms, _options(choices, nodes).scores.logsumexp(-1)])
+            norms = torch.cat([norms, choices.options(nodes).scores.logsumexp(-1)])
             place[slot] = at + 1
         norms = norms.index_select(0, place).view(width.shape)
         return _log_probabilities(choices, trees, roots, norms, epsilon)

@@ -11,6 +11,9 @@ representations"); where `G = K = 1` this is the inside algorithm of a PCFG.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
@@ -46,14 +49,20 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
         shorter than two words or passes the sentence's end the entry is the constant `IMPOSSIBLE`;
         what the grammar cannot derive is about that low or lower.
     """
-    with full_precision(potentials.rules):
-        tables = [potentials.rules, *potentials.leaf_tables, potentials.both_leaves]
+    with full_precision(potentials.root):
         if span_potentials is not None:
             span_potentials = at_least_float(span_potentials)
-        tables.append(span_potentials)
-        if not torch.is_grad_enabled():
-            tables = [table if table is None else table.detach() for table in tables]
-        return _Inside.apply(*tables, potentials.lengths)
+        return inside_pass(potentials, span_potentials)
+
+
+@singledispatch
+def inside_pass(potentials: Potentials, extra: Tensor | None) -> Tensor:
+    """What `inside` returns, as it is computed where rules are a dense table."""
+    (left, left_peaks), (right, right_peaks) = potentials.leaf_weights
+    tables = [potentials.rules, left, right, potentials.both_leaves, extra]
+    if not torch.is_grad_enabled():
+        tables = [table if table is None else table.detach() for table in tables]
+    return _Inside.apply(*tables, left_peaks, right_peaks, potentials.lengths)
 
 
 def unlabelled_inside(spans: Tensor) -> Tensor:
@@ -90,7 +99,7 @@ def uniform_inside(spans: Tensor) -> Tensor:
     return unlabelled_inside(spans - ways.log())
 
 
-def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
+def relative(logs: Tensor) -> tuple[Tensor, Tensor]:
     """Weights over their largest along the last axis, in exp space, and the log of the largest."""
     peaks = logs.amax(-1)
     return (logs - peaks[..., None]).exp_(), peaks
@@ -107,18 +116,12 @@ class _Inside(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rules, left_leaf, right_leaf, both_leaves, extra, lengths):
-        n, batch, labels, contexts, _ = left_leaf.shape
-        groups = max(contexts - 1, 1)
-        size = labels // groups * contexts  # labels of a group under all contexts
-        # (G, N^2, N / G * K)
+    def forward(ctx, rules, left, right, both_leaves, extra, left_peaks, right_peaks, lengths):
+        n, batch, groups, _, labels = left.shape
+        contexts = rules.shape[0]
+        # (G, N / G * K, N^2)
         rules = rules.unflatten(1, (groups, -1)).permute(1, 2, 0, 3, 4).flatten(3).flatten(1, 2)
-        rules, rule_peaks = _relative(rules)
-        columns = rules.mT.contiguous()
-        shape = (n, batch, groups, size, labels)
-        (left, left_peaks), (right, right_peaks) = (
-            _relative(table.reshape(shape)) for table in (left_leaf, right_leaf)
-        )
+        rules, rule_peaks = relative(rules)
         starts, ends = rules.new_zeros(2, n + 1, batch, groups, n + 1, labels)
         start_peaks, end_peaks = rules.new_zeros(2, n + 1, batch, groups, n + 1)
         chart = rules.new_full((batch, n, n + 1, contexts, labels), IMPOSSIBLE)
@@ -144,7 +147,7 @@ class _Inside(torch.autograd.Function):
                     split_peaks = sum(_splits(n, width, start_peaks, end_peaks))
                     top = split_peaks.amax(3, keepdim=True)
                     scaled = (first * (split_peaks - top).exp_()[..., None]).flatten(0, 2)
-                    terms.append(_by_group(scaled.mT @ second.flatten(0, 2), columns, top.shape))
+                    terms.append(_by_group(scaled.mT @ second.flatten(0, 2), rules, top.shape))
                     scales.append(top + rule_peaks)
                 peak = torch.stack(scales).amax(0)
                 shares = [(scale - peak).exp_() for scale in scales]
@@ -157,11 +160,11 @@ class _Inside(torch.autograd.Function):
                     steps.append(([share.mul_(over) for share in shares], scaled))
             if extra is not None:
                 log = log + extra.diagonal(width, 1, 2).permute(2, 0, 1).unsqueeze(2)
-            values, peaks = _relative(log[:, :, :groups])
+            values, peaks = relative(log[:, :, :groups])
             starts[:count, :, :, width] = ends[width:, :, :, n - width] = values
             start_peaks[:count, :, :, width] = end_peaks[width:, :, :, n - width] = peaks
             chart.diagonal(width, 1, 2).copy_(log.permute(1, 2, 3, 0))
-        outside = _outside(n, lengths)
+        outside = beyond(n, lengths)
         chart.masked_fill_(outside[..., None, None], IMPOSSIBLE)
         if saves:
             ctx.kept = rules, left, right, starts, ends, steps, outside
@@ -178,7 +181,7 @@ class _Inside(torch.autograd.Function):
         batch, n, _, contexts, labels = gradient.shape
         groups, size, _ = rules.shape
         gradient = gradient.masked_fill(outside[..., None, None], 0)
-        wants_rules, wants_leaves, _, wants_both, wants_extra, _ = ctx.needs_input_grad
+        wants_rules, wants_leaves, _, wants_both, wants_extra, *_ = ctx.needs_input_grad
         # gradients in log values, of spans as left and as right parts and in all
         inner, outer = torch.zeros_like(starts), torch.zeros_like(starts)
         of_rules = torch.zeros_like(rules) if wants_rules else None
@@ -219,13 +222,13 @@ class _Inside(torch.autograd.Function):
                 to_second += second * (scaled @ pairs).view(second.shape)
         of_left = of_right = None
         if wants_leaves:
-            shape = (n, batch, labels, contexts, labels)
-            of_left = _leaf_gradient(left, by_left[..., :n, :], starts[1:, :, :, :n]).view(shape)
-            of_right = _leaf_gradient(right, by_right, ends[:n]).view(shape)
+            of_left = _leaf_gradient(by_left[..., :n, :], starts[1:, :, :, :n]).view_as(left)
+            of_right = _leaf_gradient(by_right, ends[:n]).view_as(right)
         if wants_rules:
             of_rules = of_rules.mul_(rules).view(groups, -1, contexts, labels, labels)
             of_rules = of_rules.permute(2, 0, 1, 3, 4).flatten(1, 2)
-        return of_rules, of_left, of_right, of_both if wants_both else None, of_extra, None
+        of_both = of_both if wants_both else None
+        return of_rules, of_left, of_right, of_both, of_extra, None, None, None
 
 
 def _times(table: Tensor, values: Tensor) -> Tensor:
@@ -234,10 +237,11 @@ def _times(table: Tensor, values: Tensor) -> Tensor:
     return (rows @ table.flatten(0, 2).mT).view(*table.shape[:3], -1)
 
 
-def _by_group(pairs: Tensor, columns: Tensor, shape: tuple) -> Tensor:
+def _by_group(pairs: Tensor, rules: Tensor, shape: tuple) -> Tensor:
     """`(spans, batch, G, N / G * K)`: pairs of labels `(spans * batch * G, N, N)` times rules."""
-    pairs = pairs.view(-1, columns.shape[0], columns.shape[1])
-    return (pairs.transpose(0, 1) @ columns).transpose(0, 1).reshape(*shape[:3], -1)
+    # with the few rows on the left, BLAS takes half the time that it takes with few columns
+    pairs = pairs.view(-1, rules.shape[0], rules.shape[2]).permute(1, 2, 0)
+    return (rules @ pairs).permute(2, 0, 1).reshape(*shape[:3], -1)
 
 
 def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor]:
@@ -246,13 +250,12 @@ def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor
     return [by_start[:last, :, :, 2 : width - 1], by_end[width:, :, :, last + 1 : n - 1]]
 
 
-def _leaf_gradient(table: Tensor, found: Tensor, values: Tensor) -> Tensor:
-    """Gradient in logs of `(n, batch, G, N / G * K, N)` rules with a word, summed over widths."""
-    total = found.flatten(0, 2).mT @ values.flatten(0, 2)
-    return total.view(table.shape).mul_(table)
+def _leaf_gradient(found: Tensor, values: Tensor) -> Tensor:
+    """Gradient of `(n * batch * G, N / G * K, N)` rules with a word, summed over widths."""
+    return found.flatten(0, 2).mT @ values.flatten(0, 2)
 
 
-def _outside(n: int, lengths: Tensor) -> Tensor:
+def beyond(n: int, lengths: Tensor) -> Tensor:
     """`(batch, n, n + 1)` bool: `[i, j)` is shorter than two words or passes the sentence's end."""
     end = torch.arange(n + 1, device=lengths.device)
     short = end - end[:n, None] < 2
@@ -302,7 +305,7 @@ def marginals_and_chart(
     batch, n = len(potentials.lengths), potentials.max_length
     with torch.enable_grad():
         shape = (batch, n, n + 1, potentials.labels)
-        extra = potentials.rules.new_zeros(shape)
+        extra = potentials.root.new_zeros(shape)
         extra = (extra if spans is None else extra + spans.unsqueeze(3)).requires_grad_()
         chart = inside(potentials, extra)
         total = log_partition(potentials, chart).sum()
@@ -322,14 +325,42 @@ def viterbi(potentials: Potentials, spans: Tensor | None = None) -> tuple[Trees,
     Returns:
         The trees (one sample) and `(batch,)` log p(x, z) in nats.
     """
-    with full_precision(potentials.rules):
-        return _viterbi(potentials, spans)
+    labels, lengths, n = potentials.labels, potentials.lengths, potentials.max_length
+    with full_precision(potentials.root):
+        if spans is None:
+            spans = potentials.root.new_zeros(len(lengths), n, n + 1)
+        best, back = viterbi_pass(potentials, spans)
+        score, roots = _root_values(potentials, best).max(-1)
+
+    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+        context, label = nodes.label // labels, nodes.label % labels
+        split, first, second = back(nodes.row, nodes.left, nodes.right, context, label)
+        above = potentials.below(label) * labels
+        return split, above + first, above + second
+
+    trees = grow_trees(lengths, n, potentials.top * labels + roots[:, None], choose)
+    trees.label = trees.label % labels
+    return trees, torch.where(lengths == 1, potentials.single, score)
 
 
-def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tensor]:
+#: given sentences, left and right ends, contexts and labels of nodes: the split and both children's
+#: labels of the best tree over each
+BackPointers = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+@singledispatch
+def viterbi_pass(potentials: Potentials, spans: Tensor) -> tuple[Tensor, BackPointers]:
+    """The log weight `(batch, n, n + 1, K, N)` of the best tree over each span, and what it does.
+
+    As it is computed where rules are a dense table.
+
+    Args:
+        potentials: the rules' weights.
+        spans: `(batch, n, n + 1)` nats, added for each node of a tree.
+    """
     labels, contexts, groups = potentials.labels, potentials.contexts, potentials.groups
     batch, n = len(potentials.lengths), potentials.max_length
-    device, lengths = potentials.rules.device, potentials.lengths
+    device = potentials.rules.device
     size = labels // groups
     rules = potentials.rules.unflatten(1, (groups, size)).transpose(0, 1).flatten(3).flatten(1, 2)
     left, right = (  # (batch, n, G, K * N / G, N)
@@ -342,9 +373,6 @@ def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tenso
     if n > 1:
         best.diagonal(2, 1, 2).copy_(potentials.both_leaves.permute(0, 2, 3, 1))
         back[0].diagonal(2, 1, 2).copy_(torch.arange(1, n, device=device))
-    if spans is None:
-        spans = best.new_zeros(batch, n, n + 1)
-    elif n > 1:
         best.diagonal(2, 1, 2).add_(spans.diagonal(2, 1, 2)[:, None, None])
     rows_at_once = max(1, 2**22 // rules[0].numel())
     for width in range(3, n + 1):
@@ -378,14 +406,4 @@ def _viterbi(potentials: Potentials, spans: Tensor | None) -> tuple[Trees, Tenso
             scores = scores + spans[:, start, end].unsqueeze(2)
             best[:, start, end, :, of_group] = scores.unflatten(2, (contexts, size))
             back[:, :, start, end, :, of_group] = choice.unflatten(3, (contexts, size))
-    score, roots = _root_values(potentials, best).max(-1)
-
-    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-        context, label = nodes.label // labels, nodes.label % labels
-        split, first, second = back[:, nodes.row, nodes.left, nodes.right, context, label]
-        above = potentials.below(label) * labels
-        return split, above + first, above + second
-
-    trees = grow_trees(lengths, n, potentials.top * labels + roots[:, None], choose)
-    trees.label = trees.label % labels
-    return trees, torch.where(lengths == 1, potentials.single, score)
+    return best, lambda *place: tuple(back[(slice(None), *place)])

@@ -72,8 +72,7 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
             return chosen, *(part[chosen] for part in parts)
 
         at, _, _, _, symbol, b, c = pick(~left_word & ~right_word)
-        rules = potentials.rules.flatten()
-        scores = scores.index_put((at,), rules.index_select(0, (symbol * labels + b) * labels + c))
+        scores = scores.index_put((at,), potentials.rule(symbol, b, c))
         at, rows, left, _, symbol, _, c = pick(left_word & ~right_word)
         scores = scores.index_put((at,), potentials.leaf_rule(symbol, rows, left, c, 0))
         at, rows, _, last, symbol, b, _ = pick(right_word & ~left_word)

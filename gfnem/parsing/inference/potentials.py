@@ -78,6 +78,20 @@ class Potentials:
     lengths: Tensor
 
     @property
+    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """The two `leaf_tables` in exp space, for charts.
+
+        Each as `(n, batch, G, N / G * K, N)` weights and the `(n, batch, G, N / G * K)` log scale
+        that they are relative to, without gradient.
+        """
+        found = []
+        for table in self.leaf_tables:
+            table = table.unflatten(2, (self.groups, -1)).flatten(3, 4)
+            peaks = table.detach().amax(-1)
+            found.append(((table - peaks[..., None]).exp(), peaks))
+        return found
+
+    @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
         return self.root.shape[0]
@@ -125,6 +139,38 @@ class Potentials:
         """`(count,)` nats: entry `child` of `leaf_rules`."""
         place = self._leaf_row(symbol, row, word) * self.labels + child
         return self.leaf_tables[side].flatten().index_select(0, place)
+
+    def rule(self, symbol: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """`(count,)` nats of rules whose children are both two words or more.
+
+        Args:
+            symbol: `(count,)` int64, `k * N + A` of the node that is expanded.
+            first, second: `(count,)` int64, its children's labels.
+        """
+        place = (symbol * self.labels + first) * self.labels + second
+        return self.rules.flatten().index_select(0, place)
+
+    def heads(self, first: Tensor, second: Tensor) -> Tensor:
+        """`(..., N)` nats: every label's rule with these two children, of two words or more.
+
+        Of rules that do not look at parents.
+
+        Args:
+            first, second: int64 labels, any shape.
+        """
+        return self.rules[0].permute(1, 2, 0)[first, second]
+
+    def leaf_heads(self, row: Tensor, word: Tensor, child: Tensor, side: int) -> Tensor:
+        """`(..., N)` nats: every label's rule with a word and a child of two words or more.
+
+        Of rules that do not look at parents.
+
+        Args:
+            row, word, child: int64 sentence, the word's position, and the other child's label; of
+                shapes that go together.
+            side: 0 if the word is the left child, 1 if it is the right one.
+        """
+        return self.leaf_tables[side].squeeze(3).mT[word, row, child]
 
     def _leaf_row(self, symbol: Tensor, row: Tensor, word: Tensor) -> Tensor:
         context, label = symbol.div(self.labels, rounding_mode="floor"), symbol % self.labels
@@ -176,7 +222,7 @@ class GivenPotentials(Potentials):
         return GivenPotentials(*(table.detach() for table in tables), self.lengths)
 
 
-def _kept(make: Callable[[Any], Any]) -> cached_property:
+def kept(make: Callable[[Any], Any]) -> cached_property:
     """A table made once, with gradient if the weights have one, whoever asks for it first."""
     return cached_property(torch.enable_grad()(make))
 
@@ -275,7 +321,7 @@ class RulePotentials(Potentials):
         """See `Potentials`."""
         return self.start[: self.labels]
 
-    @_kept
+    @kept
     def rules(self) -> Tensor:
         """See `Potentials`."""
         return self.productions[:, :, : self.labels, : self.labels].contiguous()
@@ -290,12 +336,12 @@ class RulePotentials(Potentials):
         """`(K, N, T, N)`, `[k, A, T, B]`: the right child is a preterminal."""
         return self.productions[:, :, : self.labels, self.labels :].transpose(2, 3)
 
-    @_kept
+    @kept
     def single(self) -> Tensor:
         """See `Potentials`."""
         return torch.logsumexp(self.start[self.labels :] + self.words[:, 0, self.top], -1)
 
-    @_kept
+    @kept
     def word_weights(self) -> tuple[Tensor, Tensor]:
         """`(G, n, batch, T)` words under each group in exp space, and their log maxima."""
         # of two words or more none stands at the top
@@ -320,10 +366,25 @@ class RulePotentials(Potentials):
         """`(..., K, N)` from `(G, ..., N / G * K)`."""
         return table.unflatten(-1, (-1, self.contexts)).movedim(0, -3).flatten(-3, -2).mT
 
-    @_kept
+    @kept
     def leaf_tables(self) -> tuple[Tensor, Tensor]:
         """See `Potentials`."""
         return self._one_leaf(self.word_first), self._one_leaf(self.word_second)
+
+    @kept
+    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """See `Potentials`; without a detour by logs."""
+        return [self._weights_of_leaf(table) for table in (self.word_first, self.word_second)]
+
+    def _weights_of_leaf(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        with full_precision(table):
+            words, peaks = self.word_weights
+            table = table.unflatten(1, (self.groups, -1)).permute(1, 3, 2, 0, 4)  # G T N/G K C
+            tops = table.detach().amax((1, 4), keepdim=True)
+            weights = words.flatten(1, 2) @ (table - tops).exp().flatten(2)
+            weights = weights.unflatten(1, words.shape[1:3]).unflatten(3, (-1, self.labels))
+            scale = peaks[..., None] + tops.flatten(1)[:, None, None]
+            return weights.permute(1, 2, 0, 3, 4).contiguous(), scale.permute(1, 2, 0, 3)
 
     def _one_leaf(self, table: Tensor) -> Tensor:
         with full_precision(table):
@@ -336,7 +397,7 @@ class RulePotentials(Potentials):
             logs = logs.unflatten(1, words.shape[1:3]).unflatten(3, table.shape[2:])
             return logs.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)
 
-    @_kept
+    @kept
     def both_leaves(self) -> Tensor:
         """See `Potentials`."""
         if self.origin is not None:
@@ -351,7 +412,7 @@ class RulePotentials(Potentials):
             both = both + (peaks[:, :-1] + peaks[:, 1:])[..., None] + tops[:, None]
             return self.by_label(both).transpose(0, 1)
 
-    @_kept
+    @kept
     def three_words(self) -> Tensor:
         """`(batch, n - 2, K, N)`, `[b, i, k, A]`: log inside values of three words."""
         with full_precision(self.productions):
@@ -375,7 +436,7 @@ class RulePotentials(Potentials):
                 found.append(logs + peaks[..., None] + tops[:, None])
             return self.by_label(torch.logaddexp(*found)).transpose(0, 1)
 
-    @_kept
+    @kept
     def _leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
         """`(K * N, T * N)` rules with one word in exp space, and their log maxima."""
         tables = [table.flatten(0, 1).flatten(1) for table in (self.word_first, self.word_second)]

@@ -135,11 +135,12 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
-        vectors = self.encoder(x, profiles)
+        known = exact and not own
         if self.contexts > 1:
+            vectors = self.encoder(x, profiles)
             ahead = self.value.rows(vectors, guess, level, potentials, exact, spans)
             return RuleChoices(potentials, ahead, spans=spans)
-        known = exact and not own
+        vectors = self.encoder(x, profiles, self.value.narrowest(known))
         if spans is not None and guess is None:
             level = level + uniform_inside(spans)
         values = self.value.chart(vectors, level, potentials, guess, known, spans)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from gfnem.page import Block, Fold, Row, Share, Table, Text
-from gfnem.parsing.commands import Reader
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.parser import label_names, minimum_risk
+from gfnem.parsing.reader import Reader
 from gfnem.parsing.rewards.substrings import Substrings
 from gfnem.running.run import Run
 

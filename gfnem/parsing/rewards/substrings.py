@@ -11,7 +11,6 @@ from torch import Tensor
 from gfnem.errors import UserError
 from gfnem.parsing.rewards.ngrams import Found, NgramTable
 from gfnem.parsing.rewards.trees import SpanReward
-from gfnem.parsing.text.data import TextData
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.ranges import Count, Finite, NotNegative
 from gfnem.schedules import Anneal
@@ -103,6 +102,8 @@ class Substrings(SpanReward):
         Raises:
             UserError: if the data are not text.
         """
+        from gfnem.parsing.text.data import TextData  # not needed to parse, and slow to import
+
         if not isinstance(data, TextData):
             raise UserError(
                 f"{type(self).__name__} counts the substrings of text, and {type(data).__name__} "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from gfnem.files import decode_lines
 from gfnem.parsing.text.blocks import Entry, Reading
@@ -23,14 +24,19 @@ class Line:
             `characters.clean`); empty for a blank line.
         tokens: the same words normalised, for `Vocabulary.encode`; one for each of `words`.
         text: the line itself; of a tree its words with a space between.
-        offsets: where each of `words` stands in `text`, `[start, end)` in characters.
+        locate: makes `offsets`.
     """
 
     number: int
     words: list[str]
     tokens: list[str]
     text: str = ""
-    offsets: list[tuple[int, int]] = field(default_factory=list)
+    locate: Callable[[], list[tuple[int, int]]] = field(default=list, repr=False, compare=False)
+
+    @cached_property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each of `words` stands in `text`, `[start, end)` in characters."""
+        return self.locate()
 
 
 def read_sentences(
@@ -64,15 +70,15 @@ def read_sentences(
 
 
 def _line(entry: Entry, preprocessing: Preprocessing) -> Line:
-    if entry.text is None:
-        text = " ".join(entry.words)
-        words, offsets, start = [], [], 0
-        for word in entry.words:
-            if kept := preprocessing.kept(word, entry.tree is not None):
-                words.append(kept)
-                offsets.append((start, start + len(word)))
-            start += len(word) + 1
-    else:
+    if entry.text is not None:
         text = entry.text
-        words, offsets = preprocessing.located(text)
-    return Line(entry.line, words, preprocessing.normalise(words), text, offsets)
+        words, tokens = preprocessing.words_and_tokens(text)
+        return Line(entry.line, words, tokens, text, lambda: preprocessing.located(text)[1])
+    words, offsets, start = [], [], 0
+    for word in entry.words:
+        if kept := preprocessing.kept(word, entry.tree is not None):
+            words.append(kept)
+            offsets.append((start, start + len(word)))
+        start += len(word) + 1
+    tokens = preprocessing.normalise(words)
+    return Line(entry.line, words, tokens, " ".join(entry.words), lambda: offsets)

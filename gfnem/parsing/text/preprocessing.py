@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
-from gfnem.errors import UserError
+from gfnem.parsing.text import tokenizers
 from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, places
 
-TOKENIZERS = ("word", "space")
 _DIGITS = re.compile(r"\d+")
 # NLTK's tokenizer would take `<unk>` apart; it leaves letters together.
 _STAND_IN = "ᚢᚾᚲ"
@@ -29,14 +29,14 @@ class Preprocessing:
     Whatever the settings, a word has one spelling (see `characters.clean`).
 
     Attributes:
-        tokenizer: `"word"` (NLTK's `NLTKWordTokenizer`, Penn Treebank style) or `"space"` (the
-            text is tokenised already).
+        tokenizer: `"word"` (NLTK's `NLTKWordTokenizer`, Penn Treebank style), `"space"` (the text
+            is tokenised already), or one of `tokenizers.places`.
         lower: fold to lower case.
         digits: write each run of digits as `0`.
         punctuation: keep tokens without a letter or digit.
 
     Raises:
-        UserError: for another tokenizer.
+        UserError: for another tokenizer, or one that is not installed.
     """
 
     tokenizer: str = "word"
@@ -45,8 +45,7 @@ class Preprocessing:
     punctuation: bool = False
 
     def __post_init__(self):
-        if self.tokenizer not in TOKENIZERS:
-            raise UserError(f"tokenizer {self.tokenizer!r}: choose one of {', '.join(TOKENIZERS)}")
+        object.__setattr__(self, "tokenizer", tokenizers.checked(self.tokenizer))
 
     def words(self, text: str) -> list[str]:
         """Cuts one sentence into its words as spelt, punctuation removed unless kept."""
@@ -76,27 +75,36 @@ class Preprocessing:
 
     def tokens(self, text: str) -> tuple[list[str], int]:
         """The tokens of one sentence, and how many of its words were removed as punctuation."""
-        pieces = text.split()
-        if not pieces:
-            return [], 0
         tokens: list[str] = []
         removed = 0
+        for part in self._parts(text):
+            tokens += part.tokens
+            removed += part.removed
+        return tokens, removed
+
+    def words_and_tokens(self, text: str) -> tuple[list[str], list[str]]:
+        """What `words` and `tokens` say of one sentence, one token for each word."""
+        words: list[str] = []
+        tokens: list[str] = []
+        for part in self._parts(text):
+            words += part.words
+            tokens += part.tokens
+        return words, tokens
+
+    def _parts(self, text: str) -> list[_Part]:
+        """One sentence in parts, most of which come from memory."""
+        pieces = text.split()
+        if not pieces:
+            return []
         if self.tokenizer == "space":
-            parts = map(self._middle.__getitem__, pieces)
-        else:
+            return [*map(self._middle.__getitem__, pieces)]
+        if self.tokenizer == "word":
             last = self._last[pieces[-1]]
             # two quotes are others where nothing comes before them
             start = clean(pieces[0])[:2]
-            if last is None or (len(start) != 1 and _QUOTES.issuperset(start)):
-                words = [word for _, words in self._cut(text) for word in words]
-                return self._judged(words)
-            if len(pieces) == 1:
-                return list(last[0]), last[1]
-            parts = [*map(self._middle.__getitem__, pieces[:-1]), last]
-        for part, gone in parts:
-            tokens += part
-            removed += gone
-        return tokens, removed
+            if last is not None and (len(start) == 1 or not _QUOTES.issuperset(start)):
+                return [*map(self._middle.__getitem__, pieces[:-1]), last]
+        return [self._judged([word for _, words in self._cut(text) for word in words])]
 
     def without_punctuation(self, words: Sequence[str]) -> list[str]:
         """The words with a letter or digit in them, or all if punctuation is kept."""
@@ -106,7 +114,8 @@ class Preprocessing:
 
     def cut_already(self, words: Iterable[str]) -> tuple[list[str], int]:
         """The tokens of words that are cut, and how many were removed as punctuation."""
-        return self._judged([spelt for word in words if (spelt := clean(word))])
+        part = self._judged([spelt for word in words if (spelt := clean(word))])
+        return part.tokens, part.removed
 
     def kept(self, word: str, of_tree: bool = False) -> str:
         """The one spelling of a word that is cut, "" if it goes; a tree has been pruned already."""
@@ -126,20 +135,29 @@ class Preprocessing:
     def longer_than(self, text: str, length: int) -> bool:
         """Whether a text surely has more than `length` tokens, told without tokenising it.
 
-        Both tokenizers cut at white space at least, so each piece gives a token or more.
+        All tokenizers cut at white space at least, so each piece gives a token or more.
         """
         pieces = text.split()
         return len(pieces) > length and len(self.without_punctuation(list(map(clean, pieces)))) > (
             length
         )
 
-    def _judged(self, words: Sequence[str]) -> tuple[list[str], int]:
+    def _judged(self, words: Sequence[str]) -> _Part:
         words = [clean(word) for word in words]
         kept = self.without_punctuation(words)
-        return self.normalise(kept), len(words) - len(kept)
+        return _Part(kept, self.normalise(kept), len(words) - len(kept))
 
     def _cut(self, text: str) -> list[tuple[str, list[str]]]:
         """The pieces between white space, each with the words it is made of."""
+        if self.tokenizer not in ("word", "space"):
+            found = [text[start:end] for start, end in self._places(text)]
+            # each word is a piece of its own
+            return [
+                (piece, [spelt])
+                for part in found
+                for piece in part.split()
+                if (spelt := clean(piece))
+            ]
         pieces = [piece for piece in text.split() if clean(piece)]
         if self.tokenizer == "space":
             return [(piece, [clean(piece)]) for piece in pieces]
@@ -167,6 +185,10 @@ class Preprocessing:
         return self._nltk(text)
 
     @cached_property
+    def _places(self) -> tokenizers.Places:
+        return tokenizers.places(self.tokenizer)
+
+    @cached_property
     def _nltk(self) -> Callable[[str], list[str]]:
         from nltk.tokenize import NLTKWordTokenizer
 
@@ -179,11 +201,11 @@ class Preprocessing:
 
     @cached_property
     def _middle(self) -> _Pieces:
-        def cut(piece: str) -> tuple[list[str], int]:
+        def cut(piece: str) -> _Part:
             if piece.isalpha() and piece.isascii() and not _CONTRACTED.search(piece):
-                return [piece.lower() if self.lower else piece], 0
+                return _Part([piece], [piece.lower() if self.lower else piece], 0)
             if self.tokenizer == "space":
-                return self.cut_already([piece])
+                return self._judged([spelt] if (spelt := clean(piece)) else [])
             return self._judged(self._within(clean(piece), "x ", " x"))
 
         return _Pieces(cut)
@@ -192,7 +214,7 @@ class Preprocessing:
     def _last(self) -> _Pieces:
         """As `_middle`, None if what comes before the last piece must be known to cut the text."""
 
-        def cut(piece: str) -> tuple[list[str], int] | None:
+        def cut(piece: str) -> _Part | None:
             word = clean(piece)
             if _CLOSERS.issuperset(word):
                 return None
@@ -233,13 +255,21 @@ _CONTRACTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGN
 _ENDING = re.compile("[.':,]")
 
 
+class _Part(NamedTuple):
+    """What a part of a sentence becomes: words as spelt, the same normalised, words removed."""
+
+    words: list[str]
+    tokens: list[str]
+    removed: int
+
+
 class _Pieces(dict):
     """What the pieces of a text become; the oldest are forgotten when there are too many."""
 
-    def __init__(self, cut: Callable[[str], tuple[list[str], int] | None]):
+    def __init__(self, cut: Callable[[str], _Part | None]):
         self.cut = cut
 
-    def __missing__(self, piece: str) -> tuple[list[str], int] | None:
+    def __missing__(self, piece: str) -> _Part | None:
         if len(self) >= _REMEMBERED:
             self.clear()
         self[piece] = made = self.cut(piece)

@@ -11,7 +11,6 @@ from gfnem.cli.shared import (
     code_argument,
     format_argument,
     import_nltk_alone,
-    run_argument,
     seed_argument,
 )
 from gfnem.ranges import Count
@@ -22,11 +21,18 @@ HELP = "draw trees for sentences"
 def parser(*_: Any) -> jsonargparse.ArgumentParser:
     """The flags of `parse`."""
     parser = CommandParser(
-        usage="gfnem parse RUN [FILE] [--decode map|mbr|sample] [--format bracket|json|svg] ...",
-        description="Print a tree for each line of a text.",
+        usage="gfnem parse RUN [RUN ...] [FILE] [--decode map|mbr|sample] "
+        "[--format bracket|json|svg] ...",
+        description="Print a tree for each line of a text. Several runs parse together: the tree "
+        "is the one that agrees best with each run's own tree.",
     )
-    run_argument(parser)
-    parser.add_argument("file", nargs="?", default="-", help="one sentence a line; - is stdin")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="run folders or checkpoints, and last the text, one sentence a line; without it, or "
+        "where it is -, standard input is read",
+    )
     parser.add_argument(
         "--decode",
         choices=("map", "mbr", "sample"),
@@ -54,6 +60,11 @@ def run(settings: jsonargparse.Namespace) -> int:
     """Runs `parse`; returns the exit code."""
     import_nltk_alone()
     from gfnem.parsing.commands import parse
+    from gfnem.running.runs import is_run
 
-    parse(**settings.as_dict())
+    options = settings.as_dict()
+    runs = options.pop("runs")
+    if len(runs) > 1 and not is_run(runs[-1]):
+        options["file"] = runs.pop()
+    parse(runs, **options)
     return 0

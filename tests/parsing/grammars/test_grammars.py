@@ -4,7 +4,7 @@ import pytest
 import torch
 from brute import all_trees, keys
 
-from gfnem.parsing import NeuralPCFG, Sentences, TabularGrammar, TopDownSpace
+from gfnem.parsing import NeuralPCFG, Sentences, SimplePCFG, TabularGrammar, TopDownSpace
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside
@@ -44,6 +44,20 @@ class TestNeuralPCFG(GrammarCase):
     def make_target(self):
         torch.manual_seed(2)
         return NeuralPCFG(WORDS, LABELS, 3, dim=8)
+
+
+class TestSimplePCFG(GrammarCase):
+    frequency_samples = 4000
+
+    def make_target(self):
+        torch.manual_seed(2)
+        return SimplePCFG(WORDS, LABELS, 3, dim=8)
+
+
+class TestSimplePCFGOfLowRank(GrammarCase):
+    def make_target(self):
+        torch.manual_seed(2)
+        return SimplePCFG(WORDS, 3, 3, rank=LABELS, dim=8)
 
 
 class TestTabularGrammar(GrammarCase):

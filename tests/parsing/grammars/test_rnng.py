@@ -25,10 +25,10 @@ WORDS = 4
 FIELDS = ("left", "right", "split", "label")
 
 
-def make_model(words=WORDS, scale=3.0, closing=0.0, dim=6):
+def make_model(words=WORDS, scale=3.0, closing=0.0, dim=6, memory=None):
     """Weights large enough that stacks matter."""
     torch.manual_seed(3)
-    model = RNNG(words, dim, dropout=0.0)
+    model = RNNG(words, dim, dropout=0.0, memory=memory)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * scale / dim**0.5)
@@ -73,9 +73,10 @@ def step_by_step(model, tokens, trees: Trees, sample: int) -> float:
     return total
 
 
+@pytest.mark.parametrize("memory", [None, 1, 2, 9])
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_all_at_once_equals_step_by_step(length):
-    model = make_model()
+def test_all_at_once_equals_step_by_step(length, memory):
+    model = make_model(memory=memory)
     tokens = torch.randint(WORDS, (length,)).tolist()
     trees = all_trees(length, 1)
     together = model.log_joint(Sentences.from_lists([tokens]), trees)[0]
@@ -84,8 +85,25 @@ def test_all_at_once_equals_step_by_step(length):
     assert length < 3 or together.std() > 0.1  # trees do differ
 
 
-def test_all_derivations_sum_to_one():
-    model = make_model(words=2, scale=1.5, closing=2.0)
+def test_a_narrow_memory_knows_the_topmost_items_alone():
+    x, trees = Sentences.from_lists([[1, 2, 3, 0, 2]]), all_trees(5, 1)
+    found = {
+        memory: make_model(memory=memory).log_joint(x, trees).detach() for memory in (None, 1, 2, 5)
+    }
+    torch.testing.assert_close(found[5], found[None])  # no stack is higher than the sentence long
+    for memory in (1, 2):
+        assert (found[memory] - found[None]).abs().max() > 0.1
+    stack, rows = Stack(make_model(memory=2), 2, 4), torch.arange(2)
+    for words in ([0, 3], [1, 1], [2, 2]):
+        stack.shift(rows, torch.tensor(words))
+    torch.testing.assert_close(*stack.state(rows))
+    stack.reduce(rows)  # now the word that tells them apart is the second from the top
+    assert (stack.state(rows)[0] - stack.state(rows)[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+def test_all_derivations_sum_to_one(memory):
+    model = make_model(words=2, scale=1.5, closing=2.0, memory=memory)
     terms = []
     for length in range(1, 8):
         x = Sentences.from_lists(list(itertools.product(range(2), repeat=length)))
@@ -190,12 +208,19 @@ class TestShiftReduceSpace(LatentSpaceTestCase):
 class TestGuidedShiftReduce(TestShiftReduceSpace):
     """The same with the generator's choices in it."""
 
+    memory = None
+
     def make_policy(self):
         torch.manual_seed(0)
-        policy, model = unlike_the_prior(ShiftReducePolicy(WORDS, 12, dim=8)), make_model(scale=1.5)
+        model = make_model(scale=1.5, memory=self.memory)
+        policy = unlike_the_prior(ShiftReducePolicy(WORDS, 12, dim=8))
         encode = policy.encode
         policy.encode = lambda x: encode(x, model.given(x))
         return policy
+
+
+class TestShiftReduceGuidedByANarrowMemory(TestGuidedShiftReduce):
+    memory = 1
 
 
 def unlike_the_prior(policy):

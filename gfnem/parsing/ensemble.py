@@ -1,0 +1,201 @@
+"""Several trained runs that parse together: the tree that agrees best with each run's own tree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nltk import Tree
+from torch import Tensor
+
+from gfnem.errors import UserError
+from gfnem.parsing.grammars.support import derivable
+from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.parser import Parses, label_names, parse
+from gfnem.parsing.reader import Reader
+from gfnem.parsing.run import load_text_run
+from gfnem.parsing.text.preprocessing import Preprocessing
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.scores import SpanF1
+from gfnem.parsing.trees.trees import Trees
+
+#: the label of a node of several runs, whose own labels mean different things
+LABEL = "X"
+
+
+class Agreed:
+    """The trees that several runs agree on, and how well.
+
+    Attributes:
+        trees: one for each sentence, all labels 0.
+        f1: `(batch,)` mean F1, in percent, to the runs' own trees. Spans of one word and of the
+            whole sentence do not count; a sentence without others has 100.
+    """
+
+    def __init__(self, trees: Trees, f1: Tensor):
+        self.trees, self.f1 = trees, f1
+
+    def figures(self, row: int) -> list[dict[str, Any]]:
+        """What is said of each tree of a sentence beside the tree."""
+        return [{"mean_f1": float(self.f1[row])}]
+
+
+@torch.no_grad()
+def average(trees: Sequence[Trees], votes: Tensor | None = None) -> Agreed:
+    """The binary trees with the highest mean F1 to some trees of the same sentences.
+
+    Tree averaging (Shayegh et al. 2024, arXiv 2310.01717, section 3.2). All binary trees over a
+    sentence have equally many spans, so the mean F1 is proportional to the number of trees that
+    have each span, summed over the spans: CKY finds the best tree.
+
+    Args:
+        trees: of each run, one tree for each sentence (one sample).
+        votes: `(runs, batch)` what each run's tree counts. Default: 1.
+    """
+    shape = len(trees), len(trees[0].lengths)
+    votes = torch.ones(shape, device=trees[0].left.device) if votes is None else votes
+    counts = sum(span_counts(each, vote[:, None]) for each, vote in zip(trees, votes, strict=True))
+    lengths = trees[0].lengths[:, 0]
+    best = max_span_tree(counts, lengths)
+    matched = (span_counts(best) * counts).sum((1, 2))
+    # the span of the whole sentence is in all trees
+    total, proper = votes.sum(0), (lengths - 2).clamp(min=0)
+    share = (matched - total) / (total * proper).clamp(min=1)
+    return Agreed(best, 100 * torch.where(proper > 0, share, 1.0))
+
+
+class Ensemble:
+    """Several trained runs on text that parse together.
+
+    Each run parses by itself; the tree of a sentence is the one that agrees best with the runs'
+    own trees (see `average`). Runs that err in different ways gain most: of other seeds, other
+    models, other rewards. Labels of different runs are not the same, so the trees have none.
+
+    Args:
+        runs: trained runs, or their folders or checkpoints.
+
+    Raises:
+        UserError: if there is no run, one is unusable, or they cut text in different ways.
+    """
+
+    def __init__(self, runs: Sequence[Any]):
+        paths = (str, os.PathLike)
+        self.runs = [load_text_run(run) if isinstance(run, paths) else run for run in runs]
+        if not self.runs:
+            raise UserError("an ensemble of no run: name one at least")
+        self.readers = [Reader(run) for run in self.runs]
+        for run, reader in zip(self.runs, self.readers, strict=True):
+            if reader.preprocessing != self.preprocessing:
+                raise UserError(
+                    f"{self.runs[0].path} and {run.path} cut text in different ways; runs that "
+                    "parse together need the same tokenizer, lower, digits and punctuation"
+                )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the runs read text."""
+        return self.readers[0].preprocessing
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each label."""
+        return label_names(self.runs[0]) if len(self.runs) == 1 else [LABEL]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first run is."""
+        return self.runs[0].device
+
+    @torch.no_grad()
+    def answer(
+        self, sentences: Sequence[Sequence[str]], decode: str = "mbr", samples: int | None = None
+    ) -> tuple[Parses | Agreed, list[bool]]:
+        """Trees of tokenised sentences, and which of the sentences have any.
+
+        A run that cannot derive a sentence has no vote in it.
+
+        Args:
+            sentences: tokens, as the runs' preprocessing makes them.
+            decode, samples: see `parser.parse`.
+
+        Raises:
+            UserError: if draws of several runs are asked for, or a run cannot parse.
+        """
+        if len(self.runs) > 1 and decode == "sample":
+            raise UserError("several runs draw no common samples: decode map or mbr")
+        found, votes = [], []
+        for run, reader in zip(self.runs, self.readers, strict=True):
+            x: Sentences = reader.encode(sentences).to(run.device)
+            found.append(parse(run, x, decode, samples))
+            votes.append(derivable(run, x).cpu())
+        possible = torch.stack(votes)
+        any_run = possible.any(0).tolist()
+        if len(found) == 1:
+            return found[0], any_run
+        return average([parses.trees.to("cpu") for parses in found], possible.float()), any_run
+
+    def parse(self, sentences: str | Sequence[str], decode: str = "mbr") -> Tree | list[Tree]:
+        """The tree of a sentence, or of each of several.
+
+        Args:
+            sentences: one, or a list of them.
+            decode: how each run chooses its tree, "map" or "mbr".
+
+        Returns:
+            An `nltk` tree, or a list of them; a tree without leaves for a sentence that has none.
+        """
+        from gfnem.parsing.answers import Answers
+        from gfnem.parsing.text.input_lines import read_sentences
+
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
+        lines = [f"{' '.join(text.split())}\n" for text in texts]
+        answers = Answers(self, decode).of(list(read_sentences(lines, self.preprocessing)))
+        trees = [
+            Tree.fromstring(answer.trees[0]) if answer.trees else Tree("TOP", [])
+            for answer in answers
+        ]
+        return trees[0] if isinstance(sentences, str) else trees
+
+    def evaluate(self, treebank: str, decode: str = "mbr", max_length: int = 150) -> dict[str, Any]:
+        """Unlabelled F1 of the ensemble and of each run alone, in percent.
+
+        Args:
+            treebank: a file or folder of gold trees.
+            decode: how each run chooses its tree, "map" or "mbr".
+            max_length: longer sentences, in tokens, are left out.
+
+        Returns:
+            `{"sentences": ..., "sentence_f1": ..., "corpus_f1": ..., "single": [sentence F1 of each
+            run], "agreement": mean F1 of the ensemble's trees to those of the runs}`.
+
+        Raises:
+            UserError: if the treebank cannot be read or holds no trees.
+        """
+        corpus = self.readers[0].read(treebank, max_length)
+        rows = [row for row, gold in enumerate(corpus.spans) if gold is not None]
+        if not rows:
+            raise UserError(f"{treebank}: no gold trees in it to compare with")
+        rows.sort(key=lambda row: len(corpus.tokens[row]))
+        scores = [SpanF1() for _ in range(len(self.runs) + 1)]
+        agreement = 0.0
+        for start in range(0, len(rows), 64):
+            part = rows[start : start + 64]
+            tokens = [corpus.tokens[row] for row in part]
+            single = [
+                parse(run, reader.encode(tokens).to(run.device), decode).trees.to("cpu")
+                for run, reader in zip(self.runs, self.readers, strict=True)
+            ]
+            together = average(single)
+            agreement += float(together.f1.sum())
+            for score, trees in zip(scores, [together.trees, *single], strict=True):
+                for place, row in enumerate(part):
+                    score.update(trees.spans(place), corpus.spans[row], len(tokens[place]))
+        return {
+            "sentences": len(rows),
+            "sentence_f1": scores[0].sentence_f1,
+            "corpus_f1": scores[0].corpus_f1,
+            "single": [score.sentence_f1 for score in scores[1:]],
+            "agreement": agreement / len(rows),
+        }

@@ -1,0 +1,88 @@
+"""Several runs that parse together."""
+
+import pytest
+import torch
+from commands import printed, trained
+from nltk import Tree
+
+import gfnem
+from gfnem.errors import UserError
+from gfnem.parsing import Ensemble
+from gfnem.parsing.ensemble import average
+from gfnem.parsing.trees.scores import SpanF1
+from gfnem.parsing.trees.trees import Trees
+
+
+def bracketings(left: int, right: int):
+    """Every binary tree over a span, as its nodes."""
+    if right - left == 1:
+        yield []
+    for split in range(left + 1, right):
+        for first in bracketings(left, split):
+            for second in bracketings(split, right):
+                yield [(left, right, split, 0), *first, *second]
+
+
+def mean_f1(nodes, others, length: int) -> float:
+    found = []
+    for other in others:
+        score = SpanF1()
+        score.update([node[:2] for node in nodes], [node[:2] for node in other], length)
+        found.append(score.sentence_f1)
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("length", [2, 3, 6, 7])
+def test_no_tree_agrees_better(length):
+    every = list(bracketings(0, length))
+    generator = torch.Generator().manual_seed(length)
+    for _ in range(10):
+        rows = torch.randint(len(every), (5,), generator=generator).tolist()
+        others = [every[row] for row in rows]
+        agreed = average([Trees.from_nodes([[nodes]], [length]) for nodes in others])
+        best = max(mean_f1(nodes, others, length) for nodes in every)
+        spans = agreed.trees.spans(0)
+        assert mean_f1(spans, others, length) == pytest.approx(best)
+        assert float(agreed.f1[0]) == pytest.approx(best, abs=1e-3)
+
+
+def test_a_tree_without_a_vote_does_not_count():
+    first, second = list(bracketings(0, 4))[:2]
+    trees = [Trees.from_nodes([[nodes], [nodes]], [4, 4]) for nodes in (first, second, second)]
+    agreed = average(trees, torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    assert [node[:2] for node in agreed.trees.spans(0)] == [node[:2] for node in first]
+    assert [node[:2] for node in agreed.trees.spans(1)] == [node[:2] for node in second]
+    assert float(agreed.f1[0]) == 100
+
+
+def test_one_run_thrice_is_that_run(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the dog sees a cat with the park\n\na cat sleeps\n")
+    alone = printed(capsys, "parse", trained(), text).splitlines()
+    together = printed(capsys, "parse", trained(), trained(), trained(), text).splitlines()
+    assert together[1] == ""
+    for one, other in zip(alone[::2], together[::2], strict=True):
+        one, other = Tree.fromstring(one), Tree.fromstring(other)
+        assert one.leaves() == other.leaves()
+        assert [len(part.leaves()) for part in one.subtrees()] == [
+            len(part.leaves()) for part in other.subtrees()
+        ]
+        assert {part.label() for part in other.subtrees()} == {"X"}
+
+
+def test_the_front_door(tmp_path):
+    ensemble = Ensemble([gfnem.load(trained()), trained()])
+    tree = ensemble.parse("the dog sees a cat")
+    assert tree.leaves() == "the dog sees a cat".split()
+    gold = tmp_path / "gold.mrg"
+    gold.write_text("(S (NP (D the) (N dog)) (VP (V sees) (NP (D a) (N cat))))\n")
+    figures = ensemble.evaluate(str(gold))
+    assert figures["sentence_f1"] == figures["single"][0] == figures["single"][1]
+    assert figures["agreement"] == pytest.approx(100)
+
+
+def test_what_cannot_be():
+    with pytest.raises(UserError, match="no run"):
+        Ensemble([])
+    with pytest.raises(UserError, match="no common samples"):
+        Ensemble([trained(), trained()]).answer([["dog", "sees"]], decode="sample")
