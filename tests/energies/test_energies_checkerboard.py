@@ -4,9 +4,9 @@ import itertools
 
 import torch
 
+from gfnem.energies import Points
 from gfnem.energies.codes import to_bits
 from gfnem.energies.point_sets import SETS
-from gfnem.energies import Points
 
 
 def test_a_bit_is_even_until_the_other_three_leading_ones_are_written():
