@@ -180,7 +180,7 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
-MACHINE_RATE = 1e-2
+MACHINE_RATE = 3e-2
 #: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,18 @@ class Draws:
         batch: the observations that they belong to.
         z: the structures, leading axes `(batch, samples)`.
         trajectories: how they were built; if not given, they are retraced with `P_B` when asked.
+        parts: draws that these are, one after the other: what is known of them is not computed
+            again.
     """
 
-    def __init__(self, batch: Batch, z: Any, trajectories: Trajectories | None = None):
-        self.batch, self.z = batch, z
+    def __init__(
+        self,
+        batch: Batch,
+        z: Any,
+        trajectories: Trajectories | None = None,
+        parts: Sequence[Draws] = (),
+    ):
+        self.batch, self.z, self.parts = batch, z, parts
         self._trajectories = trajectories
         self._log_joint: Tensor | None = None
         self._log_path: Tensor | None = None
@@ -122,7 +131,11 @@ class Draws:
         """`(batch, samples)` nats, without gradient."""
         if self._log_joint is None:
             with torch.no_grad():
-                self._log_joint = self.batch.given.log_joint(self.z)
+                self._log_joint = (
+                    torch.cat([part.log_joint for part in self.parts], 1)
+                    if self.parts
+                    else self.batch.given.log_joint(self.z)
+                )
         return self._log_joint
 
     @property
@@ -161,5 +174,7 @@ class Draws:
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved."""
         self._scores = None
+        for part in self.parts:
+            part.forget(network)
         if network == "model":
             self._log_joint = None

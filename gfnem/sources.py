@@ -382,7 +382,7 @@ class Mixed(Source):
         order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
         taken = Draws(batch.free, other.pick(order[None]))
         both = Trajectories.cat([own.trajectories, taken.trajectories])
-        return Draws(batch.free, both.latent, both)
+        return Draws(batch.free, both.latent, both, [own, taken])
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """What both need."""
