@@ -378,9 +378,10 @@ class Mixed(Source):
         """`(1, samples + some)`, the policy's own first."""
         own, other = batch.draw(self.own), batch.draw(self.other)
         wanted = round(self.samples * self.share / (1 - self.share))
-        count = tensors_of(other.z)[0].shape[1]
-        order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
-        taken = Draws(batch.free, other.pick(order[None]))
+        count, taken = tensors_of(other.z)[0].shape[1], other
+        if wanted < count:
+            order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
+            taken = Draws(batch.free, other.pick(order[None]))
         both = Trajectories.cat([own.trajectories, taken.trajectories])
         return Draws(batch.free, both.latent, both, [own, taken])
 

@@ -131,6 +131,18 @@ def test_both_phases_of_a_collapsed_machine_have_the_exact_gradient(model, order
     assert torch.isfinite(torch.as_tensor(figures["e_loss"]))
 
 
+def test_an_update_asks_the_energy_once_of_each_row(monkeypatch):
+    """The sampler's rewards and the energy's gradient are of the same forward pass."""
+    em, rows = made(eb_gfn(samples=4)), []
+    score = em.model.score
+    monkeypatch.setattr(em.model, "score", lambda f: rows.append(f.shape[1]) or score(f))
+    for phase, loss in em.update(X):
+        if phase.trains == "model":
+            found = torch.autograd.grad(loss, list(em.model.parameters()))
+    assert sum(rows) == 4 + len(X)
+    assert all(torch.isfinite(gradient).all() for gradient in found)
+
+
 def test_a_mixture_has_so_many_of_each():
     em = made()
     batch = Batch(em, X.repeat(10, 1))
