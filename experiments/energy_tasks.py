@@ -180,7 +180,8 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
-MACHINE_RATE = 3e-2
+#: rates of the model; with a higher one the RBM runs away from its sampler
+MACHINE_RATE = {("rbm", "eb_gfn"): 1e-2, ("rbm", "eb_gfn_units"): 1e-2}
 #: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),
@@ -217,7 +218,9 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             parts,
             MACHINE_METHODS[method](LATENTS[which]),
             lambda number: data.training_batch(number).to(device),
-            falling(2e-2, 0.07) if which == "bars" else falling(1e-2, MACHINE_RATE),
+            falling(2e-2, 0.07)
+            if which == "bars"
+            else falling(1e-2, MACHINE_RATE.get((which, method), 3e-2)),
             updates,
             seconds,
             AdaptiveThreshold(0.5, 0.9) if method.startswith("eb_gfn") else None,
