@@ -44,6 +44,7 @@ CLASSES = (
     *("--model.nonterminals", "10", "--model.preterminals", "20", "--model.parent_classes", "5"),
     *("--max-updates", "1000"),
 )
+MANY = ("--model", "SimplePCFG", "--model.nonterminals", "128", "--model.preterminals", "256")
 #: what is trained, by the name of its row
 RUNS: dict[str, tuple[str, ...]] = {
     "grammar alone, exact EM": (*EXACT, *BARE),
@@ -53,6 +54,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "Coverage, GFlowNet-EM": (*EQUAL, "--reward", "Coverage"),
     "Agreement, GFlowNet-EM": (*EQUAL, "--reward", "Agreement"),
     "5 parent classes and reward, GFlowNet-EM": (*EQUAL, *CLASSES),
+    "128+256 symbols and reward, exact EM": (*EXACT, *MANY),
+    "128+256 symbols and reward, GFlowNet-EM": (*EQUAL, *MANY),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),
     "RNNG and reward, GFlowNet-EM": (*EQUAL, *SHIFT_REDUCE),
     "RNNG that sees 2 items of its stack, and reward, GFlowNet-EM": (
@@ -102,7 +105,7 @@ def command(args: argparse.Namespace, row: str, seed: int | str) -> list[str]:
     flags = list(RUNS[row])
     if args.text and "none" not in flags:
         flags += ["--reward.text", args.text]
-    if "RNNG" not in flags and args.symbols:
+    if args.symbols and not {"RNNG", "--model.nonterminals"} & set(flags):
         names = ("--model.nonterminals", "--model.preterminals")
         flags += [word for pair in zip(names, args.symbols, strict=True) for word in pair]
     return [

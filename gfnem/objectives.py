@@ -78,17 +78,20 @@ def detailed_balance(
     mask: Bool[Tensor, "batch samples steps"],
     log_partial: Float[Tensor, "batch samples steps+1"] | None = None,
     ends: Bool[Tensor, "batch samples steps+1"] | None = None,
+    pseudo_huber: bool = False,
 ) -> Float[Tensor, " batch"]:
     """Detailed balance (Bengio et al. 2023, eq. 18), mean over a trajectory's steps.
 
     Of trajectories that are not whole, `ends` `(batch, samples, steps + 1)` says which states are
     final; without it those after a last step are. With `log_partial` (of the same shape, a target's
     partial log joint) it is the forward-looking form (Pan et al. 2023): `log_flow` then only models
-    what is still to come.
+    what is still to come. With `pseudo_huber` a residual `r` counts `sqrt(1 + r^2) - 1`.
     """
     flow = _complete_flow(mask, log_flow, log_reward, log_partial, ends)
     residual = (flow[:, :, :-1] + log_pf - log_pb - flow[:, :, 1:]).masked_fill(~mask, 0.0)
-    return (residual.square().sum(2) / mask.sum(2).clamp(min=1)).mean(1)
+    each = residual.square()
+    each = (1 + each).sqrt() - 1 if pseudo_huber else each
+    return (each.sum(2) / mask.sum(2).clamp(min=1)).mean(1)
 
 
 def sub_trajectory_balance(
@@ -222,12 +225,14 @@ class BalancedVarGrad(VarGrad):
 
     Args:
         local: weight of detailed balance.
+        pseudo_huber: of both, see `VarGrad` and `detailed_balance`: where a policy starts hundreds
+            of nats off, the worst steps do not drown all others.
     """
 
     uses_flow = True
 
-    def __init__(self, local: NotNegative = 3.0):
-        super().__init__()
+    def __init__(self, local: NotNegative = 3.0, pseudo_huber: bool = False):
+        super().__init__(pseudo_huber)
         self.local = local
 
     def forward(self, scores, log_reward, log_partial=None):
@@ -236,7 +241,12 @@ class BalancedVarGrad(VarGrad):
         if scores.log_flow is None or not scores.guided:
             return loss
         return loss + self.local * detailed_balance(
-            scores.log_pf, scores.log_pb, log_reward, scores.log_flow, scores.mask
+            scores.log_pf,
+            scores.log_pb,
+            log_reward,
+            scores.log_flow,
+            scores.mask,
+            pseudo_huber=self.pseudo_huber,
         )
 
 
@@ -336,3 +346,18 @@ class MaximumLikelihood(Objective):
     def forward(self, scores, log_reward, log_partial=None):
         """See `forward_kl`, all weights equal."""
         return forward_kl(scores.log_pf, log_reward * 0)
+
+
+class BackwardLikelihood(Objective):
+    """The backward policy's surprise at the sampler's own trajectories, given their ends.
+
+    It makes `P_B(tau|z)` the forward policy's own posterior over trajectories (Jang et al. 2024,
+    "Pessimistic Backward Policy for GFlowNets"); the forward policy is left alone.
+    """
+
+    on_policy = True
+    uses_reward = False
+
+    def forward(self, scores, log_reward, log_partial=None):
+        """`(batch,)` minus the mean `log P_B` of whole trajectories."""
+        return -scores.log_pb.sum(2).mean(1)

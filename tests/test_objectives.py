@@ -231,6 +231,28 @@ def test_root_of_the_variance(balanced):
         )
 
 
+def test_balance_far_off_counts_by_its_size(balanced):
+    """With `pseudo_huber` a large residual counts by its size, a small one by its square."""
+    scores, log_reward, _ = balanced
+    huber = BalancedVarGrad(1.0, pseudo_huber=True)
+    root = VarGrad(pseudo_huber=True)
+    for scale in (1e-2, 1e3):
+        shaken = log_reward + scale * torch.randn_like(log_reward)
+        last = scores.mask.long().sum(2, keepdim=True)
+        flow = scores.log_flow.clone()
+        before = (
+            scores.log_pf
+            + flow[:, :, :-1]
+            - scores.log_pb
+            - flow[:, :, 1:].scatter(2, last - 1, shaken[..., None])
+        )
+        before = before.masked_fill(~scores.mask, 0.0)
+        each = before.square() / 2 if scale < 1 else before.abs()
+        wanted = (each.sum(2) / scores.mask.sum(2)).mean(1)
+        found = huber(scores, shaken) - root(scores, shaken)
+        torch.testing.assert_close(found, wanted, rtol=2e-2, atol=1e-4)
+
+
 @pytest.mark.parametrize("objective", [VarGrad(), ReverseKL()])
 def test_one_sample_is_not_enough(objective):
     none = torch.zeros(2, 1, 3)

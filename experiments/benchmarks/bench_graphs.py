@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gfnem.em import EM
 from gfnem.graphs.data import generated
 from gfnem.graphs.model import DagPosterior
-from gfnem.graphs.policy import ScoredPolicy
+from gfnem.graphs.policy import ScoredPolicy, finite
 from gfnem.graphs.space import DagSpace
 from gfnem.graphs.tables import Tables
 from gfnem.objectives import DetailedBalance
@@ -46,11 +46,17 @@ class Plain(ScoredPolicy):
         super().__init__(variables)
         self.network = perceptron(variables)
 
-    def correction(self, state, hints):
-        """What the perceptron says, and the gain of an edge where the base says less."""
+    def logits(self, context, state):
+        """What the perceptron says, and the gain of an edge."""
+        with torch.no_grad():
+            gains = finite(context.given.deltas(state.adjacency)).float().flatten(2)
+            gains = gains - (state.adjacency.flatten(2).sum(2, keepdim=True) + 1).log()
         output = self.network(state.adjacency.flatten(2).float())
-        edges = output[..., :-1].unflatten(2, state.adjacency.shape[2:])
-        return edges + hints.gains - hints.joins, output[..., -1] - hints.stop
+        return output + torch.nn.functional.pad(gains, (0, 1))
+
+    def correction(self, state, hints):
+        """Not needed: `logits` says all."""
+        raise NotImplementedError
 
 
 class Loop:

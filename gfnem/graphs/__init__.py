@@ -14,6 +14,8 @@ _attribute, __dir__, __all__ = public_names(
         "layer_policy": ("LayerPolicy",),
         "layers": ("LayerSpace", "LayerState"),
         "model": ("DagPosterior",),
+        "network_policy": ("NetworkPolicy",),
+        "networks": ("NetworkPosterior", "Networks"),
         "policy": ("FlatPolicy", "GraphPolicy"),
         "priors": ("EdgePrior", "GraphTerm", "PathPrior"),
         "scores": ("BDeu", "BGe", "BIC", "LocalScore"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,12 +37,21 @@ class GivenTables(Conditioned[Tables, Tensor]):
     target: DagPosterior
     x: Tables
 
-    def __init__(self, target: DagPosterior, x: Tables):
+    def __init__(self, target: DagPosterior, x: Tables, table: Tensor | None = None):
         super().__init__(target, x)
-        self.table = target.table(x)
+        self._fixed = table is None
+        self.table = target.table(x) if table is None else table
         self._lookup = parent_sets(target.variables, target.max_parents, x.device).lookup
         # the number past the last is that of the sets that are too large
         self._padded = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
+
+    def replaced(self, table: Tensor) -> GivenTables:
+        """The same with another table `(batch, n, sets)`, of which nothing is remembered."""
+        return GivenTables(self.target, self.x, table)
+
+    def known(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """A table that follows from `table`, computed once unless that is learned."""
+        return self.x.known((name, self.target.name), compute) if self._fixed else compute()
 
     def families(self, masks: Tensor) -> Tensor:
         """`(batch, samples, n, ...)` local scores of bit masks of parents, third axis the child."""
@@ -88,7 +97,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
         code = ((2 * state.adjacency + may.long()) * weight).sum(2)  # (batch, samples, child)
         samples, n = code.shape[1:]
         joined = code[:, :, None, :] + may * weight
-        futures = self.x.known(("futures", self.target.name), self._futures)
+        futures = self.known("futures", self._futures)
         index = torch.cat([code[:, :, None, :], joined], 2)  # (batch, samples, 1 + parent, child)
         found = futures.gather(2, index.permute(0, 3, 1, 2).flatten(2))
         found = found.unflatten(2, (samples, n + 1)).permute(0, 2, 3, 1)
@@ -109,7 +118,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
         the digit 0 for a node that is not placed, 2 for one of the last layer, 1 for all others.
         Entry 0, where none is placed, is of no parents.
         """
-        return self.x.known(("layered", self.target.name), self._layered)
+        return self.known("layered", self._layered)
 
     def _layered(self) -> Tensor:
         n, lookup = self.table.shape[1], self._lookup
@@ -134,7 +143,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
         come before (Koivisto and Sood 2004), shared out as `layered`. A graph counts once for each
         order that it agrees with, so it is not exact; who is to come before whom, it knows.
         """
-        return self.x.known(("orders", self.target.name), self._orders)
+        return self.known("orders", self._orders)
 
     def _orders(self) -> Tensor:
         n = self.table.shape[1]
@@ -168,9 +177,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
 
     def log_graphs(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples)` float64 log joint of data and graphs `(batch, samples, n, n)`."""
-        value = self.families(bit_masks(adjacency.mT)).sum(2)
-        terms = self.target.terms
-        return value + added_up(terms, adjacency) if terms else value
+        return self.families(bit_masks(adjacency.mT)).sum(2) + self.target.log_terms(adjacency)
 
     def first(self) -> DagState:
         """The graph that every other is built from, `(batch, 1)`."""
@@ -243,6 +250,10 @@ class DagPosterior(Target[Tables, Tensor]):
         """`(batch, samples, n, n)` bool the graphs of latents."""
         return z
 
+    def told(self, z: Any) -> dict[str, Any]:
+        """What a record says of one latent `(1, 1, ...)` beside its edges, as plain data."""
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """What spaces and policies must know of the graphs."""
         return {
@@ -284,6 +295,19 @@ class DagPosterior(Target[Tables, Tensor]):
         else:
             total = 0.0  # not known: the evidence is then up to a constant
         return factors - total / n
+
+    def log_parents(self, adjacency: Tensor) -> Tensor:
+        """`(batch, samples, n)` float64 the prior of the parents in graphs, in nats."""
+        lookup = parent_sets(self.variables, self.max_parents, adjacency.device).lookup
+        table = torch.nn.functional.pad(
+            self.prior_table(adjacency.device), (0, 1), value=-torch.inf
+        )
+        node = torch.arange(self.variables, device=adjacency.device)
+        return table[node, lookup[bit_masks(adjacency.mT)]]
+
+    def log_terms(self, adjacency: Tensor) -> Tensor | float:
+        """`(batch, samples)` the terms of the prior that do not add over families, in nats."""
+        return added_up(self.terms, adjacency) if self.terms else 0.0
 
     # ------------------------------------------------------------------ densities
 

@@ -13,7 +13,8 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import log_probability
+from gfnem.sampling import Exploration, draw, log_probability
+from gfnem.space import LatentSpace
 
 
 @dataclass
@@ -95,13 +96,23 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         gains = finite(gains).masked_fill(~known, 0.0)
         return Hints(gains.to(single), joins.to(single), stop.to(single), single)
 
-    def forward(self, context: Reading, state: DagState) -> Step:
-        """Scores graphs `(batch, any number)`."""
+    def logits(self, context: Reading, state: DagState) -> Tensor:
+        """`(batch, samples, n * n + 1)` of every edge, and of stopping."""
         hints = self.hints(context, state)
         edges, stop = self.correction(state, hints)
         count = (state.adjacency & state.removable).flatten(2).sum(2) + 1
         edges = (hints.joins + edges - count.log()[..., None, None]).flatten(2)
-        logits = torch.cat([edges, (hints.stop + stop)[..., None]], 2)
+        return torch.cat([edges, (hints.stop + stop)[..., None]], 2)
+
+    def choose(
+        self, context: Reading, space: LatentSpace, state: DagState, exploration: Exploration
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an edge, or to stop; no flow is needed for it."""
+        return draw(self.logits(context, state), space.forward_mask(state), exploration)
+
+    def forward(self, context: Reading, state: DagState) -> Step:
+        """Scores graphs `(batch, any number)`."""
+        logits = self.logits(context, state)
         if context.given is None:
             return Step(logits)
         mask = state.open_edges().flatten(2)

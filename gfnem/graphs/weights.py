@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from gfnem.batched import Batched
 from gfnem.graphs.dags import bit_masks, bits_of, parent_sets
 from gfnem.graphs.model import DagPosterior
-from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
+from gfnem.graphs.priors import EdgePrior, GraphTerm
 from gfnem.graphs.scores import LocalScore
 from gfnem.graphs.space import DagState
 from gfnem.graphs.tables import Tables
@@ -31,6 +32,14 @@ class Weighted(Batched):
 
     adjacency: Tensor
     weights: Tensor
+
+    def means(self, values: Tensor) -> Tensor:
+        """`(batch, samples, rows, n)` what each variable is expected to be, by its parents.
+
+        Args:
+            values: `(batch, rows, n)`.
+        """
+        return values[:, None] @ self.weights
 
     def effects(self) -> Tensor:
         """`(batch, samples, n, n)` total effect on each variable of setting another one.
@@ -133,6 +142,10 @@ class WeightedPosterior(DagPosterior):
         """`(batch, samples, n, n)` bool."""
         return z.adjacency
 
+    def told(self, z: Weighted) -> dict[str, Any]:
+        """`{"weights": [...]}` of the edges, in their order."""
+        return {"weights": z.weights[z.adjacency].tolist()}
+
     def offers(self, hook: str) -> bool:
         """As `DagPosterior`; but a graph alone does not say what its weights add."""
         return hook != "partial_log_joint" and super().offers(hook)
@@ -147,16 +160,13 @@ class WeightedPosterior(DagPosterior):
 
     def log_joint(self, x: Tables, z: Weighted) -> Tensor:
         """`(batch, samples)` float64 nats."""
-        adjacency, weights = z.adjacency, z.weights
-        sets = parent_sets(self.variables, self.max_parents, x.device)
-        prior = torch.nn.functional.pad(self.prior_table(x.device), (0, 1), value=-torch.inf)
-        index = sets.lookup[bit_masks(adjacency.mT)]
-        value = prior[torch.arange(self.variables, device=x.device), index].sum(2)
-        if self.terms:
-            value = value + added_up(self.terms, adjacency)
-        normal = -(weights.square() + math.log(2 * math.pi)) / 2
-        value = value + torch.where(adjacency, normal, 0.0).sum((2, 3))
-        return value + log_rows(z, x, self.known.noise).sum(2)
+        return self.families(x, z).sum(2) + self.log_terms(z.adjacency)
+
+    def families(self, x: Tables, z: Weighted) -> Tensor:
+        """`(batch, samples, n)` float64 the joint of each variable's rows, weights and parents."""
+        normal = -(z.weights.square() + math.log(2 * math.pi)) / 2
+        own = self.log_parents(z.adjacency) + torch.where(z.adjacency, normal, 0.0).sum(2)
+        return own + log_cells(z, x, self.known.noise).sum(2)
 
     def _listed(self, x: Tables) -> tuple[Tensor, Tensor]:
         from gfnem.graphs.dags import every_dag
@@ -201,22 +211,21 @@ class WeightedPosterior(DagPosterior):
         return torch.stack(means), torch.stack(covariances)
 
 
-def log_rows(z: Weighted, x: Tables, noise: float) -> Tensor:
-    """`(batch, samples, rows)` float64 log density of each row in nats; cells set by hand are not.
+def log_cells(z: Any, x: Tables, noise: float) -> Tensor:
+    """`(batch, samples, rows, n)` float64 log density of each cell in nats; 0 of those set by hand.
 
     Args:
-        z: graphs with weights.
+        z: graphs with weights, or with networks.
         x: data sets, which may be others than those that `z` was drawn for.
         noise: variance of the noise.
     """
-    values = x.values[:, None]
-    error = values - values @ z.weights
+    error = x.values[:, None] - z.means(x.values)
     each = -(error.square() / noise + math.log(2 * math.pi * noise)) / 2
     counts = (x.real[..., None] & ~x.hand)[:, None]
-    return torch.where(counts, each, 0.0).sum(3)
+    return torch.where(counts, each, 0.0)
 
 
-def log_predictive(z: Weighted, x: Tables, noise: float) -> Tensor:
+def log_predictive(z: Any, x: Tables, noise: float) -> Tensor:
     """`(batch, rows)` posterior predictive log density of new rows, in nats.
 
     Args:
@@ -224,5 +233,5 @@ def log_predictive(z: Weighted, x: Tables, noise: float) -> Tensor:
         x: new rows.
         noise: variance of the noise.
     """
-    rows = log_rows(z, x, noise)
+    rows = log_cells(z, x, noise).sum(3)
     return rows.logsumexp(1) - math.log(rows.shape[1])

@@ -28,6 +28,8 @@ class GraphsWorld(World):
         "gfnem.graphs.layer_policy",
         "gfnem.graphs.layers",
         "gfnem.graphs.model",
+        "gfnem.graphs.network_policy",
+        "gfnem.graphs.networks",
         "gfnem.graphs.policy",
         "gfnem.graphs.priors",
         "gfnem.graphs.scores",
@@ -81,18 +83,14 @@ class GraphsWorld(World):
         yield Observed(x, [{"rows": len(table.values), "columns": names}])
 
     def latents(self, run: Any, observed: Observed, z: Any) -> list[list[dict[str, Any]]]:
-        """`{"edges": [[cause, effect], ...]}` by the names of columns, and weights, if any."""
-        from torch import Tensor
-
+        """`{"edges": [[cause, effect], ...]}` by the names of columns, and what a model adds."""
         names = run.metadata["columns"]
-        if isinstance(z, Tensor):
-            return [[{"edges": named(graph, names)} for graph in row] for row in z]
         return [
             [
-                {"edges": named(graph, names), "weights": weights[graph].tolist()}
-                for graph, weights in zip(*row, strict=True)
+                {"edges": named(graph, names), **run.model.told(z[row : row + 1, at : at + 1])}
+                for at, graph in enumerate(graphs)
             ]
-            for row in zip(z.adjacency, z.weights, strict=True)
+            for row, graphs in enumerate(run.model.graphs(z))
         ]
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:

@@ -144,6 +144,21 @@ class ClusterPosterior(Target):
         value = value - x.shape[-1] * count / 2 * math.log(2 * math.pi * noise)
         return value + torch.lgamma(self.alpha + count) - math.lgamma(self.alpha)
 
+    def predictive(self, x: Tensor, member: Tensor) -> Tensor:
+        """`(..., points, clusters)` what `evidence` gains by one point more in each cluster.
+
+        Args:
+            x: `(..., points, d)`.
+            member: as for `evidence`.
+        """
+        count = member.sum(-2)
+        precision = 1 / self.spread**2 + count / self.sd**2
+        mean = member.mT @ x / self.sd**2 / precision[..., None]
+        variance = (self.sd**2 + 1 / precision)[..., None, :]
+        away = (x[..., None, :] - mean[..., None, :, :]).square().sum(-1)
+        normal = -(away / variance + x.shape[-1] * (2 * math.pi * variance).log()) / 2
+        return normal + (self.alpha + count).log()[..., None, :]
+
     def partial_log_joint(self, x: Tensor, state: Labels) -> Tensor:
         """`(batch, samples)` the joint of the points that are assigned."""
         member = self.members(x, state.label)
@@ -215,8 +230,9 @@ class ClusterPosterior(Target):
 class LabelPolicy(Policy):
     """Starts from the predictive density of the next point in each cluster, as it is so far.
 
-    The network learns what the points to come have to say. The flow is the joint of the points so
-    far times what it learns, so `log Z` follows.
+    The network learns what the points to come have to say, the same for all clusters: what it says
+    of a relabelled assignment is relabelled alike. The flow is the joint of the points so far times
+    what it learns, so `log Z` follows.
 
     Args:
         points: of a data set.
@@ -234,12 +250,13 @@ class LabelPolicy(Policy):
     ):
         super().__init__()
         self.points, self.clusters = points, clusters or 3
-        width = points * (self.clusters + 1 + dimensions) + 2 * self.clusters
-        self.first = nn.Linear(width, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.last = nn.Linear(hidden, self.clusters + 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.first = nn.Linear(points * (4 + dimensions), hidden)
+        self.second = nn.Linear(2 * hidden, hidden)
+        self.choice = nn.Linear(hidden, 1)
+        self.flow = nn.Linear(hidden, 1)
+        for last in (self.choice, self.flow):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def encode(self, x: Tensor, given: Any = None) -> tuple[Tensor, Any]:
         """The points, and the model given them."""
@@ -248,25 +265,27 @@ class LabelPolicy(Policy):
     def forward(self, context: tuple[Tensor, Any], state: Labels) -> Step:
         """Scores assignments so far."""
         x, given = context
-        done = (state.label >= 0).sum(2)
-        base = x.new_zeros(*done.shape, self.clusters)
-        reward = x.new_zeros(done.shape)
+        samples, open_ = state.label.shape[1], state.label < 0
+        member = nn.functional.one_hot(state.label + 1, self.clusters + 1)[..., 1:].to(x)
+        fits = torch.zeros_like(member)
+        reward = x.new_zeros(state.label.shape[:2])
         if given is not None:
             model: ClusterPosterior = given.target
             with torch.no_grad():
                 reward = model.partial_log_joint(x, state)
-                member = model.members(x, state.label)
-                following = nn.functional.one_hot(done, self.points + 1)[..., :-1].to(x)
-                more = member + following[..., None]  # the next point in every cluster at once
-                base = model.evidence(x[:, None], more) - model.evidence(x[:, None], member)
-        kinds = nn.functional.one_hot(state.label + 1, self.clusters + 1).to(x).flatten(2)
-        seen = x.flatten(1)[:, None].expand(-1, done.shape[1], -1)
-        likely = base.log_softmax(2)
-        parts = [kinds, seen, likely.exp(), likely.clamp(min=-10) / 5]
-        hidden = nn.functional.silu(self.first(torch.cat(parts, 2)))
-        hidden = hidden + nn.functional.silu(self.second(hidden))
-        output = self.last(hidden)
-        return Step(base + output[..., :-1], None, reward + output[..., -1])
+                fits = model.predictive(x[:, None], member)
+        likely = fits.log_softmax(3) * open_[..., None]
+        spread = open_[..., None].to(x).expand_as(member)
+        parts = [member, spread, spread * likely.exp(), likely.clamp(min=-10) / 5]
+        seen = x.flatten(1)[:, None, None].expand(-1, samples, self.clusters, -1)
+        each = torch.cat([*(part.mT for part in parts), seen], 3)  # (batch, samples, clusters, ...)
+        hidden = nn.functional.silu(self.first(each))
+        both = torch.cat([hidden, hidden.mean(2, keepdim=True).expand_as(hidden)], 3)
+        hidden = hidden + nn.functional.silu(self.second(both))
+        at = (~open_).sum(2).clamp(max=self.points - 1)[..., None, None]
+        base = fits.gather(2, at.expand(-1, -1, 1, self.clusters))[:, :, 0]
+        flow = reward + self.flow(hidden.mean(2))[..., 0]
+        return Step(base + self.choice(hidden)[..., 0], None, flow)
 
     def log_z(self, context: tuple[Tensor, Any]) -> Tensor:
         """`(batch,)` the flow through the start."""

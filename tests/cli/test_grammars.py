@@ -4,7 +4,9 @@ import json
 
 import pytest
 from commands import SMALL, call, printed, refused
+from nltk import Tree
 
+import gfnem
 from gfnem.parsing.grammars.tabular import TabularGrammar
 
 pytestmark = pytest.mark.slow
@@ -197,6 +199,24 @@ def test_a_grammar_with_parent_classes_is_read_and_shown_with_them(tmp_path, cap
     assert (tmp_path / "again" / "grammar.ncfg").is_file()
     said = printed(capsys, "show", tmp_path / "again")
     assert "TabularGrammar: 4 nonterminals" in said and "under " in said
+
+
+def test_a_grammar_of_children_apart_goes_through_every_verb(tmp_path, capsys):
+    (tmp_path / "data.txt").write_text("\n".join(ANSWERS[3:] * 10) + "\n")
+    settings = [*SMALL, "--model=SimplePCFG", "--data", tmp_path / "data.txt"]
+    settings += ["--model.rank=3", "--model.forms=true", "--dataset.min_count=1"]
+    train(capsys, tmp_path, small=settings)
+    run = tmp_path / "run"
+    learned = TabularGrammar(str(run / "grammar.pcfg"))
+    assert len(learned.names()) <= 3
+    said = printed(capsys, "show", run)
+    assert "SimplePCFG: 3 nonterminals, 6 preterminals" in said
+    (tmp_path / "new.txt").write_text("the dog sleeps\n")
+    assert Tree.fromstring(printed(capsys, "parse", run, tmp_path / "new.txt")).leaves()
+    assert len(printed(capsys, "generate", run, "-n", "3").splitlines()) == 3
+    assert printed(capsys, "report", run).strip().endswith("report.html")
+    (answer,) = gfnem.load(run).infer("the cat sees it", samples=5)
+    assert answer["exact"] and answer["latents"][0]["log_joint"] <= answer["log_marginal"]
 
 
 def test_show_says_what_there_is_of_a_model_without_rules(tmp_path, capsys):

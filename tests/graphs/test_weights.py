@@ -147,17 +147,25 @@ def test_the_density_of_weights_is_that_of_a_normal():
                 centre = mean[0, at, child, parents].detach()
                 normal = MultivariateNormal(centre, covariance.detach())
                 total += float(normal.log_prob(z.weights[0, at, parents, child]))
-        density = float(policy.log_density(context, z)[0, at].detach())
+        density = float(policy.log_density(context, z)[0, at].sum().detach())
         assert density == pytest.approx(total, abs=1e-3)
     scores = policy.score(context, space, found, flows=True)
     assert torch.allclose(scores.log_pf.sum(2), found.log_behaviour, atol=1e-3)
+
+
+def test_the_start_is_exact_where_parents_are_correlated():
+    """What `curvature` reads is all there is to know of linear families."""
+    model, x = WeightedPosterior(3), a_table()
+    policy = CompletedPolicy(LayerPolicy(3, hidden=8), 3)
+    posterior = Posterior(model, LayerSpace(3), policy, x)
+    assert joint_divergences(posterior, model, x)["kl_weights"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.slow
 def test_training_finds_graphs_and_weights():
     torch.manual_seed(0)
     model, x, space = WeightedPosterior(3), a_table(rows=20), LayerSpace(3)
-    policy = CompletedPolicy(LayerPolicy(3, hidden=32), 3)
+    policy = CompletedPolicy(LayerPolicy(3, hidden=32), 3, curvature=False)
     em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
     descent = Descent(em, Rates(policy=Anneal(0.04, 0.004, 200)))
 

@@ -38,7 +38,7 @@ class TestLabelSpace(LatentSpaceTestCase):
 
     def make_policy(self):
         policy = LabelPolicy(4, 3, 2, 8)
-        torch.nn.init.normal_(policy.last.weight)
+        torch.nn.init.normal_(policy.choice.weight)
         return policy
 
     def count_objects(self, row):
@@ -105,6 +105,19 @@ def test_without_learning_the_first_choice_is_the_predictive():
     logits = policy(policy.encode(x, model.given(x)), state).forward[:, 0]
     both = torch.tensor([[0, 1, 0, 0], [0, 1, 0, 1]]).expand(2, -1, -1)
     assert torch.allclose(logits.log_softmax(1), model.log_joint(x, both).log_softmax(1), atol=1e-5)
+
+
+def test_relabelled_assignments_are_scored_alike():
+    model, x, policy = ClusterPosterior(3), data_sets(), LabelPolicy(4, 3, 2, 8)
+    torch.nn.init.normal_(policy.choice.weight)
+    context, order = policy.encode(x, model.given(x)), torch.tensor([2, 0, 1])
+    label = torch.tensor([0, 2, 2]).expand(2, 1, -1)
+    one, other = (
+        policy(context, Labels(torch.nn.functional.pad(part, (0, 1), value=-1)))
+        for part in (label, order[label])
+    )
+    assert torch.allclose(one.forward, other.forward[..., order], atol=1e-4)
+    assert torch.allclose(one.log_flow, other.log_flow, atol=1e-4)
 
 
 def test_parameters_are_drawn_around_their_clusters():

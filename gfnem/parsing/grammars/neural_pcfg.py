@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammars.grammar import Grammar, start_choice
+from gfnem.parsing.grammars.word_layer import WordLayer
 from gfnem.ranges import Count, Fact
 
 
@@ -36,6 +39,9 @@ class NeuralPCFG(Grammar):
             from the data; 1 if None.
         parent_classes: how many classes of nonterminals the expansion of a symbol below them tells
             apart (see `Grammar`); None or 1: none, this is a PCFG.
+        forms, vectors: whether scores of words see how these are written, and a file of pretrained
+            vectors for them (see `WordLayer`).
+        vocabulary: the word at each index, for these two; from the data.
 
     Raises:
         ValueError: if `parent_classes` does not divide `nonterminals`.
@@ -49,6 +55,9 @@ class NeuralPCFG(Grammar):
         dim: Count = 256,
         shortest: Count | None = None,
         parent_classes: Count | None = None,
+        forms: bool = False,
+        vectors: str | None = None,
+        vocabulary: Sequence[str] | None = None,
     ):
         super().__init__(nonterminals, preterminals, vocab_size, parent_classes)
         self.shortest = shortest or 1
@@ -56,12 +65,10 @@ class NeuralPCFG(Grammar):
         self.start = nn.Parameter(torch.empty(1, dim))
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
         self.preterminal = nn.Parameter(torch.empty(preterminals, dim))
-        self.root_net = nn.Sequential(
-            nn.Linear(dim, dim), Residual(dim), Residual(dim), nn.Linear(dim, symbols)
-        )
-        self.word_net = nn.Sequential(
-            nn.Linear(dim, dim), Residual(dim), Residual(dim), nn.Linear(dim, vocab_size)
-        )
+        root = nn.Linear(dim, symbols)
+        self.root_net = nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), root)
+        words = WordLayer(dim, vocab_size, vocabulary, forms, vectors)
+        self.word_net = nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), words)
         self.rule_net: nn.Module = nn.Linear(dim, symbols * symbols)
         self.context: nn.Parameter | None = None
         if self.contexts > 1:
@@ -88,7 +95,8 @@ class NeuralParentPCFG(NeuralPCFG):
     """A `NeuralPCFG` with a parent class for each nonterminal.
 
     Args:
-        vocab_size, nonterminals, preterminals, dim, shortest: see `NeuralPCFG`.
+        vocab_size, nonterminals, preterminals, dim, shortest, forms, vectors, vocabulary: see
+            `NeuralPCFG`.
     """
 
     def __init__(
@@ -98,5 +106,11 @@ class NeuralParentPCFG(NeuralPCFG):
         preterminals: Count = 60,
         dim: Count = 128,
         shortest: Count | None = None,
+        forms: bool = False,
+        vectors: str | None = None,
+        vocabulary: Sequence[str] | None = None,
     ):
-        super().__init__(vocab_size, nonterminals, preterminals, dim, shortest, nonterminals)
+        words = (forms, vectors, vocabulary)
+        super().__init__(
+            vocab_size, nonterminals, preterminals, dim, shortest, nonterminals, *words
+        )

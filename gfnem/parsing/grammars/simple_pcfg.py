@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from gfnem.parsing.grammars.grammar import Grammar, start_choice
 from gfnem.parsing.grammars.neural_pcfg import Residual
 from gfnem.parsing.grammars.rule_tables import ApartRules
+from gfnem.parsing.grammars.word_layer import WordLayer
 from gfnem.ranges import Count, Fact
 
 
-def _scores(dim: int, size: int) -> nn.Sequential:
-    """From vectors to the scores of `size` choices."""
-    return nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), nn.Linear(dim, size))
+def _scores(dim: int, last: nn.Module) -> nn.Sequential:
+    """From vectors to scores."""
+    return nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), last)
 
 
 def _vectors(dim: int) -> nn.Sequential:
@@ -44,6 +46,9 @@ class SimplePCFG(Grammar):
         dim: size of embeddings and hidden layers.
         shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
             from the data; 1 if None.
+        forms, vectors: whether scores of words see how these are written, and a file of pretrained
+            vectors for them (see `WordLayer`).
+        vocabulary: the word at each index, for these two; from the data.
     """
 
     def __init__(
@@ -54,6 +59,9 @@ class SimplePCFG(Grammar):
         rank: Count | None = None,
         dim: Count = 256,
         shortest: Count | None = None,
+        forms: bool = False,
+        vectors: str | None = None,
+        vocabulary: Sequence[str] | None = None,
     ):
         super().__init__(rank or nonterminals, preterminals, vocab_size)
         self.phrases, self.shortest = nonterminals, shortest or 1
@@ -62,8 +70,8 @@ class SimplePCFG(Grammar):
         self.parent = nn.Parameter(torch.randn(self.nonterminals, dim))
         self.preterminal = nn.Parameter(torch.randn(preterminals, dim))
         self.child = nn.Parameter(torch.randn(symbols, dim))
-        self.root_net = _scores(dim, symbols)
-        self.word_net = _scores(dim, vocab_size)
+        words = WordLayer(dim, vocab_size, vocabulary, forms, vectors)
+        self.root_net, self.word_net = _scores(dim, nn.Linear(dim, symbols)), _scores(dim, words)
         self.side_nets = nn.ModuleList([_vectors(dim), _vectors(dim)])
         self.component: nn.Parameter | None = None
         if rank is not None:

@@ -1,0 +1,1 @@
+"""Grammars whose rules are unknown too: an observation is a handful of sentences together."""
