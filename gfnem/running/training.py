@@ -260,6 +260,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         build(settings.get("reward"), Reward, **facts),
     )
     model, space, policy, *_, reward = components
+    model.prepare(data)
     if reward is not None:
         reward.prepare(data)
     try:
