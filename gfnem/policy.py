@@ -106,6 +106,15 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         ...
 
     @optional
+    def marginals(self, context: Context) -> Tensor:
+        """`(batch, ...)` how probable it is that what is built has each part. Optional.
+
+        Of a policy that knows its flows: the flow through the part over all flow. Which parts there
+        are is the latent space's matter (spans of a sentence, say).
+        """
+        ...
+
+    @optional
     def auxiliary_loss(self, context: Context) -> Float[Tensor, " batch"]:
         """`(batch,)` loss added to the E-step's objective, for parts that learn by other means.
 

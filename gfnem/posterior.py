@@ -135,6 +135,17 @@ class Posterior(Generic[X, Z]):
             return LogMarginal.from_exact(self.given.normalised().log_marginal())
         return LogMarginal.from_weights(self.model_weights(*self.log_weights(samples or 64)))
 
+    @torch.no_grad()
+    def marginal(self) -> Tensor:
+        """`(batch, ...)` how probable each part of a structure is, from the sampler's flows.
+
+        Exact for the sampler, without drawing (`Policy.marginals`).
+
+        Raises:
+            NotOffered: if the policy does not know.
+        """
+        return self.policy.marginals(self.context)
+
     def log_z(self) -> Float[Tensor, " batch"] | None:
         """`(batch,)` the policy's own learned `log Z(x)` in nats; None if it has none."""
         if not self.policy.offers("log_z"):

@@ -22,10 +22,10 @@ from gfnem.parsing.inference.inside import (
     inside,
     log_partition,
     marginals_and_chart,
-    viterbi,
 )
 from gfnem.parsing.inference.log_joint import span_scores, tree_log_joint
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
+from gfnem.parsing.inference.viterbi import viterbi
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
@@ -272,7 +272,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
 
     def by_context(self) -> ContextTables:
         """The tables, the axis of contexts never left out."""
-        return ContextTables.of(*self.tables())
+        return ContextTables.of(*self._fixed_tables())
 
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""
