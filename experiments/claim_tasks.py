@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +14,10 @@ from torch import Tensor
 from gfnem.objectives import Objective
 from gfnem.policy import Scores
 from gfnem.sampling import Exploration
-from gfnem.space import LatentSpace, Trajectories
+from gfnem.space import Trajectories
 from gfnem.toys.figures import compared, terminal
-from gfnem.toys.policy import ToyPolicy
 from gfnem.toys.reward import ToyReward
+from gfnem.toys.table import ListedPolicy, Tables
 
 
 @dataclass
@@ -28,7 +30,6 @@ class Method:
         share: of trajectories that are drawn backwards with P_B from structures drawn uniformly.
         epsilon: probability that a step of the others is drawn uniformly.
         rate: Adam's learning rate at the start.
-        corrected: whether `P_B` counts; without it the loss is that of soft RL.
     """
 
     name: str
@@ -36,38 +37,30 @@ class Method:
     share: float = 0.0
     epsilon: float = 0.0
     rate: float = 0.05
-    corrected: bool = True
 
 
 @torch.no_grad()
 def drawn(
-    policy: ToyPolicy,
-    space: LatentSpace,
-    reward: ToyReward,
-    x: Tensor,
-    samples: int,
-    method: Method,
+    policy: ListedPolicy, context: Tables, reward: ToyReward, samples: int, method: Method
 ) -> Trajectories:
-    """`samples` trajectories for each copy; they know how probable they were."""
-    context, back = policy.encode(x), round(method.share * samples)
-    forth = policy.sample(context, x, space, samples - back, Exploration(epsilon=method.epsilon))
+    """`samples` trajectories for each copy, some of them drawn backwards."""
+    x, back = context.copy, round(method.share * samples)
+    space, exploration = policy.space, Exploration(epsilon=method.epsilon)
+    forth = policy.sample(context, x, space, samples - back, exploration)
     if not back:
         return forth
     every = reward.every(x.device)
     z = every[torch.randint(len(every), (len(x), back), device=x.device)]
-    retraced = policy.retrace(context, x, space, z)
-    both = joined(forth, retraced)
-    # the mixture's probability of each trajectory, whichever part it came from
-    scores = policy.score(context, space, both)
-    uniform = scores.log_pb.sum(2) - torch.log(torch.tensor(float(len(every))))
-    own = scores.log_pf.sum(2) if method.epsilon == 0 else both.log_behaviour
-    parts = torch.stack([own + _log(1 - method.share), uniform + _log(method.share)])
-    both.log_behaviour = parts.logsumexp(0)
-    return both
+    return joined(forth, policy.retrace(context, x, space, z))
 
 
-def _log(value: float) -> Tensor:
-    return torch.log(torch.tensor(value))
+def behaviour(scores: Scores, found: Trajectories, objects: int, method: Method) -> Tensor | None:
+    """`(batch, samples)` log probability of each trajectory under the mixture drawn from."""
+    if not method.share:
+        return found.log_behaviour if method.epsilon else None
+    assert not method.epsilon, "of retraced trajectories the explored probability is not known"
+    own, back = scores.log_pf.detach().sum(2), scores.log_pb.detach().sum(2) - math.log(objects)
+    return torch.logaddexp(own + math.log(1 - method.share), back + math.log(method.share))
 
 
 def joined(one: Trajectories, other: Trajectories) -> Trajectories:
@@ -91,8 +84,7 @@ def joined(one: Trajectories, other: Trajectories) -> Trajectories:
 
 
 def train(
-    policy: ToyPolicy,
-    space: LatentSpace,
+    policy: ListedPolicy,
     reward: ToyReward,
     methods: Sequence[Method],
     seeds: int,
@@ -110,7 +102,7 @@ def train(
 
     Args:
         policy: with as many copies as there are methods times seeds.
-        space, reward: of all of them.
+        reward: of all of them.
         methods: see `Method`.
         seeds: copies of each.
         updates: of each.
@@ -123,14 +115,23 @@ def train(
     parameters = list(policy.parameters())
     optimizer = torch.optim.Adam(parameters, lr=1.0)
     rates = torch.tensor([method.rate for method in methods]).repeat_interleave(seeds)
+    groups = [
+        [number for number, other in enumerate(methods) if drawing(other) == way]
+        for way in dict.fromkeys(drawing(method) for method in methods)
+    ]
     for update in range(updates + 1):
         if tell is not None and (update % (every or updates) == 0):
             tell(update, compared(reward, policy.graph, terminal(policy.graph, policy, x)))
-        loss = torch.zeros(())
-        for number, method in enumerate(methods):
-            own = x[number * seeds : (number + 1) * seeds]
-            found = drawn(policy, space, reward, own, samples, method)
-            loss = loss + _loss(policy, space, reward, own, found, method).sum()
+        context, loss = policy.encode(x), torch.zeros(())
+        for alike in groups:  # those that draw alike do so together
+            rows = (torch.tensor(alike)[:, None] * seeds + torch.arange(seeds)).flatten()
+            own = context.take(rows)
+            found = drawn(policy, own, reward, samples, methods[alike[0]])
+            flows = any(methods[number].objective.needs_flow for number in alike)
+            scores = policy.score(own, policy.space, found, flows=flows)
+            for place, number in enumerate(alike):
+                part = slice(place * seeds, (place + 1) * seeds)
+                loss = loss + _loss(policy, reward, methods[number], found, scores, part).sum()
         optimizer.zero_grad()
         loss.backward()
         before = [parameter.detach().clone() for parameter in parameters]
@@ -143,18 +144,37 @@ def train(
                 parameter.copy_(old + rate * (parameter - old))
 
 
-def _loss(policy, space, reward, x, found: Trajectories, method: Method) -> Tensor:
-    objective = method.objective
-    flows = objective.needs_flow
-    scores: Scores = policy.score(policy.encode(x), space, found, flows=flows)
-    scores.log_behaviour = found.log_behaviour if method.share or method.epsilon else None
-    if not method.corrected:
-        scores.log_pb = torch.zeros_like(scores.log_pb)
-    partial = None
+def drawing(method: Method) -> tuple[float, float]:
+    """How a method draws."""
+    return method.share, method.epsilon
+
+
+def _loss(
+    policy: ListedPolicy,
+    reward: ToyReward,
+    method: Method,
+    found: Trajectories,
+    scores: Scores,
+    part: slice,
+) -> Tensor:
+    """The losses of some of the copies in what a group of methods drew."""
+    objective, own, partial = method.objective, scores_of(scores, part), None
+    found = dataclasses.replace(
+        found,
+        latent=found.latent[part],
+        states=[state[part] for state in found.states] if objective.forward_looking else None,
+        log_behaviour=found.log_behaviour[part],
+    )
+    own.log_behaviour = behaviour(own, found, len(policy.graph.ends), method)
     if objective.forward_looking:
-        cells = torch.stack([state.cell for state in found.states], 2)
-        partial = reward.log_reward(cells)
-    return objective(scores, reward.log_joint(x, found.latent), partial)
+        partial = reward.log_reward(torch.stack([state.cell for state in found.states], 2))
+    return objective(own, reward.log_reward(found.latent), partial)
+
+
+def scores_of(scores: Scores, part: slice) -> Scores:
+    """Scores of some of the rows."""
+    parts = (scores.log_pf, scores.log_pb, scores.mask, scores.log_z, scores.log_flow)
+    return Scores(*(None if tensor is None else tensor[part] for tensor in parts))
 
 
 def table(

@@ -128,7 +128,8 @@ class Draws:
     @property
     def log_weight(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` log importance weights in nats: `p~(x, z) P_B(tau|z) / behaviour`."""
-        if self._log_path is None and self.batch.em.space.unique_trajectory:
+        em = self.batch.em
+        if self._log_path is None and em.policy.unique_trajectory(em.space):
             behaviour = self.trajectories.log_behaviour
             self._log_path = None if behaviour is None else -behaviour  # P_B is 1
         if self._log_path is None:

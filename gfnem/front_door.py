@@ -63,8 +63,8 @@ def train(
     import torch
 
     from gfnem.cli.train import settings_of
+    from gfnem.running.restarts import train as train_run
     from gfnem.running.training import quietly
-    from gfnem.running.training import train as train_run
 
     content = dict(settings)
     for name, value in (("data", data), ("out", out)):

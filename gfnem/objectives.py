@@ -346,3 +346,18 @@ class MaximumLikelihood(Objective):
     def forward(self, scores, log_reward, log_partial=None):
         """See `forward_kl`, all weights equal."""
         return forward_kl(scores.log_pf, log_reward * 0)
+
+
+class BackwardLikelihood(Objective):
+    """The backward policy's surprise at the sampler's own trajectories, given their ends.
+
+    It makes `P_B(tau|z)` the forward policy's own posterior over trajectories (Jang et al. 2024,
+    "Pessimistic Backward Policy for GFlowNets"); the forward policy is left alone.
+    """
+
+    on_policy = True
+    uses_reward = False
+
+    def forward(self, scores, log_reward, log_partial=None):
+        """`(batch,)` minus the mean `log P_B` of whole trajectories."""
+        return -scores.log_pb.sum(2).mean(1)

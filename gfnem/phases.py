@@ -304,21 +304,27 @@ class Together(Phase):
 
     Args:
         phases: at least one.
-        weights: of their losses; all 1 if None.
+        weights: of their losses, each a number or an `Anneal`; all 1 if None. A phase that weighs
+            nothing is left out.
     """
 
-    def __init__(self, phases: Sequence[Phase], weights: Sequence[NotNegative] | None = None):
+    def __init__(
+        self, phases: Sequence[Phase], weights: Sequence[NotNegative | Anneal] | None = None
+    ):
         super().__init__()
         if len({phase.trains for phase in phases}) != 1:
             raise ValueError("Together adds up phases that train the same network")
         self.phases = cast(Sequence[Phase], nn.ModuleList(phases))
-        self.weights = [1.0] * len(phases) if weights is None else list(weights)
+        self.weights: list[float | Anneal] = [1.0] * len(phases)
+        if weights is not None:
+            self.weights = list(weights)
         self.trains = phases[0].trains
 
     def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` the weighted sum."""
-        pairs = zip(self.weights, self.phases, strict=True)
-        return cast(Tensor, sum(weight * phase(batch) for weight, phase in pairs))
+        weights = [value_at(weight, batch.em.clock.now) for weight in self.weights]
+        pairs = zip(weights, self.phases, strict=True)
+        return cast(Tensor, sum(weight * phase(batch) for weight, phase in pairs if weight))
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """Each of them."""

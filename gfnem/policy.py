@@ -67,6 +67,11 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
 
     A subclass writes `encode` (run once for each `x`) and `forward` (any number of states). It may
     override `sample` and `score` when it knows a faster way than one state after the other.
+
+    One that overrides `sample`, `retrace` and `score` may also build the space's structures by
+    trajectories of its own, on which it makes choices that the structure does not tell: `score`
+    gives the probability of these forwards and, given the structure, backwards. Its `forward`
+    raises `NotOffered`.
     """
 
     #: names of submodules and parameters (`"head"`, `"rules.single"`) that only `log_z` uses, or
@@ -91,9 +96,22 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
     def forward(self, context: Context, state: State) -> Step:
         """Scores the next and the previous steps of states, `(batch, any number, ...)`."""
 
+    def unique_trajectory(self, space: LatentSpace[X, Z, State]) -> bool:
+        """Whether each structure has one trajectory: as the space says, unless it goes its own."""
+        return space.unique_trajectory
+
     @optional
     def log_z(self, context: Context) -> Float[Tensor, " batch"]:
         """`(batch,)` learned `log Z(x)` in nats. Optional."""
+        ...
+
+    @optional
+    def marginals(self, context: Context) -> Tensor:
+        """`(batch, ...)` how probable it is that what is built has each part. Optional.
+
+        Of a policy that knows its flows: the flow through the part over all flow. Which parts there
+        are is the latent space's matter (spans of a sentence, say).
+        """
         ...
 
     @optional

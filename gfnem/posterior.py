@@ -52,7 +52,7 @@ class Posterior(Generic[X, Z]):
             shape: the number of samples for each `x`, an int or a 1-tuple.
             temperature: below 1 sharpens the policy, above 1 flattens it.
         """
-        return self._trajectories(shape, Exploration(temperature)).latent
+        return self.trajectories(shape, Exploration(temperature)).latent
 
     @torch.no_grad()
     def log_prob(self, z: Z, paths: int = 16) -> Float[Tensor, "batch samples"]:
@@ -61,7 +61,7 @@ class Posterior(Generic[X, Z]):
         Exact where a structure has one trajectory. In a DAG it is an importance-weighted estimate
         from `paths` trajectories drawn backwards from `z`, a lower bound in expectation.
         """
-        rounds = 1 if self.space.unique_trajectory else paths
+        rounds = 1 if self.policy.unique_trajectory(self.space) else paths
         estimates = []
         for _ in range(rounds):
             trajectories = self.policy.retrace(self.context, self.x, self.space, z)
@@ -77,7 +77,7 @@ class Posterior(Generic[X, Z]):
         The weight is `p~(x, z) P_B(tau|z) / P_F(tau)`; its mean is an unbiased estimate of the sum
         of `p~(x, z)` over all `z`.
         """
-        trajectories = self._trajectories(samples)
+        trajectories = self.trajectories(samples)
         scores = self.policy.score(self.context, self.space, trajectories)
         log_joint = self.given.log_joint(trajectories.latent)
         return trajectories.latent, log_joint - scores.log_pf.sum(2) + scores.log_pb.sum(2)
@@ -115,7 +115,7 @@ class Posterior(Generic[X, Z]):
         Returns:
             None where the policy does not report how probable its explored samples are.
         """
-        trajectories = self._trajectories(samples, Exploration(1.0, epsilon))
+        trajectories = self.trajectories(samples, Exploration(1.0, epsilon))
         if trajectories.log_behaviour is None:
             return None
         log_joint = self.given.log_joint(trajectories.latent)
@@ -135,6 +135,17 @@ class Posterior(Generic[X, Z]):
             return LogMarginal.from_exact(self.given.normalised().log_marginal())
         return LogMarginal.from_weights(self.model_weights(*self.log_weights(samples or 64)))
 
+    @torch.no_grad()
+    def marginal(self) -> Tensor:
+        """`(batch, ...)` how probable each part of a structure is, from the sampler's flows.
+
+        Exact for the sampler, without drawing (`Policy.marginals`).
+
+        Raises:
+            NotOffered: if the policy does not know.
+        """
+        return self.policy.marginals(self.context)
+
     def log_z(self) -> Float[Tensor, " batch"] | None:
         """`(batch,)` the policy's own learned `log Z(x)` in nats; None if it has none."""
         if not self.policy.offers("log_z"):
@@ -142,7 +153,15 @@ class Posterior(Generic[X, Z]):
         with torch.no_grad():
             return self.policy.log_z(self.context)
 
-    def _trajectories(self, shape, exploration: Exploration | None = None) -> Trajectories[Z, Any]:
+    def trajectories(
+        self, shape: int | tuple[int, ...], exploration: Exploration | None = None
+    ) -> Trajectories[Z, Any]:
+        """Draws trajectories, leading axes `(batch, samples)`.
+
+        Args:
+            shape: as of `sample`.
+            exploration: how they stray from the policy.
+        """
         samples = shape if isinstance(shape, int) else shape[0] if len(shape) == 1 else None
         if samples is None or samples < 1:
             raise ValueError(f"ask for k >= 1 samples of each x, as k or (k,), not {shape}")

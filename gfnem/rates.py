@@ -19,7 +19,7 @@ class Rates(Component):
         policy: learning rate of the policy; a number, or an `Anneal` over M-updates (over updates
             where no model is trained).
         log_z: learning rate of those parts of the policy that only `log Z(x)` uses
-            (`Policy.log_z_parts`), which have a long way to go.
+            (`Policy.log_z_parts`), which have a long way to go; a number or an `Anneal`, likewise.
         model: learning rate of the model; a number, or an `Anneal` over M-updates.
         model_betas: Adam's moment decays for the model.
         clip: largest gradient norm, of policy and model apart.
@@ -28,7 +28,7 @@ class Rates(Component):
     def __init__(
         self,
         policy: NotNegative | Anneal = 3e-3,
-        log_z: NotNegative = 1e-2,
+        log_z: NotNegative | Anneal = 1e-2,
         model: NotNegative | Anneal = 4e-3,
         model_betas: tuple[PartialShare, PartialShare] = (0.9, 0.999),
         clip: Positive = 5.0,
@@ -42,7 +42,7 @@ class Rates(Component):
         for name, parameter in em.policy.named_parameters() if em.policy is not None else ():
             if parameter.requires_grad:
                 groups[em.policy.is_for_log_z(name)].append(parameter)
-        rates = {False: value_at(self.policy, 0), True: self.log_z}
+        rates = {False: value_at(self.policy, 0), True: value_at(self.log_z, 0)}
         policy = [
             {"params": groups[part], "lr": rates[part], "log_z": part}
             for part in groups
@@ -63,8 +63,7 @@ class Rates(Component):
         """Gives an optimiser the learning rate of an update (see `Clock.now`)."""
         rate = value_at(self.policy if network == POLICY else self.model, now)
         for group in optimizer.param_groups:
-            if not group.get("log_z"):
-                group["lr"] = rate
+            group["lr"] = value_at(self.log_z, now) if group.get("log_z") else rate
 
     def step(self, optimizer: torch.optim.Optimizer, scale: float | None = None) -> bool:
         """Takes a step along clipped gradients, unless they are not finite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -110,6 +110,8 @@ class Trajectories(Batched, Generic[Z, State]):
         mask: `(batch, samples, steps)` bool; False past a trajectory's end.
         log_behaviour: `(batch, samples)` log probability, in nats, of the trajectory under the
             distribution it was really drawn from (tempered, mixed with uniform); None if unknown.
+        choices: what a policy that goes its own ways chose on them and the latent does not tell (a
+            tree under a sentence), leading axes `(batch, samples)`; else None.
     """
 
     latent: Z
@@ -118,3 +120,4 @@ class Trajectories(Batched, Generic[Z, State]):
     backward_actions: Int[Tensor, "batch samples steps"] | None = None
     mask: Bool[Tensor, "batch samples steps"] | None = None
     log_behaviour: Float[Tensor, "batch samples"] | None = None
+    choices: Any = None

@@ -95,27 +95,28 @@ class StateGraph(Generic[State]):
 
     # ---------------------------------------------------------------- what a policy says
 
-    def scores(self, policy: Policy, context: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    def scores(
+        self, policy: Policy, context: Any, rows: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What a policy says of all edges and states.
 
         Args:
             policy: on the space.
             context: of observations that all have these states, such as the one listed.
+            rows: how many observations these are.
 
         Returns:
             `(batch, edges)` log P_F, `(batch, edges)` log P_B and `(batch, states)` log flow or
             None.
         """
 
-        def rows(numbers: Tensor) -> State:
+        def states(numbers: Tensor) -> State:
             part = self.states.take(numbers[None])
-            return part.map(lambda tensor: tensor.expand(batch, *tensor.shape[1:]))
+            return part.map(lambda tensor: tensor.expand(rows, *tensor.shape[1:]))
 
-        batch = 1
-        batch = policy(context, self.states.take(self.parent.new_zeros(1, 1))).forward.shape[0]
         forward, backward, flows = [], [], []
         for numbers in torch.arange(len(self), device=self.parent.device).split(_CHUNK):
-            state = rows(numbers)
+            state = states(numbers)
             step = policy(context, state)
             forward.append(log_probability(step.forward, self.space.forward_mask(state)))
             allowed = self.space.backward_mask(state)

@@ -160,6 +160,16 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         """
         return self
 
+    def prepare(self, data: Any) -> None:
+        """Reads what the target must know of the training data, once, before training.
+
+        Args:
+            data: the run's `DataModule`.
+
+        Raises:
+            UserError: if the data are not of the kind that it needs.
+        """
+
     def on_step(self, m_updates: int) -> None:
         """Told before each update how many M-updates there have been.
 

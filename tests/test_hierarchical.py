@@ -103,6 +103,17 @@ def test_the_expected_gradient_of_the_reverse_kl(every, baseline):
     close(ours[1], theirs[1])
 
 
+def test_vargrad_is_the_leave_one_out_estimator_draw_by_draw(every):
+    # of P_F: the two gradients are the same for each pair, and so is their noise
+    log_pf, log_pb, reward, _ = (
+        part if part.dim() < 2 else part[7:900:149] for part in in_pairs(every)
+    )
+    for ours, theirs in zip(
+        vargrad(log_pf, log_pb, reward), hierarchical(log_pf, log_pb, reward), strict=True
+    ):
+        close(every.gradients(ours)[0], 2 * every.gradients(theirs)[0])
+
+
 def test_the_value_is_the_negative_elbo(every):
     log_pf, log_pb, reward, _ = in_pairs(every)
     value = (log_pf.sum((1, 2)).exp() * hierarchical(log_pf, log_pb, reward)).sum()

@@ -144,6 +144,14 @@ def parser(
         help="stop after so many validations without a lower held-out NLL (default: go on)",
     )
     parser.add_argument(
+        "--restarts",
+        metavar="N",
+        type=Count,
+        default=1,
+        help="train from so many seeds, one after the other, and keep the run with the lowest "
+        "held-out NLL; the others stay in RUN/restart-1, RUN/restart-2, ...",
+    )
+    parser.add_argument(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
     parser.add_argument(
@@ -280,7 +288,8 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 def run(settings: jsonargparse.Namespace) -> int:
     """Runs `train`; returns the exit code."""
     from gfnem.running.output import forgiving_output
-    from gfnem.running.training import quietly, train
+    from gfnem.running.restarts import train
+    from gfnem.running.training import quietly
 
     with forgiving_output():
         train(settings.as_dict(), quietly)

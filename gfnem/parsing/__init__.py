@@ -15,6 +15,7 @@ _attribute, __dir__, __all__ = public_names(
         "grammars.grammar": ("Grammar",),
         "grammars.neural_pcfg": ("NeuralParentPCFG", "NeuralPCFG"),
         "grammars.rnng": ("RNNG",),
+        "grammars.rule_prior": ("RulePrior",),
         "text.sentences": ("Sentences",),
         "bracket_prior.energy": ("BracketEnergy",),
         "bracket_prior.reward": ("BracketPrior",),

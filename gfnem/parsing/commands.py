@@ -27,6 +27,7 @@ from gfnem.parsing.run import load_text_run
 from gfnem.parsing.text.corpus import Corpus, read_sentences
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.drawing import Drawing, brackets, trees_page
+from gfnem.parsing.trees.labels import LABEL_CONVENTION, LabelF1, LabelledSpans
 from gfnem.parsing.trees.scores import (
     SCORE_CONVENTION,
     SpanF1,
@@ -185,7 +186,7 @@ def measure(
     """
     reader = Reader(module)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    figures = _figures(module, reader, tokens, gold, decode, samples)
+    figures = _figures(module, reader, tokens, gold, corpus.labels[:limit], decode, samples)
     if truth is not None:
         figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
     return figures
@@ -315,10 +316,12 @@ def _figures(
     reader: Reader,
     tokens: Sequence[Sequence[str]],
     gold: Sequence[set[tuple[int, int]] | None],
+    gold_labels: Sequence[LabelledSpans | None],
     decode: str,
     samples: int | None,
 ) -> dict[str, Any]:
     names = ("tree", "left", "right", "random")
+    labelled = LabelF1()
     unigrams = _Unigrams.of_run(module.metadata)
     labels: set[int] = set()
     scores = {name: SpanF1() for name in names}
@@ -354,6 +357,8 @@ def _figures(
                 ("random", random_binary(length, rng)),
             ):
                 scores[name].update(spans, gold[row], length)
+            if gold_labels[row] is not None:
+                labelled.update(parses.trees.spans(place), gold_labels[row], length)
     if not parts:
         raise UserError(
             f"none of the {len(tokens):,} sentences is derivable: no tree has its words"
@@ -386,6 +391,9 @@ def _figures(
             prefix = "" if name == "tree" else f"{name}_"
             report[f"{prefix}sentence_f1"] = scores[name].sentence_f1
             report[f"{prefix}corpus_f1"] = scores[name].corpus_f1
+    if labelled.gold:
+        report["labelled_f1_one_to_one"] = labelled.one_to_one
+        report["labelled_f1_many_to_one"] = labelled.many_to_one
     return report
 
 
@@ -475,6 +483,8 @@ def report(figures: dict[str, Any], unit: str) -> str:
     row(f"labels in use, of {figures['labels']}", "{}", "labels_in_use")
     row("sentence F1", "{:.1f}", "sentence_f1")
     row("corpus F1", "{:.1f}", "corpus_f1")
+    row("labelled F1, symbols to labels one to one", "{:.1f}", "labelled_f1_one_to_one")
+    row("labelled F1, symbols to labels many to one", "{:.1f}", "labelled_f1_many_to_one")
     console.print(table)
     for remark in remarks(figures, samples):
         console.print(remark)
@@ -485,6 +495,8 @@ def report(figures: dict[str, Any], unit: str) -> str:
             baselines.add_row(f"{name} branching", *(f"{value:.1f}" for value in pair))
         console.print(baselines)
         console.print(SCORE_CONVENTION, style="dim")
+        if "labelled_f1_one_to_one" in figures:
+            console.print(LABEL_CONVENTION, style="dim")
         if figures["read_from"] == "trees":
             console.print(CONVENTION, style="dim")
     return console.file.getvalue()

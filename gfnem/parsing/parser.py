@@ -105,13 +105,16 @@ def parse(
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")
     exact = solvable and (samples is None or decode == "sample")
 
-    given = module.target.given(x) if given is None else given
-    alone = given.normalised()
+    @cache
+    def aimed_at() -> Conditioned:
+        return module.target.given(x) if given is None else given
 
     @cache
     def posterior() -> Posterior:
-        return module.posterior(x, given) if module.has_policy else _ExactPosterior(alone)
+        return module.posterior(x, aimed_at()) if module.has_policy else _ExactPosterior(alone)
 
+    # what a reward says of the sentences is not needed for exact inference
+    alone = model.given(x) if exact and given is None else aimed_at().normalised()
     if decode == "sample":
         trees = posterior().sample(samples or 1)
         count = None if exact else SAMPLES
@@ -122,7 +125,7 @@ def parse(
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
     of_model = posterior().model_weights(drawn, log_weights)
     if decode == "map":
-        trees = drawn.take(given.log_joint(drawn).argmax(1, keepdim=True))
+        trees = drawn.take(aimed_at().log_joint(drawn).argmax(1, keepdim=True))
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         spans = span_counts(drawn, log_weights.softmax(1), labels=labels)

@@ -17,6 +17,14 @@ from gfnem.running.runs import load_run
 class TextRun(Run):
     """A trained run on text."""
 
+    def parser(self) -> TextRun:
+        """The run whose model and sampler are of trees: this one.
+
+        Raises:
+            UserError: if there is none.
+        """
+        return self
+
     def parse(
         self, sentences: str | Sequence[str], k: int = 5, samples: int = 64
     ) -> list[ProbabilisticTree] | list[list[ProbabilisticTree]]:
@@ -43,7 +51,7 @@ class TextRun(Run):
 
 
 def load_text_run(run: str | os.PathLike) -> TextRun:
-    """A trained run on text from its folder or checkpoint.
+    """A trained run on text from its folder or checkpoint; of a sampler of sentences its parser.
 
     Raises:
         UserError: if it is missing, damaged, or was trained on something else.
@@ -51,7 +59,7 @@ def load_text_run(run: str | os.PathLike) -> TextRun:
     loaded = load_run(run)
     if not isinstance(loaded, TextRun):
         raise UserError(f"{run}: this run was not trained on text")
-    return loaded
+    return loaded.parser()
 
 
 def _tree(latent: str, log_prob: float, log_joint: float) -> ProbabilisticTree:

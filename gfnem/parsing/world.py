@@ -52,6 +52,7 @@ class TextWorld(World):
         "gfnem.parsing.grammars.neural_pcfg",
         "gfnem.parsing.grammars.simple_pcfg",
         "gfnem.parsing.grammars.rnng",
+        "gfnem.parsing.grammars.rule_prior",
         "gfnem.parsing.grammars.tabular",
         "gfnem.parsing.bracket_prior.reward",
         "gfnem.parsing.bracket_prior.treebank_brackets",

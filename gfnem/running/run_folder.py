@@ -121,7 +121,7 @@ class RunFolder(Checkpoint):
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
             if improved:
-                _twin(temporary, self.folder / BEST)
+                twin(temporary, self.folder / BEST)
             os.replace(temporary, self.folder / CHECKPOINT)
         except (OSError, RuntimeError) as error:
             if not isinstance(error, OSError) and "write" not in str(error):
@@ -145,7 +145,7 @@ class RunFolder(Checkpoint):
         return self._seconds + time.monotonic() - self._started
 
 
-def _twin(source: Path, target: Path) -> None:
+def twin(source: Path, target: Path) -> None:
     """A second name for a file that is about to be renamed, or a copy where there are no links."""
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     """
     devices, nodes = shape_of_world(settings["devices"], settings["num_nodes"])
     leads = own_rank() == 0  # the others neither write nor speak
-    folder, checkpoint = _folder(settings, leads)
+    folder, checkpoint = folder_of(settings, leads)
     wanted = settings  # as other processes are told
     world = world_of(settings)
     settings = world.expand(settings)
@@ -100,8 +100,7 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     with held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
         if not settings.get("resume") and (folder / CONFIG).exists():
             raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
-        kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
-        write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
+        write_settings(folder, settings)
         if settings.get("resume"):
             print(f"going on after update {already}" if already else "starting again at update 0")
         if finished:
@@ -261,6 +260,7 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
         build(settings.get("reward"), Reward, **facts),
     )
     model, space, policy, *_, reward = components
+    model.prepare(data)
     if reward is not None:
         reward.prepare(data)
     try:
@@ -314,7 +314,7 @@ def build_data(settings: dict[str, Any]) -> DataModule:
     return build({**dataset, "init_args": arguments}, DataModule, seed=settings.get("seed"))
 
 
-def _folder(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
+def folder_of(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
     """The run folder, and the checkpoint to start from if it is resumed and has one."""
     if settings.get("resume"):
         if settings.get("out") and leads:
@@ -330,6 +330,12 @@ def _folder(settings: dict[str, Any], leads: bool) -> tuple[Path, Path | None]:
         numbers = (Path("runs") / str(number) for number in range(1, 10**6))
         folder = next(path for path in numbers if not path.exists())
     return folder, None
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Keeps what a run is made of in its folder."""
+    kept = {k: v for k, v in settings.items() if k not in ("config", "resume", "out")}
+    write_atomically(folder / CONFIG, yaml.safe_dump(_plain(kept), sort_keys=False))
 
 
 def _logger(folder: Path) -> Any:

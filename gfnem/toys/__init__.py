@@ -7,6 +7,7 @@ from gfnem.lazy import public_names
 _attribute, __dir__, __all__ = public_names(
     "gfnem.toys",
     {
+        "conditional": ("ConditionalPolicy", "ConditionalTorus"),
         "data": ("Copies",),
         "factors": ("FactorGraph", "Unobserved"),
         "hypergrid": ("Hypergrid", "HypergridReward", "Place"),

@@ -34,7 +34,7 @@ def pictures(run: Any) -> dict[str, tuple[Figure, str]]:
     for axis, name, log in zip(axes, ("target", "sampler"), (log_p, log_pt[0]), strict=True):
         table = torch.zeros(int(z.max()) + 1, int(z.max()) + 1)
         table[z[:, 0], z[:, 1]] = log.exp().float()
-        axis.imshow(table.T, origin="lower", vmin=0, vmax=float(log_p.exp().max()))
+        axis.imshow(table.T.numpy(), origin="lower", vmin=0, vmax=float(log_p.exp().max()))
         axis.set_title(name)
     return {
         "distribution.png": (

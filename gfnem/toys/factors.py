@@ -20,8 +20,9 @@ class Unobserved(AssignmentSpace):
         return torch.full((len(x), self.variables), -1, device=x.device)
 
     def features(self, state: Any) -> Tensor:
-        """`(batch, samples, variables * (values + 1))`, of which one in each variable is 1."""
-        return torch.nn.functional.one_hot(state.value + 1, self.values + 1).flatten(2)
+        """`(batch, samples, variables)` int64: each value, counted through all variables."""
+        place = torch.arange(self.variables, device=state.value.device)
+        return state.value + 1 + (self.values + 1) * place
 
 
 class FactorGraph(ToyReward):

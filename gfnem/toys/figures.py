@@ -42,7 +42,7 @@ def graph_of(space: Any) -> StateGraph:
 @torch.no_grad()
 def terminal(graph: StateGraph, policy: Any, x: Tensor) -> Tensor:
     """`(copies, objects)` log P_T of each copy, exact, in double precision."""
-    log_pf = graph.scores(policy, policy.encode(x))[0]
+    log_pf = graph.scores(policy, policy.encode(x), len(x))[0]
     return graph.log_terminal(log_pf.double())
 
 
@@ -84,6 +84,6 @@ def scores(run: Any, x: Tensor) -> dict[str, Any]:
     found |= {name: value.double().mean().item() for name, value in figures.items()}
     if len(x) > 1:
         found["worst_jensen_shannon"] = figures["jensen_shannon"].max().item()
-    error = run.policy.log_z(x).double() - run.model.log_marginal(x).double()
+    error = run.policy.log_z(run.policy.encode(x)).double() - run.model.log_marginal(x).double()
     found["log_z_error"] = error.abs().mean().item()
     return found

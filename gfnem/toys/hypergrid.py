@@ -93,8 +93,9 @@ class Hypergrid(LatentSpace[Tensor, Tensor, Place]):
         return action
 
     def features(self, state: Place) -> Tensor:
-        """`(batch, samples, dimensions * side)` of which one in each axis is 1, for networks."""
-        return one_hot(state.cell, self.side).flatten(2)
+        """`(batch, samples, dimensions)` int64: each coordinate, counted through all axes."""
+        axis = torch.arange(self.dimensions, device=state.cell.device)
+        return state.cell + self.side * axis
 
 
 class HypergridReward(ToyReward):

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gfnem.policy import Step
 from gfnem.ranges import Amount, Count
 from gfnem.space import LatentSpace
-from gfnem.toys.policy import ToyPolicy
+from gfnem.toys.table import ListedPolicy
 
 
-class NetworkPolicy(ToyPolicy):
+class NetworkPolicy(ListedPolicy):
     """A multilayer perceptron of `space.features(state)`: states that look alike learn together.
 
+    It runs once on all states, and draws and scores look them up: there are fewer states than
+    visits to them.
+
     Args:
-        space: with a method `features`, `(batch, samples, width)` numbers of states.
-        copies: independent networks.
-        backward: as of `ToyPolicy`.
-        flow: as of `ToyPolicy`.
+        space: with a method `features`, `(batch, samples, parts)` int64: what each part of a
+            state is, as a number that no other part has; each has a vector of its own.
+        copies: independent networks; as many as the data have, and 1 if None.
+        backward, flow: as of `ToyPolicy`.
+        start: as of `ListedPolicy`.
         hidden: width of the hidden layers.
         layers: how many there are.
     """
@@ -29,28 +31,33 @@ class NetworkPolicy(ToyPolicy):
     def __init__(
         self,
         space: LatentSpace,
-        copies: Count = 1,
+        copies: Count | None = None,
         backward: str = "uniform",
         flow: str = "learned",
+        start: str = "structures",
         hidden: Count = 64,
         layers: Amount = 2,
     ):
-        super().__init__(space, copies, backward, flow)
-        start = space.initial_state(torch.zeros(1, dtype=torch.long), 1)
-        inputs: int = space.features(start).shape[2]  # pyright: ignore
-        widths = [inputs, *[hidden] * layers, self.actions + self.undoings + self.flows]
+        super().__init__(space, copies, backward, flow, start)
+        features: Tensor = space.features(self.graph.states)[0]  # pyright: ignore
+        features, row = features.unique(dim=0, return_inverse=True)
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("row", row, persistent=False)
+        widths = [int(features.max()) + 1, *[hidden] * layers, self.width]
         pairs = list(itertools.pairwise(widths))
         self.weights = nn.ParameterList(
-            torch.randn(copies, fan_in, out) * (2 / min(fan_in, hidden)) ** 0.5
-            for fan_in, out in pairs
+            torch.randn(self.copies, fan_in, out) / (fan_in if number else features.shape[1]) ** 0.5
+            for number, (fan_in, out) in enumerate(pairs)
         )
         nn.init.zeros_(self.weights[-1])
-        self.biases = nn.ParameterList(torch.zeros(copies, 1, out) for _, out in pairs)
+        self.biases = nn.ParameterList(torch.zeros(self.copies, 1, out) for _, out in pairs)
 
-    def forward(self, context: Tensor, state: Any) -> Step:
-        """Runs each copy's network on its own states."""
-        hidden = self.space.features(state).to(self.level)  # pyright: ignore
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = nn.functional.silu(torch.baddbmm(bias[context], hidden, weight[context]))
-        output = torch.baddbmm(self.biases[-1][context], hidden, self.weights[-1][context])
-        return self.split(context, state, output)
+    def learned(self, copy: Tensor) -> Tensor:
+        """What each copy's network says of all states."""
+        first, *others = self.weights
+        hidden = self.biases[0][copy]
+        for part in self.features.unbind(1):
+            hidden = hidden + first[copy[:, None], part]
+        for bias, weight in zip(self.biases[1:], others, strict=True):
+            hidden = torch.baddbmm(bias[copy], nn.functional.silu(hidden), weight[copy])
+        return hidden[:, self.row]

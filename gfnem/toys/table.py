@@ -1,34 +1,59 @@
-"""A policy that remembers every state by itself."""
+"""Policies that look states up by number, and the one that remembers each state by itself."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gfnem.batched import pick
 from gfnem.enumeration import enumerate_states
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Count
 from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.state_graph import StateGraph
+from gfnem.target import Conditioned
 from gfnem.toys.policy import ToyPolicy
 
 START = ("actions", "structures")
 
 
-class TablePolicy(ToyPolicy):
-    """A number for each action of each state: what an objective does when nothing generalises.
+@dataclass
+class Tables:
+    """What a policy says of all states, in nats.
+
+    Attributes:
+        copy: `(batch,)` int64 which copies.
+        log_pf, log_pb: `(batch, states, ...)` normalised.
+        log_flow: `(batch, states)`.
+        log_z: `(batch,)`.
+    """
+
+    copy: Tensor
+    log_pf: Tensor
+    log_pb: Tensor
+    log_flow: Tensor
+    log_z: Tensor
+
+    def take(self, rows: Tensor) -> Tables:
+        """Those of some rows `(rows,)` int64."""
+        parts = (self.copy, self.log_pf, self.log_pb, self.log_flow, self.log_z)
+        return Tables(*(part[rows] for part in parts))
+
+
+class ListedPolicy(ToyPolicy[Tables]):
+    """Knows what it says of every state once it has seen `x`; a subclass writes `learned`.
 
     Draws and scores are look-ups by numbers of states (`gfnem.state_graph.StateGraph`).
 
     Args:
         space: whose states are listed when the policy is made.
-        copies: independent tables.
-        backward: as of `ToyPolicy`.
-        flow: as of `ToyPolicy`.
+        copies, backward, flow: as of `ToyPolicy`.
         start: what is uniform before training: the choice among "actions", or, under a uniform
             `P_B`, the choice among "structures". The second is the exact sampler of a constant
             reward, so that nothing is out of reach.
@@ -38,19 +63,14 @@ class TablePolicy(ToyPolicy):
     """
 
     def __init__(
-        self,
-        space: LatentSpace,
-        copies: Count = 1,
-        backward: str = "uniform",
-        flow: str = "learned",
-        start: str = "structures",
+        self, space: LatentSpace, copies: Count | None, backward: str, flow: str, start: str
     ):
         super().__init__(space, copies, backward, flow)
         if start not in START:
             raise ValueError(f"start is {' or '.join(START)}, not {start!r}")
         self._graph = graph = enumerate_states(space, torch.zeros(1, dtype=torch.long))
-        width = self.actions + self.undoings + self.flows
-        table = torch.zeros(len(graph), width)
+        self.width = self.actions + self.undoings + self.flows
+        first = torch.zeros(len(graph), self.width)
         masks = space.forward_mask(graph.states)[0], space.backward_mask(graph.states)[0]
         stay = torch.arange(len(graph))[:, None]  # where an action is not permitted
         child = stay.expand(masks[0].shape).clone()
@@ -63,11 +83,11 @@ class TablePolicy(ToyPolicy):
         if start == "structures":
             flow_of = graph.log_flow(torch.zeros(len(graph.ends), dtype=torch.double))
             chosen = graph.choices(flow_of, graph.uniform_backward())
-            table[graph.parent, graph.action] = chosen.float()
+            first[graph.parent, graph.action] = chosen.float()
             if self.flows:
-                table[:, -1] = (flow_of - flow_of[0]).float()
-        self.table = nn.Parameter(table.expand(copies, -1, -1).clone())
+                first[:, -1] = (flow_of - flow_of[0]).float()
         for name, tensor in {
+            "first": first,
             "child": child,
             "parent": parent,
             "forward_mask": masks[0],
@@ -78,6 +98,10 @@ class TablePolicy(ToyPolicy):
         }.items():
             self.register_buffer(name, tensor, persistent=False)
 
+    @abstractmethod
+    def learned(self, copy: Tensor) -> Tensor:
+        """`(batch, states, width)` what is added to the start for each copy."""
+
     @property
     def graph(self) -> StateGraph:
         """The states, where the parameters are."""
@@ -87,109 +111,101 @@ class TablePolicy(ToyPolicy):
 
     # ---------------------------------------------------------------- look-ups
 
-    def forward(self, context: Tensor, state: Any) -> Step:
-        """Looks states up."""
-        return self.split(context, state, self.table[context[:, None], self.graph.find(state)])
-
-    def log_tables(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All normalised log P_F and P_B, `(batch, states, ...)`, and `(batch, states)` flows."""
-        forward, backward, flow = self.parts(self.table[context])
+    def encode(self, x: Tensor, given: Conditioned | None = None) -> Tables:
+        """Everything the policy says."""
+        sizes = (self.actions, self.undoings, self.flows)
+        forward, backward, flow = (self.first + self.learned(x)).split(sizes, 2)
         log_pf = log_probability(forward, self.forward_mask.expand(forward.shape))
-        undoing = torch.zeros_like(self.backward_mask, dtype=log_pf.dtype)
-        if backward is not None:
-            undoing = backward
-        log_pb = log_probability(undoing, self.backward_mask.expand(undoing.shape))
-        log_pb = log_pb.expand(len(context), -1, -1)
-        if flow is None:
-            flow = torch.where(self.final, 0.0, -log_pf[..., -1])
+        allowed = self.backward_mask.expand(len(x), -1, -1)
+        undoing = backward if self.undoings else torch.zeros_like(allowed, dtype=log_pf.dtype)
+        log_pb = log_probability(undoing, allowed)
+        level = self.level[x]
+        if self.flows:
+            log_flow = flow[..., 0] + level[:, None]
         else:
-            flow = flow + self.level[context][:, None]
-        return log_pf, log_pb, flow
+            log_flow = torch.where(self.final, 0.0, -log_pf[..., -1])
+        return Tables(x, log_pf, log_pb, log_flow, level)
+
+    def log_z(self, context: Tables) -> Tensor:
+        """`(batch,)` learned log Z of each copy."""
+        return context.log_z
+
+    def forward(self, context: Tables, state: Any) -> Step:
+        """Looks states up."""
+        number = self.graph.find(state)
+        parts = (context.log_pf, context.log_pb, context.log_flow)
+        return Step(*(pick(part, number) for part in parts))
 
     @torch.no_grad()
     def sample(
         self,
-        context: Tensor,
+        context: Tables,
         x: Tensor,
         space: LatentSpace,
         samples: int,
         exploration: Exploration | None = None,
     ) -> Trajectories:
         """Walks over numbers of states."""
-        exploration, states = exploration or Exploration(), len(self.child)
-        logits = self.table[context][..., : self.actions] / exploration.temperature
+        exploration = exploration or Exploration()
+        logits = context.log_pf / exploration.temperature
         allowed = self.forward_mask.expand(logits.shape)
         chance = log_probability(logits, allowed).exp()
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         chance = torch.lerp(chance, uniform.to(chance), exploration.epsilon)
-        below = _cumulative(chance)
-        first = torch.arange(len(context), device=context.device)[:, None] * states
-        number = torch.zeros(len(context), samples, dtype=torch.long, device=context.device)
+        below, first = _cumulative(chance), self._first_rows(context)
+        number = torch.zeros(len(x), samples, dtype=torch.long, device=x.device)
         numbers, actions = [number], []
         while not self.final[number].all():
-            drawn = torch.rand(number.shape, device=context.device)
+            drawn = torch.rand(number.shape, device=x.device)
             action = (drawn[..., None] > below[first + number]).sum(2)
             actions.append(action)
             number = self.child[number, action]
             numbers.append(number)
-        log_behaviour = self.level.new_zeros(number.shape)
-        masks, undos = [], []
-        if actions:
-            at, taken = torch.stack(numbers[:-1], 2), torch.stack(actions, 2)
-            going = ~self.final[at]
-            log_drawn = chance.flatten(0, 1)[first[..., None] + at, taken].log()
-            log_behaviour = log_drawn.masked_fill(~going, 0.0).sum(2)
-            masks, undos = going.unbind(2), self.undo[at, taken].unbind(2)
-        return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
+        at, taken = stacked(numbers[:-1], number), stacked(actions, number)
+        going = ~self.final[at]
+        log_drawn = chance.flatten(0, 1)[first[..., None] + at, taken].log()
+        return self._bundle(x, numbers, taken, self.undo[at, taken], going, log_drawn)
 
     @torch.no_grad()
-    def retrace(self, context: Tensor, x: Tensor, space: LatentSpace, latent: Any) -> Trajectories:
+    def retrace(self, context: Tables, x: Tensor, space: LatentSpace, latent: Any) -> Trajectories:
         """Walks back over numbers of states."""
         number = self.graph.find(space.final_state(x, latent))
-        chance = self.log_tables(context)[1].exp()
-        below = _cumulative(chance)
-        first = torch.arange(len(context), device=context.device)[:, None] * len(self.child)
+        below, first = _cumulative(context.log_pb.exp()), self._first_rows(context)
         numbers, undos = [number], []
         while (number > 0).any():
-            drawn = torch.rand(number.shape, device=context.device)
+            drawn = torch.rand(number.shape, device=x.device)
             undo = (drawn[..., None] > below[first + number]).sum(2)
             undos.append(undo)
             number = self.parent[number, undo]  # state 0 stays
             numbers.append(number)
         numbers.reverse()
         undos.reverse()
-        log_behaviour, masks, actions = self.level.new_zeros(number.shape), [], []
-        if undos:
-            at, taken = torch.stack(numbers[1:], 2), torch.stack(undos, 2)
-            going = at > 0
-            log_drawn = chance.flatten(0, 1)[first[..., None] + at, taken].log()
-            log_behaviour = log_drawn.masked_fill(~going, 0.0).sum(2)
-            masks, actions = going.unbind(2), self.redo[at, taken].unbind(2)
-        return self._bundle(x, numbers, actions, undos, masks, log_behaviour)
+        at, taken = stacked(numbers[1:], number), stacked(undos, number)
+        log_drawn = context.log_pb.flatten(0, 1)[first[..., None] + at, taken]
+        return self._bundle(x, numbers, self.redo[at, taken], taken, at > 0, log_drawn)
 
-    def _bundle(self, x, numbers, actions, undos, masks, log_behaviour) -> Trajectories:
-        def stack(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-            if tensors:
-                return torch.stack(tensors, 2)
-            return torch.zeros(*log_behaviour.shape, 0, dtype=dtype, device=x.device)
+    def _first_rows(self, context: Tables) -> Tensor:
+        """`(batch, 1)` where each copy's states begin if all are in one table."""
+        place = torch.arange(len(context.copy), device=context.copy.device)
+        return place[:, None] * len(self.child)
 
+    def _bundle(self, x, numbers, actions, undos, mask, log_drawn) -> Trajectories:
         every = self.graph.states.map(lambda tensor: tensor[0, torch.stack(numbers)])
         states = [every[time] for time in range(len(numbers))]
-        return Trajectories(
-            self.space.to_latent(x, states[-1]), states, stack(actions, torch.long),
-            stack(undos, torch.long), stack(masks, torch.bool), log_behaviour,
-        )  # fmt: skip
+        latent = self.space.to_latent(x, states[-1])
+        log_behaviour = log_drawn.masked_fill(~mask, 0.0).sum(2)
+        return Trajectories(latent, states, actions, undos, mask, log_behaviour)
 
     def score(
         self,
-        context: Tensor,
+        context: Tables,
         space: LatentSpace,
         trajectories: Trajectories,
         flows: bool = False,
         forward_looking: bool = False,
         steps: int | None = None,
     ) -> Scores:
-        """All states' log probabilities, and of these the ones that were taken."""
+        """Looks up what was taken."""
         if steps is not None:
             return super().score(context, space, trajectories, flows, forward_looking, steps)
         actions, undos = trajectories.actions, trajectories.backward_actions
@@ -199,19 +215,49 @@ class TablePolicy(ToyPolicy):
         for action, going in zip(actions.unbind(2), mask.unbind(2), strict=True):
             numbers.append(torch.where(going, self.child[numbers[-1], action], numbers[-1]))
         number = torch.stack(numbers, 2)
-        log_pf, log_pb, log_flow = self.log_tables(context)
 
-        def taken(table: Tensor, at: Tensor, which: Tensor) -> Tensor:
+        def taken(table: Tensor, at: Tensor, which: Tensor | int) -> Tensor:
             where = (at * table.shape[2] + which).flatten(1)
             return table.flatten(1).gather(1, where).unflatten(1, at.shape[1:])
 
         return Scores(
-            taken(log_pf, number[..., :-1], actions).masked_fill(~mask, 0.0),
-            taken(log_pb, number[..., 1:], undos).masked_fill(~mask, 0.0),
+            taken(context.log_pf, number[..., :-1], actions).masked_fill(~mask, 0.0),
+            taken(context.log_pb, number[..., 1:], undos).masked_fill(~mask, 0.0),
             mask,
-            self.log_z(context),
-            taken(log_flow[..., None], number, torch.zeros_like(number)) if flows else None,
+            context.log_z,
+            taken(context.log_flow[..., None], number, 0) if flows else None,
         )
+
+
+def stacked(numbers: Sequence[Tensor], like: Tensor) -> Tensor:
+    """`(batch, samples, steps)` of so many `(batch, samples)` int64; there may be none."""
+    return torch.stack([*numbers, like], 2)[..., :-1]
+
+
+class TablePolicy(ListedPolicy):
+    """A number for each action of each state: what an objective does when nothing generalises.
+
+    Args:
+        space: whose states are listed when the policy is made.
+        copies: independent tables; as many as the data have, and 1 if None.
+        backward, flow: as of `ToyPolicy`.
+        start: as of `ListedPolicy`.
+    """
+
+    def __init__(
+        self,
+        space: LatentSpace,
+        copies: Count | None = None,
+        backward: str = "uniform",
+        flow: str = "learned",
+        start: str = "structures",
+    ):
+        super().__init__(space, copies, backward, flow, start)
+        self.table = nn.Parameter(torch.zeros(self.copies, len(self.graph), self.width))
+
+    def learned(self, copy: Tensor) -> Tensor:
+        """The table."""
+        return self.table[copy]
 
 
 def _cumulative(chance: Tensor) -> Tensor:

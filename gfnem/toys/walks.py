@@ -124,9 +124,9 @@ class TimeStamped(LatentSpace[X, Z, Stamped[State]]):
         return self.space.forward_action(state.state, action)
 
     def features(self, state: Stamped[State]) -> Tensor:
-        """`(batch, samples, features)` the walk's and which time it is."""
-        time = one_hot(state.time.clamp(0, self.steps), self.steps + 1)
-        return torch.cat([self.space.features(state.state), time], 2)  # pyright: ignore
+        """`(batch, samples, parts + 1)` int64: which time it is, and the walk's."""
+        parts = self.space.features(state.state) + self.steps + 1  # pyright: ignore
+        return torch.cat([state.time[..., None], parts], 2)
 
 
 @dataclass
@@ -204,8 +204,9 @@ class TorusWalk(Walk[Tensor, Tensor, Position]):
         return action
 
     def features(self, state: Position) -> Tensor:
-        """`(batch, samples, dimensions * side)` of which one in each axis is 1, for networks."""
-        return one_hot(state.cell, self.side).flatten(2)
+        """`(batch, samples, dimensions)` int64: each coordinate, counted through all axes."""
+        axis = torch.arange(self.dimensions, device=state.cell.device)
+        return state.cell + self.side * axis
 
 
 class TorusReward(ToyReward):

@@ -65,7 +65,7 @@ def here(place, monkeypatch):
 
 def test_what_there_is(capsys):
     lines = printed(capsys, "worlds").splitlines()
-    names = ["energies", "graphs", "images", "points", "text", "toys"]
+    names = ["energies", "graphs", "images", "points", "sentences", "text", "toys"]
     assert [line.split()[0] for line in lines] == names
     assert all("; --data: " in line and " and " in line for line in lines)
 

@@ -272,7 +272,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
 
     def by_context(self) -> ContextTables:
         """The tables, the axis of contexts never left out."""
-        return ContextTables.of(*self.tables())
+        return ContextTables.of(*self._fixed_tables())
 
     def in_support(self, x: Sentences) -> Tensor:
         """`(batch,)` bool: which sentences the grammar can derive. Exact."""
@@ -284,6 +284,7 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         )
         return torch.where(x.lengths > 1, long, single)
 
+    @torch.no_grad()
     def length_weights(self, longest: int) -> Tensor:
         """`(longest,)` float64: how probable sentences of 1, 2, ... tokens are. Exact."""
         return length_weights(self.by_context(), longest)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gfnem.parsing.grammars.rule_tables import Rules, rules_of
 from gfnem.parsing.inference.potentials import groups_of
@@ -46,29 +47,27 @@ class ContextTables:
         return self.rules.everything() and bool(self.words.isfinite().all())
 
 
-@torch.no_grad()
 def length_weights(tables: ContextTables, longest: int) -> Tensor:
     """`(longest,)` float64, the weight of all sentences of one token, of two, and so on.
 
-    For a grammar whose weights are probabilities: how probable each length is. The sums run over
-    the lengths of both children; the words of each length are summed out.
+    For a grammar whose weights are probabilities: how probable each length is, differentiable. The
+    sums run over the lengths of both children; the words of each length are summed out.
 
     Args:
         tables: the grammar.
         longest: most tokens of a sentence, at least 1.
     """
-    tables = tables.each(lambda table: table.to(torch.float64, copy=True).exp_())
-    rules, labels = tables.rules, tables.rules.labels
-    found = tables.words.new_zeros(longest, rules.contexts, rules.symbols)
-    found[0, :, labels:] = tables.words.sum(2)
-    for width in range(2, longest + 1):
-        children = found[: width - 1]
+    tables = tables.each(lambda table: table.double().exp())
+    rules, words = tables.rules, tables.words
+    found = [pad(words.sum(2), (rules.labels, 0))]  # (contexts, symbols) of each length
+    for _ in range(2, longest + 1):
+        children = torch.stack(found)
         above = [
             rules.join(children[:, group], children[:, group].flip(0), group)
             for group in range(groups_of(rules.contexts))
         ]
-        found[width - 1, :, :labels] = torch.cat(above, 1)
-    return found[:, -1] @ tables.root
+        found.append(pad(torch.cat(above, 1), (0, words.shape[1])))
+    return torch.stack(found)[:, -1] @ tables.root
 
 
 @torch.no_grad()

@@ -300,13 +300,18 @@ def span_marginals(potentials: Potentials, spans: Tensor | None = None) -> Tenso
 def marginals_and_chart(
     potentials: Potentials, spans: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What `span_marginals` returns, and the inside chart that it takes."""
+    """What `span_marginals` returns, and the inside chart that it takes.
+
+    Span potentials may also depend on the label, `(batch, n, n + 1, N)`.
+    """
     potentials = potentials.detach()
     batch, n = len(potentials.lengths), potentials.max_length
     with torch.enable_grad():
         shape = (batch, n, n + 1, potentials.labels)
         extra = potentials.root.new_zeros(shape)
-        extra = (extra if spans is None else extra + spans.unsqueeze(3)).requires_grad_()
+        if spans is not None:
+            extra = extra + (spans if spans.dim() == 4 else spans.unsqueeze(3))
+        extra.requires_grad_()
         chart = inside(potentials, extra)
         total = log_partition(potentials, chart).sum()
         return torch.autograd.grad(total, extra)[0], chart.detach()

@@ -82,26 +82,29 @@ class SpanEncoder(FenceEncoder):
             nn.ReLU(), self.dropout, nn.Linear(self.dim_out, self.dim_out), nn.ReLU()
         )
 
-    def forward(self, x: Sentences, features: Tensor | None = None) -> Tensor:
-        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n)`.
+    def forward(self, x: Sentences, features: Tensor | None = None, narrowest: int = 1) -> Tensor:
+        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n, narrowest)`.
 
         `features` `(batch, n, features)`: what else is known of each word.
         """
         left, right = self.ends(self.fences(x, features)).chunk(2, -1)
-        starts, ends = span_list(x.max_length, left.device)
+        starts, ends = span_list(x.max_length, left.device, narrowest)
         width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
         spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
         return self.mix(spans)
 
 
-def span_list(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[i, j)` for all `0 <= i < j <= n`: two `(spans,)` int64, ordered by `i`, then `j`."""
-    return tuple(torch.triu_indices(n, n + 1, 1, device=device))
+def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor, Tensor]:
+    """`[i, j)` for all `0 <= i < j <= n`: two `(spans,)` int64, ordered by `i`, then `j`.
+
+    Those of `narrowest` words or more; of `n` words where `n` is smaller.
+    """
+    return tuple(torch.triu_indices(n, n + 1, min(narrowest, n), device=device))
 
 
-def span_chart(packed: Tensor, n: int) -> Tensor:
-    """Lays `(batch, spans, size)` out as `(batch, n, n + 1, size)`; no meaning where `i >= j`."""
-    starts, ends = span_list(n, packed.device)
+def span_chart(packed: Tensor, n: int, narrowest: int = 1) -> Tensor:
+    """Lays `(batch, spans, size)` out as `(batch, n, n + 1, size)`; elsewhere it has no meaning."""
+    starts, ends = span_list(n, packed.device, narrowest)
     place = torch.zeros(n, n + 1, dtype=torch.long, device=packed.device)
     place[starts, ends] = torch.arange(len(starts), device=packed.device)
     return packed.index_select(1, place.flatten()).unflatten(1, (n, n + 1))

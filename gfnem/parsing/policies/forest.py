@@ -22,12 +22,17 @@ from gfnem.target import Conditioned, Target
 
 @dataclass
 class ForestContext:
-    """What is computed once a sentence: vectors of spans, log `Z`, the target's rule weights.
+    """What is computed once a sentence.
 
-    `levels` `(batch, n)` is the rough log weight of each word, 0 past a sentence's end.
+    Attributes:
+        sides: `(2, batch * n * (n + 1), size)` what the vector of each span adds to the hidden
+            units of a gap, as the root on its left and as the one on its right.
+        log_z: `(batch,)` nats.
+        levels: `(batch, n)` rough log weight of each word, 0 past a sentence's end.
+        potentials: the target's rule weights; None where the policy does not follow them.
     """
 
-    spans: Tensor
+    sides: Tensor
     log_z: Tensor
     levels: Tensor
     potentials: RulePotentials | None
@@ -103,7 +108,10 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         log_z = self.total(spans[rows, 0, x.lengths]).squeeze(1) + levels.sum(1)
         if potentials is not None:
             log_z = torch.where(x.lengths > 1, log_z, potentials.single)
-        return ForestContext(spans, log_z, levels, potentials)
+        by_side = self.join[0].weight.chunk(3, 1)[:2]
+        flat = spans.flatten(0, 2)
+        sides = torch.stack([nn.functional.linear(flat, weight) for weight in by_side])
+        return ForestContext(sides, log_z, levels, potentials)
 
     def log_z(self, context: ForestContext) -> Tensor:
         """`(batch,)` learned, in nats."""
@@ -124,22 +132,16 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         # where a gap is closed both sides show the root that covers it
         is_open = state.label < 0
         covering = self._cover(state, left)
-        first = self._root(context, left, torch.where(is_open, here, right))
-        second = self._root(context, torch.where(is_open, here, left), right)
         # the root that ends at an open gap covers the gap before it, or is a word
         shift, word = nn.functional.pad, self.nonterminals
         before = torch.where(is_open, shift(covering, (1, 0), value=word)[..., :-1], covering)
         after = torch.where(is_open, shift(covering, (0, 1), value=word)[..., 1:], covering)
-        sides = torch.cat(
-            [first + self.label(before), second + self.label(after), self.label(covering)], 3
+        joined = self._joined(
+            (context.sides, context.levels.shape[1]),
+            ((left, torch.where(is_open, here, right)), (torch.where(is_open, here, left), right)),
+            (before, after, covering),
         )
-        joined = self.join(sides)
-        flat = joined.flatten(0, 1)
-        counts = (state.lengths - 1).clamp(min=1).flatten().cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(flat, counts, True, False)
-        seen, _ = nn.utils.rnn.pad_packed_sequence(
-            self.context(packed)[0], True, total_length=flat.shape[1]
-        )
+        seen = self._seen(joined.flatten(0, 1), (state.lengths - 1).clamp(min=1).flatten())
         features = torch.cat([joined, seen.unflatten(0, joined.shape[:2])], 3)
         merge = self.merge(features)
         if context.potentials is not None:
@@ -192,13 +194,39 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         by_left = by_left.scatter(2, index, state.label)
         return torch.where(state.label < 0, word, by_left.gather(2, left))
 
-    def _root(self, context: ForestContext, left: Tensor, right: Tensor) -> Tensor:
-        """`(batch, samples, gaps, size)` vectors of spans."""
-        n = context.spans.shape[1]
-        flat = context.spans.flatten(1, 2)
-        index = (left.clamp(max=n - 1) * (n + 1) + right.clamp(max=n)).flatten(1)
-        rows = torch.arange(len(flat), device=flat.device)[:, None]
-        return flat[rows, index].unflatten(1, left.shape[1:])
+    def _joined(self, sides, spans, labels) -> Tensor:
+        """`(batch, samples, gaps, size)` vectors of gaps from the roots beside them.
+
+        As `self.join` of spans' and labels' vectors side by side, but what each of them adds to
+        its linear layer is computed once for all gaps and states.
+
+        Args:
+            sides: `ForestContext.sides`, and the padded length `n`.
+            spans: the ends of the left and of the right root, four `(batch, samples, gaps)`.
+            labels: those of the left, the right and the covering root, likewise.
+        """
+        (table, n), (linear, *rest) = sides, self.join
+        total = linear.bias
+        row = torch.arange(labels[0].shape[0], device=table.device)[:, None, None]
+        for by_span, (left, right) in zip(table, spans, strict=True):
+            place = (row * n + left.clamp(max=n - 1)) * (n + 1) + right.clamp(max=n)
+            total = total + nn.functional.embedding(place, by_span)
+        for weight, label in zip(linear.weight.chunk(3, 1), labels, strict=True):
+            by_label = nn.functional.linear(self.label.weight, weight)
+            total = total + nn.functional.embedding(label, by_label)
+        for layer in rest:
+            total = layer(total)
+        return total
+
+    def _seen(self, gaps: Tensor, counts: Tensor) -> Tensor:
+        """`(sequences, gaps, size)` the vectors of gaps that have seen the others of a sentence."""
+        counts = counts.cpu()
+        if int(counts.min()) == gaps.shape[1]:  # without padding the slow way is not needed
+            return self.context(gaps)[0]
+        packed = nn.utils.rnn.pack_padded_sequence(gaps, counts, True, False)
+        return nn.utils.rnn.pad_packed_sequence(
+            self.context(packed)[0], True, total_length=gaps.shape[1]
+        )[0]
 
     def _rule_weights(self, potentials, before: Tensor, after: Tensor, here: Tensor) -> Tensor:
         """`(batch, samples, gaps, N)` the target's log weight of each label over each gap."""

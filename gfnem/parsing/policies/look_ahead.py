@@ -30,6 +30,11 @@ class Value(nn.Module):
         """`(..., N)` nats for `(..., size)` span vectors."""
         return self.out(spans)
 
+    @staticmethod
+    def narrowest(known: bool) -> int:
+        """The width of the narrowest spans whose vectors `chart` looks at; see there."""
+        return 3 if known else 2
+
     def chart(
         self,
         spans: Tensor,
@@ -44,7 +49,7 @@ class Value(nn.Module):
         In nats, under one context.
 
         Args:
-            spans: `(batch, spans, size)` vectors in the order of `span_list`.
+            spans: `(batch, spans, size)` vectors of `span_list`, from `narrowest(known)` on.
             level: `(batch, n, n + 1)` what is added to every label of a span.
             potentials: the rules' weights.
             guess: `(batch, n, n + 1, N)` in nats, what the network's values are added to; 0 if
@@ -54,7 +59,7 @@ class Value(nn.Module):
             within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
         """
         n = potentials.max_length
-        values = span_chart(self(spans), n)
+        values = span_chart(self(spans), n, self.narrowest(known))
         ends = torch.arange(n + 1, device=values.device)
         width = ends - ends[:n, None]
         whole = values + level.unsqueeze(3)

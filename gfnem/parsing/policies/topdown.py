@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from gfnem.offers import NotOffered
 from gfnem.parsing.grammars.grammar import Grammar
-from gfnem.parsing.inference.choices import RuleChoices
+from gfnem.parsing.inference.choices import ChartLookAhead, RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, score_choices
-from gfnem.parsing.inference.inside import by_label, inside, uniform_inside
+from gfnem.parsing.inference.expansion import expanded
+from gfnem.parsing.inference.inside import by_label, inside, marginals_and_chart, uniform_inside
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials, RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
@@ -135,11 +138,12 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
         level = level[:, None] - level[:, : x.max_length, None]
-        vectors = self.encoder(x, profiles)
+        known = exact and not own
         if self.contexts > 1:
+            vectors = self.encoder(x, profiles)
             ahead = self.value.rows(vectors, guess, level, potentials, exact, spans)
             return RuleChoices(potentials, ahead, spans=spans)
-        known = exact and not own
+        vectors = self.encoder(x, profiles, self.value.narrowest(known))
         if spans is not None and guess is None:
             level = level + uniform_inside(spans)
         values = self.value.chart(vectors, level, potentials, guess, known, spans)
@@ -152,6 +156,33 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         """`(batch,)` total weight of the root's labels, in nats."""
         total = context.root().logsumexp(1)
         return torch.where(context.lengths > 1, total, context.potentials.single)
+
+    def offers(self, hook: str) -> bool:
+        """Marginals where the look-ahead is a whole chart and the rules are the target's."""
+        known = self.contexts == 1 and self.own is None
+        return super().offers(hook) and (hook != "marginals" or known)
+
+    @torch.no_grad()
+    def marginals(self, context: RuleChoices) -> Tensor:
+        """`(batch, n, n + 1)` how probable it is that the tree drawn has each span as a node.
+
+        Choices are normalised node by node. So they are those of a grammar whose labelled spans
+        weigh what the look-ahead claims more than one step of the rules finds, and inside-outside
+        tells that grammar's marginals.
+
+        Raises:
+            NotOffered: if rules depend on the context, or are no dense table of the target's.
+        """
+        rules = getattr(context, "potentials", None)
+        if not (self.offers("marginals") and isinstance(rules, RulePotentials)):
+            raise NotOffered(
+                "TopDownPolicy offers marginals of a target with a dense table of rules that do "
+                "not depend on the context"
+            )
+        shape = len(context.lengths), context.max_length, context.max_length + 1
+        chart = cast(ChartLookAhead, context.look_ahead).chart.view(*shape, self.nonterminals)
+        found = expanded(rules, chart).squeeze(3)
+        return marginals_and_chart(rules, chart - found)[0].sum(3)
 
     @torch.no_grad()
     def sample(

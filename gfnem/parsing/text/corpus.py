@@ -23,18 +23,19 @@ from gfnem.parsing.text.corpus_cache import (
 )
 from gfnem.parsing.text.corpus_reader import REASONS, BlockReader, schema
 from gfnem.parsing.text.input_lines import Line, read_sentences
-from gfnem.parsing.text.preprocessing import TOKENIZERS, Preprocessing
+from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.text.public_datasets import parse_dataset_name
 from gfnem.parsing.text.reading_progress import ReadingProgress
 from gfnem.parsing.text.sources import Source, open_source
 from gfnem.parsing.text.workers import cores, in_processes
+from gfnem.parsing.trees.labels import LabelledSpans, labelled_spans
+from gfnem.parsing.trees.treebank import parse_tree
 
 if TYPE_CHECKING:  # they take a second to import, which `--help` should not
     import pyarrow as pa
     from datasets import Dataset
 
 __all__ = [
-    "TOKENIZERS",
     "Corpus",
     "Line",
     "Preprocessing",
@@ -91,6 +92,14 @@ class Corpus:
         return [
             None if spans is None else {(left, right) for left, right in spans}
             for spans in self.data["spans"][:]
+        ]
+
+    @cached_property
+    def labels(self) -> list[LabelledSpans | None]:
+        """The labels of every sentence's gold spans, or None for one without a gold tree."""
+        return [
+            None if tree is None else labelled_spans(parse_tree(tree))
+            for tree in self.data["tree"][:]
         ]
 
     @cached_property

@@ -31,12 +31,12 @@ class TextData(DataModule[Sentences]):
     """Sentences of a text file, a treebank, a public dataset, or an embedded grammar.
 
     Args:
-        path: a text file with one sentence a line; a file or folder of bracketed trees (`.mrg .ptb
-            .tree .psd`); a folder of `.txt` files; a column of a table, `FILE.csv:COLUMN` (`.tsv
-            .jsonl .json .parquet` too); any of these with `.gz`; a column of a saved dataset,
-            `FOLDER:COLUMN[@SPLIT]`, or of a public one, `hf:NAME[/CONFIG]:COLUMN[@SPLIT]`. In
-            Python also a `datasets.Dataset`, or token lists, texts or `nltk.Tree`s. None samples a
-            corpus from `grammar`.
+        path: a text file with one sentence a line; a file or folder of bracketed trees (`.mrg
+            .ptb .tree .psd`), or of trees in TIGER's or Alpino's XML (`.xml`); a folder of `.txt`
+            files; a column of a table, `FILE.csv:COLUMN` (`.tsv .jsonl .json .parquet` too); any
+            of these with `.gz`; a column of a saved dataset, `FOLDER:COLUMN[@SPLIT]`, or of a
+            public one, `hf:NAME[/CONFIG]:COLUMN[@SPLIT]`. In Python also a `datasets.Dataset`, or
+            token lists, texts or `nltk.Tree`s. None samples a corpus from `grammar`.
         valid: held-out sentences, in any of these forms; None holds some of the training data back.
         format: "auto" (trees and tables have the endings above, anything else is text), "text" or
             "trees".
@@ -52,7 +52,10 @@ class TextData(DataModule[Sentences]):
             name parents), used where `path` is None. Its words are taken to the letter: how text
             is cut and folded (the next settings but one) has no say.
         sentences: how many training sentences to sample from `grammar`.
-        tokenizer: "word" cuts text into words and punctuation, "space" only at white space.
+        tokenizer: "word" cuts text into words and punctuation, "space" only at white space,
+            "wordpunct" at marks too, "character" takes each character of a script without spaces
+            alone; "spacy:LANGUAGE" and "tokenizers:FILE" are those libraries' (see
+            `gfnem.parsing.text.tokenizers`).
         lower: whether to fold case.
         digits: whether to write each run of digits as `0`.
         punctuation: whether to keep punctuation.

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from gfnem.errors import UserError
+from gfnem.parsing.text import tokenizers
 from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, places
 
-TOKENIZERS = ("word", "space")
 _DIGITS = re.compile(r"\d+")
 # NLTK's tokenizer would take `<unk>` apart; it leaves letters together.
 _STAND_IN = "ᚢᚾᚲ"
@@ -30,14 +29,14 @@ class Preprocessing:
     Whatever the settings, a word has one spelling (see `characters.clean`).
 
     Attributes:
-        tokenizer: `"word"` (NLTK's `NLTKWordTokenizer`, Penn Treebank style) or `"space"` (the
-            text is tokenised already).
+        tokenizer: `"word"` (NLTK's `NLTKWordTokenizer`, Penn Treebank style), `"space"` (the text
+            is tokenised already), or one of `tokenizers.places`.
         lower: fold to lower case.
         digits: write each run of digits as `0`.
         punctuation: keep tokens without a letter or digit.
 
     Raises:
-        UserError: for another tokenizer.
+        UserError: for another tokenizer, or one that is not installed.
     """
 
     tokenizer: str = "word"
@@ -46,8 +45,7 @@ class Preprocessing:
     punctuation: bool = False
 
     def __post_init__(self):
-        if self.tokenizer not in TOKENIZERS:
-            raise UserError(f"tokenizer {self.tokenizer!r}: choose one of {', '.join(TOKENIZERS)}")
+        object.__setattr__(self, "tokenizer", tokenizers.checked(self.tokenizer))
 
     def words(self, text: str) -> list[str]:
         """Cuts one sentence into its words as spelt, punctuation removed unless kept."""
@@ -137,7 +135,7 @@ class Preprocessing:
     def longer_than(self, text: str, length: int) -> bool:
         """Whether a text surely has more than `length` tokens, told without tokenising it.
 
-        Both tokenizers cut at white space at least, so each piece gives a token or more.
+        All tokenizers cut at white space at least, so each piece gives a token or more.
         """
         pieces = text.split()
         return len(pieces) > length and len(self.without_punctuation(list(map(clean, pieces)))) > (
@@ -151,6 +149,15 @@ class Preprocessing:
 
     def _cut(self, text: str) -> list[tuple[str, list[str]]]:
         """The pieces between white space, each with the words it is made of."""
+        if self.tokenizer not in ("word", "space"):
+            found = [text[start:end] for start, end in self._places(text)]
+            # each word is a piece of its own
+            return [
+                (piece, [spelt])
+                for part in found
+                for piece in part.split()
+                if (spelt := clean(piece))
+            ]
         pieces = [piece for piece in text.split() if clean(piece)]
         if self.tokenizer == "space":
             return [(piece, [clean(piece)]) for piece in pieces]
@@ -176,6 +183,10 @@ class Preprocessing:
                 words = self._nltk(marked)
                 return [word.replace(_STAND_IN, UNKNOWN) for word in words]
         return self._nltk(text)
+
+    @cached_property
+    def _places(self) -> tokenizers.Places:
+        return tokenizers.places(self.tokenizer)
 
     @cached_property
     def _nltk(self) -> Callable[[str], list[str]]:

@@ -330,7 +330,9 @@ def open_source(source: Any, reading: Reading) -> Source:
     if path.is_dir():
         return _folder(path, name, column, split, reading)
     lower = path.name.lower().removesuffix(".gz")
-    trees = reading.format == "trees" or (reading.format == "auto" and has_tree_name(path.name))
+    trees = reading.format == "trees" or (
+        reading.format == "auto" and has_tree_name(path.name, xml=True)
+    )
     if trees or reading.format == "text" or not lower.endswith(TABLES):
         if column is not None:
             what = "trees" if trees else "text"
@@ -398,7 +400,8 @@ def _folder(
         for file in names
         if not file.startswith(".")
     )
-    trees = [file for file in files if has_tree_name(file.name)]
+    asked = reading.format == "trees"
+    trees = [file for file in files if has_tree_name(file.name, xml=asked)]
     texts = [file for file in files if _ends(file, (".txt",))]
     tables = [file for file in files if _ends(file, TABLES)]
     if reading.format != "text" and trees:

@@ -14,6 +14,7 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.files import read_text
 from gfnem.parsing.text.characters import clean, is_word
+from gfnem.parsing.trees.xml_treebanks import EXTENSION, xml_expressions
 
 EXTENSIONS = (".mrg", ".ptb", ".tree", ".psd")
 TRACE = "-NONE-"
@@ -111,11 +112,14 @@ def read_treebank(
 def file_expressions(
     file: str | os.PathLike, encoding: str = "utf-8", hint: str = ""
 ) -> Iterator[tuple[int, str]]:
-    """The outermost brackets of a file, see `expressions`; there must be one.
+    """The outermost brackets of a file, see `expressions`; there must be one. Or the trees of XML.
 
     Raises:
         UserError: as `read_treebank`.
     """
+    if _ends(file, (EXTENSION,)):  # which says its encoding itself
+        yield from xml_expressions(file)
+        return
     count = 0
     for count, (line, expression) in enumerate(  # noqa: B007
         expressions(read_text(file, encoding, hint), str(file)), start=1
@@ -127,7 +131,7 @@ def file_expressions(
 
 def read_tree(expression: str, source: str, line: int, keep_punctuation: bool = False) -> GoldTree:
     """One expression as a tree, `CONVENTION` applied."""
-    gold = gold_tree(_parse(expression), keep_punctuation=keep_punctuation)
+    gold = gold_tree(parse_tree(expression), keep_punctuation=keep_punctuation)
     gold.source, gold.line = source, line
     return gold
 
@@ -141,20 +145,29 @@ def tree_files(path: str | os.PathLike) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]  # a missing file is reported on reading
-    files = sorted(
+    names = [
         Path(folder, name)
         for folder, _, names in os.walk(path)
         for name in names
-        if has_tree_name(name) and not name.startswith(".")
-    )
+        if not name.startswith(".")
+    ]
+    files = sorted(name for name in names if has_tree_name(name.name))
+    files = files or sorted(name for name in names if _ends(name, (EXTENSION,)))
     if not files:
         raise UserError(f"{path}: no tree file in this folder (looked for {' '.join(EXTENSIONS)})")
     return files
 
 
-def has_tree_name(name: str) -> bool:
-    """Whether a file's name says that it holds bracketed trees."""
-    return name.lower().removesuffix(".gz").endswith(EXTENSIONS)
+def has_tree_name(name: str, xml: bool = False) -> bool:
+    """Whether a file's name says that it holds trees: bracketed ones, or also those in XML.
+
+    Of many files in a folder XML may be anything.
+    """
+    return _ends(name, (*EXTENSIONS, EXTENSION) if xml else EXTENSIONS)
+
+
+def _ends(name: str | os.PathLike, extensions: tuple[str, ...]) -> bool:
+    return os.fspath(name).lower().removesuffix(".gz").endswith(extensions)
 
 
 def looks_bracketed(text: str) -> bool:
@@ -259,7 +272,7 @@ def tree_spans(tree: Tree) -> set[tuple[int, int]]:
     return spans
 
 
-def _parse(expression: str) -> Tree:
+def parse_tree(expression: str) -> Tree:
     """The tree of a balanced expression; an outermost bracket without a label is no node."""
     # `Tree.fromstring` refuses deep trees, and takes a backslash for an escape of a bracket
     top = Tree("", [])

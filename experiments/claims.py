@@ -1,0 +1,69 @@
+"""The figures of docs/claims.md: what is said of GFlowNets, computed exactly on small worlds.
+
+    python experiments/claims.py hypergrid        one figure, its measurements first
+    python experiments/claims.py all --draw       all figures from the measurements that are there
+
+Each figure has a file of measurements, `experiments/results/claims/FIGURE.csv`, whose rows tell
+their command, commit, date and machine, and a picture, `docs/img/claims_FIGURE.svg`. A second call
+measures what the file still lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shlex
+import sys
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
+
+import claim_exact  # noqa: E402
+import claim_flows  # noqa: E402
+import claim_grids  # noqa: E402
+from energies import PROVENANCE, read, write  # noqa: E402
+from record import commit, machine  # noqa: E402
+
+from gfnem.files import write_atomically  # noqa: E402
+
+RESULTS, PICTURES = HERE / "results" / "claims", HERE.parent / "docs" / "img"
+#: of each figure the parts it is measured in, and what draws it from its rows
+FIGURES = {**claim_grids.FIGURES, **claim_exact.FIGURES, **claim_flows.FIGURES}
+
+
+def measure(name: str) -> list[dict[str, str]]:
+    """The rows of a figure, those that are missing made now."""
+    path = RESULTS / f"{name}.csv"
+    rows = list(read(path))
+    command = shlex.join(["python", "experiments/claims.py", name])
+    facts = (command, commit(), date.today().isoformat(), machine())
+    for part, make in FIGURES[name].parts.items():
+        if any(row["part"] == part for row in rows):
+            continue
+        for found in make():
+            shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in found.items()}
+            rows.append({"part": part, **shown, **dict(zip(PROVENANCE, facts, strict=True))})
+            print("  ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
+        write(path, rows)
+    return read(path)
+
+
+def main() -> None:
+    """Measures and draws."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("figure", choices=[*FIGURES, "all"])
+    parser.add_argument("--draw", action="store_true", help="from what is measured already")
+    options = parser.parse_args()
+    for name in FIGURES if options.figure == "all" else [options.figure]:
+        rows = read(RESULTS / f"{name}.csv") if options.draw else measure(name)
+        if not rows:
+            continue
+        content = io.BytesIO()
+        FIGURES[name].draw(rows).savefig(content, format="svg", metadata={"Date": None})
+        write_atomically(PICTURES / f"claims_{name}.svg", content.getvalue())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The table of samplers of sentences: by a tree, with a learned or an exact parser, and without.
+
+    python experiments/sentences.py
+    python experiments/sentences.py --tasks english --seconds 900
+
+Each cell is a row of `experiments/results/sentences.csv`, with its command, commit, date and
+machine; a second call does what the table still lacks. `--minutes` starts no cell after so long.
+In the small worlds, two to five of three or four words, all sentences are listed; half of what a
+sampler is trained on are sentences drawn uniformly. In the large one, sentences of the embedded
+grammar, these are the demo's 10,000 training sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
+
+from energies import PROVENANCE, read, write  # noqa: E402
+from record import commit, machine  # noqa: E402
+
+from gfnem.em import EM  # noqa: E402
+from gfnem.parsing.commands import by_length  # noqa: E402
+from gfnem.parsing.generation import (  # noqa: E402
+    Copied,
+    Counted,
+    GrammarSampler,
+    GrammarTarget,
+    LeftToRight,
+    NGram,
+    SentenceData,
+    SentenceSpace,
+    sentence_sampler,
+)
+from gfnem.parsing.generation.figures import figures, likelihood, parser_f1  # noqa: E402
+from gfnem.parsing.generation.run import as_parser  # noqa: E402
+from gfnem.parsing.generation.strings import all_sentences  # noqa: E402
+from gfnem.rates import Descent, Rates  # noqa: E402
+from gfnem.running.trained import Trained  # noqa: E402
+from gfnem.schedules import Anneal  # noqa: E402
+
+RESULTS = HERE / "results" / "sentences.csv"
+TINY = str(HERE / "tiny.pcfg")
+SAMPLERS = ("tree, exact parser", "left to right", "tree, learned parser")
+#: words in the small worlds, the unknown one included
+WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
+#: fewest and most words of a sentence there
+LENGTHS = (2, 5)
+#: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
+SMALL, LARGE = (24, 12, 32, 48, 2.0), (40, 60, 128, 64, 1.0)
+#: updates in the small worlds
+UPDATES = dict(zip(SAMPLERS, (500, 800, 1500), strict=True))
+
+
+class Cell:
+    """A reward, a sampler, and sentences to train it on.
+
+    Args:
+        task: the reward.
+        sampler: one of `SAMPLERS`.
+        seed: of everything.
+    """
+
+    def __init__(self, task: str, sampler: str, seed: int):
+        torch.manual_seed(seed)
+        self.data: SentenceData | None = None
+        if task == "english":
+            self.data = SentenceData(batch_size=64, valid_sentences=500, seed=seed)
+            told = self.data.facts()
+            limits = (told["vocab_size"], told["shortest"], told["longest"])
+            model: Any = GrammarTarget(None, told["vocabulary"], 0.01, limits[2], limits[1])
+        else:
+            limits = (WORDS[task], *LENGTHS)
+            self.every = all_sentences(*limits)
+            model = _small(task)
+        vocab_size, shortest, longest = limits
+        *sizes, parser_dim, spread = LARGE if task == "english" else SMALL
+        facts = (vocab_size, longest, shortest, *sizes)
+        torch.manual_seed(seed)
+        tree = GrammarSampler(*facts, "learned", parser_dim, spread)
+        policy: Any = tree
+        if sampler == "tree, exact parser":
+            policy = GrammarSampler(*facts, "exact", parser_dim, spread)
+        elif sampler == "left to right":
+            policy = _as_large(tree, lambda dim: LeftToRight(vocab_size, longest, shortest, dim))
+        self.run = Trained(model, SentenceSpace(vocab_size, longest, shortest), policy)
+        self.task = task
+
+    def batch(self, number: int) -> Any:
+        """Sentences of one update."""
+        if self.data is not None:
+            return self.data.training_batch(number)
+        return self.every[torch.randint(len(self.every), (64,))]
+
+    def train(self, updates: int, seconds: float | None) -> tuple[int, float]:
+        """Updates, or as many as fit into so many seconds; both are returned."""
+        large = self.task == "english"
+        if seconds is not None:
+            start = time.perf_counter()
+            self._descend(8, large)
+            updates = max(int(seconds * 8 / (time.perf_counter() - start)), 1)
+        start = time.perf_counter()
+        done = self._descend(updates, large, seconds)
+        return done, time.perf_counter() - start
+
+    def _descend(self, updates: int, large: bool, seconds: float | None = None) -> int:
+        run, rate = self.run, 4e-3 if large else 1e-2
+        imitation = Anneal(20.0, 0.0, max(updates // 2, 1)) if large else 0.0
+        recipe = sentence_sampler(samples=64, imitation=imitation)
+        em = EM(run.model, run.space, run.policy, recipe)
+        falling = Anneal(rate, rate / 50, updates, "exponential")
+        level = Anneal(0.1, 1e-3, updates, "exponential")
+        descent, start = Descent(em, Rates(policy=falling, log_z=level)), time.perf_counter()
+        for number in range(updates):
+            descent.update(self.batch(number))
+            if seconds is not None and time.perf_counter() - start > 1.1 * seconds:
+                return number + 1
+        return updates
+
+    def figures(self) -> dict[str, float]:
+        """What the row says."""
+        found = {k: v for k, v in figures(self.run).items() if k != "sums_to"}
+        if self.data is not None:
+            corpus = self.data.sampled(500, 2)
+            tokens = corpus.tokens
+            batches = (
+                self.data.encode([tokens[row] for row in rows]) for rows in by_length(tokens)
+            )
+            found["sampler_nll"] = likelihood(self.run, batches)
+            parser = as_parser(self.run)
+            if parser is not None:
+                found |= parser_f1(parser, self.data, corpus, 500)
+        return found
+
+
+def _small(task: str) -> Any:
+    vocab_size, (shortest, longest) = WORDS[task], LENGTHS
+    limits = {"vocab_size": vocab_size, "shortest": shortest, "longest": longest}
+    if task == "grammar":
+        return GrammarTarget(TINY, None, 0.01, longest, shortest)
+    if task == "copy":
+        return Copied(**limits)
+    if task == "counted":
+        return Counted(**limits)
+    text = SentenceData(grammar=TINY, sentences=500, max_length=longest, valid_sentences=0, seed=0)
+    model = NGram(2, **limits)
+    model.prepare(text)
+    return model
+
+
+def _as_large(other: torch.nn.Module, made: Callable[[int], torch.nn.Module]) -> torch.nn.Module:
+    """The largest module with no more parameters than another."""
+    limit, dim = _size(other), 1
+    while _size(made(dim + 1)) <= limit:
+        dim += 1
+    return made(dim)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def cell(task: str, sampler: str, seed: int, updates: int, seconds: float | None) -> dict[str, Any]:
+    """One row."""
+    made = Cell(task, sampler, seed)
+    done, took = made.train(updates, seconds)
+    row = {"parameters": _size(made.run.policy), "updates": done, "seconds": took}
+    return {"reward": task, "sampler": sampler, "seed": seed, **row, **made.figures()}
+
+
+def main() -> None:
+    """Makes the rows that are missing."""
+    tasks = ("grammar", "bigrams", "copy", "counted", "english")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks)
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seconds", type=float, default=900, help="of training in the large one")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no cell is started later")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = list(read(options.out))
+    done = {(row["reward"], row["sampler"], row["seed"]) for row in rows}
+    command = shlex.join(["python", "experiments/sentences.py", *sys.argv[1:]])
+    facts = dict(
+        zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
+    )
+    start = time.monotonic()
+    for seed in options.seeds:
+        for sampler in options.samplers:
+            for task in options.tasks:
+                late = time.monotonic() - start > 60 * options.minutes
+                if late or (task, sampler, str(seed)) in done:
+                    continue
+                seconds = options.seconds if task == "english" else None
+                found = cell(task, sampler, seed, UPDATES[sampler], seconds)
+                shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()}
+                rows.append({**shown, **facts})
+                write(options.out, rows)
+                print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Sentence and tree together: exact against every tree of every sentence."""
+
+from collections import Counter
+from math import sqrt
+
+import pytest
+import torch
+from brute import all_trees
+from tiny_sentences import GRAMMAR
+
+from gfnem.em import EM
+from gfnem.objectives import BackwardLikelihood, MaximumLikelihood, TrajectoryBalance, VarGrad
+from gfnem.parsing.generation import (
+    Copied,
+    GrammarSampler,
+    GrammarTarget,
+    SentenceSpace,
+    Strings,
+    sentence_sampler,
+)
+from gfnem.parsing.generation.figures import figures
+from gfnem.parsing.generation.run import as_parser
+from gfnem.parsing.generation.strings import all_sentences, nothing
+from gfnem.parsing.inference.draws import score_choices
+from gfnem.rates import Descent, Rates
+from gfnem.running.trained import Trained
+from gfnem.sampling import Exploration
+from gfnem.schedules import Anneal
+from gfnem.space import Trajectories
+from gfnem.testing import PolicyTestCase
+
+WORDS, LONGEST, LABELS = 3, 4, 2
+SPACE = SentenceSpace(WORDS, LONGEST, 2)
+
+
+@pytest.fixture
+def grammar_file(tmp_path):
+    path = tmp_path / "tiny.pcfg"
+    path.write_text(GRAMMAR)
+    return str(path)
+
+
+def make(parser="learned", seed=0):
+    torch.manual_seed(seed)
+    policy = GrammarSampler(WORDS, LONGEST, 2, LABELS, 3, 8, parser, 8, spread=1.5)
+    if policy.parser is not None:  # its look-ahead starts at 0
+        torch.nn.init.normal_(policy.parser.value.out.weight)
+    return policy
+
+
+class TestGrammarSampler(PolicyTestCase):
+    def make_policy(self):
+        return make()
+
+    def make_target(self):
+        return Copied(1.0, WORDS, LONGEST, 2)
+
+    def make_space(self):
+        return SPACE
+
+    def make_x(self):
+        return nothing(LONGEST)
+
+    def make_objectives(self):
+        return TrajectoryBalance(), VarGrad()
+
+
+def every_derivation(policy):
+    """All sentences, and of each all trees with their scores, `(trees, log P_F, log P_B)`."""
+    x, found = all_sentences(WORDS, 2, LONGEST), []
+    for row in range(len(x)):
+        one = x[row : row + 1]
+        trees = all_trees(int(one.lengths[0]), LABELS)
+        count = trees.left.shape[1]
+        z = Strings.of(one, LONGEST, count)
+        choices = trees.resized(LONGEST - 1)
+        free = policy.encode(nothing(LONGEST))
+        scores = policy.score(free, SPACE, Trajectories(z, choices=choices))
+        found.append((trees, scores.log_pf.sum(2)[0], scores.log_pb.sum(2)[0]))
+    return x, found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parser", ["learned", "exact"])
+def test_derivations_and_parses_sum_to_one(parser):
+    policy = make(parser)
+    x, found = every_derivation(policy)
+    total = torch.cat([log_pf for _, log_pf, _ in found]).double().logsumexp(0)
+    assert float(total) == pytest.approx(0.0, abs=1e-5)
+    for row, (_, log_pf, log_pb) in enumerate(found):
+        assert float(log_pb.logsumexp(0)) == pytest.approx(0.0, abs=1e-5)
+        exact = policy.log_sentence(x[row : row + 1])[0]
+        assert float(log_pf.logsumexp(0)) == pytest.approx(float(exact), abs=1e-4)
+        if parser == "exact":
+            torch.testing.assert_close(log_pb, log_pf - exact, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_it_draws_what_it_says():
+    policy = make()
+    x, found = every_derivation(policy)
+    count = 8_000
+    z = policy.sample(policy.encode(nothing(LONGEST)), nothing(LONGEST), SPACE, count).latent
+    drawn = Counter(map(tuple, z.tokens[0].tolist()))
+    for row, (_, log_pf, _) in enumerate(found):
+        p = float(log_pf.exp().sum())
+        key = tuple(x.tokens[row].tolist())
+        if int((x.tokens == x.tokens[row]).all(1).sum()) > 1:  # 0 is a word, and padding
+            continue
+        assert abs(drawn[key] / count - p) <= 5 * sqrt(p / count) + 5 / count
+
+
+@torch.no_grad()
+def test_trees_are_drawn_by_the_parser():
+    policy, count = make(), 4000
+    x = all_sentences(WORDS, 2, LONGEST)[-1:]
+    z = Strings.of(x, LONGEST, count)
+    free = policy.encode(nothing(LONGEST))
+    traced = policy.retrace(free, nothing(LONGEST), SPACE, z)
+    trees = all_trees(LONGEST, LABELS)
+    scores = policy.score(
+        free, SPACE, Trajectories(Strings.of(x, LONGEST, trees.samples), choices=trees)
+    )
+    expected = scores.log_pb.sum(2)[0].exp()
+    drawn = Counter(tuple(traced.choices.spans(0, place)) for place in range(count))
+    listed = Counter()
+    for place in range(trees.samples):
+        listed[tuple(trees.spans(0, place))] += float(expected[place])
+    for name, p in listed.items():
+        assert abs(drawn[name] / count - p) <= 5 * sqrt(p / count) + 5 / count
+
+
+def test_the_objective_is_the_balance_of_tree_and_sentence():
+    policy = make()
+    with torch.no_grad():
+        policy.level.fill_(0.7)
+    free = policy.encode(nothing(LONGEST))
+    found = policy.sample(free, nothing(LONGEST), SPACE, 30)
+    target = TestGrammarSampler().make_target()
+    log_r = target.log_joint(nothing(LONGEST), found.latent)
+    loss = TrajectoryBalance()(policy.score(free, SPACE, found), log_r)
+    by_hand = []
+    for at in range(30):
+        n = int(found.latent.lengths[0, at])
+        x = Strings(found.latent.tokens[:, at : at + 1], found.latent.lengths[:, at : at + 1])
+        x = x.sentences()
+        tree = found.choices.map(lambda tensor, at=at: tensor[:, at : at + 1]).resized(n - 1)
+        weights = policy.grammar.length_weights(LONGEST)[1:].sum().log()
+        log_pf = policy.grammar.log_joint(x, tree)[0, 0] - weights
+        posterior = policy.parser.encode(x, policy.grammar.given(x))
+        log_pb = score_choices(posterior, tree).sum()
+        by_hand.append(float((0.7 + log_pf - log_r[0, at] - log_pb).detach()) ** 2)
+    assert float(loss.detach()[0]) == pytest.approx(sum(by_hand) / 30, rel=1e-3)
+
+
+def test_who_learns_from_what():
+    """The backward likelihood moves the parser alone, imitation the grammar alone."""
+    policy = make()
+    free = policy.encode(nothing(LONGEST))
+    found = policy.sample(free, nothing(LONGEST), SPACE, 30)
+    for objective, moved, still in (
+        (BackwardLikelihood(), policy.parser, policy.grammar),
+        (MaximumLikelihood(), policy.grammar, policy.parser),
+    ):
+        policy.zero_grad()
+        scores = policy.score(free, SPACE, found)
+        objective(scores, torch.zeros(1, 30)).mean().backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in moved.parameters())
+        assert not any(p.grad is not None and p.grad.abs().sum() > 0 for p in still.parameters())
+
+
+@torch.no_grad()
+def test_what_is_observed_is_left_alone():
+    policy = make()
+    x = all_sentences(WORDS, 2, LONGEST)[5:9]
+    found = policy.sample(x, x, SPACE, 2)
+    assert found.latent.lengths[:, 0].tolist() == x.lengths.tolist()
+    assert policy.score(x, SPACE, found).log_pf.shape == (4, 2, 0)
+
+
+@torch.no_grad()
+def test_exploration_reaches_what_it_hardly_writes():
+    policy = make()
+    x = nothing(LONGEST)
+    plain = policy.sample(x, x, SPACE, 3000).latent
+    flat = policy.sample(x, x, SPACE, 3000, Exploration(epsilon=1.0)).latent
+    kinds = [len({tuple(row) for row in z.tokens[0].tolist()}) for z in (plain, flat)]
+    assert kinds[1] >= kinds[0]
+
+
+@torch.no_grad()
+def test_as_a_parser_the_run_is_one_joint_model():
+    policy = make()
+    run = Trained(TestGrammarSampler().make_target(), SPACE, policy, metadata={})
+    parser = as_parser(run)
+    x = all_sentences(WORDS, 2, 3)[-3:]
+    trees = all_trees(3, LABELS)
+    for row in range(3):
+        one = x[row : row + 1]
+        total = parser.model.log_joint(one, trees).logsumexp(1)
+        torch.testing.assert_close(total, parser.model.log_marginal(one), atol=1e-4, rtol=0)
+    _, weights = parser.posterior(x).log_weights(5)
+    exact = parser.model.log_marginal(x)[:, None].expand(-1, 5)
+    torch.testing.assert_close(weights, exact, atol=1e-3, rtol=0)
+
+
+def test_settings_that_contradict_are_refused():
+    with pytest.raises(ValueError, match="parser is learned or exact"):
+        GrammarSampler(3, 4, 1, parser="none")
+    with pytest.raises(ValueError, match="1 or 2 words"):
+        GrammarSampler(3, 4, 3)
+    with pytest.raises(ValueError, match="5 words at least and 4 at most"):
+        SentenceSpace(3, 4, 5)
+
+
+@pytest.mark.slow
+def test_training_reaches_the_reward(grammar_file):
+    """Total variation and log Z of a small world; the parser is exact, so that it takes seconds."""
+    torch.manual_seed(0)
+    target = GrammarTarget(grammar_file, None, 0.01, LONGEST, 2)
+    space = SentenceSpace(4, LONGEST, 2)
+    policy = GrammarSampler(4, LONGEST, 2, 10, 10, 32, "exact", spread=2.0)
+    every = all_sentences(4, 2, LONGEST)
+    em = EM(target, space, policy, sentence_sampler(samples=64))
+    rates = Rates(
+        policy=Anneal(1e-2, 1e-3, 110, "exponential"), log_z=Anneal(0.1, 3e-3, 110, "exponential")
+    )
+    descent = Descent(em, rates)
+    for _ in range(110):
+        descent.update(every[torch.randint(len(every), (64,))])
+    found = figures(Trained(target, space, policy))
+    assert found["total_variation"] < 0.06 and abs(found["kl"]) < 0.02
+    assert abs(found["log_z_bound"] - found["log_z"]) < 0.02
+    assert abs(found["parser_kl"]) < 1e-4
