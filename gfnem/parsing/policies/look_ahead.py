@@ -11,9 +11,18 @@ from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
 
+#: wider spans weigh what their corners say alike
+_WIDEST = 64
+#: steps of these weights over those of other parameters: there are few of them, and they go far
+_STRIDE = 8.0
+
 
 class Value(nn.Module):
     """A value for each span and label, linear in the span's vector; 0 at first.
+
+    What the first and the last word of a span say of its label (`corners`) is added, with a learned
+    weight for each width: where there are many labels, a network would take long to find it out,
+    and it moves with the rules.
 
     Args:
         size: of span vectors.
@@ -25,6 +34,11 @@ class Value(nn.Module):
         self.out = nn.Linear(size, labels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.of_corners: nn.Parameter | None = nn.Parameter(torch.zeros(2, _WIDEST + 1))
+
+    def without_corners(self) -> None:
+        """Gives up the weights of corners: there are no rules to tell of them."""
+        self.of_corners = None
 
     def forward(self, spans: Tensor) -> Tensor:
         """`(..., N)` nats for `(..., size)` span vectors."""
@@ -43,6 +57,7 @@ class Value(nn.Module):
         guess: Tensor | None,
         known: bool,
         within: Tensor | None = None,
+        corners: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """`(batch, n, n + 1, 1, N)` look-ahead of all spans; `IMPOSSIBLE` outside sentences.
 
@@ -57,12 +72,17 @@ class Value(nn.Module):
             known: whether the rules are all there is to the target, so that they tell the value of
                 two words.
             within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
+            corners: what first and last words say of labels; nothing if None.
         """
         n = potentials.max_length
         values = span_chart(self(spans), n, self.narrowest(known))
         ends = torch.arange(n + 1, device=values.device)
         width = ends - ends[:n, None]
         whole = values + level.unsqueeze(3)
+        if corners is not None and self.of_corners is not None:
+            weights = _STRIDE * self.of_corners[:, width.clamp(0, _WIDEST), None]
+            first, last = corners[0][:, :, None], nn.functional.pad(corners[1], (0, 0, 1, 0))
+            whole = whole + weights[0] * first + weights[1] * last[:, None]
         if guess is not None:
             whole = whole + guess
         if known and n > 1:

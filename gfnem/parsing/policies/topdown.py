@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gfnem.offers import NotOffered
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import ChartLookAhead, RuleChoices
+from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.draws import draw_trees, score_choices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import by_label, inside, marginals_and_chart, uniform_inside
@@ -87,6 +88,8 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         else:
             self.use_prior = False
             self.encoder.without_features()
+            if isinstance(self.value, Value):
+                self.value.without_corners()
 
     def is_for_log_z(self, name: str) -> bool:
         """The words' scores besides, where the rules are its own: all trees have the same words."""
@@ -123,17 +126,17 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
             )
         # if not, there is more to a tree than the rules' weights
         exact = given is not None and _is_grammar(given.target)
-        profiles = guess = levels = None
+        profiles = guess = levels = at_ends = None
         spans = None if own else given.spans
         if not own:
             with torch.no_grad():
                 profiles = potentials.word_profiles()
                 if self.contexts > 1:
                     guess = _chart(potentials.context_free(), spans)
-                elif not exact:
-                    guess = _chart(potentials, spans)
                 else:
-                    levels = potentials.word_levels()
+                    at_ends = corners(potentials)
+                    levels = potentials.word_levels() if exact else None
+                    guess = None if exact else _chart(potentials, spans)
             if levels is not None:
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
@@ -146,7 +149,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         vectors = self.encoder(x, profiles, self.value.narrowest(known))
         if spans is not None and guess is None:
             level = level + uniform_inside(spans)
-        values = self.value.chart(vectors, level, potentials, guess, known, spans)
+        values = self.value.chart(vectors, level, potentials, guess, known, spans, at_ends)
         if own:
             place = torch.arange(x.max_length - 1, device=values.device)
             potentials.both_leaves = values[:, place, place + 2]
