@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from gfnem.parsing.inference.choices import LookAhead
+from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
@@ -20,25 +21,24 @@ _STRIDE = 8.0
 class Value(nn.Module):
     """A value for each span and label, linear in the span's vector; 0 at first.
 
-    What the first and the last word of a span say of its label (`corners`) is added, with a learned
-    weight for each width: where there are many labels, a network would take long to find it out,
+    Where `corners`, what the first and the last word of a span say of its label is added, with a
+    learned weight for each width: where there are many labels, a network takes long to find it out,
     and it moves with the rules.
 
     Args:
         size: of span vectors.
         labels: how many labels (`N`).
+        corners: whether corners count.
     """
 
-    def __init__(self, size: int, labels: int):
+    def __init__(self, size: int, labels: int, corners: bool = False):
         super().__init__()
         self.out = nn.Linear(size, labels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        self.of_corners: nn.Parameter | None = nn.Parameter(torch.zeros(2, _WIDEST + 1))
-
-    def without_corners(self) -> None:
-        """Gives up the weights of corners: there are no rules to tell of them."""
-        self.of_corners = None
+        self.of_corners: nn.Parameter | None = None
+        if corners:
+            self.of_corners = nn.Parameter(torch.zeros(2, _WIDEST + 1))
 
     def forward(self, spans: Tensor) -> Tensor:
         """`(..., N)` nats for `(..., size)` span vectors."""
@@ -57,7 +57,6 @@ class Value(nn.Module):
         guess: Tensor | None,
         known: bool,
         within: Tensor | None = None,
-        corners: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """`(batch, n, n + 1, 1, N)` look-ahead of all spans; `IMPOSSIBLE` outside sentences.
 
@@ -72,17 +71,18 @@ class Value(nn.Module):
             known: whether the rules are all there is to the target, so that they tell the value of
                 two words.
             within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
-            corners: what first and last words say of labels; nothing if None.
         """
         n = potentials.max_length
         values = span_chart(self(spans), n, self.narrowest(known))
         ends = torch.arange(n + 1, device=values.device)
         width = ends - ends[:n, None]
         whole = values + level.unsqueeze(3)
-        if corners is not None and self.of_corners is not None:
+        follows = known or guess is not None  # the rules are the target's
+        if self.of_corners is not None and follows:
             weights = _STRIDE * self.of_corners[:, width.clamp(0, _WIDEST), None]
-            first, last = corners[0][:, :, None], nn.functional.pad(corners[1], (0, 0, 1, 0))
-            whole = whole + weights[0] * first + weights[1] * last[:, None]
+            first, last = corners(potentials)
+            last = nn.functional.pad(last, (0, 0, 1, 0))
+            whole = whole + weights[0] * first[:, :, None] + weights[1] * last[:, None]
         if guess is not None:
             whole = whole + guess
         if known and n > 1:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gfnem.offers import NotOffered
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import ChartLookAhead, RuleChoices
-from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.draws import draw_trees, score_choices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import by_label, inside, marginals_and_chart, uniform_inside
@@ -55,6 +54,9 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         contexts: how many contexts the target's rules tell apart (see `Grammar`): more than one
             where they depend on the parent; from the model, and 1 if None.
         dropout: of the network, in training.
+        corners: whether the look-ahead weighs what the first and the last word of a span say of its
+            label by the target's rules (`inference.corners`); not where these look at parents. From
+            the model: true for grammars of many symbols, and false if None.
     """
 
     log_z_parts = ("own.single_score",)
@@ -67,6 +69,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         use_prior: bool = True,
         contexts: Count | None = None,
         dropout: PartialShare = 0.2,
+        corners: bool | None = None,
     ):
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
@@ -76,7 +79,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         if self.contexts > 1:
             self.value = ContextValue(self.encoder.dim_out, nonterminals, self.contexts, dim)
         else:
-            self.value = Value(self.encoder.dim_out, nonterminals)
+            self.value = Value(self.encoder.dim_out, nonterminals, bool(corners and use_prior))
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
@@ -88,8 +91,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         else:
             self.use_prior = False
             self.encoder.without_features()
-            if isinstance(self.value, Value):
-                self.value.without_corners()
+            self.value.of_corners = None
 
     def is_for_log_z(self, name: str) -> bool:
         """The words' scores besides, where the rules are its own: all trees have the same words."""
@@ -126,17 +128,17 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
             )
         # if not, there is more to a tree than the rules' weights
         exact = given is not None and _is_grammar(given.target)
-        profiles = guess = levels = at_ends = None
+        profiles = guess = levels = None
         spans = None if own else given.spans
         if not own:
             with torch.no_grad():
                 profiles = potentials.word_profiles()
                 if self.contexts > 1:
                     guess = _chart(potentials.context_free(), spans)
+                elif not exact:
+                    guess = _chart(potentials, spans)
                 else:
-                    at_ends = corners(potentials)
-                    levels = potentials.word_levels() if exact else None
-                    guess = None if exact else _chart(potentials, spans)
+                    levels = potentials.word_levels()
             if levels is not None:
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))
@@ -149,7 +151,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         vectors = self.encoder(x, profiles, self.value.narrowest(known))
         if spans is not None and guess is None:
             level = level + uniform_inside(spans)
-        values = self.value.chart(vectors, level, potentials, guess, known, spans, at_ends)
+        values = self.value.chart(vectors, level, potentials, guess, known, spans)
         if own:
             place = torch.arange(x.max_length - 1, device=values.device)
             potentials.both_leaves = values[:, place, place + 2]
