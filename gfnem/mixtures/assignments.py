@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gfnem.batched import Batched
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Count, Positive
+from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 
@@ -262,18 +263,15 @@ class LabelPolicy(Policy):
         """The points, and the model given them."""
         return x, given
 
-    def forward(self, context: tuple[Tensor, Any], state: Labels) -> Step:
-        """Scores assignments so far."""
+    def _said(self, context: tuple[Tensor, Any], state: Labels) -> tuple[Tensor, Tensor]:
+        """`(batch, samples, clusters)` log weights, `(batch, samples)` what is said of flows."""
         x, given = context
         samples, open_ = state.label.shape[1], state.label < 0
         member = nn.functional.one_hot(state.label + 1, self.clusters + 1)[..., 1:].to(x)
         fits = torch.zeros_like(member)
-        reward = x.new_zeros(state.label.shape[:2])
         if given is not None:
-            model: ClusterPosterior = given.target
             with torch.no_grad():
-                reward = model.partial_log_joint(x, state)
-                fits = model.predictive(x[:, None], member)
+                fits = given.target.predictive(x[:, None], member)
         likely = fits.log_softmax(3) * open_[..., None]
         spread = open_[..., None].to(x).expand_as(member)
         parts = [member, spread, spread * likely.exp(), likely.clamp(min=-10) / 5]
@@ -284,8 +282,27 @@ class LabelPolicy(Policy):
         hidden = hidden + nn.functional.silu(self.second(both))
         at = (~open_).sum(2).clamp(max=self.points - 1)[..., None, None]
         base = fits.gather(2, at.expand(-1, -1, 1, self.clusters))[:, :, 0]
-        flow = reward + self.flow(hidden.mean(2))[..., 0]
-        return Step(base + self.choice(hidden)[..., 0], None, flow)
+        return base + self.choice(hidden)[..., 0], self.flow(hidden.mean(2))[..., 0]
+
+    def choose(
+        self,
+        context: tuple[Tensor, Any],
+        space: LatentSpace,
+        state: Labels,
+        exploration: Exploration,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws a cluster; no flow is needed for it."""
+        return draw(self._said(context, state)[0], space.forward_mask(state), exploration)
+
+    def forward(self, context: tuple[Tensor, Any], state: Labels) -> Step:
+        """Scores assignments so far."""
+        logits, flow = self._said(context, state)
+        x, given = context
+        if given is not None:
+            with torch.no_grad():
+                reward = given.target.partial_log_joint(x, state)
+            flow = flow + reward
+        return Step(logits, None, flow)
 
     def log_z(self, context: tuple[Tensor, Any]) -> Tensor:
         """`(batch,)` the flow through the start."""

@@ -29,60 +29,49 @@ def log_ahead(model: DirichletGrammar, state: Analyses) -> Tensor:
     emission = words.unflatten(2, (rules.preterminals, rules.vocabulary)).mT
     emission = torch.nn.functional.pad(emission, (0, rules.nonterminals, 0, 1))  # the last: no word
     length, count = state.stack.shape[2], state.words.shape[2]
-    place = torch.arange(length, device=state.read.device)
+    place, number = (torch.arange(size, device=state.read.device) for size in (length, count))
     ends = torch.nn.functional.pad(state.ends, (1, 0))[..., :-1]
     of = ends.long().cumsum(2).masked_fill(state.words < 0, -1)  # the sentence of each word
-    padded = torch.nn.functional.pad(of, (1, 0), value=-1)
-    now = padded.gather(2, state.read[..., None])  # the one whose word came last, -1 at first
-
-    def leaves(first: Tensor, sentence: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of symbols, the stack's and then words from `first`, and how many there are."""
-        at = first[..., None] + place - depth[..., None]
-        inside = (at >= first[..., None]) & (at < count)
-        at = at.clamp(0, count - 1)
-        inside = inside & (of.gather(2, at) == sentence[..., None]) & (sentence >= 0)[..., None]
-        word = torch.where(inside, state.words.gather(2, at), rules.vocabulary)
-        index = word[..., None].expand(*word.shape, rules.symbols)
-        found = emission.gather(2, index)
-        return found, depth + inside.sum(2)
-
-    depth = state.depth
+    sentence = torch.arange(int(of.max()) + 1, device=of.device)
+    # the sentence at hand, whose word came last, begins with what is on the stack
+    now = torch.nn.functional.pad(of, (1, 0), value=-1).gather(2, state.read[..., None])
+    depth = torch.where(sentence == now, state.depth[..., None], 0)
+    here = of[..., None, :] == sentence[:, None]
+    first = torch.where(here, number, count - 1).amin(3)
+    first = torch.where(sentence == now, state.read[..., None], first)
+    at = first[..., None] + place - depth[..., None]  # (batch, samples, sentences, length)
+    inside = (at >= first[..., None]) & (at < count)
+    at = at.clamp(0, count - 1).flatten(2)
+    inside = inside & (of.gather(2, at).unflatten(2, (-1, length)) == sentence[:, None])
+    word = state.words.gather(2, at).unflatten(2, (-1, length))
+    word = torch.where(inside, word, rules.vocabulary).flatten(2)
+    leaves = emission.gather(2, word[..., None].expand(*word.shape, rules.symbols))
+    leaves = leaves.unflatten(2, (-1, length))
     on_stack = torch.nn.functional.one_hot(state.stack.clamp(min=0), rules.symbols).to(emission)
-    rows, size = leaves(state.read, now[..., 0], depth)
-    rows = torch.where((place < depth[..., None])[..., None], on_stack, rows)
-    begun = (now[..., 0] >= 0) & (size > 1)
-    total = torch.where(begun, _inside(rows, depth, size, pairs, roots), 1.0).log()
-    for sentence in range(int(of.max()) + 1):
-        here = of == sentence
-        first = torch.where(here, torch.arange(count, device=of.device), count).amin(2)
-        first = first.clamp(max=count - 1)
-        nothing = torch.zeros_like(depth)
-        rows, size = leaves(first, torch.full_like(depth, sentence), nothing)
-        open_ = (now[..., 0] < sentence) & (size > 1)
-        value = _inside(rows, nothing, size, pairs, roots)
-        total = total + torch.where(open_, value, 1.0).log()
-    return total
+    leaves = torch.where((place < depth[..., None])[..., None], on_stack[:, :, None], leaves)
+    size = depth + inside.sum(3)
+    value = _inside(leaves, depth, size, pairs[:, :, None], roots[:, :, None])
+    return torch.where((now <= sentence) & (size > 1), value, 1.0).log().sum(2)
 
 
 def _inside(leaves: Tensor, depth: Tensor, size: Tensor, pairs: Tensor, roots: Tensor) -> Tensor:
-    """`(batch, samples)` sum over trees whose leaves are rows `(batch, samples, length, symbols)`.
+    """`(...)` sum over trees whose leaves are rows `(..., length, symbols)`.
 
     Of `size` leaves the first `depth` stand on a stack: two of them are siblings only where the
     topmost is below, since others would have been joined before.
     """
-    length, preterminals = leaves.shape[2], leaves.shape[3] - roots.shape[2]
-    cells = {(at, at + 1): leaves[:, :, at] for at in range(length)}
-    found = torch.zeros_like(roots[..., 0])
+    length, preterminals = leaves.shape[-2], leaves.shape[-1] - roots.shape[-1]
+    cells = {(at, at + 1): leaves[..., at, :] for at in range(length)}
+    found = torch.zeros_like(leaves[..., 0, 0])
     for width in range(2, length + 1):
         for begin in range(length - width + 1):
             end = begin + width
-            joined = sum(
-                cells[begin, split][..., :, None] * cells[split, end][..., None, :]
-                for split in range(begin + 1, end)
-            )
-            cell = (pairs @ joined.flatten(2)[..., None])[..., 0]
+            splits = range(begin + 1, end)
+            left = torch.stack([cells[begin, split] for split in splits], -1)
+            right = torch.stack([cells[split, end] for split in splits], -2)
+            cell = (pairs @ (left @ right).flatten(-2)[..., None])[..., 0]
             cell = cell * (end >= depth)[..., None]
             cells[begin, end] = torch.nn.functional.pad(cell, (preterminals, 0))
-        whole = (cells[0, width][..., preterminals:] * roots).sum(2)
+        whole = (cells[0, width][..., preterminals:] * roots).sum(-1)
         found = torch.where(size == width, whole, found)
     return found.clamp(min=torch.finfo(found.dtype).tiny)

@@ -25,7 +25,7 @@ class DirichletGrammar(Target[Tensor, Tensor]):
     Args:
         nonterminals, preterminals: symbols of the grammar.
         vocabulary: how many words there are.
-        alpha: of the Dirichlet priors, for each rule.
+        alpha: of the Dirichlet priors, for each rule; 1 is uniform.
     """
 
     unit = "word"
@@ -35,7 +35,7 @@ class DirichletGrammar(Target[Tensor, Tensor]):
         nonterminals: Count = 2,
         preterminals: Count = 2,
         vocabulary: Count = 3,
-        alpha: Positive = 0.5,
+        alpha: Positive = 1.0,
     ):
         super().__init__()
         self.space = AnalysesSpace(nonterminals, preterminals, vocabulary)

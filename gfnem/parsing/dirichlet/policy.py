@@ -12,6 +12,8 @@ from gfnem.parsing.dirichlet.model import DirichletGrammar
 from gfnem.parsing.dirichlet.space import Analyses, AnalysesSpace
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Count
+from gfnem.sampling import Exploration, draw, log_probability
+from gfnem.space import LatentSpace
 
 
 class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
@@ -53,23 +55,21 @@ class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
         model = None if given is None else given.target
         return x, model if isinstance(model, DirichletGrammar) else None
 
-    def forward(self, context: Any, state: Analyses) -> Step:
-        """Scores trees so far."""
+    def _said(self, context: Any, state: Analyses) -> tuple[Tensor, Tensor]:
+        """`(batch, samples, symbols)` log weights of actions; what is said of flows beside."""
         rules, like = self.space.rules, self.last.weight
         base = like.new_zeros(*state.read.shape, rules.symbols)
-        flow = base[..., 0]
-        model = context[1]
-        if model is not None:
+        if context[1] is not None:
             with torch.no_grad():
-                flow = self._start(model, state).to(like)
                 samples = state.read.shape[1]
                 actions = torch.arange(rules.symbols, device=like.device)
-                actions = actions.repeat_interleave(samples).expand(len(state), -1)
-                many = state.map(
+                actions = actions.repeat_interleave(samples).expand(len(state.read), -1)
+                children = state.map(
                     lambda tensor: tensor.repeat(1, rules.symbols, *[1] * (tensor.dim() - 2))
                 )
-                base = self._start(model, self.space.step(many, actions)).to(like)
-                base = base.unflatten(1, (rules.symbols, samples)).mT - flow[..., None]
+                base = self._start(context[1], self.space.step(children, actions)).to(like)
+                base = base.unflatten(1, (rules.symbols, samples)).mT
+                base = log_probability(base, self.space.forward_mask(state)).clamp(min=-30)
 
         def one_hot(numbers: Tensor, size: int) -> Tensor:
             return nn.functional.one_hot(numbers, size).to(like)
@@ -79,13 +79,28 @@ class AnalysesPolicy(Policy[Tensor, Tensor, Analyses, Any]):
             one_hot(state.read, self.words + 1),
             one_hot(state.stack + 1, rules.symbols + 1).flatten(2),
             state.counts.to(like).log1p(),
-            base.clamp(-20, 5).exp(),
-            base.clamp(-20, 5) / 5,
+            base.exp(),
+            base / 5,
         ]
         hidden = nn.functional.silu(self.first(torch.cat(parts, 2)))
         hidden = hidden + nn.functional.silu(self.second(hidden))
         output = self.last(hidden)
-        return Step(base + output[..., :-1], None, flow + output[..., -1])
+        return base + output[..., :-1], output[..., -1]
+
+    def choose(
+        self, context: Any, space: LatentSpace, state: Analyses, exploration: Exploration
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an action; no flow is needed for it."""
+        return draw(self._said(context, state)[0], space.forward_mask(state), exploration)
+
+    def forward(self, context: Any, state: Analyses) -> Step:
+        """Scores trees so far."""
+        logits, flow = self._said(context, state)
+        if context[1] is not None:
+            with torch.no_grad():
+                start = self._start(context[1], state)
+            flow = flow + start.to(flow)
+        return Step(logits, None, flow)
 
     @staticmethod
     def _start(model: DirichletGrammar, state: Analyses) -> Tensor:
