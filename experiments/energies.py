@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 import energy_tasks as tasks  # noqa: E402
+from parity_tasks import ORDERS, parity  # noqa: E402
 from record import commit, machine  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -36,15 +37,17 @@ SETS = tasks.POINTS
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., dict]]] = {
     "points8": (SETS, tuple(tasks.POINT_METHODS), partial(tasks.points, bits=8)),
     "points16": (SETS, ("eb_gfn",), partial(tasks.points, bits=16)),
-    "rbm": (("digits",), ("exact", "eb_gfn", "pcd1", "pcd10", "cd1", "sklearn"),
+    "rbm": (("digits",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1", "pcd10", "cd1", "sklearn"),
             partial(tasks.machine, "rbm")),
-    "machine": (("digits",), ("exact", "eb_gfn", "pcd1", "mean_field_pcd"),
+    "machine": (("digits",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1", "mean_field_pcd"),
                 partial(tasks.machine, "machine")),
-    "bars": (("bars_and_stripes",), ("exact", "eb_gfn", "pcd1"), partial(tasks.machine, "bars")),
+    "bars": (("bars_and_stripes",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1"),
+             partial(tasks.machine, "bars")),
     "fixed_ising": (("0.1", "0.22", "0.3"), ("free_sampler",),
                     lambda name, _, *rest: tasks.fixed_ising(float(name), *rest)),
     "ising": (("10x10",), ("logistic", *tasks.ISING_METHODS),
               lambda _, *rest: tasks.learned_ising(*rest)),
+    "parity": (("0", "4", "12", "28"), tuple(ORDERS), parity),
 }  # fmt: skip
 PROVENANCE = ("command", "commit", "date", "machine")
 

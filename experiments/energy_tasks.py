@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ from gfnem.energies import (
     Gibbs,
     GibbsWithGradients,
     MaskedPolicy,
-    MLPEnergy,
     Pairwise,
     Points,
     Spins,
     Torus,
+    TwoTowers,
 )
 from gfnem.energies.figures import cell_table, divergence, sampler_table
 from gfnem.energies.lattices import neighbours, simulate
@@ -35,17 +36,17 @@ from gfnem.energies.recipes import (
     Sparse,
     contrastive,
     energy_discrepancy,
-    free_sampler,
     mean_field_contrastive,
     pseudo_likelihood,
 )
 from gfnem.estimates import importance_weighted
-from gfnem.objectives import SubTrajectoryBalance
-from gfnem.phases import Together
+from gfnem.objectives import BalancedVarGrad
+from gfnem.phases import Together, TrainPolicy
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact
-from gfnem.schedules import Anneal
+from gfnem.schedules import AdaptiveThreshold, Anneal, Schedule
+from gfnem.sources import Chains, Free, Mixed, Own
 
 POINTS = ("2spirals", "8gaussians", "circles", "two_moons", "pinwheel", "swissroll", "checkerboard")
 
@@ -55,10 +56,11 @@ class Parts:
 
     def __init__(self, model: Any, data: Any, policy: Any, device: str):
         facts = {**data.facts(), **model.facts()}
-        sizes = [facts[name] for name in ("variables", "values", "block", "order")]
+        names = ("variables", "values", "block", "order", "summed")
+        sizes = {name: facts[name] for name in names}
         self.model, self.device = model.to(device), device
-        self.space = AssignmentSpace(*sizes)
-        self.policy = policy(*sizes).to(device)
+        self.space = AssignmentSpace(**sizes)
+        self.policy = policy(**sizes).to(device)
 
     def posterior(self, x: Tensor) -> Posterior:
         """As a run has it."""
@@ -76,9 +78,14 @@ def fit(
     rates: Callable[[int], Rates],
     updates: int | None,
     seconds: float | None,
+    schedule: Schedule | None = None,
 ) -> tuple[int, float]:
-    """Trains for so many updates, or for as many as fit into so many seconds; both are returned."""
-    em = EM(parts.model, parts.space, parts.policy, recipe)
+    """Trains for so many updates, or for as many as fit into so many seconds; both are returned.
+
+    With a schedule that has the model wait for its sampler, updates are those of the model; no more
+    than half as many again are waited for.
+    """
+    em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
     if updates is None:
         assert seconds is not None
         state = {name: value.clone() for name, value in em.state_dict().items()
@@ -91,19 +98,21 @@ def fit(
             trial.update(batch(number))
         updates = max(int(seconds / ((time.perf_counter() - start) / 15)), 1)
         em.load_state_dict(state, strict=False)
-        em = EM(parts.model, parts.space, parts.policy, recipe)  # chains and clocks start again
+        # chains and clocks start again
+        em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
     descent = Descent(em, rates(updates))
     start = time.perf_counter()
-    for number in range(updates):
+    for number in range(updates + updates // 2 * (schedule is not None)):
         descent.update(batch(number))
-    return updates, time.perf_counter() - start
+        if em.clock.m_updates >= updates:
+            break
+    return em.clock.updates, time.perf_counter() - start
 
 
 def falling(rate: float, model: float) -> Callable[[int], Rates]:
-    """Learning rates that fall to a hundredth along the way."""
+    """Learning rates that fall to a hundredth along the way, in a straight line."""
     return lambda updates: Rates(
-        policy=Anneal(rate, rate / 100, updates, "exponential"),
-        model=Anneal(model, model / 100, updates, "exponential"),
+        policy=Anneal(rate, rate / 100, updates), model=Anneal(model, model / 100, updates)
     )
 
 
@@ -111,7 +120,7 @@ def falling(rate: float, model: float) -> Callable[[int], Rates]:
 
 POINT_METHODS = {
     "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=256),
+    "eb_gfn": lambda: eb_gfn(samples=1024),
     "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
@@ -122,15 +131,16 @@ POINT_METHODS = {
 
 
 def points(name: str, method: str, seed: int, device: str, updates, seconds, bits: int = 8) -> dict:
-    """An MLP energy of a set of points; exact divergences from the set's density."""
+    """An energy of a set of points; exact divergences from the set's density."""
     torch.manual_seed(seed)
-    data = Points(name, bits=bits, points=1_000_000, seed=seed, batch_size=256)
-    parts = Parts(MLPEnergy(2 * bits, 2), data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+    data = Points(name, bits=bits, points=300_000, seed=seed, batch_size=256)
+    wide = 128 if bits == 8 else 256
+    parts = Parts(TwoTowers(2 * bits), data, partial(MaskedPolicy, hidden=wide), device)
     done, took = fit(
         parts,
         POINT_METHODS[method](),
         lambda number: data.training_batch(number).to(device),
-        falling(5e-3, 2e-3),
+        falling(1e-2, 1e-2),
         updates,
         seconds,
     )
@@ -170,42 +180,50 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
+#: rates of the model; with a higher one the RBM runs away from its sampler
+MACHINE_RATE = {("rbm", "eb_gfn"): 1e-2, ("rbm", "eb_gfn_units"): 1e-2}
+#: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
-    "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=256, latents=4),
-    "eb_gfn_chains": lambda: eb_gfn(samples=256, latents=4, proposals=2, back=[0.25, 1.0]),
-    "pcd1": lambda: contrastive(BlockGibbs(), 100, 1),
-    "pcd10": lambda: contrastive(BlockGibbs(), 100, 10),
-    "cd1": lambda: contrastive(BlockGibbs(), steps=1, persistent=False),
-    "mean_field_pcd": lambda: mean_field_contrastive(100, 1),
+    "exact": lambda _: exact(),
+    "eb_gfn": lambda latents: eb_gfn(samples=32 * latents, latents=latents),
+    "eb_gfn_units": lambda latents: eb_gfn(samples=32 * latents, latents=latents),
+    "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
+    "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),
+    "cd1": lambda latents: contrastive(BlockGibbs(), steps=1, persistent=False, latents=latents),
+    "mean_field_pcd": lambda latents: mean_field_contrastive(512, 1, latents),
 }
+#: draws of the latent units of a row, of the methods that draw them
+LATENTS = {"rbm": 8, "machine": 16, "bars": 64}
 
 
 def machine(which: str, name: str, method: str, seed: int, device: str, updates, seconds) -> dict:
     """A Boltzmann machine of binary images; exact likelihoods."""
     torch.manual_seed(seed)
     data = BinaryImages(name, block=4, seed=seed)
+    visible, collapsed = data.coding.visible, method == "eb_gfn"
     if which == "rbm":
-        model = RBM(data.coding.visible, 16)
-        mean = data.rows.float().mean(0).clamp(0.01, 0.99)
-        model.visible_bias.data = mean.logit()
-    elif which == "bars":
-        model = BoltzmannMachine(16, 8, 8)
+        model = RBM(visible, 16, collapsed)
     else:
-        model = BoltzmannMachine(data.coding.visible, 12, 8)
-        mean = data.rows.float().mean(0).clamp(0.01, 0.99)
-        model.visible_bias.data = mean.logit()
-    parts = Parts(model, data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+        model = BoltzmannMachine(visible, 8 if which == "bars" else 12, 8, collapsed)
+    if which == "bars":  # small weights of two layers are a saddle point
+        for weight in (model.weight, model.top_weight):
+            weight.data.normal_(0, 0.3)
+    else:
+        model.visible_bias.data = data.rows.float().mean(0).clamp(0.01, 0.99).logit()
+    parts = Parts(model, data, partial(MaskedPolicy, hidden=64 if collapsed else 256), device)
     if method == "sklearn":
         done, took = sklearn_rbm(parts.model, data, seed, updates, seconds)
     else:
         done, took = fit(
             parts,
-            MACHINE_METHODS[method](),
+            MACHINE_METHODS[method](LATENTS[which]),
             lambda number: data.training_batch(number).to(device),
-            falling(1e-2, 3e-2 if which == "bars" else 1e-2),
+            falling(2e-2, 0.07)
+            if which == "bars"
+            else falling(1e-2, MACHINE_RATE.get((which, method), 3e-2)),
             updates,
             seconds,
+            AdaptiveThreshold(0.5, 0.9) if method.startswith("eb_gfn") else None,
         )
     row: dict[str, Any] = {"updates": done, "seconds": took}
     with torch.no_grad():
@@ -215,7 +233,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             row[f"nll_{part}"] = -found.mean().item()
         if which == "bars":
             row["kl"] = row["nll_train"] - math.log(len(data.rows))
-        if method == "eb_gfn":
+        if method.startswith("eb_gfn"):
             weights = parts.free().log_weights(4096)[1]
             row["sampler_kl"] = (log_z - weights.mean()).item()
     return row
@@ -247,37 +265,50 @@ def sklearn_rbm(model: RBM, data: Any, seed: int, updates, seconds) -> tuple[int
 
 
 def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> dict:
-    """A sampler of a 6x6 torus; log Z and log marginals of random subsets beside exact ones."""
+    """A sampler of a 6x6 torus; log Z and log marginals of random subsets beside exact ones.
+
+    Half of the trajectories are retraced from Gibbs chains, which start in both wells.
+    """
     torch.manual_seed(seed)
     parts = Parts.__new__(Parts)
     parts.device, parts.model = device, Torus(36, coupling=coupling).to(device)
     parts.space = AssignmentSpace(36, 2)
-    parts.policy = AssignmentPolicy(36, 2, hidden=512, layers=3).to(device)
+    parts.policy = AssignmentPolicy(36, 2, hidden=128, layers=2).to(device)
     nothing = torch.full((1, 36), -1, device=device)
+    chains = Free(Chains(64, 18, True, Gibbs()))
     done, took = fit(
         parts,
-        free_sampler(SubTrajectoryBalance(1.0), samples=128),
+        [TrainPolicy(Mixed(Free(Own(64)), chains), BalancedVarGrad())],
         lambda number: nothing,
-        falling(1e-3, 1e-3),
+        falling(1e-2, 1e-2),
         updates,
         seconds,
     )
-    states = simulate(6, coupling, 1000, 500, seed + 77)
+    states = simulate(6, coupling, 1000, 200, seed + 77)
     sizes = torch.randint(0, 36, (1000, 1))
     x = states.masked_fill(torch.rand(1000, 36).argsort(1).argsort(1) >= sizes, -1).to(device)
     with torch.no_grad():
-        log_z, exact_z = parts.policy.log_z(nothing)[0], parts.model.log_partition()
-        weights = parts.free().log_weights(8192)[1]
-        error = (parts.policy.log_z(x) - log_z) - (parts.model.log_marginal(x) - exact_z)
-    return {
+        exact_z = parts.model.log_partition()
+        free = parts.free()
+        weights = torch.cat([free.log_weights(4096)[1] for _ in range(8)], 1)
+        log_z = importance_weighted(weights)[0]
+        truth = parts.model.log_marginal(x) - exact_z
+        found = [parts.posterior(part).log_weights(256)[1] for part in x.split(50)]
+        errors = {
+            "weighted": importance_weighted(torch.cat(found)) - log_z - truth,
+            "learned": parts.policy.log_z(x) - parts.policy.log_z(nothing) - truth,
+        }
+    row = {
         "updates": done,
         "seconds": took,
-        "log_z_learned_error": (log_z - exact_z).abs().item(),
-        "log_z_bound_error": (importance_weighted(weights)[0] - exact_z).abs().item(),
+        "log_z_weighted_error": (log_z - exact_z).abs().item(),
+        "log_z_learned_error": (parts.policy.log_z(nothing)[0] - exact_z).abs().item(),
         "sampler_kl": (exact_z - weights.mean()).item(),
-        "marginal_error_mean": error.abs().mean().item(),
-        "marginal_error_max": error.abs().max().item(),
     }
+    for name, error in errors.items():
+        row[f"marginal_{name}_mean"] = error.abs().mean().item()
+        row[f"marginal_{name}_most"] = error.abs().max().item()
+    return row
 
 
 # ---------------------------------------------------------------- an Ising model learned from data
@@ -299,7 +330,7 @@ def learned_ising(method: str, seed: int, device: str, updates, seconds) -> dict
             model = Pairwise(LATTICE**2, 2, biases=False)
             if support is not None:
                 model.pairs *= support
-            parts = Parts(model, data, lambda *a: MaskedPolicy(*a, hidden=512), device)
+            parts = Parts(model, data, partial(MaskedPolicy, hidden=512), device)
             phases = ISING_METHODS[method]().phases()
             if stage == "penalised":
                 weight = 2 * math.sqrt(math.log(LATTICE**4 / 2) / 2000)

@@ -40,6 +40,10 @@ SHIFT_REDUCE = (
     *("--model", "RNNG", "--space", "ShiftReduceSpace", "--policy", "ShiftReducePolicy"),
     *("--recipe.samples", "4", "--max-updates", "1000"),  # an update is several times as dear
 )
+CLASSES = (
+    *("--model.nonterminals", "10", "--model.preterminals", "20", "--model.parent_classes", "5"),
+    *("--max-updates", "1000"),
+)
 MANY = ("--model", "SimplePCFG", "--model.nonterminals", "128", "--model.preterminals", "256")
 #: what is trained, by the name of its row
 RUNS: dict[str, tuple[str, ...]] = {
@@ -49,7 +53,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "grammar and reward, GFlowNet-EM": EQUAL,
     "Coverage, GFlowNet-EM": (*EQUAL, "--reward", "Coverage"),
     "Agreement, GFlowNet-EM": (*EQUAL, "--reward", "Agreement"),
-    "6 parent classes and reward, GFlowNet-EM": (*EQUAL, "--model.parent_classes", "6"),
+    "5 parent classes and reward, GFlowNet-EM": (*EQUAL, *CLASSES),
     "128+256 symbols and reward, exact EM": (*EXACT, *MANY),
     "128+256 symbols and reward, GFlowNet-EM": (*EQUAL, *MANY),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,13 @@ class Batch:
         figures: what the phases report, by name, each `()`.
         policy_moves: whether a phase is still to come that trains the policy; if none is, nothing
             of the policy is computed with gradients.
+        model_climbs: whether a phase is still to come that trains the model on the log joint of
+            draws as they are; if one is, these are computed with gradients once for all phases.
     """
 
-    def __init__(self, em: EM, x: Any, policy_moves: bool = True):
-        self.em, self.x, self.policy_moves = em, x, policy_moves
+    def __init__(self, em: EM, x: Any, policy_moves: bool = True, model_climbs: bool = False):
+        self.em, self.x = em, x
+        self.policy_moves, self.model_climbs = policy_moves, model_climbs
         self.figures: dict[str, Tensor | float] = {}
         self._given: Conditioned | None = None
         self._context: Any = None
@@ -59,7 +63,7 @@ class Batch:
 
     def of(self, x: Any) -> Batch:
         """A batch of other observations in the same update."""
-        return Batch(self.em, x, self.policy_moves)
+        return Batch(self.em, x, self.policy_moves, self.model_climbs)
 
     @property
     def free(self) -> Batch:
@@ -68,6 +72,7 @@ class Batch:
             self._free = self.of(self.em.space.free(self.x))
             self._free.figures = self.figures
         self._free.policy_moves = self.policy_moves
+        self._free.model_climbs = self.model_climbs
         return self._free
 
     def draw(self, source: Source) -> Draws:
@@ -99,12 +104,21 @@ class Draws:
         batch: the observations that they belong to.
         z: the structures, leading axes `(batch, samples)`.
         trajectories: how they were built; if not given, they are retraced with `P_B` when asked.
+        parts: draws that these are, one after the other: what is known of them is not computed
+            again.
     """
 
-    def __init__(self, batch: Batch, z: Any, trajectories: Trajectories | None = None):
-        self.batch, self.z = batch, z
+    def __init__(
+        self,
+        batch: Batch,
+        z: Any,
+        trajectories: Trajectories | None = None,
+        parts: Sequence[Draws] = (),
+    ):
+        self.batch, self.z, self.parts = batch, z, parts
         self._trajectories = trajectories
         self._log_joint: Tensor | None = None
+        self._climbed: Tensor | None = None
         self._log_path: Tensor | None = None
         self._scores: Scores | None = None
         self._scored_with: tuple[bool, bool, int | None, bool] | None = None
@@ -121,9 +135,22 @@ class Draws:
     def log_joint(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` nats, without gradient."""
         if self._log_joint is None:
-            with torch.no_grad():
-                self._log_joint = self.batch.given.log_joint(self.z)
+            if self.parts:
+                self._log_joint = torch.cat([part.log_joint for part in self.parts], 1)
+            elif self.batch.model_climbs:
+                self._log_joint = self.climbed.detach()
+            else:
+                with torch.no_grad():
+                    self._log_joint = self.batch.given.log_joint(self.z)
         return self._log_joint
+
+    @property
+    def climbed(self) -> Float[Tensor, "batch samples"]:
+        """`(batch, samples)` the log joint, with gradients in the model."""
+        if self._climbed is None:
+            with torch.enable_grad():
+                self._climbed = self.batch.given.log_joint(self.z)
+        return self._climbed
 
     @property
     def log_weight(self) -> Float[Tensor, "batch samples"]:
@@ -162,5 +189,7 @@ class Draws:
     def forget(self, network: str) -> None:
         """Drops what was computed with the parameters of a network that has just moved."""
         self._scores = None
+        for part in self.parts:
+            part.forget(network)
         if network == "model":
-            self._log_joint = None
+            self._log_joint = self._climbed = None

@@ -111,10 +111,9 @@ class EM(nn.Module):
         for number, phase in enumerate(self.phases):
             if not self.schedule.due(phase.trains, self.clock):
                 continue
-            batch.policy_moves = any(
-                later.trains == POLICY and self.schedule.due(POLICY, self.clock)
-                for later in self.phases[number:]
-            )
+            due = [p for p in self.phases[number:] if self.schedule.due(p.trains, self.clock)]
+            batch.policy_moves = any(later.trains == POLICY for later in due)
+            batch.model_climbs = any(later.climbs(self.target) for later in due)
             loss = phase(batch)
             yield phase, loss
             trained.add(phase.trains)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
-from gfnem.batched import Batched, each, tensors_of
+from gfnem.batched import Batched
 from gfnem.component import Component
 from gfnem.objectives import BalancedVarGrad, Objective
 from gfnem.offers import NotOffered
@@ -44,6 +44,10 @@ class Phase(Component, nn.Module, ABC):
             ValueError: if settings contradict each other.
             NotOffered: if a part lacks what the phase needs.
         """
+
+    def climbs(self, model: Target) -> bool:
+        """Whether it trains the model on the log joint of draws as they are (`Draws.climbed`)."""
+        return False
 
     def prepare(self, model: Target) -> str | None:
         """Reads what the phase needs beside the observations, once, before training.
@@ -218,21 +222,21 @@ class TrainModel(Phase):
         else:
             found = batch.draw(self.negative)
             model_z, model_weight = (importance if self.negative.weighted else equal)(found)
-            raised, lowered = self._both(draws.batch, z, found.batch, model_z)
+            if self.climbs(batch.em.target):
+                raised, lowered = draws.climbed, found.climbed
+            else:
+                raised = self._log_joint(draws.batch, z)
+                lowered = self._log_joint(found.batch, model_z)
             loss = (model_weight * lowered).mean() - (weight * raised).mean()
             if self.penalty:
                 loss = loss + self.penalty * (raised.square().mean() + lowered.square().mean())
         batch.figures["m_loss"] = loss.detach()
         return loss
 
-    def _both(self, batch: Batch, z: Any, other: Batch, model_z: Any) -> Sequence[Tensor]:
-        """Log joints of the positive and of the negative phase; of one batch in one call."""
-        if other is not batch:
-            return self._log_joint(batch, z), self._log_joint(other, model_z)
-        both = each(lambda *tensors: torch.cat(tensors, 1), z, model_z)
-        count = tensors_of(z)[0].shape[1]
-        value = self._log_joint(batch, both)
-        return value.split((count, value.shape[1] - count), 1)
+    def climbs(self, model: Target) -> bool:
+        """An energy that sums nothing out, on draws of which none is left out."""
+        kept = self.negative is not None and self.m_step in ("importance", "equal")
+        return kept and not (self.collapse and model.offers("collapsed_log_joint"))
 
     def _log_joint(self, batch: Batch, z: Any) -> Float[Tensor, "batch samples"]:
         if self.collapse and batch.given.offers("collapsed_log_joint"):
@@ -325,6 +329,10 @@ class Together(Phase):
         weights = [value_at(weight, batch.em.clock.now) for weight in self.weights]
         pairs = zip(weights, self.phases, strict=True)
         return cast(Tensor, sum(weight * phase(batch) for weight, phase in pairs if weight))
+
+    def climbs(self, model: Target) -> bool:
+        """Whether one of them does."""
+        return any(phase.climbs(model) for phase in self.phases)
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """Each of them."""

@@ -288,7 +288,7 @@ def eb_gfn(
     sampler: Phase = TrainPolicy(Mixed(own, data, share), loss())
     if latents:
         sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
-    counted = ("importance", seen) if latents > 1 else ("equal", data)
+    counted = ("importance", seen) if latents else ("equal", data)
     return [sampler, TrainModel(counted[1], counted[0], collapse, chains)]
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gfnem.batch import Batch, Draws
 from gfnem.batched import each, tensors_of
@@ -133,7 +133,8 @@ class Chains(Source):
         samples: chains for each observation.
         steps: changes proposed to each chain in each update.
         persistent: whether chains go on where the last update left them (persistent contrastive
-            divergence, Tieleman 2008). Then every batch must have observations of the same sizes.
+            divergence, Tieleman 2008), also when training is resumed. Then every batch must have
+            observations of the same sizes.
         moves: proposes the changes; the space's `moves` if None.
     """
 
@@ -147,6 +148,7 @@ class Chains(Source):
         super().__init__()
         self.samples, self.steps, self.persistent, self.moves = samples, steps, persistent, moves
         self._ends: Any = None
+        self._resumed: list[Tensor] | None = None
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the chains, without autograd."""
@@ -154,11 +156,22 @@ class Chains(Source):
         z = self._ends if self.persistent else None
         if z is None:
             z = moves.initial(batch.x, self.samples)
+            if self._resumed is not None:
+                tensors, self._resumed = iter(self._resumed), None
+                z = each(lambda tensor: next(tensors).to(tensor), z)
         z, _, accepted = metropolis(moves, batch.given.log_joint, batch.x, z, self.steps)
         batch.figures["accepted"] = accepted.mean()
         if self.persistent:
             self._ends = z
         return Draws(batch, z)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Where persistent chains stand, for a checkpoint."""
+        return {"ends": self._resumed if self._ends is None else list(tensors_of(self._ends))}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The next draw goes on from there."""
+        self._ends, self._resumed = None, state["ends"]
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The space must offer `moves`."""
@@ -336,7 +349,8 @@ class Released(Source):
     def draw(self, batch: Batch) -> Draws:
         """`(1, batch * samples)` of what the source draws."""
         found = batch.draw(self.source)
-        return Draws(batch.free, each(lambda tensor: tensor.flatten(0, 1)[None], found.z))
+        together = each(lambda tensor: tensor.flatten(0, 1)[None], found.z)
+        return Draws(batch.free, batch.em.space.released(together))
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The space must offer `free`."""
@@ -364,11 +378,12 @@ class Mixed(Source):
         """`(1, samples + some)`, the policy's own first."""
         own, other = batch.draw(self.own), batch.draw(self.other)
         wanted = round(self.samples * self.share / (1 - self.share))
-        count = tensors_of(other.z)[0].shape[1]
-        order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
-        taken = Draws(batch.free, other.pick(order[None]))
+        count, taken = tensors_of(other.z)[0].shape[1], other
+        if wanted < count:
+            order = torch.randperm(count, device=tensors_of(other.z)[0].device)[:wanted]
+            taken = Draws(batch.free, other.pick(order[None]))
         both = Trajectories.cat([own.trajectories, taken.trajectories])
-        return Draws(batch.free, both.latent, both)
+        return Draws(batch.free, both.latent, both, [own, taken])
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """What both need."""

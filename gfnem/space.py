@@ -92,6 +92,13 @@ class LatentSpace(Component, Offering, ABC, Generic[X, Z, State]):
         """
         ...
 
+    def released(self, z: Z) -> Z:
+        """Structures drawn for observations, as structures of the one that says nothing.
+
+        The same, unless structures keep what was observed and would not have built it.
+        """
+        return z
+
     @optional
     def moves(self) -> LocalMoves[X, Z]:
         """Small random changes of complete structures. Optional."""

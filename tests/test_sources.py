@@ -50,6 +50,17 @@ def test_posterior_samples_and_long_chains_follow_the_posterior(em):
         assert (found - exact).abs().sum() < 0.1, type(source).__name__
 
 
+def test_persistent_chains_are_in_a_checkpoint(em):
+    chains, x = Chains(4, 20, True), torch.tensor([0, 1])
+    ends = chains.draw(Batch(em, x)).z
+    other = Chains(4, 0, True)
+    other.load_state_dict(chains.state_dict())
+    saved = other.state_dict()  # also before the next draw
+    assert torch.equal(other.draw(Batch(em, x)).z, ends)
+    other.load_state_dict(saved)
+    assert torch.equal(other.draw(Batch(em, x)).z, ends)
+
+
 def test_persistent_chains_go_on_where_they_were(em):
     x = torch.tensor([0, 1])
     for persistent in (True, False):

@@ -15,7 +15,7 @@ from record import median_seconds, record
 
 from gfnem.component import build
 from gfnem.em import EM
-from gfnem.parsing import NeuralParentPCFG, NeuralPCFG
+from gfnem.parsing import ForestPolicy, ForestSpace, NeuralParentPCFG, NeuralPCFG
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.sentences import Sentences
@@ -23,6 +23,7 @@ from gfnem.policy import Policy
 from gfnem.rates import Descent
 from gfnem.recipes import Recipe, exact, gflownet
 
+SPACES = {"top-down": (TopDownSpace, TopDownPolicy), "forest": (ForestSpace, ForestPolicy)}
 MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     """Prints the timings."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="NeuralPCFG")
+    parser.add_argument("--space", choices=SPACES, default="top-down")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=32)
     parser.add_argument("--words", type=int, default=20, help="tokens of every sentence")
@@ -49,8 +51,9 @@ def main() -> None:
 
     def trained_by(recipe: Recipe) -> EM:
         model = MODELS[options.model](options.vocabulary, labels, options.preterminals)
-        policy = TopDownPolicy(options.vocabulary, labels).spec()
-        parts = model, TopDownSpace(labels), build(policy, Policy, **model.facts())
+        space, policy = SPACES[options.space]
+        policy = policy(options.vocabulary, labels).spec()
+        parts = model, space(labels), build(policy, Policy, **model.facts())
         return EM(*parts, recipe).to(options.device)
 
     def wait() -> None:
@@ -58,6 +61,7 @@ def main() -> None:
             torch.cuda.synchronize()
 
     size = f"{options.model} of {labels}+{options.preterminals} symbols"
+    size += f", {options.space}" if options.space != "top-down" else ""
     data = f"{options.sentences} sentences of {options.words} words"
     print(
         f"torch {torch.__version__}, {options.threads} threads, {options.device}; {data}, {size}, "

@@ -15,6 +15,7 @@ _attribute, __dir__, __all__ = public_names(
         "recipes": ("contrastive", "energy_discrepancy", "pseudo_likelihood"),
         "policies": ("AssignmentPolicy",),
         "space": ("Assignment", "AssignmentSpace"),
+        "towers": ("TwoTowers",),
     },
 )
 

@@ -21,7 +21,7 @@ class Tempered(AssignmentEnergy):
     """
 
     def __init__(self, energy: AssignmentEnergy):
-        super().__init__(energy.visible, energy.values, energy.latent)
+        super().__init__(energy.visible, energy.values, energy.latent, energy.summed > 0)
         self.energy, self.beta = energy, 0.0
 
     def score(self, features: Tensor) -> Tensor:
@@ -51,11 +51,10 @@ def annealed_log_partition(
     x = torch.full((1, model.visible), -1, device=device)
     going = (Gibbs() if moves is None else moves).given(Conditioned(tempered, x))
     z = going.initial(x, chains)
-    weights = torch.full((chains,), model.variables * math.log(model.values), device=device)
+    written = model.variables - model.summed
+    weights = torch.full((chains,), written * math.log(model.values), device=device)
     for step in range(steps):
         weights = weights + model.log_joint(x, z)[0] / steps
         tempered.beta = (step + 1) / steps
-        z, _, _ = metropolis(
-            going, lambda z: tempered.log_joint(x, z), x, z, sweeps * model.variables
-        )
+        z, _, _ = metropolis(going, lambda z: tempered.log_joint(x, z), x, z, sweeps * written)
     return weights

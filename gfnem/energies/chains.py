@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.models import AssignmentEnergy
+from gfnem.energies.space import to_write
 from gfnem.mcmc import LocalMoves
 from gfnem.offers import NotOffered
 from gfnem.ranges import Positive
@@ -28,14 +29,14 @@ class EnergyMoves(LocalMoves[Tensor, Tensor]):
 
     def free(self, x: Tensor, z: Tensor) -> Tensor:
         """`(batch, samples, variables)` bool: what may move."""
-        known = pad(x, (0, self.model.variables - x.shape[1]), value=-1)
-        return (known < 0)[:, None].expand(z.shape)
+        return to_write(x, self.model)[:, None].expand(z.shape)
 
     def initial(self, x: Tensor, samples: int) -> Tensor:
         """Uniform values where nothing is observed."""
         known = pad(x, (0, self.model.variables - x.shape[1]), value=-1)[:, None]
         known = known.expand(-1, samples, -1)
-        return torch.where(known < 0, torch.randint_like(known, self.model.values), known)
+        random = torch.randint_like(known, self.model.values)
+        return torch.where(self.free(x, known), random, known)
 
     def differences(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """First-order change of log p~ by each value of each variable, `(..., variables, values)`.

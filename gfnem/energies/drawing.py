@@ -64,7 +64,8 @@ def _drawn(run: Any, coding: Any) -> Tensor | None:
     if not run.has_policy:
         return None
     nothing = torch.full((1, coding.visible), -1, device=run.device)
-    return run.posterior(nothing).sample(_POINTS)[0, :, : coding.visible].cpu()
+    z = run.model.filled(run.posterior(nothing).sample(_POINTS)[0])
+    return z[:, : coding.visible].cpu()
 
 
 def draw_density(run: Any, coding: Any, data: Any, drawn: Tensor | None) -> Figure:

@@ -58,7 +58,7 @@ def upper_bound(run: Any, free: Any, data: Any, samples: int) -> Tensor:
     between the data's and the energy's figure.
     """
     x = data.held_out[: max(samples, 1)].long().to(run.device)
-    seen = run.posterior(x).sample(1).flatten(0, 1)[None]
+    seen = run.space.released(run.posterior(x).sample(1).flatten(0, 1)[None])
     z, log_joint, _ = refine(free.policy, free.context, free.given, run.space, seen, 20, [0.5, 1.0])
     return (log_joint - free.log_prob(z)).mean()
 

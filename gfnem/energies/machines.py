@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 from gfnem.energies.models import CHUNK, LISTED, AssignmentEnergy
 from gfnem.energies.space import digits
+from gfnem.offers import NotOffered
 from gfnem.ranges import Count, Fact
+
+
+def log_layer(features: Tensor, inner: Tensor) -> Tensor:
+    """`(...)` nats of a layer of units that are independent given its neighbours.
+
+    Args:
+        features: `(..., units)`, -1 and 1 for units 0 and 1; 0 for those that are summed out.
+        inner: `(..., units)` what each unit's being 1 is worth.
+    """
+    own = (features + 1) / 2 * inner
+    open = features == 0
+    return (torch.where(open, softplus(inner), own) if open.any() else own).sum(-1)
 
 
 class RBM(AssignmentEnergy):
@@ -17,10 +30,12 @@ class RBM(AssignmentEnergy):
     Args:
         visible: units of an observation.
         hidden: latent units. Where one of the layers has 20 or fewer the partition sum is exact.
+        collapsed: whether a sampler writes the hidden units alone. Visible ones that are not
+            observed are then summed out in closed form, here and in both phases' gradients.
     """
 
-    def __init__(self, visible: Fact = None, hidden: Count = 16):
-        super().__init__(visible, 2, hidden)
+    def __init__(self, visible: Fact = None, hidden: Count = 16, collapsed: bool = False):
+        super().__init__(visible, 2, hidden, collapsed)
         self.weight = nn.Parameter(0.01 * torch.randn(visible, hidden))
         self.visible_bias = nn.Parameter(torch.zeros(visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
@@ -30,15 +45,18 @@ class RBM(AssignmentEnergy):
         return self.weight
 
     def score(self, features: Tensor) -> Tensor:
-        """`(...)` nats."""
-        seen, hidden = ((features + 1) / 2).split((self.visible, self.latent), -1)
-        inner = ((seen @ self.weight) * hidden).sum(-1)
-        return inner + seen @ self.visible_bias + hidden @ self.hidden_bias
+        """`(...)` nats; visible units that are open are summed out."""
+        seen, hidden = features.split((self.visible, self.latent), -1)
+        hidden = (hidden + 1) / 2
+        layer = log_layer(seen, hidden @ self.weight.T + self.visible_bias)
+        return layer + hidden @ self.hidden_bias
 
     def offers(self, hook: str) -> bool:
         """The hidden units are summed out in closed form."""
         if hook == "log_partition":
             return 2 ** min(self.visible, self.latent) <= LISTED
+        if hook == "resample":
+            return not self.summed
         hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior")
         return hook in hooks or super().offers(hook)
 
@@ -53,8 +71,9 @@ class RBM(AssignmentEnergy):
         return inner + seen @ self.visible_bias
 
     def collapsed_log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """`(batch, samples)` the hidden units summed out."""
-        return self.seen_log_joint(z[..., : self.visible])
+        """`(batch, samples)` the hidden units summed out, where no visible ones are already."""
+        seen = z[..., : self.visible]
+        return self.log_joint(x, z) if (seen < 0).any() else self.seen_log_joint(seen)
 
     def log_marginal(self, x: Tensor) -> Tensor:
         """`(batch,)` hidden units summed out; with missing entries by listing."""
@@ -83,8 +102,14 @@ class RBM(AssignmentEnergy):
         return torch.cat([x[:, None].expand(-1, samples, -1), chance.bernoulli().long()], 2)
 
     @torch.no_grad()
+    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
+        """Open visible units by their distribution given the hidden ones."""
+        return _filled(z, self.weight, self.visible_bias, likeliest)
+
+    @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`: hidden units, then visible."""
+        _needs_all_layers(self, "resample")
         hidden = (z[..., : self.visible].float() @ self.weight + self.hidden_bias).sigmoid()
         hidden = hidden.bernoulli()
         seen = (hidden @ self.weight.T + self.visible_bias).sigmoid().bernoulli()
@@ -101,10 +126,19 @@ class BoltzmannMachine(AssignmentEnergy):
         visible: units of an observation.
         hidden: of the middle layer. With 20 or fewer the partition sum is exact.
         top: of the top layer. With 20 or fewer the likelihood of a row is exact too.
+        collapsed: whether a sampler writes the middle layer alone. The top layer, and visible units
+            that are not observed, are then summed out in closed form, here and in both phases'
+            gradients; an assignment has no top layer.
     """
 
-    def __init__(self, visible: Fact = None, hidden: Count = 12, top: Count = 8):
-        super().__init__(visible, 2, hidden + top)
+    def __init__(
+        self,
+        visible: Fact = None,
+        hidden: Count = 12,
+        top: Count = 8,
+        collapsed: bool = False,
+    ):
+        super().__init__(visible, 2, hidden if collapsed else hidden + top, collapsed)
         self.hidden, self.top = hidden, top
         self.weight = nn.Parameter(0.01 * torch.randn(visible, hidden))
         self.top_weight = nn.Parameter(0.01 * torch.randn(hidden, top))
@@ -117,11 +151,13 @@ class BoltzmannMachine(AssignmentEnergy):
         return self.weight
 
     def score(self, features: Tensor) -> Tensor:
-        """`(...)` nats."""
-        units = ((features + 1) / 2).split((self.visible, self.hidden, self.top), -1)
-        seen, hidden, top = units
-        inner = seen @ self.weight + top @ self.top_weight.T + self.hidden_bias
-        return (inner * hidden).sum(-1) + seen @ self.visible_bias + top @ self.top_bias
+        """`(...)` nats; what is open of the outer layers, or not there, is summed out."""
+        features = pad(features, (0, self.visible + self.hidden + self.top - self.variables))
+        seen, hidden, top = features.split((self.visible, self.hidden, self.top), -1)
+        hidden = (hidden + 1) / 2
+        below = log_layer(seen, hidden @ self.weight.T + self.visible_bias)
+        above = log_layer(top, hidden @ self.top_weight + self.top_bias)
+        return hidden @ self.hidden_bias + below + above
 
     def offers(self, hook: str) -> bool:
         """The middle layer is summed out in closed form, or the two others are."""
@@ -129,14 +165,18 @@ class BoltzmannMachine(AssignmentEnergy):
             return 2**self.hidden <= LISTED
         if hook in ("log_marginal", "sample_posterior"):
             return 2**self.top <= LISTED
-        return hook == "collapsed_log_joint" or super().offers(hook)
+        if hook in ("resample", "mean_field"):
+            return not self.summed
+        return super().offers(hook)
 
     def sums_over(self, missing: int) -> bool:
         """Complete rows by the top layer; else what is listed."""
         return (missing == 0 and self.offers("log_marginal")) or super().sums_over(missing)
 
     def collapsed_log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """`(batch, samples)` the middle layer summed out."""
+        """`(batch, samples)` the middle layer summed out, where the outer ones are not already."""
+        if self.summed:
+            return self.log_joint(x, z)
         seen, _, top = z.float().split((self.visible, self.hidden, self.top), -1)
         inner = seen @ self.weight + top @ self.top_weight.T + self.hidden_bias
         return softplus(inner).sum(-1) + seen @ self.visible_bias + top @ self.top_bias
@@ -173,11 +213,18 @@ class BoltzmannMachine(AssignmentEnergy):
         top = digits(2, self.top, x.device)[state]
         inner = (x.float() @ self.weight + self.hidden_bias)[:, None]
         hidden = (inner + top.float() @ self.top_weight.T).sigmoid().bernoulli().long()
-        return torch.cat([x[:, None].expand(-1, samples, -1), hidden, top], 2)
+        z = torch.cat([x[:, None].expand(-1, samples, -1), hidden, top], 2)
+        return z[..., : self.variables]
+
+    @torch.no_grad()
+    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
+        """Open visible units by their distribution given the middle layer."""
+        return _filled(z, self.weight, self.visible_bias, likeliest)
 
     @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`: the middle, then the others."""
+        _needs_all_layers(self, "resample")
         seen, _, top = z.float().split((self.visible, self.hidden, self.top), -1)
         inner = seen @ self.weight + top @ self.top_weight.T + self.hidden_bias
         hidden = inner.sigmoid().bernoulli()
@@ -188,6 +235,7 @@ class BoltzmannMachine(AssignmentEnergy):
     @torch.no_grad()
     def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, Tensor]:
         """Means of the latent layers given complete rows, `(batch, hidden)` and `(batch, top)`."""
+        _needs_all_layers(self, "mean_field")
         inner = x.float() @ self.weight + self.hidden_bias
         top = torch.full((len(x), self.top), 0.5, device=x.device)
         hidden = inner.sigmoid()
@@ -195,3 +243,17 @@ class BoltzmannMachine(AssignmentEnergy):
             hidden = (inner + top @ self.top_weight.T).sigmoid()
             top = (hidden @ self.top_weight + self.top_bias).sigmoid()
         return hidden, top
+
+
+def _needs_all_layers(model: AssignmentEnergy, hook: str) -> None:
+    if model.summed:
+        raise NotOffered(f"a collapsed {type(model).__name__} offers no {hook}: collapsed False")
+
+
+def _filled(z: Tensor, weight: Tensor, bias: Tensor, likeliest: bool) -> Tensor:
+    """`z` with its open visible units drawn, or 1 where that is likelier, given the next layer."""
+    visible, hidden = weight.shape
+    seen, above = z[..., :visible], z[..., visible : visible + hidden]
+    chance = (above.to(weight) @ weight.T + bias).sigmoid()
+    values = (chance > 0.5).long() if likeliest else chance.bernoulli().long()
+    return torch.cat([torch.where(seen < 0, values, seen), z[..., visible:]], -1)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear, pad, silu
 
 from gfnem.energies.policies import AssignmentNetwork
 from gfnem.energies.space import Assignment
 from gfnem.policy import Scores, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.refinement import steps_back
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
@@ -32,6 +32,7 @@ class MaskedPolicy(AssignmentNetwork):
         order: must be "fixed", as of the space.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        summed: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -44,17 +45,21 @@ class MaskedPolicy(AssignmentNetwork):
         order: str = "fixed",
         hidden: Count = 512,
         layers: Count = 2,
+        summed: Amount = 0,
     ):
-        super().__init__(variables, values, block, order)
+        super().__init__(variables, values, block, order, summed)
         if order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
         self.span = block * self.per_variable  # features of a block
         inputs = torch.arange(variables).repeat_interleave(self.per_variable) // block
         # a unit sees blocks up to its own number, in rising order; what sees the last would serve
-        # nobody
-        units = torch.arange(hidden) * max(self.blocks - 1, 1) // hidden
-        outputs = torch.arange(self.blocks).repeat_interleave(self.options) - 1
-        outputs = torch.cat([outputs, torch.arange(self.blocks + 1) - 1])  # and the flows
+        # nobody, nor what sees a part alone of those that are never written
+        least = max(self.space.first - 1, 0)
+        units = least + torch.arange(hidden) * max(self.blocks - 1 - least, 1) // hidden
+        #: what is written, and so has an output: blocks from the first of these on
+        self.first, self.written = self.space.first, self.blocks - self.space.first
+        places = torch.arange(self.first, self.blocks + 1) - 1
+        outputs = torch.cat([places[:-1].repeat_interleave(self.options), places])  # and the flows
         #: how many units see no more than the first so many blocks
         self.units = [int((units < blocks).sum()) for blocks in range(self.blocks + 1)]
         sees = [inputs, *[units] * layers, outputs]
@@ -69,7 +74,7 @@ class MaskedPolicy(AssignmentNetwork):
         self.register_buffer("direct_mask", mask, persistent=False)
         nn.init.zeros_(self.stages[-1].weight)
         nn.init.zeros_(self.stages[-1].bias)
-        self.level = nn.Parameter(torch.zeros(self.blocks + 1))
+        self.level = nn.Parameter(torch.zeros(self.written + 1))
 
     def network(self, value: Tensor) -> Tensor:
         """`(..., outputs)` of assignments `(..., variables)`."""
@@ -81,17 +86,23 @@ class MaskedPolicy(AssignmentNetwork):
         return linear(hidden, weight, last.bias) + linear(features, self.direct * self.direct_mask)
 
     def heads(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `(..., blocks, options)`, and log flows `(..., blocks + 1)` before each block."""
-        logits, flows = self.network(value).split((self.blocks * self.options, self.blocks + 1), -1)
-        left = self.variables - self.block * torch.arange(self.blocks + 1, device=value.device)
+        """Logits `(..., written, options)`, and log flows `(..., written + 1)` before each block.
+
+        Of the blocks that are ever written.
+        """
+        logits, flows = self.network(value).split(
+            (self.written * self.options, self.written + 1), -1
+        )
+        left = self.variables - self.block * torch.arange(self.written + 1, device=value.device)
         level = self.level + left * torch.tensor(float(self.values), device=value.device).log()
-        return logits.unflatten(-1, (self.blocks, self.options)), flows + level
+        return logits.unflatten(-1, (self.written, self.options)), flows + level
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
         logits, flows = self.heads(state.value)
-        open = self.space.open(state.value)
-        first = torch.where(open.any(-1), open.int().argmax(-1), self.blocks)
+        open = self.space.open(state.value)[..., self.first :]
+        first = torch.where(open.any(-1), open.int().argmax(-1), self.written)
+        logits = pad(logits, (0, 0, self.first, 0))
         forward = self.codes(logits, state.value).flatten(-2)
         return Step(forward, None, flows.gather(-1, first.unsqueeze(-1)).squeeze(-1))
 
@@ -140,13 +151,14 @@ class MaskedPolicy(AssignmentNetwork):
         features = self.features(value)
         layers = [features, *(features.new_zeros(len(value), self.units[-1])
                               for _ in self.stages[:-1])]  # fmt: skip
-        known, last = 0, self.stages[-1]  # blocks whose units are there
+        known, last = max(self.first - 1, 0), self.stages[-1]  # blocks whose units are there
         blank, shown = not bool((value >= 0).any()), self.features(digits)
         for block in (block for block, open in enumerate(steps) if open):
             while known < block:
                 known += 1
                 self._look(layers, known)
-            rows = slice(block * self.options, (block + 1) * self.options)
+            output = (block - self.first) * self.options
+            rows = slice(output, output + self.options)
             place = slice(block * self.block, (block + 1) * self.block)
             units = self.units[block]
             logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
@@ -196,27 +208,28 @@ class MaskedPolicy(AssignmentNetwork):
         z = trajectories.latent
         log_pf, log_flow, mask = self.steps(context, z)
         # what stands before the first step is observed, so the flow there is one of the x
-        first = torch.where(mask.any(2), mask.int().argmax(2), self.blocks)
+        first = torch.where(mask.any(2), mask.int().argmax(2), self.written)
         log_z = log_flow.gather(2, first.unsqueeze(2))[:, 0, 0]
         order = mask.int().argsort(dim=-1, stable=True)
         log_pf, mask = log_pf.gather(2, order), mask.gather(2, order)
         if flows:
-            last = torch.full_like(order[..., :1], self.blocks)
+            last = torch.full_like(order[..., :1], self.written)
             log_flow = log_flow.gather(2, torch.cat([order, last], 2))
         nothing = torch.zeros_like(log_pf)
         return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
 
     def steps(self, context: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every block `(batch, samples, blocks)`: log P_F, 0 where observed, and whether not.
+        """Of `(batch, samples, written)` blocks: log P_F, 0 where observed, and whether not.
 
-        The second is `(batch, samples, blocks + 1)` log flows.
+        The second is `(batch, samples, written + 1)` log flows.
         """
         logits, log_flow = self.heads(z)
         known = context[:, None].expand_as(z)
         if (context >= 0).any():
-            logits = self._agreeing(logits, self.space.grouped(known))
-        log_pf = logits.log_softmax(-1).gather(-1, self.space.code(z).unsqueeze(-1)).squeeze(-1)
-        mask = self.space.open(known)
+            logits = self._agreeing(logits, self.space.grouped(known)[..., self.first :, :])
+        code = self.space.code(z)[..., self.first :]
+        log_pf = logits.log_softmax(-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
+        mask = self.space.open(known)[..., self.first :]
         return log_pf.masked_fill(~mask, 0.0), log_flow, mask
 
     @torch.no_grad()
@@ -231,7 +244,7 @@ class MaskedPolicy(AssignmentNetwork):
         undone = (open & (from_end <= steps.unsqueeze(-1))).repeat_interleave(self.block, -1)
         new, log_new = self.complete(torch.where(undone, known, latent), Exploration())
         log_pf, _, _ = self.steps(context, latent)
-        redone = undone.unflatten(-1, (self.blocks, self.block)).any(-1)
+        redone = self.space.grouped(undone).any(-1)[..., self.first :]
         return new, (log_pf * redone).sum(-1) - log_new
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from gfnem.energies.space import as_numbers, digits, numbers_of
+from gfnem.energies.space import as_numbers, digits, numbers_of, to_write
 from gfnem.offers import NotOffered, optional
 from gfnem.ranges import Amount, Count, Fact, Finite
 from gfnem.target import EnergyModel
@@ -33,18 +33,26 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         visible: variables of an observation.
         values: values of each.
         latent: variables that are never observed.
+        collapsed: whether an assignment leaves open what is not observed of the visible variables,
+            and `score` sums it out: a sampler then writes the latent ones alone.
     """
 
     unit = "row"
 
-    def __init__(self, visible: Fact = None, values: Fact = None, latent: Amount = 0):
+    def __init__(
+        self,
+        visible: Fact = None,
+        values: Fact = None,
+        latent: Amount = 0,
+        collapsed: bool = False,
+    ):
         super().__init__()
         self.visible, self.values, self.latent = visible, values, latent
-        self.variables = visible + latent
+        self.variables, self.summed = visible + latent, visible if collapsed else 0
 
     def facts(self) -> dict[str, Any]:
-        """The number of variables, latent ones included, and of values."""
-        return {"variables": self.variables, "values": self.values}
+        """The number of variables, latent ones included, of those summed out, and of values."""
+        return {"variables": self.variables, "values": self.values, "summed": self.summed}
 
     @property
     def width(self) -> int:
@@ -73,6 +81,10 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         """`(rows, columns)` what pairs of variables say to each other. Optional: for pictures."""
         ...
 
+    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
+        """Assignments `(..., variables)` with draws, or likeliest values, of what is left open."""
+        return z
+
     @optional
     def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, ...]:
         """Means of the latent units given complete rows, layer by layer. Optional."""
@@ -94,7 +106,8 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
 
     def sums_over(self, missing: int) -> bool:
         """Whether `log_marginal` is exact and cheap for rows that miss so many entries."""
-        return self.values ** (missing + self.latent) <= CHUNK
+        listed = self.latent + (0 if self.summed else missing)
+        return self.values**listed <= CHUNK
 
     def log_partition(self) -> Tensor:
         """`()` exact log Z in nats, by listing every assignment."""
@@ -119,8 +132,7 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         Returns:
             `(batch, most, variables)` int64 and `(batch, most)` nats.
         """
-        known = pad(x, (0, self.latent), value=-1)
-        missing = known < 0
+        known, missing = pad(x, (0, self.latent), value=-1), to_write(x, self)
         most = int(missing.sum(1).max()) if len(x) else 0
         if self.values**most * max(len(x), 1) > 64 * LISTED:
             raise ValueError(f"{most} entries missing: too many to sum over")

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from gfnem.energies.space import Assignment, AssignmentSpace, as_numbers, numbers_of
 from gfnem.policy import Policy, Scores, Step
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
@@ -25,15 +25,16 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         values: values of each.
         block: variables written by one action.
         order: "any" or "fixed", as of the space.
+        summed: so many variables are never written, as of the space.
     """
 
     level: nn.Parameter  # of what log Z follows from; numbers are of its type
 
-    def __init__(self, variables: Fact, values: Fact, block: Count, order: str):
+    def __init__(self, variables: Fact, values: Fact, block: Count, order: str, summed: Amount = 0):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
-        self.space = AssignmentSpace(variables, values, block, order)
+        self.space = AssignmentSpace(variables, values, block, order, summed)
         self.blocks, self.options = self.space.blocks, self.space.options
 
     @property
@@ -57,7 +58,7 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
 
 
 class AssignmentPolicy(AssignmentNetwork):
-    """A multilayer perceptron of a partial assignment: which block next, and which values.
+    """A perceptron of a partial assignment, with a linear path: which block next, which values.
 
     With a uniform backward policy the right choice of the next block is uniform as well, and the
     flow of a state is the sum of `p~` over its completions divided by the number of ways in which
@@ -72,6 +73,7 @@ class AssignmentPolicy(AssignmentNetwork):
         backward: "uniform", or "learned": then the forward policy chooses its order too.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        summed: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -85,8 +87,9 @@ class AssignmentPolicy(AssignmentNetwork):
         backward: str = "uniform",
         hidden: Count = 256,
         layers: Count = 3,
+        summed: Amount = 0,
     ):
-        super().__init__(variables, values, block, order)
+        super().__init__(variables, values, block, order, summed)
         if backward not in ("uniform", "learned"):
             raise ValueError(f"backward is uniform or learned, not {backward!r}")
         self.learned = backward == "learned" and order == "any"
@@ -101,6 +104,8 @@ class AssignmentPolicy(AssignmentNetwork):
             1,
         )
         self.head = nn.Linear(hidden, sum(self.sizes))
+        self.direct = nn.Linear(widths[0], sum(self.sizes), bias=False)
+        nn.init.zeros_(self.direct.weight)
         self.level = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -108,7 +113,7 @@ class AssignmentPolicy(AssignmentNetwork):
     def network(self, value: Tensor) -> tuple[Tensor, ...]:
         """The heads, `(..., size)` each, of partial assignments `(..., variables)`."""
         features = torch.cat([self.features(value), (value < 0).to(self.level)], -1)
-        return self.head(self.trunk(features)).split(self.sizes, -1)
+        return (self.head(self.trunk(features)) + self.direct(features)).split(self.sizes, -1)
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states; what is open and what was observed is in them."""

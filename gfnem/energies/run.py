@@ -92,7 +92,7 @@ class EnergyRun(Run):
             raise UserError(f"sample({n}): ask for one or more")
         if not self.has_policy:
             raise UserError(f"{self.path}: trained without a sampler, which draws rows")
-        z = self.posterior(self.nothing).sample(n)[0]
+        z = self.model.filled(self.posterior(self.nothing).sample(n)[0])
         x = z[:, : self.coding.visible]
         observed = self.world.observed(self, x)
         latents = self.world.latents(self, observed, z[:, None])

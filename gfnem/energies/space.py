@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from gfnem.batched import Batched
 from gfnem.mcmc import LocalMoves
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.space import LatentSpace
 
 #: most values that a block of variables may take together
@@ -48,6 +49,8 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         block: variables that are written by one action.
         order: "any" lets every open block be the next one, so that each assignment is reached in
             as many ways as its blocks can be ordered; "fixed" writes the first open block.
+        summed: so many variables, the first ones, are never written: where they are not observed
+            they stay open, and the energy sums them out.
 
     Raises:
         ValueError: if the blocks do not fit the variables or have too many values together.
@@ -59,11 +62,13 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         values: Fact = None,
         block: Count = 1,
         order: str = "any",
+        summed: Amount = 0,
     ):
         if order not in ("any", "fixed"):
             raise ValueError(f"order is any or fixed, not {order!r}")
-        if variables % block:
-            raise ValueError(f"{variables} variables do not make blocks of {block}")
+        if variables % block or summed % block:
+            parts = f"{summed} and {variables - summed}" if summed else str(variables)
+            raise ValueError(f"{parts} variables do not make blocks of {block}")
         if values**block > LARGEST_BLOCK:
             raise ValueError(
                 f"a block of {block} variables with {values} values takes {values**block} "
@@ -71,6 +76,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
             )
         self.variables, self.values, self.block, self.order = variables, values, block, order
         self.blocks, self.options = variables // block, values**block
+        self.summed, self.first = summed, summed // block
         self.unique_trajectory = order == "fixed"
 
     # ---------------------------------------------------------------- blocks
@@ -81,7 +87,10 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
 
     def open(self, value: Tensor) -> Tensor:
         """`(..., blocks)` bool: which blocks of `(..., variables)` are still to be written."""
-        return (self.grouped(value) < 0).any(-1)
+        open = (self.grouped(value) < 0).any(-1)
+        if self.first:
+            open[..., : self.first] = False
+        return open
 
     def digits(self, device: torch.device) -> Tensor:
         """`(options, block)` the values that each code stands for."""
@@ -101,7 +110,8 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
 
     def written(self, state: Assignment) -> Tensor:
         """`(batch, samples, blocks)` bool: blocks written since the start."""
-        return (self.grouped(~state.given)).any(-1) & ~self.open(state.value)
+        built = (self.grouped(state.value) >= 0).all(-1)
+        return self.grouped(~state.given).any(-1) & built
 
     # ---------------------------------------------------------------- states
 
@@ -115,7 +125,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         return Assignment(value, value >= 0)
 
     def final_state(self, x: Tensor, z: Tensor) -> Assignment:
-        """Everything assigned."""
+        """Everything assigned that is to be."""
         return Assignment(z, (self.known(x) >= 0)[:, None].expand(z.shape))
 
     def to_latent(self, x: Tensor, state: Assignment) -> Tensor:
@@ -124,7 +134,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
 
     def is_final(self, state: Assignment) -> Tensor:
         """Whether nothing is open."""
-        return (state.value >= 0).all(-1)
+        return ~self.open(state.value).any(-1)
 
     def is_initial(self, state: Assignment) -> Tensor:
         """Whether nothing but the observation is assigned."""
@@ -176,6 +186,10 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         """One row of which nothing is known."""
         return torch.full_like(x[:1], -1)
 
+    def released(self, z: Tensor) -> Tensor:
+        """What would not have been built is open again."""
+        return torch.cat([torch.full_like(z[..., : self.summed], -1), z[..., self.summed :]], -1)
+
     def moves(self) -> LocalMoves:
         """A new value for a variable drawn at random."""
         return Changes(self)
@@ -191,7 +205,7 @@ class Changes(LocalMoves[Tensor, Tensor]):
         """Uniform values where nothing is observed, `(batch, samples, variables)`."""
         state = self.space.initial_state(x, samples)
         random = torch.randint(self.space.values, state.value.shape, device=x.device)
-        return torch.where(state.given, state.value, random)
+        return torch.where(to_write(x, self.space)[:, None], random, state.value)
 
     def propose(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """A symmetric proposal."""
@@ -207,9 +221,21 @@ class Changes(LocalMoves[Tensor, Tensor]):
 
 def drawn_place(space: AssignmentSpace, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """`(batch, samples, 1)` a variable drawn from those not observed, and bool whether any is."""
-    free = (space.known(x) < 0)[:, None].expand(z.shape)
+    free = to_write(x, space)[:, None].expand(z.shape)
     chance = torch.rand(z.shape, device=z.device).masked_fill(~free, -1.0)
     return chance.argmax(2, keepdim=True), free.any(2, keepdim=True)
+
+
+def to_write(x: Tensor, of: Any) -> Tensor:
+    """`(batch, variables)` bool: what rows `(batch, visible)` leave to be written.
+
+    Args:
+        x: the rows, -1 for what is not observed.
+        of: a space or an energy, with `variables` and `summed`.
+    """
+    open = torch.nn.functional.pad(x, (0, of.variables - x.shape[1]), value=-1) < 0
+    open[:, : of.summed] = False
+    return open
 
 
 @functools.lru_cache(maxsize=16)

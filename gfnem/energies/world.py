@@ -30,6 +30,7 @@ class EnergiesWorld(World):
         "gfnem.energies.policies",
         "gfnem.energies.recipes",
         "gfnem.energies.space",
+        "gfnem.energies.towers",
     )
 
     def read(self, run: Any, source: Any) -> Iterator[Observed]:
@@ -43,7 +44,7 @@ class EnergiesWorld(World):
 
     def latents(self, run: Any, observed: Observed, z: Any) -> list[list[Any]]:
         """The complete row, and the latent units where there are any."""
-        visible = run.coding.visible
+        visible, z = run.coding.visible, run.model.filled(z, likeliest=True)
         rows = [run.coding.shown(row[:, :visible]) for row in z]
         if z.shape[2] == visible:
             return rows

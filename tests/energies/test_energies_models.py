@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gfnem.energies import RBM, BoltzmannMachine, MLPEnergy, Pairwise
+from gfnem.energies import RBM, BoltzmannMachine, MLPEnergy, Pairwise, TwoTowers
 from gfnem.energies.annealed import annealed_log_partition
 from gfnem.offers import NotOffered
 from gfnem.testing import TargetTestCase
@@ -45,6 +45,13 @@ class TestMLP(_Energy):
         return randomised(MLPEnergy(3, 2, hidden=8, layers=2))
 
 
+class TestTwoTowers(_Energy):
+    rows = torch.tensor([[0, -1, 1, 1], [-1, -1, 0, -1], [1, 1, 0, 1]])
+
+    def make_target(self):
+        return randomised(TwoTowers(4, hidden=5, rank=3))
+
+
 class TestPotts(_Energy):
     rows = torch.tensor([[0, -1], [2, 1]])
 
@@ -62,12 +69,54 @@ class TestTwoLayers(_Energy):
         return randomised(BoltzmannMachine(3, 2, 2))
 
 
+class _Collapsed(_Energy):
+    """Latent units alone are listed; what is not observed beside them stays open."""
+
+    def enumerate_latents(self, x):
+        model = self.make_target()
+        latent = every(model.latent)
+        seen = x[:, None].expand(-1, len(latent), -1)
+        return torch.cat([seen, latent.expand(len(x), -1, -1)], 2)
+
+
+class TestCollapsedRBM(_Collapsed):
+    def make_target(self):
+        return randomised(RBM(3, 2, collapsed=True))
+
+
+class TestCollapsedTwoLayers(_Collapsed):
+    def make_target(self):
+        return randomised(BoltzmannMachine(3, 2, 2, collapsed=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda c: RBM(3, 2, collapsed=c), lambda c: BoltzmannMachine(3, 2, 2, collapsed=c)],
+    ids=["RBM", "BoltzmannMachine"],
+)
+def test_a_collapsed_machine_is_the_same_machine(make):
+    collapsed, whole = randomised(make(True)), randomised(make(False))
+    for x in (every(3), torch.tensor([[-1, 1, -1], [-1, -1, -1]])):
+        assert torch.allclose(collapsed.log_marginal(x), whole.log_marginal(x), atol=1e-5)
+    assert torch.allclose(collapsed.log_partition(), whole.log_partition(), atol=1e-5)
+    x = torch.tensor([[1, -1, -1]])
+    z = collapsed.filled(collapsed.sample_posterior(x, 20_000))[0]
+    assert (z[:, 0] == 1).all()
+    seen = torch.tensor([[1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]])
+    found = (z[:, None, :3] == seen).all(2).float().mean(0)
+    assert (found - whole.log_marginal(seen).softmax(0)).abs().sum() < 0.05
+    likeliest = collapsed.filled(collapsed.sample_posterior(x, 1), likeliest=True)
+    assert (likeliest >= 0).all()
+    assert not collapsed.offers("resample"), "its chains would have to write what is open"
+
+
 MODELS = [
     MLPEnergy(4, 2, hidden=8),
     Pairwise(4, 3),
     RBM(4, 3),
     RBM(3, 5),
     BoltzmannMachine(4, 3, 2),
+    TwoTowers(6, hidden=5, rank=3),
 ]
 
 
@@ -81,7 +130,7 @@ def test_the_partition_sum_is_the_sum_over_all(model):
     assert torch.allclose(model.log_marginal(x).logsumexp(0), total, atol=1e-4)
 
 
-@pytest.mark.parametrize("model", MODELS[2:], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", MODELS[2:5], ids=lambda model: type(model).__name__)
 def test_exact_draws_follow_the_posterior(model):
     randomised(model, 0.8)
     complete = every(model.visible)[:1]
@@ -102,7 +151,7 @@ def test_mean_field_is_exact_without_a_top_layer():
 
 
 def test_what_is_too_large_is_not_offered():
-    for model in (MLPEnergy(21, 2), Pairwise(13, 3), RBM(64, 21)):
+    for model in (MLPEnergy(21, 2), Pairwise(13, 3), RBM(64, 21), TwoTowers(26)):
         assert not model.offers("log_partition")
         with pytest.raises(NotOffered, match="exact log_partition"):
             model.log_partition()

@@ -5,7 +5,14 @@ import torch
 
 from gfnem.batch import Batch
 from gfnem.em import EM
-from gfnem.energies import RBM, AssignmentPolicy, AssignmentSpace, MaskedPolicy, MLPEnergy
+from gfnem.energies import (
+    RBM,
+    AssignmentPolicy,
+    AssignmentSpace,
+    BoltzmannMachine,
+    MaskedPolicy,
+    MLPEnergy,
+)
 from gfnem.phases import TrainModel
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact, fitting
@@ -96,6 +103,44 @@ def test_the_negative_phase_is_the_gradient_of_log_z(order):
         found = torch.autograd.grad(phase(Batch(em, x)), list(em.model.parameters()))
         for one, other in zip(exact, found, strict=True):
             assert torch.allclose(one, other, atol=0.05), name
+
+
+@pytest.mark.parametrize("order", ["fixed", "any"])
+@pytest.mark.parametrize(
+    "model",
+    [RBM(3, 2, collapsed=True), BoltzmannMachine(3, 2, 2, collapsed=True)],
+    ids=["RBM", "BoltzmannMachine"],
+)
+def test_both_phases_of_a_collapsed_machine_have_the_exact_gradient(model, order):
+    """The sampler writes the middle layer alone, in either phase."""
+    torch.manual_seed(0)
+    sizes = (model.variables, 2, 1, order)
+    kind = MaskedPolicy if order == "fixed" else AssignmentPolicy
+    policy = kind(*sizes, hidden=16, layers=1, summed=3)
+    for part, scale in ((model, 0.4), (policy, 0.1)):
+        for parameter in part.parameters():
+            parameter.data.normal_(0, scale)
+    em = EM(model, AssignmentSpace(*sizes, summed=3), policy, eb_gfn(latents=2000, samples=20_000))
+    x = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    likelihood = model.log_marginal(x).mean() - model.log_partition()
+    exact = torch.autograd.grad(-likelihood, list(model.parameters()))
+    found = torch.autograd.grad(em.phases[1](Batch(em, x)), list(model.parameters()))
+    for one, other in zip(exact, found, strict=True):
+        assert torch.allclose(one, other, atol=0.03)
+    figures = Descent(em).update(x)
+    assert torch.isfinite(torch.as_tensor(figures["e_loss"]))
+
+
+def test_an_update_asks_the_energy_once_of_each_row(monkeypatch):
+    """The sampler's rewards and the energy's gradient are of the same forward pass."""
+    em, rows = made(eb_gfn(samples=4)), []
+    score = em.model.score
+    monkeypatch.setattr(em.model, "score", lambda f: rows.append(f.shape[1]) or score(f))
+    for phase, loss in em.update(X):
+        if phase.trains == "model":
+            found = torch.autograd.grad(loss, list(em.model.parameters()))
+    assert sum(rows) == 4 + len(X)
+    assert all(torch.isfinite(gradient).all() for gradient in found)
 
 
 def test_a_mixture_has_so_many_of_each():

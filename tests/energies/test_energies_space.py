@@ -87,10 +87,38 @@ class TestBlocksInOrder(TestBlocks):
         return disturbed(MaskedPolicy(4, 3, 2, self.order, hidden=8, layers=1))
 
 
+class _Summed(_Bits):
+    """Two visible bits that are never written, known or not, and two latent ones."""
+
+    settings: ClassVar = {"variables": 4, "values": 2, "order": "any", "summed": 2}
+
+    def count_objects(self, row):
+        return 4
+
+
+class TestSummedInAnyOrder(_Summed):
+    def count_trajectories(self, row):
+        return 4 * 2
+
+
+class TestSummedInFixedOrder(_Summed):
+    settings: ClassVar = {**_Summed.settings, "order": "fixed"}
+
+    def make_policy(self):
+        return disturbed(MaskedPolicy(**self.settings, block=1, hidden=8, layers=2))
+
+
+def test_what_is_released_loses_what_is_never_written():
+    z = torch.tensor([[[0, 1, 1, 0]]])
+    assert AssignmentSpace(4, 2, summed=2).released(z).tolist() == [[[-1, -1, 1, 0]]]
+    assert torch.equal(AssignmentSpace(4, 2).released(z), z)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((5, 2, 2), "5 variables do not make blocks of 2"),
+        ((6, 2, 2, "fixed", 3), "3 and 3 variables do not make blocks of 2"),
         ((16, 2, 16), "takes 65536 values together"),
         ((4, 2, 1, "random"), "order is any or fixed"),
     ],

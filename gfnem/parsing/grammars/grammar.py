@@ -22,10 +22,10 @@ from gfnem.parsing.inference.inside import (
     inside,
     log_partition,
     marginals_and_chart,
-    viterbi,
 )
 from gfnem.parsing.inference.log_joint import span_scores, tree_log_joint
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
+from gfnem.parsing.inference.viterbi import viterbi
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences

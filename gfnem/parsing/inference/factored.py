@@ -21,11 +21,9 @@ from torch.nn.functional import embedding, pad
 from gfnem.parsing.inference.bracketing import blocks_of
 from gfnem.parsing.inference.choices import Options, RuleChoices, options_of
 from gfnem.parsing.inference.inside import (
-    BackPointers,
     beyond,
     inside_pass,
     relative,
-    viterbi_pass,
 )
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import (
@@ -36,6 +34,7 @@ from gfnem.parsing.inference.potentials import (
     kept,
     safe_log,
 )
+from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
 
 #: how many numbers the best children of spans are looked for in at once
 _CELLS = 2**24
@@ -124,6 +123,10 @@ class FactoredPotentials(Potentials):
     def inner(self) -> tuple[Tensor, Tensor]:
         """Two `(N, N)`: log weights of children of two words or more."""
         return self.left[:, : self.labels], self.right[:, : self.labels]
+
+    def children(self) -> tuple[Tensor, Tensor]:
+        """See `Potentials`."""
+        return self.left, self.right
 
     @kept
     def single(self) -> Tensor:

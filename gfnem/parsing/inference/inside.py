@@ -11,13 +11,11 @@ representations"); where `G = K = 1` this is the inside algorithm of a PCFG.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
     Potentials,
@@ -25,7 +23,6 @@ from gfnem.parsing.inference.potentials import (
     full_precision,
     safe_log,
 )
-from gfnem.parsing.trees.trees import Trees
 
 
 def by_label(spans: Tensor, labels: int) -> Tensor:
@@ -262,7 +259,7 @@ def beyond(n: int, lengths: Tensor) -> Tensor:
     return short | (end > lengths[:, None, None])
 
 
-def _root_values(potentials: Potentials, chart: Tensor) -> Tensor:
+def root_values(potentials: Potentials, chart: Tensor) -> Tensor:
     """`(batch, N)` log weight of each root label."""
     lengths, (batch, n, ends, contexts, _) = potentials.lengths, chart.shape
     row = torch.arange(batch, device=lengths.device)
@@ -278,7 +275,7 @@ def log_partition(potentials: Potentials, chart: Tensor | None = None) -> Tensor
         chart: `inside(potentials)`, computed if absent.
     """
     chart = inside(potentials) if chart is None else chart
-    total = torch.logsumexp(_root_values(potentials, chart), -1)
+    total = torch.logsumexp(root_values(potentials, chart), -1)
     return torch.where(potentials.lengths == 1, potentials.single, total)
 
 
@@ -315,100 +312,3 @@ def marginals_and_chart(
         chart = inside(potentials, extra)
         total = log_partition(potentials, chart).sum()
         return torch.autograd.grad(total, extra)[0], chart.detach()
-
-
-@torch.no_grad()
-def viterbi(potentials: Potentials, spans: Tensor | None = None) -> tuple[Trees, Tensor]:
-    """The best tree of each sentence, and its log weight.
-
-    "Best" is over labelled binary trees with preterminals summed out. Without autograd.
-
-    Args:
-        potentials: the rules' weights.
-        spans: `(batch, n, n + 1)` nats, added for each node of a tree. Default: none.
-
-    Returns:
-        The trees (one sample) and `(batch,)` log p(x, z) in nats.
-    """
-    labels, lengths, n = potentials.labels, potentials.lengths, potentials.max_length
-    with full_precision(potentials.root):
-        if spans is None:
-            spans = potentials.root.new_zeros(len(lengths), n, n + 1)
-        best, back = viterbi_pass(potentials, spans)
-        score, roots = _root_values(potentials, best).max(-1)
-
-    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-        context, label = nodes.label // labels, nodes.label % labels
-        split, first, second = back(nodes.row, nodes.left, nodes.right, context, label)
-        above = potentials.below(label) * labels
-        return split, above + first, above + second
-
-    trees = grow_trees(lengths, n, potentials.top * labels + roots[:, None], choose)
-    trees.label = trees.label % labels
-    return trees, torch.where(lengths == 1, potentials.single, score)
-
-
-#: given sentences, left and right ends, contexts and labels of nodes: the split and both children's
-#: labels of the best tree over each
-BackPointers = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-
-@singledispatch
-def viterbi_pass(potentials: Potentials, spans: Tensor) -> tuple[Tensor, BackPointers]:
-    """The log weight `(batch, n, n + 1, K, N)` of the best tree over each span, and what it does.
-
-    As it is computed where rules are a dense table.
-
-    Args:
-        potentials: the rules' weights.
-        spans: `(batch, n, n + 1)` nats, added for each node of a tree.
-    """
-    labels, contexts, groups = potentials.labels, potentials.contexts, potentials.groups
-    batch, n = len(potentials.lengths), potentials.max_length
-    device = potentials.rules.device
-    size = labels // groups
-    rules = potentials.rules.unflatten(1, (groups, size)).transpose(0, 1).flatten(3).flatten(1, 2)
-    left, right = (  # (batch, n, G, K * N / G, N)
-        table.unflatten(2, (groups, size)).permute(1, 0, 2, 4, 3, 5).flatten(3, 4)
-        for table in potentials.leaf_tables
-    )
-    best = rules.new_full((batch, n, n + 1, contexts, labels), IMPOSSIBLE)
-    # Split, left label and right label of the best choice at each span and label.
-    back = torch.zeros(3, *best.shape, dtype=torch.long, device=device)
-    if n > 1:
-        best.diagonal(2, 1, 2).copy_(potentials.both_leaves.permute(0, 2, 3, 1))
-        back[0].diagonal(2, 1, 2).copy_(torch.arange(1, n, device=device))
-        best.diagonal(2, 1, 2).add_(spans.diagonal(2, 1, 2)[:, None, None])
-    rows_at_once = max(1, 2**22 // rules[0].numel())
-    for width in range(3, n + 1):
-        start = torch.arange(n - width + 1, device=device)
-        end = start + width
-        middle = start[:, None] + torch.arange(2, width - 1, device=device)
-        for group in range(groups):  # one context of the children at a time, to bound memory
-            other = best[:, start + 1, end, group, None]
-            scores, second = (left[:, : len(start), group] + other).max(-1)
-            split = (start + 1)[:, None].expand_as(second)
-            choice = torch.stack([split, torch.zeros_like(second), second])
-            other = best[:, start, end - 1, group, None]
-            by_right, first = (right[:, width - 1 :, group] + other).max(-1)
-            split = (end - 1)[:, None].expand_as(first)
-            other = torch.stack([split, first, torch.zeros_like(first)])
-            choice = torch.where(by_right > scores, other, choice)
-            scores = torch.maximum(scores, by_right)
-            if width > 3:
-                lefts = best[:, start[:, None], middle, group]
-                rights = best[:, middle, end[:, None], group]
-                pairs, cuts = (lefts[..., None] + rights[..., None, :]).max(2)
-                rows = pairs.view(-1, 1, labels * labels)
-                found = [(part + rules[group]).max(-1) for part in rows.split(rows_at_once)]
-                inner = torch.cat([part.values for part in found]).view_as(scores)
-                pair = torch.cat([part.indices for part in found]).view_as(second)
-                cut = cuts.flatten(2).gather(2, pair) + 2 + start[:, None]
-                other = torch.stack([cut, pair // labels, pair % labels])
-                choice = torch.where(inner > scores, other, choice)
-                scores = torch.maximum(scores, inner)
-            of_group = slice(group * size, (group + 1) * size)
-            scores = scores + spans[:, start, end].unsqueeze(2)
-            best[:, start, end, :, of_group] = scores.unflatten(2, (contexts, size))
-            back[:, :, start, end, :, of_group] = choice.unflatten(3, (contexts, size))
-    return best, lambda *place: tuple(back[(slice(None), *place)])

@@ -39,6 +39,7 @@ def test_it_is_the_density_of_a_dirichlet_distribution():
     assert abs(float(second - first)) > 1
 
 
+@pytest.mark.slow
 def test_it_keeps_words_apart_from_few():
     entropies = []
     for weight in (0.0, 20.0):

@@ -7,9 +7,10 @@ from brute import all_trees, keys, random_tables
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
-from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.viterbi import viterbi
 from gfnem.testing import TargetTestCase
 
 LABELS, PRETERMINALS = 2, 3

@@ -8,9 +8,10 @@ from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, sample_trees, score_choices, score_trees
 from gfnem.parsing.inference.factored import FactoredPotentials
-from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.viterbi import viterbi
 
 LABELS, PRETERMINALS, LENGTHS = 3, 4, (1, 2, 3, 7, 5)
 

@@ -2,9 +2,10 @@ import pytest
 import torch
 from brute import all_trees, brute_log_joint, keys, random_tables
 
-from gfnem.parsing.inference.inside import inside, log_partition, span_marginals, viterbi
+from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.inference.viterbi import viterbi
 
 LENGTHS = [1, 2, 3, 4, 5, 6]
 
