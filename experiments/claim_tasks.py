@@ -167,7 +167,8 @@ def _loss(
     )
     own.log_behaviour = behaviour(own, found, len(policy.graph.ends), method)
     if objective.forward_looking:
-        partial = reward.log_reward(torch.stack([state.cell for state in found.states], 2))
+        partial = [reward.partial_log_joint(found.mask, state) for state in found.states]
+        partial = torch.stack(partial, 2)
     return objective(own, reward.log_reward(found.latent), partial)
 
 

@@ -23,6 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 import claim_exact  # noqa: E402
 import claim_flows  # noqa: E402
 import claim_grids  # noqa: E402
+import matplotlib  # noqa: E402
 from energies import PROVENANCE, read, write  # noqa: E402
 from record import commit, machine  # noqa: E402
 
@@ -33,31 +34,33 @@ RESULTS, PICTURES = HERE / "results" / "claims", HERE.parent / "docs" / "img"
 FIGURES = {**claim_grids.FIGURES, **claim_exact.FIGURES, **claim_flows.FIGURES}
 
 
-def measure(name: str) -> list[dict[str, str]]:
-    """The rows of a figure, those that are missing made now."""
+def measure(name: str, parts: list[str] | None = None) -> list[dict[str, str]]:
+    """The rows of a figure, those of some parts or of all made now where they are missing."""
     path = RESULTS / f"{name}.csv"
-    rows = list(read(path))
     command = shlex.join(["python", "experiments/claims.py", name])
     facts = (command, commit(), date.today().isoformat(), machine())
-    for part, make in FIGURES[name].parts.items():
-        if any(row["part"] == part for row in rows):
+    for part in FIGURES[name].parts if parts is None else parts:
+        if any(row["part"] == part for row in read(path)):
             continue
-        for found in make():
+        made = []
+        for found in FIGURES[name].parts[part]():
             shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in found.items()}
-            rows.append({"part": part, **shown, **dict(zip(PROVENANCE, facts, strict=True))})
+            made.append({"part": part, **shown, **dict(zip(PROVENANCE, facts, strict=True))})
             print("  ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
-        write(path, rows)
+        write(path, [*read(path), *made])  # another call may have made other parts meanwhile
     return read(path)
 
 
 def main() -> None:
     """Measures and draws."""
+    matplotlib.rcParams["svg.hashsalt"] = "claims"  # the same picture from the same rows
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("figure", choices=[*FIGURES, "all"])
     parser.add_argument("--draw", action="store_true", help="from what is measured already")
+    parser.add_argument("--parts", nargs="+", help="of one figure; all if not given")
     options = parser.parse_args()
     for name in FIGURES if options.figure == "all" else [options.figure]:
-        rows = read(RESULTS / f"{name}.csv") if options.draw else measure(name)
+        rows = read(RESULTS / f"{name}.csv") if options.draw else measure(name, options.parts)
         if not rows:
             continue
         content = io.BytesIO()

@@ -59,7 +59,8 @@ def test_trajectory_balance_on_policy_is_twice_the_reverse_kl_for_any_log_z(ever
     ours = expected(every, losses, log_pf.exp())
     theirs = every.gradients(divergences(every)[0])
     close(ours[0], 2 * theirs[0])
-    differ(ours[1], 2 * theirs[1])  # of P_B it is no such thing
+    for divergence in divergences(every):  # of P_B it is no such thing
+        differ(ours[1], 2 * every.gradients(divergence)[1])
 
 
 @pytest.mark.parametrize("log_z", [-3.0, 0.0, 5.0])
@@ -69,7 +70,8 @@ def test_trajectory_balance_backwards_is_twice_the_forward_kl_for_any_log_z(ever
     ours = expected(every, losses, log_target.exp())
     theirs = every.gradients(divergences(every)[1])
     close(ours[1], 2 * theirs[1])
-    differ(ours[0], 2 * theirs[0])
+    for divergence in divergences(every):
+        differ(ours[0], 2 * every.gradients(divergence)[0])
 
 
 def test_off_policy_it_is_neither_and_log_z_matters(every):

@@ -62,6 +62,11 @@ class TestTopDownWithChildrenApart(TestTopDownWithRules):
         return SimplePCFG(WORDS, LABELS, 4, dim=8)
 
 
+class TestTopDownThatLooksAtCorners(TestTopDownWithChildrenApart):
+    def make_policy(self):
+        return TopDownPolicy(WORDS, LABELS, dim=8, corners=True)
+
+
 class TestForestWithChildrenApart(OnText):
     def make_target(self):
         return SimplePCFG(WORDS, LABELS, 4, dim=8)

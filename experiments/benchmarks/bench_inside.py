@@ -2,6 +2,7 @@
 
 python experiments/benchmarks/bench_inside.py --batch 32 --length 20
 python experiments/benchmarks/bench_inside.py --classes 6
+python experiments/benchmarks/bench_inside.py --apart --nonterminals 128 --preterminals 256
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from record import record
 
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees, score_trees
+from gfnem.parsing.inference.factored import FactoredPotentials
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.potentials import Potentials, RulePotentials
 from gfnem.parsing.inference.viterbi import viterbi
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--nonterminals", type=int, default=30)
     parser.add_argument("--preterminals", type=int, default=60)
     parser.add_argument("--classes", type=int, default=1, help="of parents; 1: a PCFG")
+    parser.add_argument("--apart", action="store_true", help="rules choose their children apart")
     parser.add_argument("--samples", type=int, default=4, help="trees a sentence")
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
@@ -40,15 +43,19 @@ def main() -> None:
     symbols = args.nonterminals + args.preterminals
     contexts = args.classes + 1 if args.classes > 1 else 1
     root = torch.randn(symbols, device=device).log_softmax(0)
-    rules = torch.randn(contexts, args.nonterminals, symbols**2, device=device).log_softmax(2)
-    rules = rules.unflatten(2, (symbols, symbols))
+    if args.apart:
+        sides = torch.randn(2, args.nonterminals, symbols, device=device).log_softmax(2)
+        tables = [root, *sides]
+    else:
+        rules = torch.randn(contexts, args.nonterminals, symbols**2, device=device).log_softmax(2)
+        tables = [root, rules.unflatten(2, (symbols, symbols))]
     emissions = torch.randn(args.batch, args.length, contexts, args.preterminals, device=device) - 8
     lengths = torch.full((args.batch,), args.length, device=device)
-    tables = [table.requires_grad_() for table in (root, rules, emissions)]
+    tables = [table.requires_grad_() for table in (*tables, emissions)]
 
     size = (
         f"{args.batch} sentences of {args.length} words, {args.nonterminals}+{args.preterminals} "
-        f"symbols, parent classes: {args.classes}"
+        f"symbols, {'children apart' if args.apart else f'parent classes: {args.classes}'}"
     )
 
     def clock() -> float:
@@ -72,10 +79,14 @@ def main() -> None:
         if device.type == "cpu":
             record(f"{name}, {size}", ahead + behind if backward else ahead)
 
-    def potentials() -> RulePotentials:
+    def potentials() -> Potentials:
+        if args.apart:
+            *sides, words = tables
+            return FactoredPotentials.from_tables(*sides, words.squeeze(2), lengths)
         return RulePotentials.from_tables(*tables, lengths)
 
-    measure("potentials, left child", lambda: potentials().leaf_tables[0], True)
+    if not args.apart:
+        measure("potentials, left child", lambda: potentials().leaf_tables[0], True)
     measure("potentials + log partition", lambda: log_partition(potentials()), True)
     fixed = potentials().detach()
     measure("log partition, no gradient", lambda: log_partition(fixed))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.energies.space import AssignmentSpace, digits
+from gfnem.energies.space import AssignmentSpace, Changes, digits
+from gfnem.mcmc import LocalMoves
 from gfnem.ranges import Count, NotNegative, Seed
 from gfnem.toys.reward import ToyReward
 
@@ -23,6 +24,22 @@ class Unobserved(AssignmentSpace):
         """`(batch, samples, variables)` int64: each value, counted through all variables."""
         place = torch.arange(self.variables, device=state.value.device)
         return state.value + 1 + (self.values + 1) * place
+
+    def moves(self) -> LocalMoves:
+        """A new value for a variable drawn at random."""
+        return FreeChanges(self)
+
+
+class FreeChanges(Changes):
+    """As `Changes`, where nothing is observed."""
+
+    def initial(self, x: Tensor, samples: int) -> Tensor:
+        """Uniform values, `(batch, samples, variables)`."""
+        return super().initial(self.space.known(x), samples)
+
+    def propose(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """A symmetric proposal."""
+        return super().propose(self.space.known(x), z)
 
 
 class FactorGraph(ToyReward):

@@ -22,8 +22,7 @@ class NetworkPolicy(ListedPolicy):
         space: with a method `features`, `(batch, samples, parts)` int64: what each part of a
             state is, as a number that no other part has; each has a vector of its own.
         copies: independent networks; as many as the data have, and 1 if None.
-        backward, flow: as of `ToyPolicy`.
-        start: as of `ListedPolicy`.
+        backward, flow, start: as of `ListedPolicy`.
         hidden: width of the hidden layers.
         layers: how many there are.
     """

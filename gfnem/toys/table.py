@@ -12,15 +12,19 @@ from torch import Tensor, nn
 
 from gfnem.batched import pick
 from gfnem.enumeration import enumerate_states
-from gfnem.policy import Scores, Step
+from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count
 from gfnem.sampling import Exploration, log_probability
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.state_graph import StateGraph
 from gfnem.target import Conditioned
-from gfnem.toys.policy import ToyPolicy
 
-START = ("actions", "structures")
+#: what the settings of a policy may be
+WORDS = {
+    "backward": ("uniform", "learned"),
+    "flow": ("learned", "stop"),
+    "start": ("actions", "structures"),
+}
 
 
 @dataclass
@@ -46,32 +50,47 @@ class Tables:
         return Tables(*(part[rows] for part in parts))
 
 
-class ListedPolicy(ToyPolicy[Tables]):
+class ListedPolicy(Policy[Tensor, Any, Any, Tables]):
     """Knows what it says of every state once it has seen `x`; a subclass writes `learned`.
 
-    Draws and scores are look-ups by numbers of states (`gfnem.state_graph.StateGraph`).
+    Draws and scores are look-ups by numbers of states (`gfnem.state_graph.StateGraph`). An
+    observation `(batch,)` int64 is the number of a copy. Copies share no parameter, and each loss
+    looks at one copy alone. So an update of a batch of copies is an update of each of them: losses
+    add up, and Adam goes by entries.
 
     Args:
         space: whose states are listed when the policy is made.
-        copies, backward, flow: as of `ToyPolicy`.
+        copies: how many there are; 1 if None.
+        backward: "uniform" over parents, or "learned".
+        flow: "learned", or "stop" where the last action stops and every state can take it: then
+            `F(s) P_F(stop|s) = R(s)` tells the flow of `s`, and `Step.log_flow` is what is beside
+            `log R(s)`, for objectives that look forward (Deleu et al. 2022, arXiv 2202.13903, eq.
+            10).
         start: what is uniform before training: the choice among "actions", or, under a uniform
             `P_B`, the choice among "structures". The second is the exact sampler of a constant
             reward, so that nothing is out of reach.
 
     Raises:
-        ValueError: if `start` is neither.
+        ValueError: if a word is none of these.
     """
+
+    log_z_parts = ("level",)
 
     def __init__(
         self, space: LatentSpace, copies: Count | None, backward: str, flow: str, start: str
     ):
-        super().__init__(space, copies, backward, flow)
-        if start not in START:
-            raise ValueError(f"start is {' or '.join(START)}, not {start!r}")
+        super().__init__()
+        for name, value in (("backward", backward), ("flow", flow), ("start", start)):
+            if value not in WORDS[name]:
+                raise ValueError(f"{name} is {' or '.join(WORDS[name])}, not {value!r}")
+        self.space, self.copies, self.backward = space, copies or 1, backward
+        self.level = nn.Parameter(torch.zeros(self.copies))
         self._graph = graph = enumerate_states(space, torch.zeros(1, dtype=torch.long))
+        masks = space.forward_mask(graph.states)[0], space.backward_mask(graph.states)[0]
+        self.actions, undoings = (mask.shape[1] for mask in masks)
+        self.undoings, self.flows = undoings * (backward == "learned"), int(flow == "learned")
         self.width = self.actions + self.undoings + self.flows
         first = torch.zeros(len(graph), self.width)
-        masks = space.forward_mask(graph.states)[0], space.backward_mask(graph.states)[0]
         stay = torch.arange(len(graph))[:, None]  # where an action is not permitted
         child = stay.expand(masks[0].shape).clone()
         undo = torch.zeros_like(child)
@@ -240,8 +259,7 @@ class TablePolicy(ListedPolicy):
     Args:
         space: whose states are listed when the policy is made.
         copies: independent tables; as many as the data have, and 1 if None.
-        backward, flow: as of `ToyPolicy`.
-        start: as of `ListedPolicy`.
+        backward, flow, start: as of `ListedPolicy`.
     """
 
     def __init__(

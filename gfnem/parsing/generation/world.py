@@ -29,7 +29,7 @@ class SentencesWorld(TextWorld):
     """Sentences as what is built, trees as how: the parser is the backward policy."""
 
     about = (
-        "sentences that a sampler builds, by a tree or word by word; a reward looks at the words"
+        "sentences that a sampler builds, by a tree or word by word, and a reward of their words"
     )
     parts: ClassVar = {"model": "gfnem.parsing.generation.targets.GrammarTarget"}
     config = "sentences"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,10 @@ class SimplePCFG(Grammar):
         self.component: nn.Parameter | None = None
         if rank is not None:
             self.component = nn.Parameter(torch.randn(nonterminals, rank) / 2)
+
+    def facts(self) -> dict[str, Any]:
+        """As of any grammar; and that a sampler is to look at `corners`."""
+        return {**super().facts(), "corners": True}
 
     def tables(self) -> tuple[Tensor, ApartRules, Tensor]:
         """Normalised log probabilities (see `Grammar.tables`)."""

@@ -124,6 +124,10 @@ class FactoredPotentials(Potentials):
         """Two `(N, N)`: log weights of children of two words or more."""
         return self.left[:, : self.labels], self.right[:, : self.labels]
 
+    def children(self) -> tuple[Tensor, Tensor]:
+        """See `Potentials`."""
+        return self.left, self.right
+
     @kept
     def single(self) -> Tensor:
         """See `Potentials`."""

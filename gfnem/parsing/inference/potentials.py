@@ -177,6 +177,13 @@ class Potentials:
         place = word * len(self.lengths) + row
         return (place * self.labels + label) * self.contexts + context
 
+    def children(self) -> tuple[Tensor, Tensor]:
+        """Two `(N, N + T)` log weights of each label's left and of its right child, in nats.
+
+        Of rules that do not look at parents.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rules of its own words")
+
     def word_levels(self) -> Tensor:
         """`(batch, n)` rough log weight of each word, in nats, 0 past a sentence's end.
 
@@ -335,6 +342,10 @@ class RulePotentials(Potentials):
     def word_second(self) -> Tensor:
         """`(K, N, T, N)`, `[k, A, T, B]`: the right child is a preterminal."""
         return self.productions[:, :, : self.labels, self.labels :].transpose(2, 3)
+
+    def children(self) -> tuple[Tensor, Tensor]:
+        """See `Potentials`."""
+        return self.productions[0].logsumexp(2), self.productions[0].logsumexp(1)
 
     @kept
     def single(self) -> Tensor:

@@ -7,24 +7,38 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from gfnem.parsing.inference.choices import LookAhead
+from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
+
+#: wider spans weigh what their corners say alike
+_WIDEST = 64
+#: steps of these weights over those of other parameters: there are few of them, and they go far
+_STRIDE = 8.0
 
 
 class Value(nn.Module):
     """A value for each span and label, linear in the span's vector; 0 at first.
 
+    Where `corners`, what the first and the last word of a span say of its label is added, with a
+    learned weight for each width: where there are many labels, a network takes long to find it out,
+    and it moves with the rules.
+
     Args:
         size: of span vectors.
         labels: how many labels (`N`).
+        corners: whether corners count.
     """
 
-    def __init__(self, size: int, labels: int):
+    def __init__(self, size: int, labels: int, corners: bool = False):
         super().__init__()
         self.out = nn.Linear(size, labels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.of_corners: nn.Parameter | None = None
+        if corners:
+            self.of_corners = nn.Parameter(torch.zeros(2, _WIDEST + 1))
 
     def forward(self, spans: Tensor) -> Tensor:
         """`(..., N)` nats for `(..., size)` span vectors."""
@@ -63,6 +77,12 @@ class Value(nn.Module):
         ends = torch.arange(n + 1, device=values.device)
         width = ends - ends[:n, None]
         whole = values + level.unsqueeze(3)
+        follows = known or guess is not None  # the rules are the target's
+        if self.of_corners is not None and follows:
+            weights = _STRIDE * self.of_corners[:, width.clamp(0, _WIDEST), None]
+            first, last = corners(potentials)
+            last = nn.functional.pad(last, (0, 0, 1, 0))
+            whole = whole + weights[0] * first[:, :, None] + weights[1] * last[:, None]
         if guess is not None:
             whole = whole + guess
         if known and n > 1:

@@ -54,6 +54,9 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         contexts: how many contexts the target's rules tell apart (see `Grammar`): more than one
             where they depend on the parent; from the model, and 1 if None.
         dropout: of the network, in training.
+        corners: whether the look-ahead weighs what the first and the last word of a span say of its
+            label by the target's rules (`inference.corners`); not where these look at parents. From
+            the model: true for grammars of many symbols, and false if None.
     """
 
     log_z_parts = ("own.single_score",)
@@ -66,6 +69,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         use_prior: bool = True,
         contexts: Count | None = None,
         dropout: PartialShare = 0.2,
+        corners: bool | None = None,
     ):
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
@@ -75,7 +79,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         if self.contexts > 1:
             self.value = ContextValue(self.encoder.dim_out, nonterminals, self.contexts, dim)
         else:
-            self.value = Value(self.encoder.dim_out, nonterminals)
+            self.value = Value(self.encoder.dim_out, nonterminals, bool(corners and use_prior))
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
@@ -87,6 +91,7 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         else:
             self.use_prior = False
             self.encoder.without_features()
+            self.value.of_corners = None
 
     def is_for_log_z(self, name: str) -> bool:
         """The words' scores besides, where the rules are its own: all trees have the same words."""

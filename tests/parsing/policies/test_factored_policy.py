@@ -26,7 +26,7 @@ class TestSamplerOfChildrenApart(TopDownCase):
     """Sampling, scores and flows with the grammar's weights, by the shipped test case."""
 
     def make_policy(self):
-        sampler = shake(TopDownPolicy(6, LABELS, dim=8))
+        sampler = shake(TopDownPolicy(6, LABELS, dim=8, corners=True))
         torch.manual_seed(3)
         grammar = SimplePCFG(6, LABELS, 3, dim=8)
         encode = sampler.encode
@@ -37,7 +37,7 @@ class TestSamplerOfChildrenApart(TopDownCase):
 def test_with_the_inside_values_it_is_the_posterior(monkeypatch):
     torch.manual_seed(0)
     model = SharpSimplePCFG(WORDS, LABELS, 3, dim=16)
-    sampler, space = TopDownPolicy(WORDS, LABELS, dim=8).eval(), TopDownSpace(LABELS)
+    sampler, space = TopDownPolicy(WORDS, LABELS, dim=8, corners=True).eval(), TopDownSpace(LABELS)
     x = Sentences.from_lists([SENTENCES[3]])
     given = model.given(x)
 
@@ -58,7 +58,7 @@ def test_with_the_inside_values_it_is_the_posterior(monkeypatch):
 def test_the_sampler_becomes_the_posterior_of_children_apart():
     torch.manual_seed(0)
     model = SharpSimplePCFG(WORDS, LABELS, 3, dim=16)
-    sampler, space = TopDownPolicy(WORDS, LABELS, dim=32).eval(), TopDownSpace(LABELS)
+    sampler, space = TopDownPolicy(WORDS, LABELS, dim=32, corners=True).eval(), TopDownSpace(LABELS)
     x = Sentences.from_lists(SENTENCES)
     before = compare(sampler, space, model, x, 3)["distance"]
     e_train(sampler, space, model, x, VarGrad(), 150)
@@ -76,7 +76,7 @@ def test_no_table_grows_with_the_square_of_the_symbols(monkeypatch):
     torch.manual_seed(0)
     model = SimplePCFG(WORDS, 40, 50, dim=8)
     x = Sentences.from_lists(SENTENCES)
-    sampler, space = TopDownPolicy(WORDS, 40, dim=8), TopDownSpace(40)
+    sampler, space = TopDownPolicy(WORDS, 40, dim=8, corners=True), TopDownSpace(40)
     given = model.given(x)
     context = sampler.encode(x, given)
     drawn = sampler.sample(context, x, space, 4)
