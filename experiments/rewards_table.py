@@ -51,6 +51,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "grammar alone, GFlowNet-EM": (*EQUAL, *BARE),
     "grammar and reward, exact EM": EXACT,
     "grammar and reward, GFlowNet-EM": EQUAL,
+    "grammar and reward, GFlowNet-EM at temperature 1": (*EQUAL, "--recipe.temperature", "1.0"),
     "Coverage, GFlowNet-EM": (*EQUAL, "--reward", "Coverage"),
     "Agreement, GFlowNet-EM": (*EQUAL, "--reward", "Agreement"),
     "5 parent classes and reward, GFlowNet-EM": (*EQUAL, *CLASSES),
