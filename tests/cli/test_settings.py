@@ -95,7 +95,7 @@ def test_help_of_a_part_is_that_of_the_class_chosen(capsys, arguments, expected)
         (["train", "--recipe.temperature", "warm"], "recipe.temperature: expected float"),
         (["train", "--recipe", "nosuch"], "no class nosuch; there are "),
         (["train", "--recipe.samples", "1"], "VarGrad compares samples"),
-        (["train", "--recipe.objective", "nosuch"], "nosuch; there are BalancedVarGrad, Detailed"),
+        (["train", "--recipe.objective", "nosuch"], "nosuch; there are BackwardLikelihood, Bal"),
         (["train", "--recipe", "gfnem.recipes.fitting"], "without the decorator @gfnem.recipe"),
         (["train", "--e-step", "exact"], "(--e-step is --recipe now)"),
         (["train", "--objective=VarGrad"], "(--objective is --recipe.objective now)"),

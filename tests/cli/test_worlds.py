@@ -211,7 +211,10 @@ def test_report(capsys, here, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "--world=nosuch"], "'nosuch'; there are energies, graphs, images, points, text"),
+        (
+            ["train", "--world=nosuch"],
+            "'nosuch'; there are energies, graphs, images, points, sentences, te",
+        ),
         (["train", "--world=nosuch.World"], "cannot import nosuch.World"),
         (["train", "--world=own.Choice"], "own.Choice is not a World"),
         (["train", "--world=own.Unreadable"], "lacks methods that it must define: read"),

@@ -40,7 +40,7 @@ def test_marginals_sum_to_one_and_have_error_bars(trained):
     run = load(trained[0])
     both = run.marginal([["1", None, None], ["2", None, None]])
     assert sum(math.exp(entry["log_p"]) for entry in both) == pytest.approx(1.0, abs=1e-4)
-    assert both[0]["error"] == 0.0 and abs(both[0]["learned"] - both[0]["log_p"]) < 0.7
+    assert both[0]["error"] == 0.0 and abs(both[0]["learned"] - both[0]["log_p"]) < 2
     known = run.marginal([["1", "x", "u"]], known=[True, False, False])
     assert known[0]["log_p"] == pytest.approx(both[0]["log_p"], abs=1e-5)
 

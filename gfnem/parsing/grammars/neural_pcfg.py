@@ -39,8 +39,8 @@ class NeuralPCFG(Grammar):
             from the data; 1 if None.
         parent_classes: how many classes of nonterminals the expansion of a symbol below them tells
             apart (see `Grammar`); None or 1: none, this is a PCFG.
-        forms, vectors: whether scores of words see how these are written, and a file of pretrained
-            vectors for them (see `WordLayer`).
+        forms: whether scores of words see how these are written (see `WordLayer`).
+        vectors: a file of pretrained vectors of words, for their scores.
         vocabulary: the word at each index, for these two; from the data.
 
     Raises:

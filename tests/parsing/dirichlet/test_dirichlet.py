@@ -151,8 +151,8 @@ def test_too_many_trees_are_not_listed():
 @pytest.mark.slow
 def test_the_sampler_finds_the_trees():
     torch.manual_seed(0)
-    x = SENTENCES[1:]
-    model, space = DirichletGrammar(*SIZES), AnalysesSpace(*SIZES)
+    x = SENTENCES[:1]
+    model, space = DirichletGrammar(*SIZES, alpha=0.5), AnalysesSpace(*SIZES)
     policy = AnalysesPolicy(*SIZES, sentences=2, length=3, hidden=64)
     em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
     descent = Descent(em, Rates(policy=Anneal(0.01, 0.001, 50)))
@@ -165,4 +165,4 @@ def test_the_sampler_finds_the_trees():
     before = apart()
     for _ in range(50):
         descent.update(x)
-    assert apart() < min(0.01, before / 2)
+    assert apart() < min(0.04, before / 2)

@@ -156,6 +156,8 @@ class TestSampler(TopDownCase):
 class TestSamplerOfClasses(TopDownCase):
     """The same with a class of parents for two labels each."""
 
+    frequency_samples = 3000  # of 320 trees
+
     def make_space(self):
         return TopDownSpace(4)
 

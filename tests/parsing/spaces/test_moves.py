@@ -93,6 +93,10 @@ def test_chains_end_in_the_exact_posterior():
     for key in keys(z):
         counts[index[key]] += 1
     expected = chains * posterior
+    rare = expected < 5  # one tree too many of these would weigh more than all others
+    counts, expected = (
+        torch.cat([part[~rare], part[rare].sum(0, keepdim=True)]) for part in (counts, expected)
+    )
     statistic = ((counts - expected).square() / expected).sum()
     assert len(index) == 40 and statistic < 72.05  # 99.9 % quantile, 39 degrees of freedom
 
