@@ -101,37 +101,15 @@ def labelled_spans(tree: Tree) -> LabelledSpans:
 
 
 def best_pairing(counts: np.ndarray) -> float:
-    """The greatest sum of entries of which no two are in one row or in one column.
-
-    The Hungarian algorithm with potentials (Kuhn 1955; Munkres 1957), cubic in the size.
+    """The greatest sum of entries of which no two are in one row or in one column (Kuhn 1955).
 
     Args:
         counts: `(rows, columns)` not negative.
     """
-    size = max(counts.shape)
-    cost = np.zeros((size + 1, size + 1))
-    cost[1 : counts.shape[0] + 1, 1 : counts.shape[1] + 1] = -counts
-    of_row, of_column = np.zeros(size + 1), np.zeros(size + 1)  # the potentials
-    row_at = np.zeros(size + 1, dtype=int)  # of each column; the 0th is outside
-    for row in range(1, size + 1):
-        row_at[0], column = row, 0
-        least = np.full(size + 1, np.inf)
-        come_from = np.zeros(size + 1, dtype=int)
-        seen = np.zeros(size + 1, dtype=bool)
-        while row_at[column]:
-            seen[column] = True
-            slack = cost[row_at[column]] - of_row[row_at[column]] - of_column
-            better = ~seen & (slack < least)
-            least[better], come_from[better] = slack[better], column
-            open_ones = np.where(seen, np.inf, least)
-            open_ones[0] = np.inf
-            following = int(open_ones.argmin())
-            step = open_ones[following]
-            of_row[row_at[seen]] += step
-            of_column[seen] -= step
-            least[~seen] -= step
-            column = following
-        while column:  # turn the path round
-            row_at[column] = row_at[come_from[column]]
-            column = come_from[column]
-    return float(-sum(cost[row_at[column], column] for column in range(1, size + 1)))
+    import networkx
+
+    graph = networkx.Graph()
+    for row, column in zip(*counts.nonzero(), strict=True):
+        graph.add_edge(("row", row), ("column", column), weight=counts[row, column])
+    pairs = networkx.max_weight_matching(graph)
+    return float(sum(graph.edges[pair]["weight"] for pair in pairs))

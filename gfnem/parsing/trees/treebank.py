@@ -14,6 +14,7 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.files import read_text
 from gfnem.parsing.text.characters import clean, is_word
+from gfnem.parsing.trees.labels import labelled_spans
 from gfnem.parsing.trees.xml_treebanks import EXTENSION, xml_expressions
 
 EXTENSIONS = (".mrg", ".ptb", ".tree", ".psd")
@@ -256,20 +257,7 @@ def tree_words(tree: Tree) -> list[str]:
 
 def tree_spans(tree: Tree) -> set[tuple[int, int]]:
     """The half-open spans of two leaves or more in a tree, nothing removed."""
-    spans: set[tuple[int, int]] = set()
-    count = 0
-    # a stack and not recursion: a tree may be as deep as its sentence is long
-    todo: list[tuple[Tree | str, int | None]] = [(tree, None)]
-    while todo:
-        node, left = todo.pop()
-        if isinstance(node, str):
-            count += 1
-        elif left is None:
-            todo.append((node, count))
-            todo += [(child, None) for child in reversed(node)]
-        elif count - left > 1:
-            spans.add((left, count))
-    return spans
+    return set(labelled_spans(tree))
 
 
 def parse_tree(expression: str) -> Tree:
