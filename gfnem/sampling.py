@@ -48,6 +48,25 @@ def log_probability(
     return log_weights.masked_fill(blocked, -torch.inf).log_softmax(-1)
 
 
+def explored(
+    log_weights: Float[Tensor, "*rows actions"],
+    allowed: Bool[Tensor, "*rows actions"],
+    exploration: Exploration = ON_POLICY,
+) -> Float[Tensor, "*rows actions"]:
+    """`(..., actions)` probabilities that training samples are drawn with.
+
+    Args:
+        log_weights: `(..., actions)` unnormalised.
+        allowed: `(..., actions)` bool.
+        exploration: tempering and uniform mixing.
+    """
+    probability = log_probability(log_weights / exploration.temperature, allowed).exp()
+    if exploration.epsilon > 0:
+        uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+        probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
+    return probability
+
+
 def draw(
     log_weights: Float[Tensor, "batch samples actions"],
     allowed: Bool[Tensor, "batch samples actions"],
@@ -63,10 +82,7 @@ def draw(
     Returns:
         Actions `(batch, samples)` and the log probability, in nats, with which each was drawn.
     """
-    probability = log_probability(log_weights / exploration.temperature, allowed).exp()
-    if exploration.epsilon > 0:
-        uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
-        probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
+    probability = explored(log_weights, allowed, exploration)
     flat = probability.flatten(0, -2).clamp(min=0)
     # a row that has ended is uniform over nothing: give it any action, it is masked out
     flat = torch.where(flat.sum(-1, keepdim=True) > 0, flat, torch.ones_like(flat))

@@ -14,7 +14,7 @@ from gfnem.batched import pick
 from gfnem.enumeration import enumerate_states
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count
-from gfnem.sampling import Exploration, log_probability
+from gfnem.sampling import ON_POLICY, Exploration, explored, log_probability
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.state_graph import StateGraph
 from gfnem.target import Conditioned
@@ -165,12 +165,8 @@ class ListedPolicy(Policy[Tensor, Any, Any, Tables]):
         exploration: Exploration | None = None,
     ) -> Trajectories:
         """Walks over numbers of states."""
-        exploration = exploration or Exploration()
-        logits = context.log_pf / exploration.temperature
-        allowed = self.forward_mask.expand(logits.shape)
-        chance = log_probability(logits, allowed).exp()
-        uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
-        chance = torch.lerp(chance, uniform.to(chance), exploration.epsilon)
+        allowed = self.forward_mask.expand(context.log_pf.shape)
+        chance = explored(context.log_pf, allowed, exploration or ON_POLICY)
         below, first = _cumulative(chance), self._first_rows(context)
         number = torch.zeros(len(x), samples, dtype=torch.long, device=x.device)
         numbers, actions = [number], []
