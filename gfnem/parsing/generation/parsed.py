@@ -11,11 +11,10 @@ from gfnem.offers import NotOffered
 from gfnem.parsing.generation.grammar_sampler import GrammarSampler
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, score_choices
+from gfnem.parsing.policies.whole_trees import WholeTreePolicy
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
-from gfnem.policy import Policy, Scores, Step
-from gfnem.sampling import Exploration
-from gfnem.space import LatentSpace, Trajectories
+from gfnem.policy import Step
 from gfnem.target import Conditioned, GenerativeModel
 
 
@@ -72,7 +71,7 @@ class Parsed(GenerativeModel[Sentences, Trees]):
         return x.lengths
 
 
-class Parser(Policy[Sentences, Trees, object, RuleChoices]):
+class Parser(WholeTreePolicy[object]):
     """`P_B` of a sampler of sentences as a policy over trees.
 
     Args:
@@ -96,38 +95,3 @@ class Parser(Policy[Sentences, Trees, object, RuleChoices]):
             NotOffered: whole trees are drawn and scored.
         """
         raise NotOffered("Parser goes by whole trees, not state by state")
-
-    @torch.no_grad()
-    def sample(
-        self,
-        context: RuleChoices,
-        x: Sentences,
-        space: LatentSpace,
-        samples: int,
-        exploration: Exploration | None = None,
-    ) -> Trajectories:
-        """Draws trees."""
-        strays = exploration or Exploration()
-        trees, log_behaviour = draw_trees(context, samples, strays.temperature, strays.epsilon)
-        return Trajectories(trees, log_behaviour=log_behaviour)
-
-    @torch.no_grad()
-    def retrace(self, context: RuleChoices, x: Sentences, space: LatentSpace, latent: Trees):
-        """A tree is its own trajectory."""
-        zeros = context.root().new_zeros(latent.left.shape[:2])
-        return Trajectories(latent, log_behaviour=zeros)
-
-    def score(
-        self,
-        context: RuleChoices,
-        space: LatentSpace,
-        trajectories: Trajectories,
-        flows: bool = False,
-        forward_looking: bool = False,
-        steps: int | None = None,
-    ) -> Scores:
-        """Scores whole trees: the root's label, then node after node."""
-        trees = trajectories.latent
-        log_pf = score_choices(context, trees)
-        mask = torch.cat([(trees.lengths > 1).unsqueeze(2), trees.mask()], 2)
-        return Scores(log_pf, torch.zeros_like(log_pf), mask)

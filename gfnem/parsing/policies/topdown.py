@@ -11,25 +11,23 @@ from torch import Tensor, nn
 from gfnem.offers import NotOffered
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import ChartLookAhead, RuleChoices
-from gfnem.parsing.inference.draws import draw_trees, score_choices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import by_label, inside, marginals_and_chart, uniform_inside
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials, RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
 from gfnem.parsing.policies.look_ahead import ContextValue, Value
+from gfnem.parsing.policies.whole_trees import WholeTreePolicy
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.parsing.trees.trees import Trees
-from gfnem.policy import Policy, Scores, Step
+from gfnem.policy import Scores, Step
 from gfnem.ranges import Count, Fact, PartialShare
-from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
 
-class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
+class TopDownPolicy(WholeTreePolicy[TopDownState]):
     """Chooses each node's split and child labels from the root downwards.
 
     The weight of expanding `A` over `[i, j)` into `B` over `[i, k)` and `C` over `[k, j)` is the
@@ -189,27 +187,6 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         found = expanded(rules, chart).squeeze(3)
         return marginals_and_chart(rules, chart - found)[0].sum(3)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        context: RuleChoices,
-        x: Sentences,
-        space: LatentSpace,
-        samples: int,
-        exploration: Exploration | None = None,
-    ) -> Trajectories:
-        """Draws trees, all open spans of all trees at once, without visiting single states."""
-        exploration = exploration or Exploration()
-        trees, log_behaviour = draw_trees(
-            context, samples, exploration.temperature, exploration.epsilon
-        )
-        return Trajectories(trees, log_behaviour=log_behaviour)
-
-    def retrace(self, context: RuleChoices, x: Sentences, space: LatentSpace, latent: Trees):
-        """A tree is its own trajectory."""
-        zeros = context.root().new_zeros(latent.left.shape[:2])
-        return Trajectories(latent, log_behaviour=zeros)
-
     def score(
         self,
         context: RuleChoices,
@@ -223,17 +200,15 @@ class TopDownPolicy(Policy[Sentences, Trees, TopDownState, RuleChoices]):
         The flow of a partial tree is the weight of the rules it has used times the look-ahead of
         every open node; where `forward_looking`, the look-ahead alone.
         """
-        trees = trajectories.latent
-        log_pf = score_choices(context, trees)
-        mask = torch.cat([(trees.lengths > 1).unsqueeze(2), trees.mask()], 2)
-        log_z = self.log_z(context)
-        scores = Scores(log_pf, torch.zeros_like(log_pf), mask, log_z, guided=context.guided)
+        scores = super().score(context, space, trajectories)
+        log_z = scores.log_z = self.log_z(context)
+        scores.guided = context.guided
         if flows:
-            trees = context.annotate(trees)
+            trees = context.annotate(trajectories.latent)
             gain = opened_values(context.node_values(trees), trees)
             if not forward_looking:
                 gain = gain + context.expansions(trees)
-            start = log_z[:, None, None].expand(*log_pf.shape[:2], 1)
+            start = log_z[:, None, None].expand(*scores.log_pf.shape[:2], 1)
             scores.log_flow = torch.cat([start, gain.cumsum(2)], 2)
         return scores
 
