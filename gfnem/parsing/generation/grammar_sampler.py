@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.offers import NotOffered
+from gfnem.parsing.generation.sampler import SentenceSampler
 from gfnem.parsing.generation.strings import Strings
 from gfnem.parsing.grammars.language import length_weights
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
@@ -17,16 +18,16 @@ from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.policies.topdown import TopDownPolicy
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
-from gfnem.policy import Policy, Scores, Step
+from gfnem.policy import Scores, Step
 from gfnem.ranges import Count, Fact, Positive
-from gfnem.sampling import Exploration
+from gfnem.sampling import Exploration, explored
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned
 
 PARSERS = ("learned", "exact")
 
 
-class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
+class GrammarSampler(SentenceSampler[object]):
     """A neural PCFG as the forward policy, and a parser as the backward policy.
 
     A trajectory derives a labelled tree with its words, top-down, and then forgets the tree: many
@@ -59,8 +60,6 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
         ValueError: if there is no such parser, or sentences have to be longer.
     """
 
-    log_z_parts = ("level",)
-
     def __init__(
         self,
         vocab_size: Fact = None,
@@ -88,15 +87,10 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
             self.parser.serve(self.grammar)
             # all trees of a sentence have the same words: what these score moves nothing
             self.parser.word_score.requires_grad_(False)
-        self.level = nn.Parameter(torch.zeros(()))
 
     def unique_trajectory(self, space: LatentSpace) -> bool:
         """A sentence has many trees."""
         return False
-
-    def encode(self, x: Sentences, given: Conditioned | None = None) -> Sentences:
-        """The observation: a sentence, or no words."""
-        return x
 
     def forward(self, context: Sentences, state: object) -> Step:
         """Refuses.
@@ -105,10 +99,6 @@ class GrammarSampler(Policy[Sentences, Strings, object, Sentences]):
             NotOffered: whole derivations are drawn and scored.
         """
         raise NotOffered("GrammarSampler goes by whole derivations, not state by state")
-
-    def log_z(self, context: Sentences) -> Tensor:
-        """`(batch,)` the learned log Z, in nats."""
-        return self.level.expand(len(context))
 
     def log_mass(self) -> Tensor:
         """`()` exact log probability, in nats, that the grammar's sentence fits; differentiable."""
@@ -226,10 +216,5 @@ def _observed(context: Sentences) -> bool:
 
 def _explored(table: Tensor, axes: int, exploration: Exploration) -> Tensor:
     """Probabilities over the last `axes` axes, tempered and mixed with uniform ones."""
-    logs = table.flatten(-axes) / exploration.temperature
-    probability = logs.softmax(-1)
-    if exploration.epsilon > 0:
-        possible = logs.isfinite()
-        uniform = possible / possible.sum(-1, keepdim=True)
-        probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
-    return probability.view(table.shape)
+    logs = table.flatten(-axes)
+    return explored(logs, logs.isfinite(), exploration).view(table.shape)

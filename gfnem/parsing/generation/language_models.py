@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from gfnem.parsing.generation.targets import SentenceTarget
+from gfnem.parsing.generation.word_network import WordNetwork, log_of_words, next_words
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.ranges import Count, Fact
 
@@ -80,9 +81,7 @@ class NGram(SentenceTarget):
     def _grams(self, x: Sentences, size: int) -> Tensor:
         """`(batch, n + 1, size)` each word, or the end, behind those before it."""
         bound = self.vocab_size
-        place = torch.arange(x.max_length + 1, device=x.tokens.device)
-        words = torch.where(place < x.lengths[:, None], pad(x.tokens, (0, 1)), bound)
-        return pad(words, (size - 1, 0), value=bound).unfold(1, size, 1)
+        return pad(next_words(x, bound), (size - 1, 0), value=bound).unfold(1, size, 1)
 
     def _weights(self, size: int, device: torch.device) -> Tensor:
         return (self.vocab_size + 1) ** torch.arange(size - 1, -1, -1, device=device)
@@ -104,14 +103,8 @@ class WordLSTM(SentenceTarget):
         shortest: Count | None = None,
     ):
         super().__init__(vocab_size, longest, shortest)
-        self.words = nn.Embedding(vocab_size + 1, dim)  # the last is the start
-        self.network = nn.LSTM(dim, dim, batch_first=True)
-        self.head = nn.Linear(dim, vocab_size + 1)
+        self.network = WordNetwork(vocab_size, dim)
 
     def log_reward(self, x: Sentences) -> Tensor:
         """`(batch,)` log probability of the words and the end."""
-        place = torch.arange(x.max_length + 1, device=x.tokens.device)
-        states, _ = self.network(self.words(pad(x.tokens, (1, 0), value=self.vocab_size)))
-        chosen = torch.where(place < x.lengths[:, None], pad(x.tokens, (0, 1)), self.vocab_size)
-        logs = self.head(states).log_softmax(2).gather(2, chosen.unsqueeze(2)).squeeze(2)
-        return logs.masked_fill(place > x.lengths[:, None], 0.0).sum(1)
+        return log_of_words(self.network(x.tokens).log_softmax(2), x).sum(1)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import Tensor
 
+from gfnem.parsing.generation.sampler import SentenceSampler
 from gfnem.parsing.generation.space import SentenceSpace, Written
 from gfnem.parsing.generation.strings import Strings
+from gfnem.parsing.generation.word_network import WordNetwork, log_of_words
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.policy import Policy, Scores, Step
+from gfnem.policy import Scores, Step
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration, draw, log_probability
 from gfnem.space import LatentSpace, Trajectories
-from gfnem.target import Conditioned
 
 
-class LeftToRight(Policy[Sentences, Strings, Written, Sentences]):
+class LeftToRight(SentenceSampler[Written]):
     """An LSTM over the words so far, which chooses the next word or the end.
 
     Args:
         vocab_size, longest, shortest: as of `SentenceSpace`.
         dim: size of word vectors and of the LSTM's state.
     """
-
-    log_z_parts = ("level",)
 
     def __init__(
         self,
@@ -36,30 +34,13 @@ class LeftToRight(Policy[Sentences, Strings, Written, Sentences]):
         super().__init__()
         self.space = SentenceSpace(vocab_size, longest, shortest)
         self.longest = longest
-        self.words = nn.Embedding(vocab_size + 1, dim)  # the last is the start
-        self.network = nn.LSTM(dim, dim, batch_first=True)
-        self.head = nn.Linear(dim, vocab_size + 1)
-        self.level = nn.Parameter(torch.zeros(()))
-
-    def encode(self, x: Sentences, given: Conditioned | None = None) -> Sentences:
-        """The observation: a sentence, or no words."""
-        return x
+        self.network = WordNetwork(vocab_size, dim)
 
     def forward(self, context: Sentences, state: Written) -> Step:
         """Reads the words so far of each state."""
-        scores = self._scores(state.tokens.flatten(0, 1))
+        scores = self.network(state.tokens.flatten(0, 1))
         place = state.count.flatten()[:, None, None].expand(-1, 1, scores.shape[2])
         return Step(scores.gather(1, place).view(*state.count.shape, -1))
-
-    def _scores(self, tokens: Tensor) -> Tensor:
-        """`(rows, n + 1, vocab_size + 1)` of what comes next, for `(rows, n)` words."""
-        start = tokens.new_full((len(tokens), 1), self.space.vocab_size)
-        states, _ = self.network(self.words(torch.cat([start, tokens], 1)))
-        return self.head(states)
-
-    def log_z(self, context: Sentences) -> Tensor:
-        """`(batch,)` the learned log Z, in nats."""
-        return self.level.expand(len(context))
 
     def log_sentence(self, x: Sentences) -> Tensor:
         """`(batch,)` exact log probability of sentences, in nats."""
@@ -72,9 +53,7 @@ class LeftToRight(Policy[Sentences, Strings, Written, Sentences]):
         mask = place <= x.lengths[:, None]
         count = torch.minimum(place, x.lengths[:, None])
         allowed = torch.cat(self.space.permitted(count, mask), 2)
-        logs = log_probability(self._scores(x.tokens), allowed)
-        chosen = torch.where(place < x.lengths[:, None], pad(x.tokens, (0, 1)), logs.shape[2] - 1)
-        logs = logs.gather(2, chosen.unsqueeze(2)).squeeze(2).masked_fill(~mask, 0.0)
+        logs = log_of_words(log_probability(self.network(x.tokens), allowed), x)
         shape = (*z.lengths.shape, -1)
         return logs.view(shape), mask.view(shape)
 
@@ -96,10 +75,11 @@ class LeftToRight(Policy[Sentences, Strings, Written, Sentences]):
         for place in range(self.longest + 1):
             if not open.any():
                 break
-            states, memory = self.network(self.words(last.flatten())[:, None], memory)
-            scores = self.head(states[:, 0]).view(*count.shape, -1)
+            scores, memory = self.network.step(last.flatten(), memory)
             allowed = torch.cat(self.space.permitted(count, open), 2)
-            last, log_drawn = draw(scores, allowed, exploration or Exploration())
+            last, log_drawn = draw(
+                scores.view(*count.shape, -1), allowed, exploration or Exploration()
+            )
             log_behaviour = log_behaviour + log_drawn.masked_fill(~open, 0.0)
             open = open & (last < self.space.vocab_size)
             if place < self.longest:
