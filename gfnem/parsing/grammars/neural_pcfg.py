@@ -24,6 +24,11 @@ class Residual(nn.Module):
         return inputs + self.layers(inputs)
 
 
+def scoring(dim: int, last: nn.Module) -> nn.Sequential:
+    """A network from embeddings to the scores that its last layer gives."""
+    return nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), last)
+
+
 class NeuralPCFG(Grammar):
     """A grammar whose rule probabilities come from symbol embeddings through small networks.
 
@@ -65,10 +70,8 @@ class NeuralPCFG(Grammar):
         self.start = nn.Parameter(torch.empty(1, dim))
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
         self.preterminal = nn.Parameter(torch.empty(preterminals, dim))
-        root = nn.Linear(dim, symbols)
-        self.root_net = nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), root)
-        words = WordLayer(dim, vocab_size, vocabulary, forms, vectors)
-        self.word_net = nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), words)
+        self.root_net = scoring(dim, nn.Linear(dim, symbols))
+        self.word_net = scoring(dim, WordLayer(dim, vocab_size, vocabulary, forms, vectors))
         self.rule_net: nn.Module = nn.Linear(dim, symbols * symbols)
         self.context: nn.Parameter | None = None
         if self.contexts > 1:

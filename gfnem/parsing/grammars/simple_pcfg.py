@@ -10,15 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.grammars.grammar import Grammar, start_choice
-from gfnem.parsing.grammars.neural_pcfg import Residual
+from gfnem.parsing.grammars.neural_pcfg import Residual, scoring
 from gfnem.parsing.grammars.rule_tables import ApartRules
 from gfnem.parsing.grammars.word_layer import WordLayer
 from gfnem.ranges import Count, Fact
-
-
-def _scores(dim: int, last: nn.Module) -> nn.Sequential:
-    """From vectors to scores."""
-    return nn.Sequential(nn.Linear(dim, dim), Residual(dim), Residual(dim), last)
 
 
 def _vectors(dim: int) -> nn.Sequential:
@@ -47,8 +42,8 @@ class SimplePCFG(Grammar):
         dim: size of embeddings and hidden layers.
         shortest: fewest words of a sentence; above 1, sentences of one word are impossible. Taken
             from the data; 1 if None.
-        forms, vectors: whether scores of words see how these are written, and a file of pretrained
-            vectors for them (see `WordLayer`).
+        forms: whether scores of words see how these are written (see `WordLayer`).
+        vectors: a file of pretrained vectors of words, for their scores.
         vocabulary: the word at each index, for these two; from the data.
     """
 
@@ -72,7 +67,7 @@ class SimplePCFG(Grammar):
         self.preterminal = nn.Parameter(torch.randn(preterminals, dim))
         self.child = nn.Parameter(torch.randn(symbols, dim))
         words = WordLayer(dim, vocab_size, vocabulary, forms, vectors)
-        self.root_net, self.word_net = _scores(dim, nn.Linear(dim, symbols)), _scores(dim, words)
+        self.root_net, self.word_net = scoring(dim, nn.Linear(dim, symbols)), scoring(dim, words)
         self.side_nets = nn.ModuleList([_vectors(dim), _vectors(dim)])
         self.component: nn.Parameter | None = None
         if rank is not None:
