@@ -12,11 +12,9 @@ from torch import Tensor
 
 from gfnem.batched import Batched
 from gfnem.graphs.dags import parent_sets
-from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.priors import EdgePrior, GraphTerm
-from gfnem.graphs.space import DagState
 from gfnem.graphs.tables import Tables
-from gfnem.graphs.weights import KnownNoise, log_cells
+from gfnem.graphs.weights import KnownNoise, ParameterPosterior, log_cells
 from gfnem.ranges import Count, Fact, Positive
 
 #: draws of the prior by which the evidence of a family is estimated at first
@@ -149,7 +147,7 @@ class FamilyLikelihood:
         return regressed(units, self.target, self.keep, self.model.noise)
 
 
-class NetworkPosterior(DagPosterior):
+class NetworkPosterior(ParameterPosterior):
     """`log p(D, G, theta)` of a data set, a graph and the networks of its variables.
 
     A variable with parents is the output of a network with one layer of `tanh` units and standard
@@ -169,8 +167,6 @@ class NetworkPosterior(DagPosterior):
         columns: names of the columns.
     """
 
-    weighted = True
-
     def __init__(
         self,
         variables: Fact = None,
@@ -185,23 +181,14 @@ class NetworkPosterior(DagPosterior):
         super().__init__(variables, KnownNoise(noise), prior, terms, max_parents, columns=columns)
         self.units_of_each, self.noise, self.spread = units, noise, spread
 
-    def graphs(self, z: Networks) -> Tensor:
-        """`(batch, samples, n, n)` bool."""
-        return z.adjacency
-
     def told(self, z: Networks) -> dict[str, Any]:
         """`{"networks": {"inner": ..., "bias": ..., "outer": ...}}` of each variable."""
         parts = {"inner": z.inner, "bias": z.bias, "outer": z.outer}
         return {"networks": {name: part[0, 0].tolist() for name, part in parts.items()}}
 
     def offers(self, hook: str) -> bool:
-        """Nothing is known exactly, and a graph alone does not say what its networks add."""
-        exact = ("log_marginal", "sample_posterior", "partial_log_joint")
-        return hook not in exact and super().offers(hook)
-
-    def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
-        """Not offered."""
-        raise super(DagPosterior, self).partial_log_joint(x, state)
+        """Nothing is known exactly."""
+        return hook not in ("log_marginal", "sample_posterior") and super().offers(hook)
 
     @torch.no_grad()
     def table(self, x: Tables) -> Tensor:
@@ -241,7 +228,3 @@ class NetworkPosterior(DagPosterior):
         outer = -(z.outer.square() + math.log(2 * math.pi)) / 2 * z.adjacency.any(2)[..., None]
         own = self.log_parents(z.adjacency) + self.log_hidden(z) + outer.sum(3)
         return own + log_cells(z, x, self.noise).sum(2)
-
-    def log_joint(self, x: Tables, z: Networks) -> Tensor:
-        """`(batch, samples)` float64 nats."""
-        return self.families(x, z).sum(2) + self.log_terms(z.adjacency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +107,33 @@ class KnownNoise(LocalScore):
         return mean, covariance, log_det + len(gram) * math.log(self.prior)
 
 
-class WeightedPosterior(DagPosterior):
+class ParameterPosterior(DagPosterior):
+    """`log p(D, G, theta)` of a data set, a graph and its parameters; latents have `adjacency`."""
+
+    weighted = True
+
+    @abstractmethod
+    def families(self, x: Tables, z: Any) -> Tensor:
+        """`(batch, samples, n)` float64 the joint of each variable's rows, parameters, parents."""
+
+    def graphs(self, z: Any) -> Tensor:
+        """`(batch, samples, n, n)` bool."""
+        return z.adjacency
+
+    def offers(self, hook: str) -> bool:
+        """As `DagPosterior`; but a graph alone does not say what its parameters add."""
+        return hook != "partial_log_joint" and super().offers(hook)
+
+    def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
+        """Not offered."""
+        raise super(DagPosterior, self).partial_log_joint(x, state)
+
+    def log_joint(self, x: Tables, z: Any) -> Tensor:
+        """`(batch, samples)` float64 nats."""
+        return self.families(x, z).sum(2) + self.log_terms(z.adjacency)
+
+
+class WeightedPosterior(ParameterPosterior):
     """`log p(D, G, W)` of a data set, a graph and the weights of its edges.
 
     Latents are `Weighted`. Summed over the weights it is the `DagPosterior` of `KnownNoise`, so
@@ -118,8 +145,6 @@ class WeightedPosterior(DagPosterior):
         prior: over edges; uniform over graphs if None.
         terms, max_parents, forbidden, required, columns: as for `DagPosterior`.
     """
-
-    weighted = True
 
     def __init__(
         self,
@@ -138,29 +163,13 @@ class WeightedPosterior(DagPosterior):
         )
         self.known = known
 
-    def graphs(self, z: Weighted) -> Tensor:
-        """`(batch, samples, n, n)` bool."""
-        return z.adjacency
-
     def told(self, z: Weighted) -> dict[str, Any]:
         """`{"weights": [...]}` of the edges, in their order."""
         return {"weights": z.weights[z.adjacency].tolist()}
 
-    def offers(self, hook: str) -> bool:
-        """As `DagPosterior`; but a graph alone does not say what its weights add."""
-        return hook != "partial_log_joint" and super().offers(hook)
-
-    def partial_log_joint(self, x: Tables, state: DagState) -> Tensor:
-        """Not offered."""
-        raise super(DagPosterior, self).partial_log_joint(x, state)
-
     def collapsed_log_joint(self, x: Tables, z: Weighted) -> Tensor:
         """`(batch, samples)` the weights summed out."""
-        return super().log_joint(x, z.adjacency)
-
-    def log_joint(self, x: Tables, z: Weighted) -> Tensor:
-        """`(batch, samples)` float64 nats."""
-        return self.families(x, z).sum(2) + self.log_terms(z.adjacency)
+        return DagPosterior.log_joint(self, x, z.adjacency)
 
     def families(self, x: Tables, z: Weighted) -> Tensor:
         """`(batch, samples, n)` float64 the joint of each variable's rows, weights and parents."""
