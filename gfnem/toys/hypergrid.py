@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot, pad
 from gfnem.batched import Batched
 from gfnem.ranges import Count, Fact, Positive
 from gfnem.space import LatentSpace
+from gfnem.toys.cells import Cells
 from gfnem.toys.reward import ToyReward
 
 
@@ -28,7 +29,7 @@ class Place(Batched):
     stopped: Tensor
 
 
-class Hypergrid(LatentSpace[Tensor, Tensor, Place]):
+class Hypergrid(Cells, LatentSpace[Tensor, Tensor, Place]):
     """`z` is a cell `(dimensions,)` of a grid; a trajectory goes there from the origin and stops.
 
     Action `d` adds 1 to coordinate `d`, action `dimensions` stops; the backward action of the same
@@ -50,10 +51,6 @@ class Hypergrid(LatentSpace[Tensor, Tensor, Place]):
     def final_state(self, x: Tensor, z: Tensor) -> Place:
         """Stopped there."""
         return Place(z, z.new_ones(z.shape[:2], dtype=torch.bool))
-
-    def to_latent(self, x: Tensor, state: Place) -> Tensor:
-        """`(batch, samples, dimensions)` int64."""
-        return state.cell
 
     def is_final(self, state: Place) -> Tensor:
         """Whether it is stopped."""
@@ -83,19 +80,6 @@ class Hypergrid(LatentSpace[Tensor, Tensor, Place]):
     def unstep(self, state: Place, action: Tensor) -> Place:
         """Goes back along an axis, or goes on."""
         return Place(self._moved(state, action, -1), state.stopped & (action != self.dimensions))
-
-    def backward_action(self, state: Place, action: Tensor) -> Tensor:
-        """The same number."""
-        return action
-
-    def forward_action(self, state: Place, action: Tensor) -> Tensor:
-        """The same number."""
-        return action
-
-    def features(self, state: Place) -> Tensor:
-        """`(batch, samples, dimensions)` int64: each coordinate, counted through all axes."""
-        axis = torch.arange(self.dimensions, device=state.cell.device)
-        return state.cell + self.side * axis
 
 
 class HypergridReward(ToyReward):

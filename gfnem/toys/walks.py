@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from gfnem.batched import Batched, State, X, Z
 from gfnem.ranges import Count, Fact, Finite
 from gfnem.space import LatentSpace
+from gfnem.toys.cells import Cells
 from gfnem.toys.reward import ToyReward
 
 
@@ -140,7 +141,7 @@ class Position(Batched):
     cell: Tensor
 
 
-class TorusWalk(Walk[Tensor, Tensor, Position]):
+class TorusWalk(Cells, Walk[Tensor, Tensor, Position]):
     """A walk on a grid whose edges are joined: `z` is the cell `(dimensions,)` where it ends.
 
     Action 0 stays; actions `2 d + 1` and `2 d + 2` go forth and back along axis `d`. The backward
@@ -164,10 +165,6 @@ class TorusWalk(Walk[Tensor, Tensor, Position]):
     def final_state(self, x: Tensor, z: Tensor) -> Position:
         """There."""
         return Position(z)
-
-    def to_latent(self, x: Tensor, state: Position) -> Tensor:
-        """`(batch, samples, dimensions)` int64."""
-        return state.cell
 
     def reachable(self, state: Position, steps: Tensor) -> Tensor:
         """Whether the way is not too long: a walk may stay."""
@@ -194,19 +191,6 @@ class TorusWalk(Walk[Tensor, Tensor, Position]):
     def unstep(self, state: Position, action: Tensor) -> Position:
         """Goes back."""
         return self._moved(state, action, -1)
-
-    def backward_action(self, state: Position, action: Tensor) -> Tensor:
-        """The same number."""
-        return action
-
-    def forward_action(self, state: Position, action: Tensor) -> Tensor:
-        """The same number."""
-        return action
-
-    def features(self, state: Position) -> Tensor:
-        """`(batch, samples, dimensions)` int64: each coordinate, counted through all axes."""
-        axis = torch.arange(self.dimensions, device=state.cell.device)
-        return state.cell + self.side * axis
 
 
 class TorusReward(ToyReward):
