@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
+    Potentials,
     RulePotentials,
     full_precision,
     safe_log,
@@ -15,7 +18,7 @@ from gfnem.parsing.policies.encoder import span_list
 
 
 @torch.no_grad()
-def expanded(potentials: RulePotentials, chart: Tensor) -> Tensor:
+def expanded(potentials: Potentials, chart: Tensor) -> Tensor:
     """Every span and label expanded once by its own rules, its children worth what `chart` says.
 
     `V[i, j, p, A] = log sum_{k, B, C} R[p, A, B, C] exp(chart[i, k, B] + chart[k, j, C])`: one step
@@ -32,28 +35,34 @@ def expanded(potentials: RulePotentials, chart: Tensor) -> Tensor:
         `(batch, n, n + 1, K, N)` nats, `[b, i, j, k, A]`. `IMPOSSIBLE` where `[i, j)` is shorter
         than two words or passes the sentence's end.
     """
-    with full_precision(potentials.rules):
-        (batch, n), shape = potentials.words.shape[:2], (potentials.labels, potentials.contexts)
-        starts, ends = span_list(n, chart.device)
-        peaks = chart.amax(3)
-        values = (chart - peaks[..., None]).exp()
-        logs = torch.stack(
-            [
-                _two_phrases(potentials, values, peaks, starts, ends),
-                _leaf_left(potentials, values, peaks)[:, starts, ends],
-                _leaf_right(potentials, values, peaks)[:, starts, ends],
-            ]
-        ).logsumexp(0)
-        width = ends - starts
-        if n > 1:
-            pairs = potentials.both_leaves.transpose(2, 3).flatten(2)
-            pairs = pairs[:, starts.clamp(max=n - 2)]
-            logs = torch.where((width == 2)[:, None], pairs, logs)
-        outside = (width < 2) | (ends > potentials.lengths[:, None])
-        logs = logs.masked_fill(outside[..., None], IMPOSSIBLE)
-        whole = logs.new_full((batch, n, n + 1, *shape), IMPOSSIBLE)
-        whole[:, starts, ends] = logs.unflatten(2, shape)
-        return whole.transpose(3, 4)
+    with full_precision(potentials.root):
+        return one_step(potentials, chart)
+
+
+@singledispatch
+def one_step(potentials: RulePotentials, chart: Tensor) -> Tensor:
+    """What `expanded` returns, as it is computed where rules are a dense table."""
+    (batch, n), shape = potentials.words.shape[:2], (potentials.labels, potentials.contexts)
+    starts, ends = span_list(n, chart.device)
+    peaks = chart.amax(3)
+    values = (chart - peaks[..., None]).exp()
+    logs = torch.stack(
+        [
+            _two_phrases(potentials, values, peaks, starts, ends),
+            _leaf_left(potentials, values, peaks)[:, starts, ends],
+            _leaf_right(potentials, values, peaks)[:, starts, ends],
+        ]
+    ).logsumexp(0)
+    width = ends - starts
+    if n > 1:
+        pairs = potentials.both_leaves.transpose(2, 3).flatten(2)
+        pairs = pairs[:, starts.clamp(max=n - 2)]
+        logs = torch.where((width == 2)[:, None], pairs, logs)
+    outside = (width < 2) | (ends > potentials.lengths[:, None])
+    logs = logs.masked_fill(outside[..., None], IMPOSSIBLE)
+    whole = logs.new_full((batch, n, n + 1, *shape), IMPOSSIBLE)
+    whole[:, starts, ends] = logs.unflatten(2, shape)
+    return whole.transpose(3, 4)
 
 
 def _two_phrases(potentials, values: Tensor, peaks: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

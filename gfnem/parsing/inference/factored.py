@@ -20,6 +20,7 @@ from torch.nn.functional import embedding, pad
 
 from gfnem.parsing.inference.bracketing import blocks_of
 from gfnem.parsing.inference.choices import Options, RuleChoices, options_of
+from gfnem.parsing.inference.expansion import one_step
 from gfnem.parsing.inference.inside import (
     beyond,
     inside_pass,
@@ -305,6 +306,26 @@ def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor
     """Left and right parts of every split of spans of a width: `(count, batch, splits, ...)`."""
     last = n - width + 1
     return [by_start[:last, :, 1:width], by_end[width:, :, last:n]]
+
+
+@one_step.register(FactoredPotentials)
+def _(potentials: FactoredPotentials, chart: Tensor) -> Tensor:
+    n = potentials.max_length
+    word, end = torch.arange(n, device=chart.device), torch.arange(n + 1, device=chart.device)
+    values, peaks = relative(chart)
+    sides = []  # what spans weigh as left and as right children; a word's chart says nothing
+    for table, leaf in zip(potentials.inner, potentials.leaves, strict=True):
+        side = _children(values, peaks, table)
+        side[:, word, word + 1] = leaf
+        sides.append(side)
+    first, second = sides
+    whole = chart.new_full(chart.shape, IMPOSSIBLE)
+    for width in range(2, n + 1):
+        start = word[: n - width + 1]
+        middle = start[:, None] + end[1:width]
+        both = first[:, start[:, None], middle] + second[:, middle, (start + width)[:, None]]
+        whole[:, start, start + width] = both.logsumexp(2)
+    return whole.masked_fill(beyond(n, potentials.lengths)[..., None], IMPOSSIBLE).unsqueeze(3)
 
 
 @viterbi_pass.register(FactoredPotentials)

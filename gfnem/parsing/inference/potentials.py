@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
 
+from gfnem.offers import optional
+
 #: The log weight, in nats, of what cannot happen: finite, so that no gradient is ever nan, and so
 #: low that `exp` of it is 0 in single and in double precision.
 IMPOSSIBLE = -1e4
@@ -177,12 +179,13 @@ class Potentials:
         place = word * len(self.lengths) + row
         return (place * self.labels + label) * self.contexts + context
 
+    @optional
     def children(self) -> tuple[Tensor, Tensor]:
         """Two `(N, N + T)` log weights of each label's left and of its right child, in nats.
 
-        Of rules that do not look at parents.
+        Of rules that do not look at parents, and that are a grammar's.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no rules of its own words")
+        ...
 
     def word_levels(self) -> Tensor:
         """`(batch, n)` rough log weight of each word, in nats, 0 past a sentence's end.

@@ -174,14 +174,14 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
         tells that grammar's marginals.
 
         Raises:
-            NotOffered: if rules depend on the context, or are no dense table of the target's.
+            NotOffered: if rules depend on the context, or are not the target's.
         """
-        rules = getattr(context, "potentials", None)
-        if not (self.offers("marginals") and isinstance(rules, RulePotentials)):
+        if not self.offers("marginals"):
             raise NotOffered(
-                "TopDownPolicy offers marginals of a target with a dense table of rules that do "
+                "TopDownPolicy offers marginals where it follows the target's rules, and these do "
                 "not depend on the context"
             )
+        rules = context.potentials
         shape = len(context.lengths), context.max_length, context.max_length + 1
         chart = cast(ChartLookAhead, context.look_ahead).chart.view(*shape, self.nonterminals)
         found = expanded(rules, chart).squeeze(3)

@@ -7,6 +7,7 @@ from brute import all_trees, brute_log_joint, keys, random_tables
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import draw_trees, sample_trees, score_choices, score_trees
+from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.factored import FactoredPotentials
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
@@ -65,6 +66,15 @@ def test_charts_posteriors_and_best_trees_agree_with_those_of_the_table(spans):
     torch.testing.assert_close(apart.word_levels(), table.word_levels())
     # `RulePotentials` has shares of the labels' rules with a word, whatever the other child
     assert apart.word_profiles().shape == table.word_profiles().shape
+
+
+def test_one_step_of_the_rules_agrees_with_that_of_the_table():
+    apart, table = both(*tables())
+    chart = inside(table)[:, :, :, 0]
+    torch.testing.assert_close(expanded(apart, chart), expanded(table, chart))
+    torch.testing.assert_close(expanded(apart, chart), inside(apart))  # it is a fixed point
+    other = torch.where(chart > -1e3, chart + torch.randn_like(chart), chart)
+    torch.testing.assert_close(expanded(apart, other), expanded(table, other))
 
 
 def test_gradients_agree_with_those_of_the_table():

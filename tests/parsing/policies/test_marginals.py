@@ -7,7 +7,7 @@ from tree_space_cases import shake
 
 from gfnem.enumeration import enumerate_states, enumerate_trajectories
 from gfnem.offers import NotOffered
-from gfnem.parsing import NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing import NeuralPCFG, Sentences, SimplePCFG, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import inside
 from gfnem.posterior import Posterior
@@ -15,16 +15,17 @@ from gfnem.posterior import Posterior
 SPACE = TopDownSpace(LABELS)
 
 
-def parts():
+def parts(kind=NeuralPCFG):
     torch.manual_seed(0)
-    grammar = NeuralPCFG(WORDS, LABELS, 3, dim=8).eval()
+    grammar = kind(WORDS, LABELS, 3, dim=8).eval()
     policy = TopDownPolicy(WORDS, LABELS, dim=8).eval()
     policy.serve(grammar)
     return grammar, policy
 
 
-def test_they_are_those_of_every_tree_that_may_be_drawn():
-    grammar, policy = parts()
+@pytest.mark.parametrize("kind", [NeuralPCFG, SimplePCFG])
+def test_they_are_those_of_every_tree_that_may_be_drawn(kind):
+    grammar, policy = parts(kind)
     shake(policy)
     x = Sentences.from_lists(SENTENCES)
     posterior = Posterior(grammar, SPACE, policy, x)
@@ -45,8 +46,9 @@ def test_they_are_those_of_every_tree_that_may_be_drawn():
     assert torch.allclose(found.sum((1, 2)), (x.lengths - 1).float(), atol=1e-4)
 
 
-def test_with_the_inside_chart_they_are_the_grammars():
-    grammar, policy = parts()
+@pytest.mark.parametrize("kind", [NeuralPCFG, SimplePCFG])
+def test_with_the_inside_chart_they_are_the_grammars(kind):
+    grammar, policy = parts(kind)
     x = Sentences.from_lists(SENTENCES)
     posterior = Posterior(grammar, SPACE, policy, x)
 
