@@ -27,6 +27,9 @@ from pathlib import Path
 
 import torch
 
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from record import commit
+
 from gfnem.files import write_atomically
 from gfnem.parsing import Sentences, Substrings, TextData
 from gfnem.parsing.inference.decoding import max_span_tree
@@ -151,12 +154,10 @@ def collect(args: argparse.Namespace) -> list[dict[str, str]]:
     shown = argparse.Namespace(
         **{**vars(args), "train": "TRAIN", "valid": "DEV", "text": args.text and "TEXT"}
     )
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-                            capture_output=True, text=True).stdout.strip()  # fmt: skip
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}"
     if torch.cuda.is_available():
         machine = torch.cuda.get_device_name()
-    common = {"commit": args.commit or commit, "date": str(date.today()),
+    common = {"commit": args.commit or commit(), "date": str(date.today()),
               "machine": args.machine or machine}  # fmt: skip
     plain = unlearned(args)
     right = plain["right branching"]
