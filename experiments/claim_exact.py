@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
 from gfnem.enumeration import enumerate_states, enumerate_trajectories
+from gfnem.estimates import jensen_shannon, total_variation
 from gfnem.graphs import DagPosterior, DagSpace, Measurements
 from gfnem.hierarchical import hierarchical
 from gfnem.kernels import back_and_forth_kernel, metropolis_kernel, spectral_gap
@@ -36,7 +37,7 @@ from gfnem.toys import (
     TorusWalk,
     Unobserved,
 )
-from gfnem.toys.figures import jensen_shannon, terminal, total_variation
+from gfnem.toys.figures import terminal
 from gfnem.toys.reward import ToyReward
 
 X = torch.zeros(1, dtype=torch.long)

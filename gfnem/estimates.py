@@ -19,6 +19,24 @@ def log_sum(values: Sequence[float]) -> float:
     return greatest + math.log(sum(math.exp(value - greatest) for value in values))
 
 
+def total_variation(
+    log_p: Float[Tensor, "*#x outcomes"], log_q: Float[Tensor, "*#x outcomes"]
+) -> Tensor:
+    """`(...)` half the absolute difference of distributions given by logs `(..., outcomes)`."""
+    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
+def jensen_shannon(
+    log_p: Float[Tensor, "*#x outcomes"], log_q: Float[Tensor, "*#x outcomes"]
+) -> Tensor:
+    """`(...)` nats between distributions given by logs `(..., outcomes)`: from 0 to log 2."""
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
+    divergences = [
+        (one.exp() * (one - log_m).nan_to_num(neginf=0.0)).sum(-1) for one in (log_p, log_q)
+    ]
+    return (divergences[0] + divergences[1]) / 2
+
+
 def elbo(log_weights: Float[Tensor, "*x samples"]) -> Float[Tensor, "*x"]:
     """Evidence lower bound in nats: mean log weight over the last axis of `(..., samples)`."""
     return log_weights.mean(-1)

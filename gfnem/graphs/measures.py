@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gfnem.estimates import jensen_shannon, total_variation
 from gfnem.graphs.dags import bit_masks, every_dag
 from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.tables import Tables
@@ -67,14 +68,10 @@ def auprc(score: Tensor, label: Tensor) -> float:
 
 def divergences(p: Tensor, q: Tensor) -> dict[str, float]:
     """Total variation and Jensen-Shannon divergence in nats of distributions `(outcomes,)`."""
-    mean = (p + q) / 2
-
-    def part(one: Tensor) -> Tensor:
-        return torch.where(one > 0, one * (one.clamp(min=1e-300) / mean).log(), 0.0).sum()
-
+    logs = p.log(), q.log()
     return {
-        "tv": float((p - q).abs().sum() / 2),
-        "jensen_shannon": float((part(p) + part(q)) / 2),
+        "tv": float(total_variation(*logs)),
+        "jensen_shannon": float(jensen_shannon(*logs)),
     }
 
 

@@ -8,26 +8,13 @@ import torch
 from torch import Tensor
 
 from gfnem.enumeration import enumerate_states
+from gfnem.estimates import jensen_shannon, total_variation
 from gfnem.state_graph import StateGraph
 
 #: most states that are listed for `evaluate`
 MOST = 1_000_000
 #: a mode is kept if the sampler gives it at least so much of what the target does
 KEPT = 0.25
-
-
-def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """`(...)` nats between distributions given by logs `(..., objects)`: from 0 to log 2."""
-    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
-    divergences = [
-        (one.exp() * (one - log_m).nan_to_num(neginf=0.0)).sum(-1) for one in (log_p, log_q)
-    ]
-    return (divergences[0] + divergences[1]) / 2
-
-
-def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """`(...)` half the absolute difference of distributions given by logs `(..., objects)`."""
-    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
 
 
 def graph_of(space: Any) -> StateGraph:

@@ -10,6 +10,7 @@ import gfnem
 from gfnem.em import EM
 from gfnem.energies import Torus
 from gfnem.errors import UserError
+from gfnem.estimates import jensen_shannon, total_variation
 from gfnem.objectives import TrajectoryBalance
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import posterior
@@ -23,7 +24,7 @@ from gfnem.toys import (
     Unobserved,
 )
 from gfnem.toys.data import read_copies
-from gfnem.toys.figures import compared, jensen_shannon, terminal, total_variation
+from gfnem.toys.figures import compared, terminal
 
 FLAGS = ["--config=hypergrid", "--accelerator=cpu", "--model.side=5", "--dataset.copies=2",
          "--dataset.interval=20"]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.estimates import importance_weighted
+from gfnem.estimates import importance_weighted, total_variation
 from gfnem.parsing.commands import by_length
 from gfnem.parsing.generation.strings import all_sentences, how_many, nothing
 from gfnem.parsing.generation.targets import LISTED
@@ -74,7 +74,7 @@ def listed(run: Any, log_z: float, device: Any) -> dict[str, float]:
     log_p = torch.cat([run.policy.log_sentence(part) for part in parts]).double()
     log_r = torch.cat([run.model.log_reward(part) for part in parts]).double() - log_z
     return {
-        "total_variation": float((log_p.exp() - log_r.exp()).abs().sum() / 2),
+        "total_variation": float(total_variation(log_p, log_r)),
         "kl": float((log_p.exp() * (log_p - log_r)).sum()),
         "sums_to": float(log_p.exp().sum()),
     }
