@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import abstractmethod
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.functional import pad
 
 from gfnem.energies.space import as_numbers, digits, numbers_of, to_write
 from gfnem.offers import NotOffered, optional
+from gfnem.perceptron import perceptron
 from gfnem.ranges import Amount, Count, Fact, Finite
 from gfnem.target import EnergyModel
 
@@ -173,14 +173,8 @@ class MLPEnergy(AssignmentEnergy):
         layers: Count = 3,
     ):
         super().__init__(visible, values)
-        widths = [self.width, *[hidden] * layers]
-        stages: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(widths):
-            stages += [nn.Linear(inputs, outputs), nn.SiLU()]
-        self.curved = nn.Sequential(*stages, nn.Linear(hidden, 1))
+        self.curved = perceptron(self.width, hidden, layers, 1)
         self.direct = nn.Linear(self.width, 1, bias=False)
-        nn.init.zeros_(self.curved[-1].weight)
-        nn.init.zeros_(self.curved[-1].bias)
         nn.init.zeros_(self.direct.weight)
 
     def score(self, features: Tensor) -> Tensor:

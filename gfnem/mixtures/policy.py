@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
 from gfnem.mixtures.space import PetalSpace, PetalState
+from gfnem.perceptron import perceptron
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Amount, Count, Positive
 from gfnem.target import Conditioned, Target
@@ -75,14 +74,9 @@ class _Network(nn.Module):
     def __init__(self, inputs: int, hidden: int, layers: int, outputs: int):
         super().__init__()
         self.direct = nn.Linear(inputs, outputs)
-        widths = [inputs] + [hidden] * layers
-        stages: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise(widths):
-            stages += [nn.Linear(fan_in, fan_out), nn.SiLU()]
-        self.curved = nn.Sequential(*stages, nn.Linear(widths[-1], outputs))
-        for last in (self.direct, self.curved[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.curved = perceptron(inputs, hidden, layers, outputs)
+        nn.init.zeros_(self.direct.weight)
+        nn.init.zeros_(self.direct.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.direct(features) + self.curved(features)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gfnem.energies.space import Assignment, digits
+from gfnem.perceptron import perceptron
 from gfnem.policy import Policy, Step
 from gfnem.ranges import Count, Fact, Positive
 from gfnem.target import Conditioned, Target
@@ -78,8 +78,8 @@ class ConditionalPolicy(Policy[Tensor, Tensor, Assignment, Tensor]):
     ):
         super().__init__()
         self.variables, self.scale = variables, scale
-        self.choices = _perceptron(2 + 2 * variables, hidden, layers, 2 * variables)
-        self.normaliser = _perceptron(2, hidden, layers, 1)
+        self.choices = perceptron(2 + 2 * variables, hidden, layers, 2 * variables)
+        self.normaliser = perceptron(2, hidden, layers, 1)
 
     def encode(self, x: Tensor, given: Conditioned | None = None) -> Tensor:
         """`(batch, 2)` the observation, scaled."""
@@ -97,13 +97,3 @@ class ConditionalPolicy(Policy[Tensor, Tensor, Assignment, Tensor]):
     def log_z(self, context: Tensor) -> Tensor:
         """`(batch,)` learned log Z(x), which starts from that of free spins."""
         return self.normaliser(context)[:, 0] + self.variables * math.log(2)
-
-
-def _perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    stages: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise([inputs, *[hidden] * layers]):
-        stages += [nn.Linear(fan_in, fan_out), nn.SiLU()]
-    last = nn.Linear(hidden, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(*stages, last)
