@@ -77,16 +77,21 @@ def compare(
     return rows
 
 
+def drawn_how(row: Row) -> str:
+    """The end of a part's name: on whose trajectories."""
+    return row["part"].split(", ")[-1]
+
+
 def draw_curves(rows: list[Row]) -> Picture:
     """Jensen-Shannon by trajectories: each seed, one colour a method, a panel for each part."""
-    parts = list(dict.fromkeys(row["part"] for row in rows))
+    parts = list(dict.fromkeys(drawn_how(row) for row in rows))
     names = list(dict.fromkeys(row["method"] for row in rows))
     figure = Picture(figsize=(3 + 3.6 * len(parts), 4.4), layout="constrained")
     axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     for axis, part in zip(axes, parts, strict=True):
         seeds = defaultdict(list)
         for row in rows:
-            if row["part"] == part and float(row["trajectories"]):
+            if drawn_how(row) == part and float(row["trajectories"]):
                 point = float(row["trajectories"]), float(row["jensen_shannon"])
                 seeds[row["method"], row["seed"]].append(point)
         for (name, _), points in seeds.items():
@@ -113,17 +118,17 @@ def ends(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         if float(row["trajectories"]) == last:
             pair = float(row["jensen_shannon"]), int(float(row["modes"]))
-            found[row["part"], row["method"]].append(pair)
+            found[drawn_how(row), row["method"]].append(pair)
     for (part, name), pairs in found.items():
         divergences = sorted(js for js, _ in pairs)
         modes = ", ".join(str(modes) for _, modes in sorted(pairs))
         yield f"| {name} | {part} | {divergences[0]:.2g} to {divergences[-1]:.2g} | {modes} |"
 
 
-def small(start: str, share: float) -> list[Row]:
-    """64x64, R0 = 0.001, five seeds, 200,000 trajectories in batches of 128."""
-    chosen = [Method(name, loss, share, rate=0.03) for name, loss in OBJECTIVES.items()]
-    return compare(chosen, 64, 0.001, 5, 199_680, 128, start)
+def small(name: str, start: str, share: float) -> list[Row]:
+    """64x64, R0 = 0.001, five seeds of a method, 200,000 trajectories in batches of 256."""
+    chosen = [Method(name, OBJECTIVES[name], share, rate=0.03)]
+    return compare(chosen, 64, 0.001, 5, 199_680, 256, start)
 
 
 def large() -> list[Row]:
@@ -133,15 +138,23 @@ def large() -> list[Row]:
     return compare(chosen, 128, 0.001, 1, 299_520, 64, "structures", 20, 64, 0.02)
 
 
+#: on whose trajectories: a share is drawn backwards from cells drawn uniformly
+DRAWN = {"off-policy": 0.5, "on-policy": 0.0}
+
 FIGURES = {
     "hypergrid": Figure(
         {
-            "off-policy": partial(small, "actions", 0.5),
-            "on-policy": partial(small, "actions", 0.0),
+            f"{name}, {where}": partial(small, name, "actions", share)
+            for where, share in DRAWN.items()
+            for name in OBJECTIVES
         },
         draw_curves,
         ends,
     ),
-    "hypergrid_start": Figure({"on-policy": partial(small, "structures", 0.0)}, draw_curves, ends),
+    "hypergrid_start": Figure(
+        {f"{name}, on-policy": partial(small, name, "structures", 0.0) for name in OBJECTIVES},
+        draw_curves,
+        ends,
+    ),
     "large_grid": Figure({"128x128": large}, draw_curves),
 }
