@@ -280,7 +280,8 @@ def _normalised(log_weights: Tensor, allowed: Tensor) -> Tensor:
 
     Normalised over a middle axis, which is several times faster: rows are many and short.
     """
-    return log_probability(log_weights.mT.contiguous(), allowed.mT[None], 1).mT
+    columns = log_weights.mT.contiguous()
+    return log_probability(columns, allowed.mT.expand(columns.shape), 1).mT
 
 
 def _cumulative(chance: Tensor) -> Tensor:
