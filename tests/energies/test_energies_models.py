@@ -107,7 +107,6 @@ def test_a_collapsed_machine_is_the_same_machine(make):
     assert (found - whole.log_marginal(seen).softmax(0)).abs().sum() < 0.05
     likeliest = collapsed.filled(collapsed.sample_posterior(x, 1), likeliest=True)
     assert (likeliest >= 0).all()
-    assert not collapsed.offers("resample"), "its chains would have to write what is open"
 
 
 MODELS = [
