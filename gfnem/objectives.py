@@ -17,7 +17,6 @@ from gfnem.component import Component
 from gfnem.policy import Scores
 from gfnem.ranges import Count, NotNegative, Positive
 
-
 #: weight of the level of `log_z` in `centred_balance`
 LEVEL = 0.01
 
