@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.parsing.dependencies.conllu import located, read_conllu
 from gfnem.parsing.dependencies.drawing import stacked
@@ -46,11 +47,14 @@ class DependencyData(TextData):
             return HeadedCorpus.of(super().read(source))
         path, column = found
         sentences = list(read_conllu(path, column or self.column))[: self.reading["limit"]]
+        least, most = self.lengths["min_length"], self.lengths["max_length"]
+        kept = [each.heads for each in sentences if least <= len(each.words) <= most]
+        if not kept:
+            read = f"{len(sentences):,} sentences"
+            raise UserError(f"{path}: none of its {read} has {least} to {most} words")
         settings = {**asdict(self.preprocessing), "punctuation": True}  # it is left out already
         corpus = read_corpus([each.words for each in sentences], **settings, **self.lengths)
         corpus.source = str(source)
-        least, most = self.lengths["min_length"], self.lengths["max_length"]
-        kept = [each.heads for each in sentences if least <= len(each.words) <= most]
         return HeadedCorpus.of(corpus, kept)
 
     @property

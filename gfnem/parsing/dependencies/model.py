@@ -24,7 +24,7 @@ from gfnem.parsing.dependencies.sampling import draw_trees
 from gfnem.parsing.dependencies.space import HeadsSpace
 from gfnem.parsing.grammars.neural_pcfg import scoring
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Count, Fact, NotNegative
 from gfnem.sampling import draw
 from gfnem.target import Conditioned, GenerativeModel
 
@@ -131,7 +131,7 @@ class DMV(GenerativeModel[Sentences, Tensor]):
 
     unit = "token"
 
-    def __init__(self, vocab_size: int):
+    def __init__(self, vocab_size: Count):
         super().__init__()
         self.vocab_size = vocab_size
 
@@ -215,7 +215,7 @@ class TabularDMV(DMV):
         scale: standard deviation of the numbers at first, in nats.
     """
 
-    def __init__(self, vocab_size: Fact = None, scale: float = 0.1):
+    def __init__(self, vocab_size: Fact = None, scale: NotNegative = 0.1):
         assert vocab_size is not None
         super().__init__(vocab_size)
         self.root = nn.Parameter(scale * torch.randn(vocab_size))

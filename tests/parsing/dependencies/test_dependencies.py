@@ -97,7 +97,7 @@ class OfDMV(OfHeads):
 
 
 class TestTabularDMV(OfDMV, TargetTestCase):
-    frequency_samples = 3000
+    frequency_samples = 600
 
     def make_target(self):
         model = shaken(TabularDMV(WORDS))
@@ -187,12 +187,13 @@ def test_exact_inference_is_a_sum_over_all_trees(n):
 def test_exact_draws_are_as_frequent_as_the_posterior_says():
     torch.manual_seed(0)
     model, x = shaken(TabularDMV(WORDS)), Sentences.from_lists([[1, 2, 3, 0, 1], [3, 2]])
-    z = model.sample_posterior(x, 20_000)
+    z = model.sample_posterior(x, 5_000)
     given = model.given(x[:1])
     every = every_tree(5)
-    exact = (given.log_joint(every) - given.log_marginal()[:, None]).exp()[0]
+    with torch.no_grad():
+        exact = (given.log_joint(every) - given.log_marginal()[:, None]).exp()[0]
     seen = (z[:1, :, None] == every[:, None]).all(3).double().mean(1)[0]
-    assert float((seen - exact).abs().sum()) / 2 < 0.03
+    assert float((seen - exact).abs().sum()) / 2 < 0.09
     assert set(map(tuple, z[1].tolist())) <= {(0, 1, 0, 0, 0), (2, 0, 0, 0, 0)}
 
 
@@ -204,7 +205,8 @@ def test_the_policy_that_starts_from_the_chart_is_exact():
     given, space = target.given(x), HeadsSpace()
     context = policy.encode(x, given)
     found = policy.sample(context, x, space, 5)
-    scores = policy.score(context, space, found, flows=True)
+    with torch.no_grad():
+        scores = policy.score(context, space, found, flows=True)
     exact = given.log_marginal()
     assert torch.allclose(scores.log_z, exact, atol=1e-4)
     log_q = given.log_joint(found.latent) - exact[:, None]
