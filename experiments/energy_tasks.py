@@ -31,6 +31,7 @@ from gfnem.energies import (
 )
 from gfnem.energies.figures import cell_table, divergence, sampler_table
 from gfnem.energies.lattices import neighbours, simulate
+from gfnem.energies.marginals import weighted_sum
 from gfnem.energies.models import log_sum_on_torus
 from gfnem.energies.recipes import (
     Sparse,
@@ -281,9 +282,9 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
         weights = torch.cat([free.log_weights(4096)[1] for _ in range(8)], 1)
         log_z = importance_weighted(weights)[0]
         truth = parts.model.log_marginal(x) - exact_z
-        found = [parts.posterior(part).log_weights(256)[1] for part in x.split(50)]
+        found, _ = weighted_sum(parts, x, 256, 0.01, 64)
         errors = {
-            "weighted": importance_weighted(torch.cat(found)) - log_z - truth,
+            "weighted": found - log_z - truth,
             "learned": parts.policy.log_z(x) - parts.policy.log_z(nothing) - truth,
         }
     row = {
