@@ -174,10 +174,12 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
-#: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
+#: `eb_gfn` writes the middle layer alone, in both phases, as `eb_gfn_draws`, which is lowered on
+#: weighted draws of its sampler in place of chains; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),
     "eb_gfn": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
+    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, latents=latents, chains=0),
     "eb_gfn_units": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
     "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
     "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),
@@ -192,7 +194,7 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
     """A Boltzmann machine of binary images; exact likelihoods."""
     torch.manual_seed(seed)
     data = BinaryImages(name, block=4, seed=seed)
-    visible, collapsed = data.coding.visible, method == "eb_gfn"
+    visible, collapsed = data.coding.visible, method in ("eb_gfn", "eb_gfn_draws")
     if which == "rbm":
         model = RBM(visible, 16, collapsed)
     else:
