@@ -73,11 +73,12 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         self.reader = None
         if reads:
             self.reader = nn.Sequential(
-                nn.Linear(2 * variables * self.sets, 2 * reads),
+                nn.Linear(2 * variables * self.sets + variables - 1, 2 * reads),
                 nn.SiLU(),
                 nn.Linear(2 * reads, reads),
             )
-        self.first = nn.Linear(10 * variables + reads, hidden)
+        read = reads + variables - 1 if reads else 0
+        self.first = nn.Linear(10 * variables + read, hidden)
         self.between = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
         self.last = nn.Linear(hidden, variables + 2)
         nn.init.zeros_(self.last.weight)
@@ -113,7 +114,9 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
             level = best.sum(1)
         code = like.new_zeros(len(x), 0)
         if self.reader is not None:
-            code = self.reader(squashed(local.clamp(min=-1e4)).flatten(1))
+            swaps = like.new_zeros(len(x), n - 1) if given is None else given.swaps().to(like)
+            read = torch.cat([squashed(local.clamp(min=-1e4)).flatten(1), swaps], 1)
+            code = torch.cat([self.reader(read), swaps], 1)
         return LayerReading(given, local, sums, orders, level, code)
 
     def _nodes(

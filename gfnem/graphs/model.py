@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -146,6 +147,38 @@ class GivenTables(Conditioned[Tables, Tensor]):
             terms = sums[:, :, sets].transpose(1, 2) + found[:, after]
             terms = terms.masked_fill(placed[sets], -torch.inf)
             found[:, sets] = terms.logsumexp(2) - math.log(n - size)
+        return found.float()
+
+    def swaps(self) -> Tensor:
+        """`(batch, n - 1)` how many orders a graph agrees with, as far as orders themselves say it.
+
+        Number `k` is the probability, under the sum over orders, that the nodes at places `k` and
+        `k + 1` could change places: no edge joins them. The more of them can, the more often
+        `orders` counts a graph.
+        """
+        return self.known("swaps", self._swaps)
+
+    def _swaps(self) -> Tensor:
+        sums, after = self.sums()[-1], self.orders().double()
+        n = sums.shape[1]
+        every = torch.arange(2**n, device=sums.device)
+        size = bits_of(every, n).sum(1)
+        before = torch.zeros_like(after)  # means over the orders of the nodes of each set
+        for k in range(1, n + 1):
+            sets = every[size == k]
+            last = bits_of(sets, n).nonzero()[:, 1].view(-1, k)
+            less = sets[:, None] - 2**last
+            terms = before[:, less] + sums[:, last, less]
+            before[:, sets] = terms.logsumexp(2) - math.log(k)
+        found = sums.new_zeros(len(sums), n - 1)
+        # of all orders, those with a given set and then a given pair before all others
+        ways = torch.tensor([math.log(math.comb(n, k) * math.comb(n - k, 2)) for k in range(n - 1)])
+        for one, other in itertools.combinations(range(n), 2):
+            pair = 2**one + 2**other
+            sets = every[(every & pair) == 0]
+            log_p = before[:, sets] + sums[:, one, sets] + sums[:, other, sets]
+            log_p = log_p + after[:, sets | pair] - after[:, :1] - ways.to(sums)[size[sets]]
+            found.index_add_(1, size[sets], log_p.exp())
         return found.float()
 
     def _futures(self) -> Tensor:

@@ -22,8 +22,8 @@ from gfnem.graphs.exact import ExactPosterior, log_subset_sums
 
 #: what is impossible has a log below this
 _IMPOSSIBLE = -1e29
-#: numbers in memory at a time
-_CHUNK = 2**21
+#: numbers in memory at a time: as many as a cache holds
+_CHUNK = 2**18
 
 
 class SinkProgramme:
