@@ -50,6 +50,7 @@ class TextWorld(World):
     modules = (
         "gfnem.parsing.text.data",
         "gfnem.parsing.grammars.neural_pcfg",
+        "gfnem.parsing.grammars.compound_pcfg",
         "gfnem.parsing.grammars.simple_pcfg",
         "gfnem.parsing.grammars.rnng",
         "gfnem.parsing.grammars.rule_prior",
