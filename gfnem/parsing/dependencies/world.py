@@ -40,10 +40,11 @@ class DependenciesWorld(WorldOfSentences):
             yield from super().read(run, source)
             return
         reader = Reader(run)
-        sentences = (each.words for each in read_conllu(found[0], found[1]) if each.words)
+        sentences = (each for each in read_conllu(found[0], found[1]) if each.words)
         while batch := list(islice(sentences, BATCH)):
-            x = reader.encode([reader.preprocessing.normalise(words) for words in batch])
-            yield ObservedText(x, [" ".join(words) for words in batch], batch)
+            x = reader.encode([reader.preprocessing.normalise(each.words) for each in batch])
+            forms = [each.forms for each in batch]
+            yield ObservedText(x, [" ".join(words) for words in forms], forms)
 
     def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[dict[str, Any]]]:
         """`{"words": [...], "heads": [...]}`: 0 for the root, else the head's number from 1."""

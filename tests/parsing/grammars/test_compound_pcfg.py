@@ -136,6 +136,6 @@ def test_every_verb(capsys, tmp_path):
     assert not figures["exact"] and figures["elbo_gap"] > 0 and "sentence_f1" in figures
     assert "in expectation" in report(figures, "token")
     assert not trained.infer("the cat slept", samples=4)[0]["exact"]
-    assert printed(capsys, "generate", run, "--count=2").count("(") > 2
+    assert printed(capsys, "generate", run, "--count=2").count("(") >= 2
     page = printed(capsys, "report", run, "--samples=2").strip()
     assert "Phrase symbols" in open(page, encoding="utf-8").read()
