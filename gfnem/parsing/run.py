@@ -58,7 +58,10 @@ def load_text_run(run: str | os.PathLike) -> TextRun:
     """
     loaded = load_run(run)
     if not isinstance(loaded, TextRun):
-        raise UserError(f"{run}: this run was not trained on text")
+        raise UserError(
+            f"{run}: this run was not trained on text and its bracketed trees: gfnem infer and "
+            "gfnem sample are for runs of every world"
+        )
     return loaded.parser()
 
 
