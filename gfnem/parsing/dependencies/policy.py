@@ -19,6 +19,7 @@ from gfnem.parsing.policies.encoder import FenceEncoder
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact, PartialShare
+from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
@@ -196,6 +197,16 @@ class HeadsPolicy(Policy[Sentences, Tensor, PartialHeads, HalfChoices]):
     def log_z(self, context: HalfChoices) -> Tensor:
         """`(batch,)` total weight of the first choice."""
         return context.log_z()
+
+    def choose(
+        self,
+        context: HalfChoices,
+        space: LatentSpace,
+        state: PartialHeads,
+        exploration: Exploration,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an action; no flow is needed for it."""
+        return draw(context.weights(state), space.forward_mask(state), exploration)
 
     def score(
         self,
