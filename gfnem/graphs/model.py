@@ -172,12 +172,13 @@ class GivenTables(Conditioned[Tables, Tensor]):
             before[:, sets] = terms.logsumexp(2) - math.log(k)
         found = sums.new_zeros(len(sums), n - 1)
         # of all orders, those with a given set and then a given pair before all others
-        ways = torch.tensor([math.log(math.comb(n, k) * math.comb(n - k, 2)) for k in range(n - 1)])
+        ways = [math.log(math.comb(n, k) * math.comb(n - k, 2)) for k in range(n - 1)]
+        ways = torch.tensor(ways, dtype=sums.dtype, device=sums.device)
         for one, other in itertools.combinations(range(n), 2):
             pair = 2**one + 2**other
             sets = every[(every & pair) == 0]
             log_p = before[:, sets] + sums[:, one, sets] + sums[:, other, sets]
-            log_p = log_p + after[:, sets | pair] - after[:, :1] - ways.to(sums)[size[sets]]
+            log_p = log_p + after[:, sets | pair] - after[:, :1] - ways[size[sets]]
             found.index_add_(1, size[sets], log_p.exp())
         return found.float()
 
