@@ -77,6 +77,9 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
 
     #: what one unit of `x` is called where likelihoods are reported per unit
     unit: str = "observation"
+    #: whether `log_marginal` sums over all of what is latent; if a part of it is drawn instead, it
+    #: is a lower bound in expectation
+    marginal_is_exact: bool = True
 
     @abstractmethod
     def log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:

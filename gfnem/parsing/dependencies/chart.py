@@ -163,7 +163,7 @@ def arc_marginals(potentials: ArcPotentials) -> Tensor:
 
 
 def best_heads(potentials: ArcPotentials) -> Tensor:
-    """`(batch, n)` int64: the heavier than which no tree is, without autograd."""
+    """`(batch, n)` int64: the heaviest tree of each sentence, without autograd."""
     found = _gradient(potentials, lambda tensor, axis: tensor.max(axis).values).argmax(1)
     return found.masked_fill(~potentials.mask(), 0)
 

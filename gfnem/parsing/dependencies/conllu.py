@@ -21,12 +21,14 @@ class Headed:
 
     Attributes:
         line: where it begins.
+        forms: the words as they are written.
         words: what the column holds, a word each.
         heads: 0 for the word that hangs from the wall, else the number of the head from 1; None
             where the file has none.
     """
 
     line: int
+    forms: list[str]
     words: list[str]
     heads: list[int] | None
 
@@ -98,9 +100,12 @@ def read_conllu(path: Path, column: str = "form") -> Iterator[Headed]:
 def _sentence(path: Path, start: int, rows: list[list[str]], column: str) -> Headed:
     kept = [row[3] != "PUNCT" and is_word(row[1]) for row in rows]
     numbers = {at: new for new, at in enumerate((at for at, keep in enumerate(kept) if keep), 1)}
-    words = ["_".join(clean(rows[at][COLUMNS[column]]).split()) or "_" for at in numbers]
+    forms, words = (
+        ["_".join(clean(rows[at][COLUMNS[name]]).split()) or "_" for at in numbers]
+        for name in ("form", column)
+    )
     if any(row[6] == "_" for row in rows):
-        return Headed(start, words, None)
+        return Headed(start, forms, words, None)
     above: list[int] = []
     for row in rows:
         if not row[6].isdecimal() or int(row[6]) > len(rows):
@@ -113,9 +118,9 @@ def _sentence(path: Path, start: int, rows: list[list[str]], column: str) -> Hea
             raise UserError(f"{path}, line {rows[at][10]}: its heads lead in a circle")
         heads.append(0 if head < 0 else numbers[head])
     roots = [number for number, head in enumerate(heads, 1) if head == 0]
-    return Headed(
-        start, words, [roots[0] if at in roots[1:] else head for at, head in enumerate(heads, 1)]
-    )
+    for number in roots[1:]:
+        heads[number - 1] = roots[0]
+    return Headed(start, forms, words, heads)
 
 
 def _kept_above(above: Sequence[int], kept: Sequence[bool], at: int) -> int | None:

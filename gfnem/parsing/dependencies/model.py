@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from gfnem.batched import Batched
 from gfnem.parsing.dependencies.chart import (
     ArcPotentials,
     Chart,
@@ -20,7 +18,7 @@ from gfnem.parsing.dependencies.chart import (
     tree_score,
 )
 from gfnem.parsing.dependencies.policy import HalfChoices, partial_score
-from gfnem.parsing.dependencies.sampling import draw_trees
+from gfnem.parsing.dependencies.sampling import LEFT, RIGHT, Decisions, draw_trees
 from gfnem.parsing.dependencies.space import HeadsSpace
 from gfnem.parsing.grammars.neural_pcfg import scoring
 from gfnem.parsing.text.sentences import Sentences
@@ -28,22 +26,8 @@ from gfnem.ranges import Count, Fact, NotNegative
 from gfnem.sampling import draw
 from gfnem.target import Conditioned, GenerativeModel
 
-LEFT, RIGHT = 0, 1
 #: valence: whether a word has a dependent on that side already
 FIRST, LATER = 0, 1
-
-
-@dataclass
-class Decisions(Batched):
-    """What some words decide as heads, in nats.
-
-    Attributes:
-        attach: `(words, 2, vocab_size)` log probability of each dependent on each side.
-        go: `(words, 2, 2)` log-odds of another dependent, by side and valence.
-    """
-
-    attach: Tensor
-    go: Tensor
 
 
 class GivenHeads(Conditioned[Sentences, Tensor]):
@@ -199,8 +183,7 @@ class DMV(GenerativeModel[Sentences, Tensor]):
         Raises:
             RuntimeError: if fewer than one sentence in a hundred is as short.
         """
-        every = self.decisions(torch.arange(self.vocab_size, device=self.roots().device))
-        return draw_trees(self.roots(), every.attach, every.go, count, max_length)
+        return draw_trees(self.roots(), self.decisions, count, max_length)
 
     def units(self, x: Sentences) -> Tensor:
         """`(batch,)` tokens of each sentence."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,14 @@ from gfnem.parsing.dependencies.chart import (
 from gfnem.parsing.dependencies.space import Half, PartialHeads
 from gfnem.parsing.policies.encoder import FenceEncoder
 from gfnem.parsing.text.sentences import Sentences
-from gfnem.policy import Policy, Step
+from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact, PartialShare
+from gfnem.sampling import Exploration, draw
+from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
+
+#: weights of actions that are looked at together where no gradient is wanted: 256 MB
+_AT_ONCE = 2**26
 
 
 @dataclass
@@ -192,6 +197,46 @@ class HeadsPolicy(Policy[Sentences, Tensor, PartialHeads, HalfChoices]):
     def log_z(self, context: HalfChoices) -> Tensor:
         """`(batch,)` total weight of the first choice."""
         return context.log_z()
+
+    def choose(
+        self,
+        context: HalfChoices,
+        space: LatentSpace,
+        state: PartialHeads,
+        exploration: Exploration,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an action; no flow is needed for it."""
+        return draw(context.weights(state), space.forward_mask(state), exploration)
+
+    def score(
+        self,
+        context: HalfChoices,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """As of any policy; where no gradient is wanted, a few samples at a time.
+
+        There are `n^2` actions in each of `n` steps.
+        """
+        batch, n, _ = context.halves.shape
+        samples = trajectories.latent.shape[1]
+        at_once = max(1, _AT_ONCE // (batch * (n + 1) * n**2))
+        if torch.is_grad_enabled() or samples <= at_once:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
+        parts = [
+            super(HeadsPolicy, self).score(context, space, part, flows, forward_looking, steps)
+            for part in (trajectories[:, at : at + at_once] for at in range(0, samples, at_once))
+        ]
+
+        def whole(name: str) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            return None if tensors[0] is None else torch.cat(tensors, 1)
+
+        names = ("log_pf", "log_pb", "mask", "log_flow", "ends", "log_behaviour")
+        return replace(parts[0], **{name: whole(name) for name in names})
 
     def forward(self, context: HalfChoices, state: PartialHeads) -> Step:
         """Weights of actions (see `HeadsSpace`), and the flow."""

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from gfnem.batched import Batched
 from gfnem.parsing.text.sentences import Sentences
+
+#: the sides of a word
+LEFT, RIGHT = 0, 1
 
 #: most rounds of draws, of which those that are short enough are kept
 _ROUNDS = 100
 
 
+@dataclass
+class Decisions(Batched):
+    """What some words decide as heads, in nats.
+
+    Attributes:
+        attach: `(words, 2, vocab_size)` log probability of each dependent on each side.
+        go: `(words, 2, 2)` log-odds of another dependent, by side and valence: whether there is
+            none yet on that side, or one.
+    """
+
+    attach: Tensor
+    go: Tensor
+
+
 def draw_trees(
-    roots: Tensor, attach: Tensor, go: Tensor, count: int, max_length: int
+    roots: Tensor, decide: Callable[[Tensor], Decisions], count: int, max_length: int
 ) -> tuple[Sentences, Tensor]:
     """Draws `count` sentences with their heads `(count, 1, n)`, given that they are short enough.
 
     Args:
         roots: `(vocab_size,)` log probability of each word as the root.
-        attach: `(vocab_size, 2, vocab_size)` of each dependent, by head and side.
-        go: `(vocab_size, 2, 2)` log-odds of another dependent, by side and valence.
+        decide: what words decide as heads.
         max_length: longer sentences are thrown away and drawn again.
 
     Raises:
@@ -28,7 +48,7 @@ def draw_trees(
     words, heads, lengths = [], [], []
     missing = count
     for _ in range(_ROUNDS):
-        found = _Drawn(roots, attach, go, max(missing, 32), max_length)
+        found = _Drawn(roots, decide, max(missing, 32), max_length)
         found.run()
         kept = (found.size <= max_length).nonzero()[:missing, 0]
         missing -= len(kept)
@@ -51,8 +71,10 @@ class _Drawn:
     dependents on the left are complete.
     """
 
-    def __init__(self, roots: Tensor, attach: Tensor, go: Tensor, count: int, max_length: int):
-        self.attach, self.go, self.longest = attach.exp(), go.sigmoid(), max_length
+    def __init__(
+        self, roots: Tensor, decide: Callable[[Tensor], Decisions], count: int, max_length: int
+    ):
+        self.decide, self.longest = decide, max_length
         shape = count, max_length + 2  # the last place is for what is too long
 
         def zeros() -> Tensor:
@@ -69,32 +91,40 @@ class _Drawn:
         while (live := (self.depth > 0) & (self.size <= self.longest)).any():
             at = (self.depth - 1).clamp(min=0)
             top = _look(self.stack, at)
-            word, left = _look(self.word, top), _look(self.left, top)
-            to_left = live & (left > 0)
+            made, left = self.decide(_look(self.word, top)), _look(self.left, top)
+            go = made.go.sigmoid()
+            new, to_left = live & (left < 0), live & (left > 0)
             say = live & (left == 0) & (_look(self.place, top) == 0)
-            rest = live & ~to_left & ~say
-            p = self.go[word, 1].gather(1, _look(self.later, top)[:, None])[:, 0]
+            rest = live & ~new & ~to_left & ~say
+            p = go[:, RIGHT].gather(1, _look(self.later, top)[:, None])[:, 0]
             to_right = rest & (torch.rand_like(p) < p)
             self.said = self.said + say
             _put(self.place, top, self.said, say)
-            _put(self.left, top, left - 1, to_left)
+            _put(
+                self.left, top, torch.where(new, self._number(go[:, LEFT]), left - 1), new | to_left
+            )
             _put(self.later, top, torch.ones_like(top), to_right)
             self.depth = self.depth - (rest & ~to_right).long()
             new = to_left | to_right
-            child = torch.multinomial(self.attach[word, to_right.long()], 1)[:, 0]
+            row = torch.arange(len(top), device=top.device)
+            child = torch.multinomial(made.attach[row, to_right.long()].exp(), 1)[:, 0]
             self._push(new, child, top)
 
     def _push(self, new: Tensor, word: Tensor, parent: Tensor) -> None:
         self.size = self.size + new
         number = self.size
-        go = self.go[word, 0]
-        first = torch.rand_like(go[:, 0]) < go[:, 0]
-        more = torch.rand_like(go[:, 1]).log() / go[:, 1].clamp(1e-6, 1 - 1e-6).log()
-        left = torch.where(first, 1 + more.clamp(max=self.longest).long(), 0)
-        for table, value in ((self.word, word), (self.parent, parent), (self.left, left)):
+        unknown = torch.full_like(word, -1)  # how many there are on its left
+        for table, value in ((self.word, word), (self.parent, parent), (self.left, unknown)):
             _put(table, number, value, new)
         _put(self.stack, self.depth, number, new)
         self.depth = self.depth + new
+
+    def _number(self, go: Tensor) -> Tensor:
+        """`(count,)` dependents on a side, of the probabilities `(count, 2)` of another, drawn."""
+        first, later = go.unbind(1)
+        more = torch.rand_like(later).log() / later.clamp(1e-6, 1 - 1e-6).log()
+        number = 1 + more.clamp(max=self.longest).long()
+        return torch.where(torch.rand_like(first) < first, number, 0)
 
     def head(self) -> Tensor:
         """`(count, numbers)` the place of each word's head, from 1; 0 for the wall."""

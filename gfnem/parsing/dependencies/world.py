@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from gfnem.parsing.world import ObservedText, TextWorld
-from gfnem.world import World
-
-if TYPE_CHECKING:
-    import argparse
-
-    from gfnem.running.run import Run
-
-#: sentences of a batch
-_BATCH = 32
+from gfnem.parsing.observed_sentences import BATCH, ObservedText, WorldOfSentences
 
 
-class DependenciesWorld(TextWorld):
+class DependenciesWorld(WorldOfSentences):
     """Sentences `x`, and `z` the head of each word in a projective tree."""
 
     about = "sentences, and the head of each word"
-    data = f"FILE.conllu[:form|lemma|upos|xpos], or as for text: {TextWorld.data}"
+    data = f"FILE.conllu[:form|lemma|upos|xpos], or as for text: {WorldOfSentences.data}"
     parts: ClassVar = {
         "dataset": "gfnem.parsing.dependencies.data.DependencyData",
         "model": "gfnem.parsing.dependencies.model.NeuralDMV",
@@ -39,10 +30,6 @@ class DependenciesWorld(TextWorld):
     )
     formats: ClassVar = {"conllu": "CoNLL-U, the most probable tree of each sentence"}
 
-    def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
-        """As of any world."""
-        return World.defaults(self, given)
-
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a CoNLL-U file, or as of text."""
         from gfnem.parsing.dependencies.conllu import located, read_conllu
@@ -53,10 +40,11 @@ class DependenciesWorld(TextWorld):
             yield from super().read(run, source)
             return
         reader = Reader(run)
-        sentences = (each.words for each in read_conllu(found[0], found[1]) if each.words)
-        while batch := list(islice(sentences, _BATCH)):
-            x = reader.encode([reader.preprocessing.normalise(words) for words in batch])
-            yield ObservedText(x, [" ".join(words) for words in batch], batch)
+        sentences = (each for each in read_conllu(found[0], found[1]) if each.words)
+        while batch := list(islice(sentences, BATCH)):
+            x = reader.encode([reader.preprocessing.normalise(each.words) for each in batch])
+            forms = [each.forms for each in batch]
+            yield ObservedText(x, [" ".join(words) for words in forms], forms)
 
     def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[dict[str, Any]]]:
         """`{"words": [...], "heads": [...]}`: 0 for the root, else the head's number from 1."""
@@ -79,10 +67,6 @@ class DependenciesWorld(TextWorld):
         comments = [f"text = {record['observation']}", f"log_prob = {best['log_prob']:.4f}"]
         return written(best["latent"]["words"], best["latent"]["heads"], comments)
 
-    def evaluate(self, run: Any, source: str | None = None, **flags: Any) -> dict[str, Any]:
-        """As of any world: likelihood, the sampler's quality, attachment scores."""
-        return World.evaluate(self, run, source, **flags)
-
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
         """Attachment scores where there are gold heads."""
         from gfnem.parsing.dependencies.scores import attachment_scores
@@ -91,23 +75,8 @@ class DependenciesWorld(TextWorld):
             run, data, data.held_out() if source is None else data.read(source)
         )
 
-    def table(self, run: Any, figures: Mapping[str, Any]) -> str:
-        """A line for each figure."""
-        return World.table(self, run, figures)
-
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:
         """What words take as dependents, sentences with their trees, figures."""
         from gfnem.parsing.dependencies.report import sections
 
         return sections(run, data, samples)
-
-    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
-        """None of its own."""
-
-    def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """As they are."""
-        return settings
-
-    def run_class(self) -> type[Run]:
-        """A run as of any world."""
-        return World.run_class(self)

@@ -35,8 +35,10 @@ def test_punctuation_is_left_out_and_what_hangs_from_it_moves_up(tmp_path):
     assert first.words == ["Do", "n't", "said", "he"] and first.heads == [3, 3, 0, 3]
     assert second.words == ["yes", "no"] and second.heads == [0, 1]
     assert (first.line, second.line) == (2, 11)
-    tags = [sentence.words for sentence in read_conllu(path, "upos")]
+    tagged = list(read_conllu(path, "upos"))
+    tags = [sentence.words for sentence in tagged]
     assert tags == [["AUX", "PART", "VERB", "PRON"], ["INTJ", "INTJ"]]
+    assert [sentence.forms for sentence in tagged] == [first.words, second.words]
 
 
 def test_what_is_written_is_read_back(tmp_path):

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from gfnem.enumeration import enumerate_trajectories
 from gfnem.parsing.dependencies.chart import (
     ArcPotentials,
     arc_marginals,
@@ -195,6 +196,26 @@ def test_exact_draws_are_as_frequent_as_the_posterior_says():
     seen = (z[:1, :, None] == every[:, None]).all(3).double().mean(1)[0]
     assert float((seen - exact).abs().sum()) / 2 < 0.09
     assert set(map(tuple, z[1].tolist())) <= {(0, 1, 0, 0, 0), (2, 0, 0, 0, 0)}
+
+
+def test_the_space_builds_every_projective_tree_of_five_words_once():
+    x = Sentences.from_lists([[1, 2, 3, 0, 1]])
+    found = enumerate_trajectories(HeadsSpace(), x)
+    built = found.trajectories.latent[0][found.valid[0]].tolist()
+    assert sorted(map(tuple, built)) == sorted(trees(5))
+
+
+def test_many_samples_are_scored_a_few_at_a_time(monkeypatch):
+    x = Sentences.from_lists([[1, 2, 3, 0, 1], [3, 2]])
+    policy, space = shaken(HeadsPolicy(WORDS, dim=8)), HeadsSpace()
+    with torch.no_grad():
+        context = policy.encode(x)
+        found = policy.sample(context, x, space, 7)
+        once = policy.score(context, space, found, flows=True)
+        monkeypatch.setattr("gfnem.parsing.dependencies.policy._AT_ONCE", 2 * 2 * 6 * 25)
+        again = policy.score(context, space, found, flows=True)
+    for name in ("log_pf", "log_flow", "mask", "log_z"):
+        assert torch.allclose(getattr(once, name), getattr(again, name)), name
 
 
 def test_the_policy_that_starts_from_the_chart_is_exact():
