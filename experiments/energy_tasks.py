@@ -59,6 +59,7 @@ class Parts:
         facts = {**data.facts(), **model.facts()}
         names = ("variables", "values", "block", "order", "summed")
         sizes = {name: facts[name] for name in names}
+        model.prepare(data)
         self.model, self.device = model.to(device), device
         self.space = AssignmentSpace(**sizes)
         self.policy = policy(**sizes).to(device)
@@ -202,8 +203,6 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
     if which == "bars":  # small weights of two layers are a saddle point
         for weight in (model.weight, model.top_weight):
             weight.data.normal_(0, 0.3)
-    else:
-        model.visible_bias.data = data.rows.float().mean(0).clamp(0.01, 0.99).logit()
     parts = Parts(model, data, partial(MaskedPolicy, hidden=64 if collapsed else 256), device)
     if method == "sklearn":
         done, took = sklearn_rbm(parts.model, data, seed, updates, seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
@@ -105,6 +107,10 @@ class RBM(AssignmentEnergy):
     def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
         """Open visible units by their distribution given the hidden ones."""
         return _filled(z, self.weight, self.visible_bias, likeliest)
+
+    def prepare(self, data: Any) -> None:
+        """Starts visible units at their shares in the data."""
+        start_visible(self.visible_bias, data)
 
     def moves(self) -> LocalMoves:
         """Sweeps over the layers."""
@@ -231,6 +237,10 @@ class BoltzmannMachine(AssignmentEnergy):
         """Open visible units by their distribution given the middle layer."""
         return _filled(z, self.weight, self.visible_bias, likeliest)
 
+    def prepare(self, data: Any) -> None:
+        """Starts visible units at their shares in the data."""
+        start_visible(self.visible_bias, data)
+
     def moves(self) -> LocalMoves:
         """Sweeps over the layers."""
         return BlockGibbs()
@@ -266,6 +276,17 @@ class BoltzmannMachine(AssignmentEnergy):
             hidden = (inner + top @ self.top_weight.T).sigmoid()
             top = (hidden @ self.top_weight + self.top_bias).sigmoid()
         return hidden, top
+
+
+@torch.no_grad()
+def start_visible(bias: Tensor, data: Any) -> None:
+    """Sets the biases of visible units by the shares of 1 in the data (Hinton 2012, section 8.1).
+
+    Args:
+        bias: `(visible,)`.
+        data: has `rows` `(rows, visible)` of 0 and 1.
+    """
+    bias.copy_(data.rows.float().mean(0).clamp(0.01, 0.99).logit())
 
 
 def _needs_all_layers(model: AssignmentEnergy, hook: str) -> None:
