@@ -1,7 +1,6 @@
 """Energies: sums by other means, gradients, missing entries."""
 
 import itertools
-
 from types import SimpleNamespace
 
 import pytest
