@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.component import Component
-from gfnem.ranges import Count, Finite, PartialShare, Scheduled
+from gfnem.component import Component, class_of
+from gfnem.ranges import Count, Finite, PartialShare, Scheduled, Share
 from gfnem.running.processes import mean
 
 
@@ -23,28 +23,65 @@ class Anneal(Component, Scheduled):
         end: the last value, likewise.
         updates: how many updates the way takes; which updates count is the user's of it to say.
         shape: "linear" or "exponential" (linear in the logarithm).
+        share: how much of a run the way takes, where there are no `updates`. `gfnem train` makes
+            updates of it, since it knows how long the run is.
 
     Raises:
         ValueError: if the arguments contradict each other.
     """
 
-    def __init__(self, start: Finite, end: Finite, updates: Count, shape: str = "linear"):
+    def __init__(
+        self,
+        start: Finite,
+        end: Finite,
+        updates: Count | None = None,
+        shape: str = "linear",
+        share: Share | None = None,
+    ):
+        if updates is None and share is None:
+            raise ValueError("updates, or share, says how long the way is: one of them is needed")
         if shape not in ("linear", "exponential"):
             raise ValueError(f"shape is linear or exponential, not {shape!r}")
         if shape == "exponential" and min(start, end) <= 0:
             raise ValueError(f"start {start}, end {end}: an exponential shape needs positive ends")
         self.start, self.end, self.updates, self.shape = start, end, updates, shape
+        self.share = share
 
     def extremes(self) -> tuple[float, float]:
         """The first and the last value."""
         return self.start, self.end
 
     def __call__(self, update: int) -> float:
-        """The value at `update` (0 is the first)."""
+        """The value at `update` (0 is the first).
+
+        Raises:
+            RuntimeError: if only a share of the run is known, which has a length for `gfnem train`.
+        """
+        if self.updates is None:
+            raise RuntimeError(f"a share, {self.share}, of a run of unknown length: give updates")
         way = min(max(update / self.updates, 0.0), 1.0)
         if self.shape == "linear":
             return self.start + way * (self.end - self.start)
         return math.exp(math.log(self.start) + way * math.log(self.end / self.start))
+
+
+def over(settings: Any, updates: int) -> Any:
+    """Settings of a run of so many updates, in which each share of an `Anneal` is a count.
+
+    Args:
+        settings: nested plain data, as in a settings file.
+        updates: the length of the run.
+    """
+    if isinstance(settings, list):
+        return [over(part, updates) for part in settings]
+    if not isinstance(settings, dict):
+        return settings
+    settings = {name: over(part, updates) for name, part in settings.items()}
+    told = settings.get("init_args") or {}
+    if told.get("share") is not None and class_of(settings, Component) is Anneal:
+        counted = {"updates": told.get("updates") or max(1, round(told["share"] * updates))}
+        settings["init_args"] = {**told, **counted, "share": None}
+    return settings
 
 
 def value_at(schedule: float | Anneal, update: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from gfnem.batched import X, Z
 from gfnem.component import Component
 from gfnem.offers import Offering, optional
+
+if TYPE_CHECKING:
+    from gfnem.mcmc import LocalMoves
 
 
 class Conditioned(Generic[X, Z]):
@@ -74,6 +77,9 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
 
     #: what one unit of `x` is called where likelihoods are reported per unit
     unit: str = "observation"
+    #: whether `log_marginal` sums over all of what is latent; if a part of it is drawn instead, it
+    #: is a lower bound in expectation
+    marginal_is_exact: bool = True
 
     @abstractmethod
     def log_joint(self, x: X, z: Z) -> Float[Tensor, "batch samples"]:
@@ -123,6 +129,11 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
 
         Of a target that is not normalised, the log of the sum of `p~(x, z)` over all `z`.
         """
+        ...
+
+    @optional
+    def moves(self) -> LocalMoves[X, Z]:
+        """Moves of Markov chains that suit the target better than its space's. Optional."""
         ...
 
     def log_partition(self) -> Tensor:

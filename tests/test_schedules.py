@@ -4,10 +4,19 @@ import pytest
 import torch
 from toy import BitModel, BitPolicy, BitSpace
 
+from gfnem.component import build
 from gfnem.em import EM
 from gfnem.rates import Descent
 from gfnem.recipes import gflownet, posterior
-from gfnem.schedules import AdaptiveThreshold, Alternating, Anneal, Clock, EveryUpdate, value_at
+from gfnem.schedules import (
+    AdaptiveThreshold,
+    Alternating,
+    Anneal,
+    Clock,
+    EveryUpdate,
+    over,
+    value_at,
+)
 
 
 def test_linear_anneal_meets_its_ends_and_middle():
@@ -24,11 +33,27 @@ def test_exponential_anneal_has_a_constant_ratio():
 
 @pytest.mark.parametrize(
     "arguments",
-    [(1.0, 2.0, 0), (1.0, 2.0, 3, "cosine"), (0.0, 2.0, 3, "exponential")],
+    [
+        *((1.0, 2.0, 0), (1.0, 2.0, 3, "cosine"), (0.0, 2.0, 3, "exponential")),
+        *((1.0, 2.0), (1.0, 2.0, None, "linear", 1.5)),
+    ],
 )
 def test_contradictions_are_refused(arguments):
     with pytest.raises(ValueError):
         Anneal(*arguments)
+
+
+def test_a_share_is_one_of_a_run_whose_length_is_known():
+    with pytest.raises(RuntimeError, match="unknown length"):
+        Anneal(2.0, 1.0, share=0.5)(0)
+    spec = Anneal(2.0, 1.0, share=0.5).spec()
+    counted = over({"recipe": [spec, {"other": 0.5}], "max_updates": 9}, 9)
+    assert counted["max_updates"] == 9 and counted["recipe"][1] == {"other": 0.5}
+    anneal = build(counted["recipe"][0], Anneal)
+    assert (anneal(0), anneal(2), anneal(4)) == (2.0, 1.5, 1.0)
+    assert over(counted, 100) == counted  # a run that goes on keeps its schedules
+    both = over(Anneal(2.0, 1.0, 6, share=0.5).spec(), 100)
+    assert build(both, Anneal).updates == 6
 
 
 def test_numbers_are_schedules_too():

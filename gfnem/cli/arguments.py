@@ -149,7 +149,11 @@ def _other_than(kind: str, given: str, text: str) -> str:
 
     if absent := re.search(r"Expected a dot import path string: (\S+)", text):
         there = ", ".join(known(imported(kind)))
-        return f"there is no class {absent[1]}; there are {there}, and yours as my_file.MyClass"
+        without = "; null goes without" if absent[1] == "none" else ""
+        return (
+            f"there is no class {absent[1]}{without}; there are {there}, "
+            "and yours as my_file.MyClass"
+        )
     if other := re.search(r"Import path (?:(\S+) )?does not correspond to", text):
         path = other[1] or given
         return f"{path} is {unlike(imported(path), imported(kind))}"

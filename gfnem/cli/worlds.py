@@ -26,5 +26,5 @@ def run(settings: jsonargparse.Namespace) -> int:
     """Runs `worlds`; returns the exit code."""
     for name in declared(WORLDS):
         world = find(name)
-        write(f"{name:8} {world.about}; --data: {world.data}\n")
+        write(f"{name:12} {world.about}; --data: {world.data}\n")
     return 0

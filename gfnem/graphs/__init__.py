@@ -19,6 +19,7 @@ _attribute, __dir__, __all__ = public_names(
         "policy": ("FlatPolicy", "GraphPolicy"),
         "priors": ("EdgePrior", "GraphTerm", "PathPrior"),
         "scores": ("BDeu", "BGe", "BIC", "LocalScore"),
+        "sinks": ("SinkProgramme",),
         "space": ("DagSpace", "DagState"),
         "tables": ("Tables",),
         "weights": ("KnownNoise", "Weighted", "WeightedPosterior"),

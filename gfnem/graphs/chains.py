@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.graphs.layers import LayerSpace, LayerState
+from gfnem.graphs.dags import bit_masks, bits_of
 from gfnem.graphs.model import DagPosterior, GivenTables
 from gfnem.graphs.moves import EdgeMoves
+from gfnem.graphs.parents import draw_parents, log_shares
 from gfnem.graphs.tables import Tables
 from gfnem.mcmc import LocalMoves, metropolis
 from gfnem.ranges import Count
@@ -55,30 +56,18 @@ class PartitionMoves(LocalMoves[Any, Tensor]):
 
 def log_layers(given: GivenTables, layers: Tensor) -> Tensor:
     """`(batch, samples)` float64 log sum over the graphs of layers `(batch, samples, n)`."""
-    shares = given.layered()
-    weight = 3 ** torch.arange(layers.shape[2], device=layers.device)
     behind = layers[..., :, None] - layers[..., None, :]  # of the second node, seen from the first
-    code = ((behind > 0).long() + (behind == 1)) * weight
-    found = shares.gather(2, code.sum(3).transpose(1, 2))
-    return found.double().sum(1) + given.best.sum(1, keepdim=True)
+    found = log_shares(given.sums()[-1], bit_masks(behind > 0), bit_masks(behind == 1))
+    return found.sum(2) + given.best.sum(1, keepdim=True)
 
 
-@torch.no_grad()
-def graphs_of(given: GivenTables, layers: Tensor, max_parents: int | None = None) -> Tensor:
+def graphs_of(given: GivenTables, layers: Tensor) -> Tensor:
     """`(batch, samples, n, n)` a graph drawn for each set of layers `(batch, samples, n)`."""
-    n = layers.shape[2]
-    space = LayerSpace(n, max_parents)
-    members = space.sets(layers.device).members()
-    columns = []
-    for node in range(n):
-        now = layers[..., node]
-        before = torch.where(layers < now[..., None], layers, -1)
-        state = LayerState(layers.new_zeros(*layers.shape, n).bool(), before, now)
-        fits = space.fitting(state)
-        weights = given.table[:, None, node].masked_fill(~fits, -torch.inf)
-        noise = -torch.rand_like(weights).clamp(min=1e-300).log()
-        columns.append(members[(weights - noise.log()).argmax(2)])
-    return torch.stack(columns, 3)
+    behind = layers[..., :, None] - layers[..., None, :]
+    node = torch.arange(layers.shape[2], device=layers.device).expand_as(layers)
+    parts = node, bit_masks(behind > 0), bit_masks(behind == 1)
+    parents = draw_parents(given.sums(), *(part.flatten(1) for part in parts))
+    return bits_of(parents.view_as(layers), layers.shape[2]).mT
 
 
 def partition_chains(
@@ -99,7 +88,7 @@ def partition_chains(
     given, moves = model.given(x), PartitionMoves(model.variables)
     start = moves.initial(x, chains) if layers is None else layers
     layers, _, _ = metropolis(moves, lambda z: log_layers(given, z), x, start, steps)
-    return graphs_of(given, layers, model.max_parents), layers
+    return graphs_of(given, layers), layers
 
 
 def structure_chains(

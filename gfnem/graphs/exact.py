@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -89,9 +90,15 @@ def _place(subset: Tensor, without: Tensor, n: int) -> Tensor:
     return number
 
 
-def log_subset_sums(table: Tensor, n: int) -> Tensor:
-    """`(..., 2 ** n)` log sums over all subsets of each set (the zeta transform)."""
-    for node in range(n):
+def log_subset_sums(table: Tensor, n: int, nodes: Iterable[int] | None = None) -> Tensor:
+    """`(..., 2 ** n)` log sums over all subsets of each set (the zeta transform).
+
+    Args:
+        table: `(..., 2 ** n)` logs by bit masks.
+        n: how many nodes there are.
+        nodes: which of them a subset may lack; all if None.
+    """
+    for node in range(n) if nodes is None else nodes:
         halves = table.unflatten(-1, (2 ** (n - node - 1), 2, 2**node))
         without, within = halves.unbind(-2)
         table = torch.stack([without, torch.logaddexp(without, within)], -2).flatten(-3)

@@ -22,6 +22,7 @@ class Knowledge:
         permitted: `(n, n)` bool; edges that may be there. The diagonal is not.
         required: `(n, n)` bool; edges that always are there.
         required_closure: `(n, n)` bool; paths of these.
+        free: whether every edge is permitted and none required.
 
     Raises:
         ValueError: if they contradict each other.
@@ -46,6 +47,7 @@ class Knowledge:
                     raise ValueError(f"{name} {list(pair)}: a pair of nodes below {variables}")
                 matrix[tuple(pair)] = value
         self.required_closure = closure_of(self.required)
+        self.free = not forbidden and not required
         if (self.required & ~self.permitted).any():
             raise ValueError("an edge is both required and forbidden, or from a node to itself")
         if self.required_closure.diagonal().any():
@@ -63,6 +65,15 @@ class Knowledge:
             for name, value in self.__dict__.items()
         }
         return other
+
+    def permits(self, members: Tensor) -> Tensor:
+        """`(n, sets)` bool: whether each node may have a set `(sets, n)` bool as its parents.
+
+        A limit on their number apart.
+        """
+        known = self.on(members.device)
+        fine = (~members | known.permitted.mT[:, None]) & (members | ~known.required.mT[:, None])
+        return fine.all(2)
 
     def allows(self, adjacency: Tensor) -> Tensor:
         """`(...)` bool: whether graphs `(..., n, n)` heed it; cycles are not looked for."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gfnem.graphs.exact import MOST, drawn_by
-from gfnem.graphs.layers import CURRENT, LAST, OPEN, SETTLED, LayerSpace, LayerState
+from gfnem.graphs.dags import bit_masks
+from gfnem.graphs.layers import OPEN, LayerSpace, LayerState
 from gfnem.graphs.model import DagPosterior, GivenTables
+from gfnem.graphs.parents import draw_parents, log_shares, partial_sums
 from gfnem.graphs.policy import squashed
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Amount, Count, Fact
@@ -25,7 +26,7 @@ class LayerReading:
     Attributes:
         given: the posterior's tables; None where a policy is tried without one.
         local: `(batch, n, sets)` local scores, less the log sum over all sets of a variable.
-        shares: `(batch, n, 3 ** n)` see `GivenTables.layered`.
+        sums: each `(batch, n, 2 ** n)` float64; see `GivenTables.sums`.
         orders: `(batch, 2 ** n)` see `GivenTables.orders`.
         level: `(batch,)` float64 the log joint if families had nothing to do with each other.
         code: `(batch, width)` what is read of the data set itself; of width 0 where nothing is.
@@ -33,7 +34,7 @@ class LayerReading:
 
     given: GivenTables | None
     local: Tensor
-    shares: Tensor
+    sums: list[Tensor]
     orders: Tensor
     level: Tensor
     code: Tensor
@@ -55,9 +56,6 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         layers: hidden layers.
         reads: width of what is read of the table of scores, so that one policy serves many data
             sets; 0 for one data set.
-
-    Raises:
-        ValueError: if there are more than 14 variables.
     """
 
     def __init__(
@@ -70,60 +68,56 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
     ):
         super().__init__()
         assert variables is not None
-        if variables > MOST:
-            raise ValueError(
-                f"{variables} variables: layers are for at most {MOST}; build graphs edge by edge, "
-                "with --build edges (DagSpace and GraphPolicy)"
-            )
         self.space = LayerSpace(variables, max_parents)
         self.variables, self.sets = variables, len(self.space.sets())
         self.reader = None
         if reads:
             self.reader = nn.Sequential(
-                nn.Linear(2 * variables * self.sets, 2 * reads),
+                nn.Linear(2 * variables * self.sets + variables - 1, 2 * reads),
                 nn.SiLU(),
                 nn.Linear(2 * reads, reads),
             )
-        self.first = nn.Linear(10 * variables + reads, hidden)
+        read = reads + variables - 1 if reads else 0
+        self.first = nn.Linear(10 * variables + read, hidden)
         self.between = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
         self.last = nn.Linear(hidden, variables + 2)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def serve(self, target: Any) -> None:
-        """Refuses a posterior that does not add over families, or in which edges are known.
+        """Refuses a posterior that does not add over families.
 
         Raises:
             ValueError: naming what is in the way.
         """
-        if not isinstance(target, DagPosterior):
-            return
-        for name in ("terms", "forbidden", "required"):
-            if getattr(target, name):
-                raise ValueError(
-                    f"{name} cannot be heeded layer by layer; build graphs edge by edge, with "
-                    "--build edges (DagSpace and GraphPolicy)"
-                )
+        if isinstance(target, DagPosterior) and target.terms:
+            raise ValueError(
+                "terms cannot be heeded layer by layer; build graphs edge by edge, with "
+                "--build edges (DagSpace and GraphPolicy)"
+            )
 
     def encode(self, x: Any, given: Any = None) -> LayerReading:
         """Reads the tables of local scores."""
         n, like = self.variables, self.last.weight
         if given is None:
+            sets = self.space.sets(like.device)
             local = like.new_zeros(len(x), n, self.sets)
-            members = self.space.sets(like.device).members()
-            local = local.masked_fill(members.mT, -torch.inf)
-            shares = like.new_zeros(len(x), n, 3**n)
+            local = local.masked_fill(sets.members().mT, -torch.inf)
+            sums = torch.nn.functional.pad(local, (0, 1), value=-torch.inf)[..., sets.lookup]
+            sums = partial_sums(sums.double().clamp(min=-1e30))
             orders = like.new_zeros(len(x), 2**n)
             level = like.new_zeros(len(x), dtype=torch.float64)
         else:
             best = given.best
-            local, shares = (given.table - best[..., None]).to(like), given.layered().to(like)
+            local, sums = (given.table - best[..., None]).to(like), given.sums()
             orders = given.orders().to(like)
             level = best.sum(1)
         code = like.new_zeros(len(x), 0)
         if self.reader is not None:
-            code = self.reader(squashed(local.clamp(min=-1e4)).flatten(1))
-        return LayerReading(given, local, shares, orders, level, code)
+            swaps = like.new_zeros(len(x), n - 1) if given is None else given.swaps().to(like)
+            read = torch.cat([squashed(local.clamp(min=-1e4)).flatten(1), swaps], 1)
+            code = torch.cat([self.reader(read), swaps], 1)
+        return LayerReading(given, local, sums, orders, level, code)
 
     def _nodes(
         self, context: LayerReading, state: LayerState
@@ -135,41 +129,33 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
             `(batch, samples)` log flow, less that of the families placed; `(batch, samples, n)`
             each node's log share of sets of parents. The logits of nodes include their shares.
         """
-        status, n = state.status(), self.variables
-        weight = 3 ** torch.arange(n, device=status.device)
-        digit = (status == SETTLED).long() + 2 * (status == LAST)
-        share = self._share(context, (digit * weight).sum(2))
-        current, open_ = status == CURRENT, status == OPEN
-        digit = (digit > 0).long() + 2 * current  # as it is once the layer is closed
-        after = self._share(context, (digit * weight).sum(2)) * current.any(2, keepdim=True)
+        n, open_ = self.variables, state.status == OPEN
+        settled, last, current = (part[..., None] for part in state.layers)
+        placed, begun = settled | last, current > 0
+        share = self._shares(context, placed, last)
+        after = self._shares(context, placed | current, current) * begun  # once this one is closed
         # what is still to come, now and with each node placed
-        bit = 2 ** torch.arange(n, device=status.device)
-        placed = (~open_ * bit).sum(2, keepdim=True)
-        masks = torch.cat([placed, placed | bit], 2)
+        bit = 2 ** torch.arange(n, device=placed.device)
+        masks = torch.cat([placed | current, placed | current | bit], 2)
         ahead = context.orders.gather(1, masks.flatten(1)).unflatten(1, (-1, n + 1))
         ahead, then = ahead[..., 0], ahead[..., 1:] - ahead[..., :1]
         nodes = share + then
-        likely = nodes.masked_fill(~state.placeable(), -1e30).log_softmax(2)
-        kinds = nn.functional.one_hot(status, 4).to(share)
-        nats = [squashed(part.clamp(min=-1e4)) * open_[..., None] for part in (likely, after, then)]
-        features = torch.cat([kinds, *nats], -1).flatten(2)
-        code = context.code[:, None].expand(-1, status.shape[1], -1)
+        later = open_ & (bit > current)
+        likely = nodes.masked_fill(~later, -1e30).log_softmax(2)
+        kinds = (state.status[..., None] == torch.arange(4, device=placed.device)).to(share)
+        nats = torch.stack([likely, after, then], 3).clamp(min=-1e4) * open_[..., None]
+        features = torch.cat([kinds, squashed(nats).flatten(3)], 3).flatten(2)
+        code = context.code[:, None].expand(-1, features.shape[1], -1)
         hidden = nn.functional.silu(self.first(torch.cat([features, code], 2)))
         for linear in self.between:
             hidden = hidden + nn.functional.silu(linear(hidden))
         output = self.last(hidden)
         return nodes + output[..., :n], output[..., n], ahead + output[..., n + 1], share
 
-    @staticmethod
-    def _share(context: LayerReading, code: Tensor) -> Tensor:
-        """`(batch, samples, n)` entries of the table of shares."""
-        n = context.shares.shape[1]
-        return context.shares.gather(2, code[:, None].expand(-1, n, -1)).transpose(1, 2)
-
-    def _permitted(self, state: LayerState, share: Tensor) -> Tensor:
-        """`(batch, samples, n + 1)` bool: nodes that may come next, and closing."""
-        place = state.placeable() & (share > -1e29)
-        return torch.cat([place, state.closable()[..., None]], 2)
+    def _shares(self, context: LayerReading, placed: Tensor, last: Tensor) -> Tensor:
+        """`(batch, samples, n)` see `log_shares`, of one layer `(batch, samples, 1)` for all."""
+        placed, last = (part.expand(-1, -1, self.variables) for part in (placed, last))
+        return log_shares(context.sums[-1], placed, last).to(context.local)
 
     def _flow(self, context: LayerReading, state: LayerState, learned: Tensor) -> Tensor:
         """`(batch, samples)` float64 log flow."""
@@ -177,8 +163,6 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         given = context.given
         if given is None:
             return learned
-        from gfnem.graphs.dags import bit_masks
-
         own = given.families(bit_masks(state.adjacency.mT)) - given.best[:, None]
         own = torch.where(placed, own, 0.0).sum(2)
         learned = learned.masked_fill(placed.all(2), 0.0)
@@ -197,13 +181,14 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         """Draws a node, or closing, then the node's parents; only the former is explored."""
         nodes, close, _, share = self._nodes(context, state)
         logits = torch.cat([nodes, close[..., None]], 2)
-        choice, log_drawn = draw(logits, self._permitted(state, share), exploration)
+        choice, log_drawn = draw(logits, space.choices(state), exploration)
         node = choice.clamp(max=self.variables - 1)
+        settled, last, _ = state.layers
+        masks = draw_parents(context.sums, node, settled | last, last)
+        # where a layer is closed no set is looked at
+        parents = self.space.sets(masks.device).lookup[masks].clamp(max=self.sets - 1)
         batch = torch.arange(len(node), device=node.device)[:, None]
-        weights = context.local[batch, node].masked_fill(~self.space.fitting(state), -torch.inf)
-        parents = drawn_by(weights)
-        log_parents = weights.gather(2, parents[..., None])[..., 0]
-        log_parents = log_parents - share.gather(2, node[..., None])[..., 0]
+        log_parents = context.local[batch, node, parents] - share.gather(2, node[..., None])[..., 0]
         is_node = choice < self.variables
         action = torch.where(is_node, node * self.sets + parents, self.variables * self.sets)
         return action, log_drawn + log_parents.masked_fill(~is_node, 0.0)
@@ -230,7 +215,7 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
             return tensor.unflatten(1, (steps + 1, samples)).transpose(1, 2)
 
         logits = torch.cat([nodes, close[..., None]], 2)
-        log_choice = unfold(log_probability(logits, self._permitted(state, share)))[:, :, :-1]
+        log_choice = unfold(log_probability(logits, space.choices(state)))[:, :, :-1]
         node, parents = actions // self.sets, actions % self.sets
         log_choice = log_choice.gather(3, node[..., None])[..., 0]
         is_node = node < self.variables

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfnem.batched import Batched
-from gfnem.graphs.dags import ParentSets, bits_of, parent_sets
+from gfnem.graphs.dags import ParentSets, bit_masks, bits_of, parent_sets
 from gfnem.graphs.knowledge import Knowledge
 from gfnem.graphs.moves import EdgeMoves
-from gfnem.ranges import Count, Fact
+from gfnem.ranges import Amount, Count, Fact
 from gfnem.space import LatentSpace
 
 #: what a node's status is while a graph is built
@@ -33,23 +35,20 @@ class LayerState(Batched):
     depth: Tensor
     now: Tensor
 
+    @cached_property
     def status(self) -> Tensor:
         """`(batch, samples, n)` int64 `OPEN`, `SETTLED`, `LAST` (the layer before) or `CURRENT`."""
-        behind = self.now[..., None] - self.depth
-        placed = torch.where(behind == 0, CURRENT, torch.where(behind == 1, LAST, SETTLED))
-        return torch.where(self.depth < 0, OPEN, placed)
+        behind = (self.now[..., None] - self.depth).clamp(max=CURRENT - SETTLED)
+        return (CURRENT - behind).masked_fill(self.depth < 0, OPEN)
 
-    def placeable(self) -> Tensor:
-        """`(batch, samples, n)` bool: nodes that may come next in the layer, by their number."""
-        status = self.status()
-        # of a layer the nodes come in order, so that every graph is built in one way
-        after = (status == CURRENT).flip(-1).cumsum(-1).flip(-1) == 0
-        return (status == OPEN) & after
-
-    def closable(self) -> Tensor:
-        """`(batch, samples)` bool: whether the layer may be closed and another begun."""
-        status = self.status()
-        return (status == CURRENT).any(-1) & (status == OPEN).any(-1)
+    @cached_property
+    def layers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Bit masks `(batch, samples)` of the nodes settled, in the last layer, and in this one."""
+        kind = torch.arange(SETTLED, CURRENT + 1, device=self.depth.device)
+        weight = 2 ** torch.arange(self.depth.shape[-1], device=kind.device)
+        held = (self.status[..., None] == kind) * weight[:, None]
+        settled, last, current = held.sum(-2).unbind(-1)
+        return settled, last, current
 
 
 class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
@@ -63,13 +62,25 @@ class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
     Args:
         variables: how many nodes there are.
         max_parents: most parents of a node; any number if None.
+        forbidden: `[i, j]` pairs, edges that never are there; none if None.
+        required: `[i, j]` pairs, edges that always are there; none if None.
+
+    Raises:
+        ValueError: if required edges are forbidden, too many or form a cycle.
     """
 
     unique_trajectory = True
 
-    def __init__(self, variables: Fact = None, max_parents: Count | None = None):
+    def __init__(
+        self,
+        variables: Fact = None,
+        max_parents: Count | None = None,
+        forbidden: Sequence[Sequence[Amount]] | None = None,
+        required: Sequence[Sequence[Amount]] | None = None,
+    ):
         assert variables is not None
         self.variables, self.max_parents = variables, max_parents
+        self.knowledge = Knowledge(variables, max_parents, forbidden, required)
 
     def sets(self, device: torch.device | str = "cpu") -> ParentSets:
         """The sets of parents that there are."""
@@ -104,19 +115,68 @@ class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
         return (state.depth < 0).all(-1)
 
     def fitting(self, state: LayerState) -> Tensor:
-        """`(batch, samples, sets)` bool: sets of parents that a node of this layer may have."""
-        status = state.status()
-        weight = 2 ** torch.arange(self.variables, device=status.device)
-        last = ((status == LAST) * weight).sum(-1, keepdim=True)
-        placed = last + ((status == SETTLED) * weight).sum(-1, keepdim=True)
-        masks = self.sets(status.device).masks
+        """`(batch, samples, sets)` bool: sets of parents that a node of this layer may have.
+
+        What is known of edges apart.
+        """
+        settled, last, _ = (part[..., None] for part in state.layers)
+        placed, masks = settled | last, self.sets(last.device).masks
         hit = ((masks & last) > 0) | ((placed == 0) & (masks == 0))
         return ((masks & ~placed) == 0) & hit
 
+    def _ready(self, placed: Tensor, last: Tensor) -> Tensor:
+        """`(...)` bit masks of the nodes that a layer after `last` may hold, by what is known.
+
+        Args:
+            placed: `(...)` bit masks of all nodes before that layer, `last` among them.
+            last: `(...)` bit masks.
+        """
+        known = self.knowledge.on(placed.device)
+        required, permitted = bit_masks(known.required.mT), bit_masks(known.permitted.mT)
+        placed, last = placed[..., None], last[..., None]
+        follows = (required & last) > 0
+        room = True if self.max_parents is None else known.required.sum(0) < self.max_parents
+        follows = follows | (((permitted & last) > 0) & room) | (placed == 0)
+        here = bits_of(placed[..., 0], self.variables)
+        return bit_masks(((required & ~placed) == 0) & follows & ~here)
+
+    def _can_end(self, placed: Tensor, last: Tensor) -> Tensor:
+        """`(...)` bool: whether all other nodes can come in layers after `last`.
+
+        If they can, they can with each node in the first layer that may hold it: its parents then
+        come no later than they would, and the last of them is in the layer before.
+        """
+        while (more := self._ready(placed, last)).any():
+            placed, last = placed | more, torch.where(more > 0, more, last)
+        return placed == 2**self.variables - 1
+
+    def choices(self, state: LayerState) -> Tensor:
+        """`(batch, samples, n + 1)` bool: nodes that may come next, and closing the layer.
+
+        Those alone after which every other node can still be placed.
+        """
+        n = self.variables
+        settled, last, current = state.layers
+        placed = settled | last
+        bit = 2 ** torch.arange(n, device=placed.device)
+        ready = 2**n - 1 - placed if self.knowledge.free else self._ready(placed, last)
+        # of a layer the nodes come in order, so that every graph is built in one way
+        ready = ready[..., None] & torch.where(bit > current[..., None], bit, 0)
+        closable = (current > 0) & (placed | current != 2**n - 1)
+        found = torch.cat([ready > 0, closable[..., None]], -1)
+        if self.knowledge.free:
+            return found
+        # a layer may hold all that can come after a node
+        after = ready.flip(-1).cumsum(-1).flip(-1)
+        layer = current[..., None] | torch.nn.functional.pad(after, (0, 1))
+        return found & self._can_end(placed[..., None] | layer, layer)
+
     def forward_mask(self, state: LayerState) -> Tensor:
         """`(batch, samples, n * sets + 1)`: nodes with their parents, and to close the layer."""
-        place = state.placeable()[..., None] & self.fitting(state)[..., None, :]
-        return torch.cat([place.flatten(2), state.closable()[..., None]], 2)
+        choices, members = self.choices(state), self.sets(state.depth.device).members()
+        fits = self.fitting(state)[..., None, :] & self.knowledge.permits(members)
+        place = choices[..., :-1, None] & fits
+        return torch.cat([place.flatten(2), choices[..., -1:]], 2)
 
     def backward_mask(self, state: LayerState) -> Tensor:
         """`(batch, samples, 1)`: there is one way back."""
@@ -135,7 +195,7 @@ class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
 
     def _newest(self, state: LayerState) -> tuple[Tensor, Tensor]:
         """The node placed last `(batch, samples)`, and whether the layer holds any node at all."""
-        current = state.status() == CURRENT
+        current = state.status == CURRENT
         place = torch.arange(self.variables, device=current.device)
         return (current * place).amax(-1), current.any(-1)
 
@@ -167,4 +227,4 @@ class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
 
     def moves(self) -> EdgeMoves:
         """An edge is added, removed or reversed."""
-        return EdgeMoves(Knowledge(self.variables, self.max_parents))
+        return EdgeMoves(self.knowledge)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from gfnem.graphs import exact
 from gfnem.graphs.dags import bit_masks, bits_of, every_dag, parent_sets
+from gfnem.graphs.parents import partial_sums
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BDeu, BGe, LocalScore
+from gfnem.graphs.sinks import SinkProgramme
 from gfnem.graphs.space import DagSpace, DagState
 from gfnem.graphs.tables import Tables
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.target import Conditioned, Target
 
+T = TypeVar("T")
+
 #: graphs of so many nodes are listed where the prior is not modular
 _LISTED = 5
+#: exact sums over all graphs of so many variables take seconds
+_SUMMED = 17
 #: all sets of parents are scored for so many variables
 _ALL_SETS = 15
 #: a table of `3 ** n` sums is made for so many variables
@@ -49,7 +56,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
         """The same with another table `(batch, n, sets)`, of which nothing is remembered."""
         return GivenTables(self.target, self.x, table)
 
-    def known(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def known(self, name: str, compute: Callable[[], T]) -> T:
         """A table that follows from `table`, computed once unless that is learned."""
         return self.x.known((name, self.target.name), compute) if self._fixed else compute()
 
@@ -110,55 +117,69 @@ class GivenTables(Conditioned[Tables, Tensor]):
         """`(batch, n)` log sum of each variable's local scores, over all sets of parents."""
         return self.table.logsumexp(2)
 
-    def layered(self) -> Tensor:
-        """`(batch, n, 3 ** n)` float32 log share of the sets of parents that a layer permits.
+    def sums(self) -> list[Tensor]:
+        """`(batch, n, 2 ** n)` float64 `partial_sums` over sets of parents, less `best`."""
 
-        Entry `[b, j, c]` is the log of the sum over the sets of parents of `j` that hold placed
-        nodes alone and one at least of the last layer, less that over all sets. In base 3, `c` has
-        the digit 0 for a node that is not placed, 2 for one of the last layer, 1 for all others.
-        Entry 0, where none is placed, is of no parents.
-        """
-        return self.known("layered", self._layered)
+        def compute() -> list[Tensor]:
+            local = (self._padded - self.best[..., None])[..., self._lookup]
+            return partial_sums(local.clamp(min=-1e30))
 
-    def _layered(self) -> Tensor:
-        n, lookup = self.table.shape[1], self._lookup
-        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
-        share = (share - self.best[..., None])[..., lookup].clamp(min=-1e30).float()
-        none = share[..., 0].clone()
-        miss = share.reshape(len(share), n, *([2] * n))
-        hit = torch.full_like(miss, -1e30)
-        for axis in range(2, n + 2):
-            (hit_0, hit_1), (miss_0, miss_1) = hit.unbind(axis), miss.unbind(axis)
-            both = torch.logaddexp(hit_0, hit_1)
-            hit = torch.stack([hit_0, both, torch.logaddexp(both, miss_1)], axis)
-            miss = torch.stack([miss_0, torch.logaddexp(miss_0, miss_1), miss_0], axis)
-        hit = hit.flatten(2)
-        hit[..., 0] = none
-        return hit
+        return self.known("sums", compute)
 
     def orders(self) -> Tensor:
         """`(batch, 2 ** n)` float32 what the nodes that are not placed have still to come.
 
         The log of the sum over all orders of these nodes, by their sets of parents among those that
-        come before (Koivisto and Sood 2004), shared out as `layered`. A graph counts once for each
+        come before (Koivisto and Sood 2004), as in `sums`. A graph counts once for each
         order that it agrees with, so it is not exact; who is to come before whom, it knows.
         """
         return self.known("orders", self._orders)
 
     def _orders(self) -> Tensor:
         n = self.table.shape[1]
-        share = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
-        share = (share - self.best[..., None])[..., self._lookup].clamp(min=-1e30)
-        share = exact.log_subset_sums(share, n)  # by the nodes that come before
-        every = torch.arange(2**n, device=share.device)
+        sums = self.sums()[-1]  # by the nodes that come before
+        every = torch.arange(2**n, device=sums.device)
         placed = bits_of(every, n)
-        found = share.new_zeros(len(share), 2**n)
+        found = sums.new_zeros(len(sums), 2**n)
         for size in reversed(range(n)):
             sets = every[placed.sum(1) == size]
             after = sets[:, None] | 2 ** torch.arange(n, device=sets.device)
-            terms = share[:, :, sets].transpose(1, 2) + found[:, after]
+            terms = sums[:, :, sets].transpose(1, 2) + found[:, after]
             terms = terms.masked_fill(placed[sets], -torch.inf)
             found[:, sets] = terms.logsumexp(2) - math.log(n - size)
+        return found.float()
+
+    def swaps(self) -> Tensor:
+        """`(batch, n - 1)` how many orders a graph agrees with, as far as orders themselves say it.
+
+        Number `k` is the probability, under the sum over orders, that the nodes at places `k` and
+        `k + 1` could change places: no edge joins them. The more of them can, the more often
+        `orders` counts a graph.
+        """
+        return self.known("swaps", self._swaps)
+
+    def _swaps(self) -> Tensor:
+        sums, after = self.sums()[-1], self.orders().double()
+        n = sums.shape[1]
+        every = torch.arange(2**n, device=sums.device)
+        size = bits_of(every, n).sum(1)
+        before = torch.zeros_like(after)  # means over the orders of the nodes of each set
+        for k in range(1, n + 1):
+            sets = every[size == k]
+            last = bits_of(sets, n).nonzero()[:, 1].view(-1, k)
+            less = sets[:, None] - 2**last
+            terms = before[:, less] + sums[:, last, less]
+            before[:, sets] = terms.logsumexp(2) - math.log(k)
+        found = sums.new_zeros(len(sums), n - 1)
+        # of all orders, those with a given set and then a given pair before all others
+        ways = [math.log(math.comb(n, k) * math.comb(n - k, 2)) for k in range(n - 1)]
+        ways = torch.tensor(ways, dtype=sums.dtype, device=sums.device)
+        for one, other in itertools.combinations(range(n), 2):
+            pair = 2**one + 2**other
+            sets = every[(every & pair) == 0]
+            log_p = before[:, sets] + sums[:, one, sets] + sums[:, other, sets]
+            log_p = log_p + after[:, sets | pair] - after[:, :1] - ways[size[sets]]
+            found.index_add_(1, size[sets], log_p.exp())
         return found.float()
 
     def _futures(self) -> Tensor:
@@ -266,7 +287,8 @@ class DagPosterior(Target[Tables, Tensor]):
     def offers(self, hook: str) -> bool:
         """Exact inference is offered where it is affordable."""
         if hook in ("log_marginal", "sample_posterior"):
-            return self.variables <= (_LISTED if self.terms else exact.MOST)
+            most = exact.MOST if hook == "sample_posterior" else _SUMMED
+            return self.variables <= (_LISTED if self.terms else most)
         return super().offers(hook)
 
     def given(self, x: Tables) -> GivenTables:
@@ -284,14 +306,12 @@ class DagPosterior(Target[Tables, Tensor]):
         n = self.variables
         members = parent_sets(n, self.max_parents, device).members()
         factors = self.prior.table(n, members).expand(n, -1)
-        known = self.space.knowledge.on(device)
-        wrong = (members & ~known.permitted.mT[:, None]) | (known.required.mT[:, None] & ~members)
-        factors = factors.masked_fill(wrong.any(2), -torch.inf)
-        free = not self.forbidden and not self.required
-        if free:
+        knowledge = self.space.knowledge
+        factors = factors.masked_fill(~knowledge.permits(members), -torch.inf)
+        if knowledge.free:
             total = self.prior.log_normaliser(n, self.max_parents)
-        elif n <= exact.MOST:
-            total = float(exact.LayerProgramme(factors, self.max_parents).log_evidence())
+        elif n <= _SUMMED:
+            total = float(SinkProgramme(factors, self.max_parents).log_evidence())
         else:
             total = 0.0  # not known: the evidence is then up to a constant
         return factors - total / n
@@ -330,16 +350,20 @@ class DagPosterior(Target[Tables, Tensor]):
     # ------------------------------------------------------------------ exact inference
 
     def log_marginal(self, x: Tables) -> Tensor:
-        """`(batch,)` exact `log p(D)` in nats, by the layer programme or by listing."""
+        """`(batch,)` exact `log p(D)` in nats, by a `SinkProgramme` or by listing."""
         self._refuse("log_marginal")
         return x.known(("log_marginal", self.name), lambda: self._log_marginal(x))
 
     def _log_marginal(self, x: Tables) -> Tensor:
         if self.terms:
             return self._listed(x)[1].logsumexp(1)
-        table = self.given(x).table
-        programmes = [exact.LayerProgramme(scores, self.max_parents) for scores in table]
-        return torch.stack([programme.log_evidence() for programme in programmes])
+        return torch.stack([programme.log_evidence() for programme in self._programmes(x)])
+
+    def _programmes(self, x: Tables) -> list[SinkProgramme]:
+        def compute() -> list[SinkProgramme]:
+            return [SinkProgramme(scores, self.max_parents) for scores in self.given(x).table]
+
+        return x.known(("programmes", self.name), compute)
 
     @torch.no_grad()
     def sample_posterior(self, x: Tables, samples: int) -> Tensor:
@@ -364,7 +388,7 @@ class DagPosterior(Target[Tables, Tensor]):
 
     def _marginals(self, x: Tables) -> list[exact.ExactPosterior]:
         if not self.terms:
-            return [exact.marginals(scores, self.max_parents) for scores in self.given(x).table]
+            return [programme.marginals() for programme in self._programmes(x)]
         graphs, weights = self._listed(x)
         sets = parent_sets(self.variables, self.max_parents, graphs.device)
         index = sets.lookup[bit_masks(graphs.mT)]  # (graphs, n)

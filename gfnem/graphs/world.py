@@ -47,9 +47,8 @@ class GraphsWorld(World):
                 "--build",
                 choices=tuple(_BUILD),
                 default="layers",
-                help="how graphs are built: layer by layer, for up to 14 columns, or edge by edge, "
-                "where edges are known beforehand or the prior is not over edges (short for "
-                "--space and --policy)",
+                help="how graphs are built: layer by layer, or edge by edge, where the prior is not "
+                "over edges alone (short for --space and --policy)",
             )
 
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _attribute, __dir__, __all__ = public_names(
         "text.data": ("TextData",),
         "spaces.forest": ("ForestSpace",),
         "policies.forest": ("ForestPolicy",),
+        "grammars.compound_pcfg": ("CompoundPCFG",),
         "grammars.grammar": ("Grammar",),
         "grammars.neural_pcfg": ("NeuralParentPCFG", "NeuralPCFG"),
         "grammars.rnng": ("RNNG",),

@@ -369,7 +369,7 @@ def _figures(
         "sentences": len(tokens),
         "not_derivable": len(tokens) - len(every["units"]),
         "tokens": units,
-        "exact": exact,
+        "exact": exact and model.marginal_is_exact,
         "nll": means["nll"].item(),
         "unknown": reader.vocabulary.unknown_rate(word for words in tokens for word in words),
         "labels": len(label_names(module)),
@@ -377,6 +377,8 @@ def _figures(
     }
     if unigrams is not None:
         report["unigram_nll"] = surprise / units
+    if exact and not model.marginal_is_exact:
+        report["nll_is"] = "bound: exact over trees, in expectation over the rest"
     if "bound" in every:
         report["bound"] = -every["bound"].sum().item() / units
         report["elbo_gap"] = means["elbo_gap"].item()
@@ -466,7 +468,7 @@ def report(figures: dict[str, Any], unit: str) -> str:
                 )
             table.add_row(title, *cells)
 
-    how = "exact" if figures["exact"] else f"bound, {samples} samples"
+    how = "exact" if figures["exact"] else figures.get("nll_is", f"bound, {samples} samples")
     gap = "ELBO gap per sentence, nats"
     if figures.get("elbo_gap_is") == OWN_SAMPLES:
         gap += f" ({OWN_SAMPLES})"

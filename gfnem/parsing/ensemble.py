@@ -19,6 +19,7 @@ from gfnem.parsing.run import load_text_run
 from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.scores import SpanF1
+from gfnem.parsing.trees.treebank import parse_tree
 from gfnem.parsing.trees.trees import Trees
 
 #: the label of a node of several runs, whose own labels mean different things
@@ -153,8 +154,7 @@ class Ensemble:
         lines = [f"{' '.join(text.split())}\n" for text in texts]
         answers = Answers(self, decode).of(list(read_sentences(lines, self.preprocessing)))
         trees = [
-            Tree.fromstring(answer.trees[0]) if answer.trees else Tree("TOP", [])
-            for answer in answers
+            parse_tree(answer.trees[0]) if answer.trees else Tree("TOP", []) for answer in answers
         ]
         return trees[0] if isinstance(sentences, str) else trees
 

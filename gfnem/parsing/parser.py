@@ -65,7 +65,8 @@ class Parses:
         marginal = self.log_marginal
         estimate: dict[str, Any] = {"value": float(marginal.value[row])}
         if marginal.exact:
-            estimate["method"] = "exact"
+            known = self._given.target.normalised().marginal_is_exact
+            estimate["method"] = "exact" if known else "bound"
         else:
             estimate["method"] = "importance-weighted"
             estimate["samples"] = marginal.samples

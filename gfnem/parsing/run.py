@@ -6,10 +6,10 @@ import math
 import os
 from collections.abc import Sequence
 
-from nltk import Tree
 from nltk.tree import ProbabilisticTree
 
 from gfnem.errors import UserError
+from gfnem.parsing.trees.treebank import parse_tree
 from gfnem.running.run import Run
 from gfnem.running.runs import load_run
 
@@ -58,10 +58,13 @@ def load_text_run(run: str | os.PathLike) -> TextRun:
     """
     loaded = load_run(run)
     if not isinstance(loaded, TextRun):
-        raise UserError(f"{run}: this run was not trained on text")
+        raise UserError(
+            f"{run}: this run was not trained on text and its bracketed trees: gfnem infer and "
+            "gfnem sample are for runs of every world"
+        )
     return loaded.parser()
 
 
 def _tree(latent: str, log_prob: float, log_joint: float) -> ProbabilisticTree:
-    tree = Tree.fromstring(latent)
+    tree = parse_tree(latent)
     return ProbabilisticTree(tree.label(), list(tree), prob=math.exp(log_prob))

@@ -101,14 +101,15 @@ class Run(Trained):
             posterior = self.posterior(x)
             z, log_weights = posterior.log_weights(samples)
             if exact:
-                return z, given.log_marginal(), True
+                return z, given.log_marginal(), self.model.marginal_is_exact
             return z, importance_weighted(posterior.model_weights(z, log_weights)), False
         if not (exact and offers("sample_posterior")):
             raise UserError(
                 f"{self.path}: {type(self.model).__name__} was trained without a sampler, and has "
                 "no exact posterior to draw from"
             )
-        return given.sample_posterior(samples), given.log_marginal(), True
+        z, log_marginal = given.sample_posterior(samples), given.log_marginal()
+        return z, log_marginal, self.model.marginal_is_exact
 
     @torch.no_grad()
     def sample(self, n: int = 5) -> list[dict[str, Any]]:
@@ -185,5 +186,7 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     if not count:
         raise UserError("nothing to evaluate on: name data with --data")
     found = {name: float(value) for name, value in summary(parts).items()}
-    exact = run.model.offers("log_marginal") and run.model.offers("log_partition")
+    model = run.model
+    exact = model.offers("log_marginal") and model.offers("log_partition")
+    exact = exact and model.marginal_is_exact
     return {"observations": count, "exact": exact, "nll": found.pop("nll"), **found}

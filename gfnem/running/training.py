@@ -47,7 +47,7 @@ from gfnem.running.runs import BEST, CHECKPOINT, CONFIG, CURVES, METRICS, read_c
 from gfnem.running.signals import heeding_signals
 from gfnem.running.trained import CLOCK
 from gfnem.running.tryout import try_out
-from gfnem.schedules import Schedule
+from gfnem.schedules import Schedule, over
 from gfnem.space import LatentSpace
 from gfnem.target import Target
 from gfnem.world import WORLDS, World, declared, find, reference
@@ -74,7 +74,7 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     folder, checkpoint = folder_of(settings, leads)
     wanted = settings  # as other processes are told
     world = world_of(settings)
-    settings = world.expand(settings)
+    settings = over(world.expand(settings), settings["max_updates"])
     before()
     check_device(settings["accelerator"], devices, settings["precision"])
     pl.seed_everything(settings["seed"], verbose=False)

@@ -142,6 +142,7 @@ def test_wrong_arguments(capsys, monkeypatch, tmp_path, arguments, expected):
         (b"em:\n  samples: 8\n", "(em.samples is recipe.samples now)"),
         (b"seed: many\n", "seed: expected int, not many"),
         (b"model:\n  class_path: NoSuch\n", "there is no class NoSuch"),
+        (b"reward: none\n", "reward: there is no class none; null goes without; there are Agree"),
         (b"model:\n  class_path: NeuralPCFG\n  init_args:\n    depth: 3\n", "setting depth"),
     ],
 )

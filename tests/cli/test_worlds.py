@@ -65,7 +65,8 @@ def here(place, monkeypatch):
 
 def test_what_there_is(capsys):
     lines = printed(capsys, "worlds").splitlines()
-    names = ["energies", "graphs", "images", "points", "sentences", "text", "toys"]
+    names = ["dependencies", "energies", "graphs", "images", "points"]
+    names += ["sentences", "text", "toys"]
     assert [line.split()[0] for line in lines] == names
     assert all("; --data: " in line and " and " in line for line in lines)
 
@@ -213,7 +214,7 @@ def test_report(capsys, here, tmp_path):
     [
         (
             ["train", "--world=nosuch"],
-            "'nosuch'; there are energies, graphs, images, points, sentences, te",
+            "'nosuch'; there are dependencies, energies, graphs, images, points, se",
         ),
         (["train", "--world=nosuch.World"], "cannot import nosuch.World"),
         (["train", "--world=own.Choice"], "own.Choice is not a World"),

@@ -1,5 +1,6 @@
 """The posterior: the shipped proof, priors, constraints and terms against listing all graphs."""
 
+import itertools
 import math
 
 import pytest
@@ -140,7 +141,25 @@ def test_many_columns_want_a_limit_on_parents():
     assert torch.allclose(gains[..., 5, 2], both[1] - both[0])
     other[..., 6, 2] = True
     assert (model.log_joint(x, other) == -math.inf).all(), "three parents"
-    assert not model.offers("log_marginal")
+    assert not model.offers("sample_posterior")
+    assert not DagPosterior(18, max_parents=2).offers("log_marginal")
+
+
+def test_orders_know_how_many_of_their_nodes_could_change_places():
+    """Against all orders of the nodes, each with all of its graphs."""
+    model, x = DagPosterior(4), some_tables(4)
+    given, graphs = model.given(x), every_dag(4)
+    value = given.log_graphs(graphs.expand(2, -1, -1, -1)).softmax(1)
+    total, swaps = torch.zeros(2), torch.zeros(2, 3)
+    for order in itertools.permutations(range(4)):
+        along = graphs[:, order][:, :, order]
+        agrees = ~along.tril().flatten(1).any(1)
+        total = total + (value * agrees).sum(1)
+        for k in range(3):
+            swaps[:, k] += (value * (agrees & ~along[:, k, k + 1])).sum(1)
+    assert torch.allclose(given.swaps(), (swaps.T / total).T.float(), atol=1e-5)
+    level = given.log_marginal() + total.log() - math.log(24)
+    assert torch.allclose(given.orders()[:, 0], (level - given.best.sum(1)).float(), atol=1e-4)
 
 
 def test_a_score_of_another_kind_is_refused():

@@ -229,15 +229,15 @@ def test_training_finds_graphs_and_networks():
     x, space = a_table(8, 2), LayerSpace(2)
     model, policy = NetworkPosterior(2, units=1), NetworkPolicy(2, units=1, hidden=16, width=16)
     objective = BalancedVarGrad(10.0, pseudo_huber=True)
-    em = EM(model, space, policy, posterior(objective, samples=48, epsilon=Anneal(0.2, 0.02, 100)))
-    descent = Descent(em, Rates(policy=Anneal(0.02, 0.002, 200)))
-    log_p = exact.log_weights_of_all(families(model, x, 1000, 5).table)[1].logsumexp(0)
+    em = EM(model, space, policy, posterior(objective, samples=32, epsilon=Anneal(0.2, 0.02, 60)))
+    descent = Descent(em, Rates(policy=Anneal(0.03, 0.002, 110)))
+    log_p = exact.log_weights_of_all(families(model, x, 600, 5).table)[1].logsumexp(0)
 
     def gap():
         _, weights = Posterior(model, space, policy, x).log_weights(1000)
         return float(log_p - weights.mean())
 
     before = gap()
-    for _ in range(200):
+    for _ in range(110):
         descent.update(x)
     assert gap() < min(0.6, before / 5)

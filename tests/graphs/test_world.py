@@ -70,18 +70,20 @@ def test_graphs_for_other_programs(run, capsys):
 
 
 @pytest.mark.slow
-def test_known_edges_are_built_edge_by_edge(run, capsys, tmp_path):
+def test_known_edges(run, capsys, tmp_path):
     table = run[1]
-    flags = [*FLAGS, f"--data={table}", '--dataset.forbidden=[["a","the b"]]']
-    line = refused(capsys, "train", *flags, f"--out={tmp_path / 'no'}")
+    flags = [*FLAGS, f"--data={table}", "--max-updates=2", f"--out={tmp_path / 'run'}"]
+    term = '[{"class_path": "PathPrior", "init_args": {"cause": "a", "effect": "d"}}]'
+    line = refused(capsys, "train", *flags, f"--model.terms={term}")
     assert "--build edges" in line
-    more = ["--build=edges", '--dataset.required=[["the b","a"]]', f"--out={tmp_path / 'run'}"]
-    assert call("train", *flags, *more, "--max-updates=3") == 0
+    known = ['--dataset.forbidden=[["a","the b"]]', '--dataset.required=[["the b","a"]]']
+    assert call("train", *flags, *known) == 0
     capsys.readouterr()
     record = json.loads(printed(capsys, "infer", tmp_path / "run", table, "-k", 50))
     for latent in record["latents"]:
         edges = latent["latent"]["edges"]
         assert ["the b", "a"] in edges and ["a", "the b"] not in edges
+    assert call("train", *flags[:-1], *known, "--build=edges", f"--out={tmp_path / 'edges'}") == 0
 
 
 def refusal(tmp_path, text, name="table.csv", **settings):

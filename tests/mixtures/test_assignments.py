@@ -134,9 +134,9 @@ def test_the_sampler_finds_every_relabelling_where_mean_field_finds_one():
     torch.manual_seed(0)
     model, space, x = ClusterPosterior(3), LabelSpace(3), data_sets(5)[:1]
     policy = LabelPolicy(5, 3, 2, 64)
-    em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
-    descent = Descent(em, Rates(policy=Anneal(0.01, 0.001, 300)))
-    for _ in range(300):
+    em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=48))
+    descent = Descent(em, Rates(policy=Anneal(0.02, 0.001, 150)))
+    for _ in range(150):
         descent.update(x)
     every, p = model.every(x), model.log_table(x).softmax(1)[0]
     q = Posterior(model, space, policy, x).log_prob(every[None])[0].exp()

@@ -242,7 +242,7 @@ def train(order, objective, updates, model_lr=0.0, seed=0, **settings):
 @pytest.mark.slow
 def test_sampler_learns_the_exact_posterior():
     """Means fixed at the truth, either order, learned backward policy and conditional `log Z`."""
-    module, data = train("either", TrajectoryBalance(), 300)
+    module, data = train("either", TrajectoryBalance(), 200)
     figures = data.evaluate(module)
     assert figures["posterior_tv"] < 0.2
     assert figures["recovered"] == 1.0
@@ -254,7 +254,7 @@ def test_sampler_learns_the_exact_posterior():
 
 @pytest.mark.slow
 def test_gflownet_em_reaches_exact_em(tmp_path):
-    module, data = train("cluster_first", VarGrad(), 250, model_lr=0.03)
+    module, data = train("cluster_first", VarGrad(), 160, model_lr=0.04)
     _, history = exact_em(data.points, data.initial_means, module.model.offsets, 0.25, 200)
     log_likelihood = module.model.log_marginal(data.points).mean().item()
     assert log_likelihood > history[-1].item() - 0.03

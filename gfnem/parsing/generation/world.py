@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gfnem.parsing.world import TextWorld
-from gfnem.world import World
+from gfnem.parsing.observed_sentences import WorldOfSentences
 
 if TYPE_CHECKING:
     from gfnem.parsing.generation.run import SentenceRun
@@ -25,7 +23,7 @@ MEANING = (
 )
 
 
-class SentencesWorld(TextWorld):
+class SentencesWorld(WorldOfSentences):
     """Sentences as what is built, trees as how: the parser is the backward policy."""
 
     about = (
@@ -42,22 +40,14 @@ class SentencesWorld(TextWorld):
         "gfnem.parsing.generation.space",
         "gfnem.parsing.generation.targets",
     )
-    told = TextWorld.told | {"longest"}
+    told = WorldOfSentences.told | {"longest"}
 
     def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
         """For a text of the user's, an n-gram model of it as the reward."""
-        content = World.defaults(self, given)
+        content = super().defaults(given)
         if "data" in given:
             content["model"] = {"class_path": "gfnem.parsing.generation.language_models.NGram"}
         return content
-
-    def likely(self, run: Any, x: Any) -> Sequence[Any]:
-        """None beside the parser's draws."""
-        return ()
-
-    def evaluate(self, run: Any, source: str | None = None, **flags: Any) -> dict[str, Any]:
-        """As of any world: the reward of sentences, and the sampler's figures."""
-        return World.evaluate(self, run, source, **flags)
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
         """How far the sampler is from its reward, its own NLL, and F1 of its parser."""
@@ -71,10 +61,6 @@ class SentencesWorld(TextWorld):
             found |= parser_f1(run.parser(), data, corpus, _PARSED)
         return found
 
-    def table(self, run: Any, figures: dict[str, Any]) -> str:
-        """A line for each figure."""
-        return World.table(self, run, figures)
-
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:
         """What it writes, held-out sentences with their trees, figures."""
         from gfnem.parsing.generation.report import sections
@@ -84,13 +70,6 @@ class SentencesWorld(TextWorld):
     def draw(self, run: Any, data: Any, folder: Path) -> list[str]:
         """Parses, and the grammar."""
         return data.draw(run, folder)
-
-    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
-        """None of its own."""
-
-    def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """As they are."""
-        return settings
 
     def run_class(self) -> type[SentenceRun]:
         """A run that writes and parses."""

@@ -81,7 +81,7 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         if self.spans is None:
             return self
         if self._normalised is None:
-            alone = self._normalised = GivenTrees(self.target, self.x)
+            alone = self._normalised = type(self)(self.target, self.x)
             alone._potentials = self.potentials and self._potentials
         return self._normalised
 
@@ -380,17 +380,17 @@ class Grammar(GenerativeModel[Sentences, Trees]):
 
 
 def start_choice(scores: Tensor, nonterminals: int, shortest: int) -> Tensor:
-    """`(N + T,)` log probabilities of the start symbol's child.
+    """`(..., N + T)` log probabilities of the start symbol's child.
 
     A preterminal at the top is a sentence of one word. Where there are none to learn from, nothing
     but the normalisation would train these choices: then they are impossible.
 
     Args:
-        scores: `(N + T,)` any numbers, nonterminals first.
+        scores: `(..., N + T)` any numbers, nonterminals first.
         nonterminals: the number `N`.
         shortest: fewest words of a sentence.
     """
     if shortest > 1:
-        preterminal = torch.arange(len(scores), device=scores.device) >= nonterminals
+        preterminal = torch.arange(scores.shape[-1], device=scores.device) >= nonterminals
         scores = scores.masked_fill(preterminal, -torch.inf)
-    return scores.log_softmax(0)
+    return scores.log_softmax(-1)

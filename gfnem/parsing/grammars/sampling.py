@@ -52,7 +52,7 @@ def draw_derivations(
             raise RuntimeError(
                 f"only {found} of {tried} derivations had at most {max_length} tokens"
             )
-    return _join(pieces, count)
+    return joined(pieces, count)
 
 
 class _Lottery:
@@ -141,7 +141,8 @@ def _derive(
     return x, Trees(*table.unsqueeze(2), lengths[:, None])
 
 
-def _join(pieces: list[tuple[Sentences, Trees]], count: int) -> tuple[Sentences, Trees]:
+def joined(pieces: list[tuple[Sentences, Trees]], count: int) -> tuple[Sentences, Trees]:
+    """The first `count` of some sentences with their trees, one for each, in one batch."""
     longest = max(x.max_length for x, _ in pieces)
     tokens = torch.cat([pad(x.tokens, (0, longest - x.max_length)) for x, _ in pieces])
     lengths = torch.cat([x.lengths for x, _ in pieces])

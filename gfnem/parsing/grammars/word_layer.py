@@ -13,6 +13,8 @@ from torch.nn.functional import embedding_bag, linear
 
 from gfnem.errors import UserError
 from gfnem.files import read_lines
+from gfnem.parsing.text.characters import UNKNOWN
+from gfnem.parsing.text.unknown_words import CLASS
 
 #: a part of words is a feature if so many words of the vocabulary have it
 SHARED = 3
@@ -24,8 +26,10 @@ def word_features(word: str) -> list[str]:
     """What a word looks like: its beginnings, its ends, and what kinds of characters it has.
 
     The ends alone tell apart much of what parts of speech do in many languages. A word is not its
-    own beginning or end.
+    own beginning or end. Unknown words have nothing in common but their class.
     """
+    if word == UNKNOWN or word.startswith(CLASS):
+        return [word]
     size = len(word)
     parts = [f"{word[:n].lower()}-" for n in range(1, min(BEGINNING, size - 1) + 1)]
     parts += [f"-{word[-n:].lower()}" for n in range(1, min(END, size - 1) + 1)]
@@ -76,7 +80,7 @@ class WordLayer(nn.Linear):
         if (forms or vectors) and vocabulary is None:
             raise ValueError("word forms and pretrained vectors need the vocabulary")
         if forms:
-            found = [["<unk>"], *(word_features(word) for word in vocabulary[1:])]
+            found = [word_features(word) for word in vocabulary]
             counts = Counter(feature for features in found for feature in features)
             kept = sorted(feature for feature, count in counts.items() if count >= SHARED)
             number = {feature: at for at, feature in enumerate(kept)}

@@ -24,7 +24,7 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         `(batch, samples)` nats: log of the sum over labels of `p(x, z)`.
     """
     with full_precision(potentials.root):
-        batch = len(trees.lengths)
+        batch, labels = len(trees.lengths), potentials.labels
         single = potentials.single[:, None].expand(-1, trees.samples)
         if potentials.max_length == 1 or not (trees.lengths > 1).any():
             return single
@@ -55,8 +55,8 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
             known = torch.cat([known, same + count])
             count += len(one)
         roots = known[place[:, :, 0].clamp(min=0)].flatten()
-        top = torch.cat(values, 1)[potentials.top].index_select(0, roots) + potentials.root
-        top = top.logsumexp(1).view(batch, -1)
+        top = torch.cat(values, 1)[potentials.top].index_select(0, roots).view(batch, -1, labels)
+        top = (top + potentials.roots[:, None]).logsumexp(2)
         return torch.where(trees.lengths > 1, top, single)
 
 

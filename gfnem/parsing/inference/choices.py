@@ -113,7 +113,10 @@ class RuleChoices:
 
     @property
     def rule_table(self) -> Tensor:
-        """`(symbols, N, N)` log weights of each symbol's rules, as they are at temperature 1."""
+        """`(entries, N, N)` log weights of rules, as they are at temperature 1.
+
+        `Potentials.rules_of` says which entry is whose.
+        """
         return self.potentials.rules.flatten(0, 1)
 
     @cached_property
@@ -122,10 +125,11 @@ class RuleChoices:
         peaks = rules.detach().amax(1)
         return (rules - peaks[:, None]).exp(), peaks
 
-    def rules(self, symbol: Tensor) -> tuple[Tensor, Tensor]:
+    def rules(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
         """`(count, N, N)` weights of each node's rules, relative to their `(count,)` log maxima."""
         weights, peaks = self._rules
-        return embedding(symbol, weights).view(-1, self.labels, self.labels), peaks[symbol]
+        entry = self.potentials.rules_of(nodes.label, nodes.row)
+        return embedding(entry, weights).view(-1, self.labels, self.labels), peaks[entry]
 
     def row(self, nodes: Nodes, left: Tensor, right: Tensor) -> Tensor:
         """Names the rows of children of the nodes over spans `(count, any number)`; int64."""
@@ -242,7 +246,7 @@ class DenseOptions(Options):
         by_left = by_left + second[:, 0].logs
         row = torch.arange(len(width), device=width.device)
         by_right = by_right + first[row, width.squeeze(1) - 3].logs
-        rules, peaks = choices.rules(nodes.label)
+        rules, peaks = choices.rules(nodes)
         left_part, right_part = first[:, :-1], second[:, 1:]
         inner = ((left_part.relative @ rules) * right_part.relative).sum(-1)
         inner = safe_log(inner) + left_part.peaks + right_part.peaks + peaks[:, None]

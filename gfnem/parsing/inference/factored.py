@@ -164,12 +164,12 @@ class FactoredPotentials(Potentials):
         own = self.leaves[side].flatten().index_select(0, place)
         return own + _entries(self.inner[1 - side], symbol, child)
 
-    def rule(self, symbol: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    def rule(self, symbol: Tensor, row: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """See `Potentials`."""
         left, right = self.inner
         return _entries(left, symbol, first) + _entries(right, symbol, second)
 
-    def heads(self, first: Tensor, second: Tensor) -> Tensor:
+    def heads(self, row: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """See `Potentials`."""
         left, right = self.inner
         return embedding(first, left.T) + embedding(second, right.T)

@@ -56,7 +56,7 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
     if trees.label.shape[2] == 0 or potentials.max_length == 1:
         return torch.nn.functional.pad(root[..., None], (0, trees.label.shape[2]))
     first_label = (trees.label[..., 0] % labels).flatten()
-    known = potentials.root.index_select(0, first_label).view(root.shape)
+    known = potentials.roots.gather(1, first_label.view(root.shape))
     root = torch.where(trees.lengths > 1, known, root)
     with full_precision(root):
         first, second = (part % labels for part in trees.child_labels())  # of a word: anything
@@ -71,8 +71,8 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
             chosen = (case & mask).flatten().nonzero().squeeze(1)
             return chosen, *(part[chosen] for part in parts)
 
-        at, _, _, _, symbol, b, c = pick(~left_word & ~right_word)
-        scores = scores.index_put((at,), potentials.rule(symbol, b, c))
+        at, rows, _, _, symbol, b, c = pick(~left_word & ~right_word)
+        scores = scores.index_put((at,), potentials.rule(symbol, rows, b, c))
         at, rows, left, _, symbol, _, c = pick(left_word & ~right_word)
         scores = scores.index_put((at,), potentials.leaf_rule(symbol, rows, left, c, 0))
         at, rows, _, last, symbol, b, _ = pick(right_word & ~left_word)

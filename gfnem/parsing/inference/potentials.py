@@ -61,7 +61,7 @@ class Potentials:
     event without any derivation has a weight of `IMPOSSIBLE` or lower, never minus infinity.
 
     Attributes:
-        root: `(N,)` log p(A | start).
+        root: `(N,)` log p(A | start); `(batch, N)` where each sentence has rules of its own.
         rules: `(K, N, N, N)`, `[k, A, B, C]` for A -> B C under k, both children two words or more.
         leaf_tables: two `(n, batch, N, K, N)`, `[i, b, A, k, C]` = log sum_T p(A -> T C | k)
             p(w_i | T): the left child is word `i`; and the same where the right child is.
@@ -96,7 +96,7 @@ class Potentials:
     @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
-        return self.root.shape[0]
+        return self.root.shape[-1]
 
     @property
     def contexts(self) -> int:
@@ -117,6 +117,11 @@ class Potentials:
     def max_length(self) -> int:
         """The padded width `n` of the batch, in tokens."""
         return self.both_leaves.shape[1] + 1
+
+    @property
+    def roots(self) -> Tensor:
+        """`(batch, N)` nats: `root`, by sentence."""
+        return self.root.expand(len(self.lengths), -1)
 
     def below(self, label: Tensor) -> Tensor:
         """The context of a label's children."""
@@ -142,22 +147,33 @@ class Potentials:
         place = self._leaf_row(symbol, row, word) * self.labels + child
         return self.leaf_tables[side].flatten().index_select(0, place)
 
-    def rule(self, symbol: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    def rules_of(self, symbol: Tensor, row: Tensor) -> Tensor:
+        """Which entry of `rules`, its two leading axes taken as one, has the rules of a symbol.
+
+        Args:
+            symbol: int64, `k * N + A` of a node that is expanded.
+            row: int64, its sentence.
+        """
+        return symbol
+
+    def rule(self, symbol: Tensor, row: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """`(count,)` nats of rules whose children are both two words or more.
 
         Args:
             symbol: `(count,)` int64, `k * N + A` of the node that is expanded.
+            row: `(count,)` int64, its sentence.
             first, second: `(count,)` int64, its children's labels.
         """
-        place = (symbol * self.labels + first) * self.labels + second
+        place = (self.rules_of(symbol, row) * self.labels + first) * self.labels + second
         return self.rules.flatten().index_select(0, place)
 
-    def heads(self, first: Tensor, second: Tensor) -> Tensor:
+    def heads(self, row: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """`(..., N)` nats: every label's rule with these two children, of two words or more.
 
         Of rules that do not look at parents.
 
         Args:
+            row: int64 sentence, of a shape that goes with the labels'.
             first, second: int64 labels, any shape.
         """
         return self.rules[0].permute(1, 2, 0)[first, second]

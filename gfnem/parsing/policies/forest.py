@@ -235,7 +235,7 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         word_left, word_right = before == labels, after == labels
         first, second = before.clamp(max=labels - 1), after.clamp(max=labels - 1)
         gap = (here - 1).clamp(max=n - 1)
-        inner = potentials.heads(first, second)
+        inner = potentials.heads(row, first, second)
         one = potentials.leaf_heads(row, gap, second, 0)
         other = potentials.leaf_heads(row, here.clamp(max=n - 1), first, 1)
         both = nn.functional.pad(potentials.both_leaves[:, :, 0], (0, 0, 0, 1))[row, gap]

@@ -223,7 +223,8 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
         row = torch.arange(len(context.lengths), device=symbol.device)
         row = row.repeat_interleave(state.done.shape[1])
         nodes = Nodes(row, row, left.clamp(max=n - 1), right.clamp(min=1), symbol)
-        rules, (by_left, by_right) = context.rule_table[symbol], context.leaves(nodes)
+        rules = context.rule_table[context.potentials.rules_of(symbol, row)]
+        by_left, by_right = context.leaves(nodes)
         options = []
         for split in range(1, max(n, 2)):  # this road is for short sentences and for tests
             cut = torch.full_like(left, min(split, n - 1))[:, None]

@@ -62,6 +62,9 @@ class TextData(DataModule[Sentences]):
         min_length: fewest tokens of a sentence; shorter ones are skipped and counted.
         max_length: most tokens of a sentence; longer ones are skipped and counted.
         min_count: rarer words become `<unk>`.
+        unknown_classes: whether unknown words fall into classes by how they are written, as
+            `<unk:word-ing>`, instead of one `<unk>`. Likelihoods of runs with and without them do
+            not compare.
         max_vocabulary: most words kept.
         valid_sentences: most sentences to validate on.
         batch_size: sentences in a training batch.
@@ -100,6 +103,7 @@ class TextData(DataModule[Sentences]):
         streaming: bool = False,
         processes: Count | None = None,
         cache: str = "auto",
+        unknown_classes: bool = False,
     ):
         super().__init__(batch_size, interval, seed)
         self.path, self.grammar, self.sentences = path, grammar, sentences
@@ -139,7 +143,7 @@ class TextData(DataModule[Sentences]):
         self._rows = np.sort(np.array(shuffled[count:], dtype=np.int64))
         self._documents: np.ndarray | None = None  # of each training sentence
         self._counts = self._count_words(held_out is self.train)
-        self.vocabulary = self._build_vocabulary(min_count, max_vocabulary)
+        self.vocabulary = self._build_vocabulary(min_count, max_vocabulary, unknown_classes)
 
     def read(self, source: Any) -> Corpus:
         """Reads a corpus with this module's settings."""
@@ -224,15 +228,17 @@ class TextData(DataModule[Sentences]):
 
     def _counts_by_index(self) -> list[int]:
         """How often each word of the vocabulary comes, the unknown ones together first."""
-        counts = [self._counts[word] for word in self.vocabulary.to_list()]
-        counts[0] = self._counts.total() - sum(counts[1:])
+        counts = [0] * len(self.vocabulary)
+        indices = self.vocabulary.encode(self._counts)
+        for index, count in zip(indices, self._counts.values(), strict=True):
+            counts[index] += count
         return counts
 
-    def _build_vocabulary(self, min_count: int, max_size: int) -> Vocabulary:
+    def _build_vocabulary(self, min_count: int, max_size: int, classes: bool) -> Vocabulary:
         if self.path is None:  # every word the grammar knows, so that likelihoods compare exactly
             return Vocabulary.from_list(self.truth.grammar.vocabulary)
         try:
-            return Vocabulary.from_counts(self._counts, min_count, max_size)
+            return Vocabulary.from_counts(self._counts, min_count, max_size, classes)
         except UserError as error:
             raise UserError(f"{self.train.source}: {error}") from error
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gfnem.errors import UserError
 from gfnem.files import read_lines, write_atomically
 from gfnem.parsing.text.characters import UNKNOWN
+from gfnem.parsing.text.unknown_words import CLASS, choose_classes, class_of
 
 __all__ = ["UNKNOWN", "Vocabulary"]
 
@@ -17,7 +18,8 @@ class Vocabulary:
     """A two-way map between words and indices `0 .. len(self) - 1`; index 0 is `<unk>`.
 
     A text that spells `<unk>` itself, as some published corpora do, means index 0 by it; so it does
-    by `<UNK>`.
+    by `<UNK>`. Where there are classes of unknown words, as `<unk:word-ing>`, a word that is not
+    known has the index of the narrowest of them that it falls in, and index 0 if it falls in none.
 
     Args:
         words: the known words in index order, from index 1 on; a leading `<unk>` may be given too.
@@ -35,10 +37,15 @@ class Vocabulary:
                 raise ValueError(f"word {index} is not one word: {word!r}")
             if self._index.setdefault(word, index) != index:
                 raise ValueError(f"word {index} comes twice: {word!r}")
+        self._classes = {word for word in self._words if word.startswith(CLASS)}
 
     @classmethod
     def build(
-        cls, sentences: Iterable[Sequence[str]], min_count: int = 2, max_size: int = 10_000
+        cls,
+        sentences: Iterable[Sequence[str]],
+        min_count: int = 2,
+        max_size: int = 10_000,
+        classes: bool = False,
     ) -> Vocabulary:
         """The most frequent words of some tokenised sentences.
 
@@ -49,6 +56,7 @@ class Vocabulary:
             sentences: lists of tokens.
             min_count: a word seen less often is unknown.
             max_size: the largest `len` of the result, `<unk>` included.
+            classes: whether unknown words fall into classes by how they are written.
 
         Raises:
             UserError: if `max_size` leaves no room for a word, or no word is frequent enough.
@@ -56,11 +64,15 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for tokens in sentences:
             counts.update(tokens)
-        return cls.from_counts(counts, min_count, max_size)
+        return cls.from_counts(counts, min_count, max_size, classes)
 
     @classmethod
     def from_counts(
-        cls, counts: Mapping[str, int], min_count: int = 2, max_size: int = 10_000
+        cls,
+        counts: Mapping[str, int],
+        min_count: int = 2,
+        max_size: int = 10_000,
+        classes: bool = False,
     ) -> Vocabulary:
         """As `build`, from how often each word comes.
 
@@ -79,12 +91,24 @@ class Vocabulary:
             raise UserError(
                 f"no word of {len(counted):,} comes {min_count} times or more: lower min_count"
             )
-        return cls([word for _, word in sorted(frequent)[: max_size - 1]])
+        words = [word for _, word in sorted(frequent)[: max_size - 1]]
+        if not classes:
+            return cls(words)
+        known = set(words)
+        named = choose_classes({word: -count for count, word in counted if word not in known})
+        named = named[: max_size - 2]
+        return cls([*words[: max_size - 1 - len(named)], *named])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """The index of each token; 0 where it is unknown."""
+        """The index of each token; where it is unknown 0, or that of its class."""
         index = self._index
-        return [index.get(token, 0) for token in tokens]
+        if not self._classes:
+            return [index.get(token, 0) for token in tokens]
+        return [index[token] if token in index else self._of_class(token) for token in tokens]
+
+    def _of_class(self, token: str) -> int:
+        name = None if token.lower() == UNKNOWN else class_of(token, self._classes)
+        return 0 if name is None else self._index[name]
 
     def decode(self, indices: Iterable[int]) -> list[str]:
         """The word at each index.
@@ -100,9 +124,10 @@ class Vocabulary:
         return words
 
     def unknown_rate(self, tokens: Iterable[str]) -> float:
-        """The share of the tokens with index 0, between 0 and 1 (0 for no tokens)."""
-        indices = self.encode(tokens)
-        return indices.count(0) / len(indices) if indices else 0.0
+        """The share of the tokens that are unknown, between 0 and 1 (0 for no tokens)."""
+        named = self._classes | {UNKNOWN}
+        unknown = [token in named or token not in self._index for token in tokens]
+        return sum(unknown) / len(unknown) if unknown else 0.0
 
     def to_list(self) -> list[str]:
         """Every word in index order, `<unk>` first: plain data for a checkpoint."""

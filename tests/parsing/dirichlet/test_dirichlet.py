@@ -155,7 +155,7 @@ def test_the_sampler_finds_the_trees():
     model, space = DirichletGrammar(*SIZES, alpha=0.5), AnalysesSpace(*SIZES)
     policy = AnalysesPolicy(*SIZES, sentences=2, length=3, hidden=64)
     em = EM(model, space, policy, posterior(BalancedVarGrad(), samples=64))
-    descent = Descent(em, Rates(policy=Anneal(0.01, 0.001, 50)))
+    descent = Descent(em, Rates(policy=Anneal(0.015, 0.001, 40)))
     p, every = model.log_table(x).softmax(0), space.every(x)
 
     def apart():
@@ -163,6 +163,6 @@ def test_the_sampler_finds_the_trees():
         return float((p - q).abs().sum() / 2)
 
     before = apart()
-    for _ in range(50):
+    for _ in range(40):
         descent.update(x)
     assert apart() < min(0.04, before / 2)

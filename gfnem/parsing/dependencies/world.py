@@ -1,0 +1,82 @@
+"""The world of dependency trees: sentences are observed, the head of each word is latent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gfnem.parsing.observed_sentences import BATCH, ObservedText, WorldOfSentences
+
+
+class DependenciesWorld(WorldOfSentences):
+    """Sentences `x`, and `z` the head of each word in a projective tree."""
+
+    about = "sentences, and the head of each word"
+    data = f"FILE.conllu[:form|lemma|upos|xpos], or as for text: {WorldOfSentences.data}"
+    parts: ClassVar = {
+        "dataset": "gfnem.parsing.dependencies.data.DependencyData",
+        "model": "gfnem.parsing.dependencies.model.NeuralDMV",
+        "space": "gfnem.parsing.dependencies.space.HeadsSpace",
+        "policy": "gfnem.parsing.dependencies.policy.HeadsPolicy",
+    }
+    modules = (
+        "gfnem.parsing.dependencies.data",
+        "gfnem.parsing.dependencies.model",
+        "gfnem.parsing.dependencies.policy",
+        "gfnem.parsing.dependencies.rewards",
+        "gfnem.parsing.dependencies.space",
+    )
+    formats: ClassVar = {"conllu": "CoNLL-U, the most probable tree of each sentence"}
+
+    def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
+        """Sentences of a CoNLL-U file, or as of text."""
+        from gfnem.parsing.dependencies.conllu import located, read_conllu
+        from gfnem.parsing.reader import Reader
+
+        found = located(str(source), run.metadata["column"]) if isinstance(source, Path) else None
+        if found is None:
+            yield from super().read(run, source)
+            return
+        reader = Reader(run)
+        sentences = (each for each in read_conllu(found[0], found[1]) if each.words)
+        while batch := list(islice(sentences, BATCH)):
+            x = reader.encode([reader.preprocessing.normalise(each.words) for each in batch])
+            forms = [each.forms for each in batch]
+            yield ObservedText(x, [" ".join(words) for words in forms], forms)
+
+    def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[dict[str, Any]]]:
+        """`{"words": [...], "heads": [...]}`: 0 for the root, else the head's number from 1."""
+        return [
+            [{"words": words, "heads": heads[: len(words)]} for heads in trees]
+            for words, trees in zip(observed.words, z.tolist(), strict=True)
+        ]
+
+    def likely(self, run: Any, x: Any) -> Sequence[Any]:
+        """The most probable tree of each sentence, where the model can tell."""
+        return [run.model.best_heads(x)[:, None]] if run.model.offers("best_heads") else []
+
+    def written(self, run: Any, record: Mapping[str, Any], form: str) -> str:
+        """The most probable tree of a record in CoNLL-U."""
+        from gfnem.parsing.dependencies.conllu import written
+
+        if not record["latents"]:
+            return f"# text = {record['observation']}\n# {record['why']}\n\n"
+        best = record["latents"][0]
+        comments = [f"text = {record['observation']}", f"log_prob = {best['log_prob']:.4f}"]
+        return written(best["latent"]["words"], best["latent"]["heads"], comments)
+
+    def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
+        """Attachment scores where there are gold heads."""
+        from gfnem.parsing.dependencies.scores import attachment_scores
+
+        return attachment_scores(
+            run, data, data.held_out() if source is None else data.read(source)
+        )
+
+    def report(self, run: Any, data: Any, samples: int) -> list[Any]:
+        """What words take as dependents, sentences with their trees, figures."""
+        from gfnem.parsing.dependencies.report import sections
+
+        return sections(run, data, samples)
