@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.models import AssignmentEnergy
-from gfnem.energies.space import to_write
+from gfnem.energies.space import random_values, to_write
 from gfnem.mcmc import LocalMoves
 from gfnem.offers import NotOffered
 from gfnem.ranges import Positive
@@ -35,7 +35,7 @@ class EnergyMoves(LocalMoves[Tensor, Tensor]):
         """Uniform values where nothing is observed."""
         known = pad(x, (0, self.model.variables - x.shape[1]), value=-1)[:, None]
         known = known.expand(-1, samples, -1)
-        random = torch.randint_like(known, self.model.values)
+        random = random_values(known, self.model.values, self.model.counts)
         return torch.where(self.free(x, known), random, known)
 
     def differences(self, z: Tensor) -> tuple[Tensor, Tensor]:

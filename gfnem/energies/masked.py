@@ -33,6 +33,7 @@ class MaskedPolicy(AssignmentNetwork):
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         summed: as of the space.
+        counts: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -46,8 +47,9 @@ class MaskedPolicy(AssignmentNetwork):
         hidden: Count = 512,
         layers: Count = 2,
         summed: Amount = 0,
+        counts: list[Count] | None = None,
     ):
-        super().__init__(variables, values, block, order, summed)
+        super().__init__(variables, values, block, order, summed, counts)
         if order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
         self.span = block * self.per_variable  # features of a block
@@ -75,6 +77,10 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].weight)
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.written + 1))
+        ruled_out = None
+        if counts is not None:
+            ruled_out = ~self.space.possible(torch.device("cpu"))[self.first :]
+        self.register_buffer("ruled_out", ruled_out, persistent=False)
 
     def network(self, value: Tensor) -> Tensor:
         """`(..., outputs)` of assignments `(..., variables)`."""
@@ -95,7 +101,10 @@ class MaskedPolicy(AssignmentNetwork):
         )
         left = self.variables - self.block * torch.arange(self.written + 1, device=value.device)
         level = self.level + left * torch.tensor(float(self.values), device=value.device).log()
-        return logits.unflatten(-1, (self.written, self.options)), flows + level
+        logits = logits.unflatten(-1, (self.written, self.options))
+        if self.ruled_out is not None:
+            logits = logits.masked_fill(self.ruled_out, -torch.inf)
+        return logits, flows + level
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -164,6 +173,8 @@ class MaskedPolicy(AssignmentNetwork):
             logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
             seen = block * self.span
             logits = torch.addmm(logits, features[:, :seen], self.direct[rows, :seen].T)
+            if self.ruled_out is not None:
+                logits = logits.masked_fill(self.ruled_out[block - self.first], -torch.inf)
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
             code, log_drawn = _draw(logits, exploration)

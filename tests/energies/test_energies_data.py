@@ -113,7 +113,9 @@ def test_a_name_that_is_neither_a_set_nor_a_file():
 def test_values_out_of_range_in_new_data(tmp_path):
     table = written(tmp_path, "t.csv", "a,b\n1,x\n2,y\n1,y\n2,x\n?,x\n")
     data = TableRows(str(table))
-    assert data.left_out == 1 and data.coding.values == 2
+    assert data.left_out == 1 and data.coding.values == 2 and data.facts()["counts"] is None
+    unequal = TableRows(str(written(tmp_path, "u.csv", "a,b\n1,x\n2,y\n3,y\n2,x\n")))
+    assert unequal.coding.values == 3 and unequal.facts()["counts"] == [3, 2]
     new = written(tmp_path, "new.csv", "a,b\n?,x\n3,y\n")
     with pytest.raises(UserError, match="line 3: '3' is no value of a"):
         data.coding.read(new)
