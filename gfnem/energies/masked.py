@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -77,6 +78,9 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].weight)
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.written + 1))
+        # log flows where all assignments are equal
+        left = variables - block * torch.arange(self.written + 1)
+        self.register_buffer("start", left * math.log(values), persistent=False)
         ruled_out = None
         if counts is not None:
             ruled_out = ~self.space.possible(torch.device("cpu"))[self.first :]
@@ -99,12 +103,10 @@ class MaskedPolicy(AssignmentNetwork):
         logits, flows = self.network(value).split(
             (self.written * self.options, self.written + 1), -1
         )
-        left = self.variables - self.block * torch.arange(self.written + 1, device=value.device)
-        level = self.level + left * torch.tensor(float(self.values), device=value.device).log()
         logits = logits.unflatten(-1, (self.written, self.options))
         if self.ruled_out is not None:
             logits = logits.masked_fill(self.ruled_out, -torch.inf)
-        return logits, flows + level
+        return logits, flows + (self.level + self.start)
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -218,6 +220,10 @@ class MaskedPolicy(AssignmentNetwork):
         """
         z = trajectories.latent
         log_pf, log_flow, mask = self.steps(context, z)
+        nothing = torch.zeros_like(log_pf)
+        if not (context >= 0).any():  # all blocks are steps, in their order
+            log_z = log_flow[:, 0, 0]
+            return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
         # what stands before the first step is observed, so the flow there is one of the x
         first = torch.where(mask.any(2), mask.int().argmax(2), self.written)
         log_z = log_flow.gather(2, first.unsqueeze(2))[:, 0, 0]
@@ -226,7 +232,6 @@ class MaskedPolicy(AssignmentNetwork):
         if flows:
             last = torch.full_like(order[..., :1], self.written)
             log_flow = log_flow.gather(2, torch.cat([order, last], 2))
-        nothing = torch.zeros_like(log_pf)
         return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
 
     def steps(self, context: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
