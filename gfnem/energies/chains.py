@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
@@ -23,8 +21,8 @@ class EnergyMoves(LocalMoves[Tensor, Tensor]):
 
     def given(self, given: Conditioned) -> EnergyMoves:
         """The moves of one energy."""
-        made = copy.copy(self)
-        made.model = given.target
+        made = object.__new__(type(self))  # copying would bind the constructor's arguments anew
+        vars(made).update(vars(self), model=given.target)
         return made
 
     def free(self, x: Tensor, z: Tensor) -> Tensor:
