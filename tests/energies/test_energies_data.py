@@ -150,11 +150,11 @@ def test_simulated_spins_have_the_lattices_correlation():
     model = Torus(16, coupling=0.15, learned=True)
     model.log_partition().backward()
     exact = model.coupling.grad.item() / (2 * 32)  # 32 edges, each of which counts twice
-    spins = 2 * simulate(4, 0.15, 4000, 50).float() - 1
+    spins = 2 * simulate(4, 0.15, 4000, 20).float() - 1
     edges = (spins @ neighbours(4) * spins).sum(1).mean().item() / 64
     assert edges == pytest.approx(exact, abs=0.015)
     # of a Potts model with two values it is the same
-    two = 2 * simulate(4, 0.15, 2000, 50, values=2).float() - 1
+    two = 2 * simulate(4, 0.15, 2000, 20, values=2).float() - 1
     assert (two @ neighbours(4) * two).sum(1).mean().item() / 64 == pytest.approx(exact, abs=0.02)
 
 
