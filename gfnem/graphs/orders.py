@@ -19,7 +19,7 @@ def sets_of_size(n: int, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """`(sets,)` bit masks of all sets of `k` nodes, and `(sets, k)` the nodes in each."""
     every = bits_of(torch.arange(2**n, device=device), n)
     sets = (every.sum(1) == k).nonzero()[:, 0]
-    return sets, every[sets].nonzero()[:, 1].view(-1, k)
+    return sets, every[sets].nonzero()[:, 1].view(len(sets), k)
 
 
 def orders_after(sums: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class SinkProgramme:
         sign[0] = 0.0  # not a step
         sets, _ = sets_of_size(self.n, k, self._local.device)
         for some in sets[self._orders[sets] > _IMPOSSIBLE].split(max(1, _CHUNK // 2**m)):
-            others = (~bits_of(some, self.n)).nonzero()[:, 1].view(-1, m)
+            others = (~bits_of(some, self.n)).nonzero()[:, 1].view(len(some), m)
             target, weight = some[:, None], self._orders[some][:, None]
             for place in range(m):
                 node = others[:, place]
