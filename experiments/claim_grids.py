@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from claim_tasks import Method, table, train
 from matplotlib.figure import Figure as Picture
 
 from gfnem.hierarchical import HierarchicalVI
-from gfnem.objectives import SubTrajectoryBalance, TrajectoryBalance, VarGrad
+from gfnem.objectives import Objective, SubTrajectoryBalance, TrajectoryBalance, VarGrad
 from gfnem.toys import Hypergrid, HypergridReward, NetworkPolicy
 
 Row = dict[str, Any]
@@ -33,25 +32,24 @@ class Figure:
     Attributes:
         parts: what it is measured in, each of which gives rows.
         draw: makes the picture of all rows.
+        table: the lines of a table of them, which are printed.
     """
 
     parts: dict[str, Callable[[], Iterator[Row] | list[Row]]]
     draw: Callable[[list[Row]], Picture]
+    table: Callable[[list[Row]], Iterator[str]] | None = None
 
 
-def methods(rate: float) -> list[Method]:
-    """What is compared."""
-    vi = HierarchicalVI
-    return [
-        Method("TB, off-policy", TrajectoryBalance(), 0.5, rate=rate),
-        Method("VarGrad, off-policy", VarGrad(), 0.5, rate=rate),
-        Method("TB, on-policy", TrajectoryBalance(), rate=rate),
-        Method("reverse KL, leave-one-out", vi(), rate=rate),
-        Method("reverse KL, no baseline", vi(baseline="none"), rate=rate),
-        Method("forward KL", vi("forward", "forward"), rate=rate),
-        Method("wake-sleep", vi("forward", "reverse"), rate=rate),
-        Method("reverse wake-sleep", vi("reverse", "forward"), rate=rate),
-    ]
+#: what is compared
+OBJECTIVES: dict[str, Objective] = {
+    "TB": TrajectoryBalance(),
+    "VarGrad": VarGrad(),
+    "reverse KL, leave-one-out": HierarchicalVI(),
+    "reverse KL, no baseline": HierarchicalVI(baseline="none"),
+    "forward KL": HierarchicalVI("forward", "forward"),
+    "wake-sleep": HierarchicalVI("forward", "reverse"),
+    "reverse wake-sleep": HierarchicalVI("reverse", "forward"),
+}
 
 
 def compare(
@@ -79,48 +77,59 @@ def compare(
     return rows
 
 
+def drawn_how(row: Row) -> str:
+    """The end of a part's name: on whose trajectories."""
+    return row["part"].split(", ")[-1]
+
+
 def draw_curves(rows: list[Row]) -> Picture:
-    """Jensen-Shannon by trajectories: each seed, one colour a method, the plateaus marked."""
-    figure = Picture(figsize=(8, 4.6), layout="constrained")
-    axis = figure.add_subplot()
+    """Jensen-Shannon by trajectories: each seed, one colour a method, a panel for each part."""
+    parts = list(dict.fromkeys(drawn_how(row) for row in rows))
     names = list(dict.fromkeys(row["method"] for row in rows))
-    for colour, name in zip(PALETTE, names, strict=False):
+    figure = Picture(figsize=(3 + 3.6 * len(parts), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axis, part in zip(axes, parts, strict=True):
         seeds = defaultdict(list)
         for row in rows:
-            if row["method"] == name and float(row["trajectories"]):
-                point = float(row["trajectories"]), float(row["jensen_shannon"])
-                seeds[row["seed"]].append(point)
-        for number, points in enumerate(seeds.values()):
-            label = None if number else name
-            axis.plot(*zip(*sorted(points), strict=True), color=colour, lw=1, label=label)
-    for modes, value in PLATEAUS.items():
-        axis.axhline(value, color="grey", lw=0.6, ls=":")
-        axis.annotate(
-            f"{modes} of 4 modes", (1, value), xycoords=("axes fraction", "data"), fontsize=7,
-            ha="right", va="bottom",
-        )  # fmt: skip
-    axis.set(yscale="log", xlabel="trajectories", ylabel="Jensen-Shannon divergence (nats)")
+            if drawn_how(row) == part and float(row["trajectories"]):
+                point = float(row["trajectories"]) / 1000, float(row["jensen_shannon"])
+                seeds[row["method"], row["seed"]].append(point)
+        for (name, _), points in seeds.items():
+            colour = PALETTE[names.index(name)]
+            axis.plot(*zip(*sorted(points), strict=True), color=colour, lw=1)
+        for modes, value in PLATEAUS.items():
+            axis.axhline(value, color="grey", lw=0.6, ls=":")
+            if axis is axes[-1]:
+                axis.annotate(
+                    f"{modes} of 4 modes", (1.01, value), xycoords=("axes fraction", "data"),
+                    fontsize=7, va="center",
+                )  # fmt: skip
+        axis.set(yscale="log", xlabel="thousands of trajectories", title=part)
+    axes[0].set(ylabel="Jensen-Shannon divergence (nats)")
+    for colour, name in zip(PALETTE, names, strict=False):
+        axes[0].plot([], [], color=colour, label=name)
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
-def ends(rows: list[Row]) -> dict[str, tuple[float, list[int]]]:
-    """By method the median Jensen-Shannon divergence and the modes kept, at the end."""
+def ends(rows: list[Row]) -> Iterator[str]:
+    """A line of the page's table for each part and method: Jensen-Shannon and modes at the end."""
     last = max(float(row["trajectories"]) for row in rows)
     found = defaultdict(list)
     for row in rows:
         if float(row["trajectories"]) == last:
-            found[row["method"]].append((float(row["jensen_shannon"]), int(float(row["modes"]))))
-    return {
-        name: (median(js for js, _ in pairs), sorted(modes for _, modes in pairs))
-        for name, pairs in found.items()
-    }
+            pair = float(row["jensen_shannon"]), int(float(row["modes"]))
+            found[drawn_how(row), row["method"]].append(pair)
+    for (part, name), pairs in found.items():
+        divergences = sorted(js for js, _ in pairs)
+        modes = ", ".join(str(modes) for _, modes in sorted(pairs))
+        yield f"| {name} | {part} | {divergences[0]:.2g} to {divergences[-1]:.2g} | {modes} |"
 
 
-def small(start: str, off_policy: bool) -> list[Row]:
-    """64x64, R0 = 0.001, five seeds, 200,000 trajectories in batches of 128."""
-    chosen = [method for method in methods(0.03) if (method.share > 0) == off_policy]
-    return compare(chosen, 64, 0.001, 5, 199_680, 128, start)
+def small(name: str, share: float) -> list[Row]:
+    """64x64, R0 = 0.001, five seeds of a method, 200,000 trajectories in batches of 256."""
+    chosen = [Method(name, OBJECTIVES[name], share, rate=0.03)]
+    return compare(chosen, 64, 0.001, 5, 199_680, 256, "actions")
 
 
 def large() -> list[Row]:
@@ -130,14 +139,18 @@ def large() -> list[Row]:
     return compare(chosen, 128, 0.001, 1, 299_520, 64, "structures", 20, 64, 0.02)
 
 
+#: on whose trajectories: a share is drawn backwards from cells drawn uniformly
+DRAWN = {"off-policy": 0.5, "on-policy": 0.0}
+
 FIGURES = {
     "hypergrid": Figure(
         {
-            "off-policy": partial(small, "actions", True),
-            "on-policy": partial(small, "actions", False),
+            f"{name}, {where}": partial(small, name, share)
+            for where, share in DRAWN.items()
+            for name in OBJECTIVES
         },
         draw_curves,
+        ends,
     ),
-    "hypergrid_start": Figure({"on-policy": partial(small, "structures", False)}, draw_curves),
     "large_grid": Figure({"128x128": large}, draw_curves),
 }

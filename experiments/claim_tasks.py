@@ -46,12 +46,14 @@ def drawn(
     """`samples` trajectories for each copy, some of them drawn backwards."""
     x, back = context.copy, round(method.share * samples)
     space, exploration = policy.space, Exploration(epsilon=method.epsilon)
-    forth = policy.sample(context, x, space, samples - back, exploration)
-    if not back:
-        return forth
-    every = reward.every(x.device)
-    z = every[torch.randint(len(every), (len(x), back), device=x.device)]
-    return joined(forth, policy.retrace(context, x, space, z))
+    found = [policy.sample(context, x, space, samples - back, exploration)]
+    if back:
+        every = reward.every(x.device)
+        z = every[torch.randint(len(every), (len(x), back), device=x.device)]
+        found.append(policy.retrace(context, x, space, z))
+    if not method.objective.forward_looking:  # nothing else looks at the states
+        found = [dataclasses.replace(part, states=None) for part in found]
+    return joined(*found) if back else found[0]
 
 
 def behaviour(scores: Scores, found: Trajectories, objects: int, method: Method) -> Tensor | None:
@@ -73,7 +75,7 @@ def joined(one: Trajectories, other: Trajectories) -> Trajectories:
         padded.append(
             Trajectories(
                 part.latent,
-                [part.states[0]] * more + part.states,
+                part.states and [part.states[0]] * more + part.states,
                 pad(part.actions, (more, 0)),
                 pad(part.backward_actions, (more, 0)),
                 pad(part.mask, (more, 0)),
@@ -144,9 +146,9 @@ def train(
                 parameter.copy_(old + rate * (parameter - old))
 
 
-def drawing(method: Method) -> tuple[float, float]:
-    """How a method draws."""
-    return method.share, method.epsilon
+def drawing(method: Method) -> tuple[float, float, bool]:
+    """How a method draws, and whether states are looked at."""
+    return method.share, method.epsilon, method.objective.forward_looking
 
 
 def _loss(
@@ -162,7 +164,7 @@ def _loss(
     found = dataclasses.replace(
         found,
         latent=found.latent[part],
-        states=[state[part] for state in found.states] if objective.forward_looking else None,
+        states=found.states and [state[part] for state in found.states],
         log_behaviour=found.log_behaviour[part],
     )
     own.log_behaviour = behaviour(own, found, len(policy.graph.ends), method)

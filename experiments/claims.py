@@ -63,8 +63,10 @@ def main() -> None:
         rows = read(RESULTS / f"{name}.csv") if options.draw else measure(name, options.parts)
         if not rows:
             continue
-        content = io.BytesIO()
-        FIGURES[name].draw(rows).savefig(content, format="svg", metadata={"Date": None})
+        figure, content = FIGURES[name], io.BytesIO()
+        if figure.table is not None:
+            print(*figure.table(rows), sep="\n")
+        figure.draw(rows).savefig(content, format="svg", metadata={"Date": None})
         write_atomically(PICTURES / f"claims_{name}.svg", content.getvalue())
 
 

@@ -41,7 +41,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., dict]]] 
             partial(tasks.machine, "rbm")),
     "machine": (("digits",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1", "mean_field_pcd"),
                 partial(tasks.machine, "machine")),
-    "bars": (("bars_and_stripes",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1"),
+    "bars": (("bars_and_stripes",), ("exact", "eb_gfn", "eb_gfn_draws", "eb_gfn_units", "pcd1"),
              partial(tasks.machine, "bars")),
     "fixed_ising": (("0.1", "0.22", "0.3"), ("free_sampler",),
                     lambda name, _, *rest: tasks.fixed_ising(float(name), *rest)),

@@ -31,6 +31,7 @@ from gfnem.energies import (
 )
 from gfnem.energies.figures import cell_table, divergence, sampler_table
 from gfnem.energies.lattices import neighbours, simulate
+from gfnem.energies.marginals import weighted_sum
 from gfnem.energies.models import log_sum_on_torus
 from gfnem.energies.recipes import (
     Sparse,
@@ -45,7 +46,7 @@ from gfnem.phases import Together, TrainPolicy
 from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import eb_gfn, exact
-from gfnem.schedules import AdaptiveThreshold, Anneal, Schedule
+from gfnem.schedules import Anneal
 from gfnem.sources import Chains, Free, Mixed, Own
 
 POINTS = ("2spirals", "8gaussians", "circles", "two_moons", "pinwheel", "swissroll", "checkerboard")
@@ -58,6 +59,7 @@ class Parts:
         facts = {**data.facts(), **model.facts()}
         names = ("variables", "values", "block", "order", "summed")
         sizes = {name: facts[name] for name in names}
+        model.prepare(data)
         self.model, self.device = model.to(device), device
         self.space = AssignmentSpace(**sizes)
         self.policy = policy(**sizes).to(device)
@@ -78,14 +80,9 @@ def fit(
     rates: Callable[[int], Rates],
     updates: int | None,
     seconds: float | None,
-    schedule: Schedule | None = None,
 ) -> tuple[int, float]:
-    """Trains for so many updates, or for as many as fit into so many seconds; both are returned.
-
-    With a schedule that has the model wait for its sampler, updates are those of the model; no more
-    than half as many again are waited for.
-    """
-    em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
+    """Trains for so many updates, or for as many as fit into so many seconds; both are returned."""
+    em = EM(parts.model, parts.space, parts.policy, recipe)
     if updates is None:
         assert seconds is not None
         state = {name: value.clone() for name, value in em.state_dict().items()
@@ -99,14 +96,12 @@ def fit(
         updates = max(int(seconds / ((time.perf_counter() - start) / 15)), 1)
         em.load_state_dict(state, strict=False)
         # chains and clocks start again
-        em = EM(parts.model, parts.space, parts.policy, recipe, schedule)
+        em = EM(parts.model, parts.space, parts.policy, recipe)
     descent = Descent(em, rates(updates))
     start = time.perf_counter()
-    for number in range(updates + updates // 2 * (schedule is not None)):
+    for number in range(updates):
         descent.update(batch(number))
-        if em.clock.m_updates >= updates:
-            break
-    return em.clock.updates, time.perf_counter() - start
+    return updates, time.perf_counter() - start
 
 
 def falling(rate: float, model: float) -> Callable[[int], Rates]:
@@ -180,27 +175,27 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 
 # ---------------------------------------------------------------- Boltzmann machines
 
-#: rates of the model; with a higher one the RBM runs away from its sampler
-MACHINE_RATE = {("rbm", "eb_gfn"): 1e-2, ("rbm", "eb_gfn_units"): 1e-2}
-#: `eb_gfn` writes the middle layer alone, in both phases; `eb_gfn_units` writes every unit
+#: `eb_gfn` writes the middle layer alone, in both phases, as `eb_gfn_draws`, which is lowered on
+#: weighted draws of its sampler in place of chains; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),
-    "eb_gfn": lambda latents: eb_gfn(samples=32 * latents, latents=latents),
-    "eb_gfn_units": lambda latents: eb_gfn(samples=32 * latents, latents=latents),
+    "eb_gfn": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
+    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, latents=latents, chains=0),
+    "eb_gfn_units": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
     "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
     "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),
     "cd1": lambda latents: contrastive(BlockGibbs(), steps=1, persistent=False, latents=latents),
     "mean_field_pcd": lambda latents: mean_field_contrastive(512, 1, latents),
 }
-#: draws of the latent units of a row, of the methods that draw them
-LATENTS = {"rbm": 8, "machine": 16, "bars": 64}
+#: draws of the latent units of a row; an RBM sums them out, and the sampler is all that needs them
+LATENTS = {"rbm": 2, "machine": 16, "bars": 64}
 
 
 def machine(which: str, name: str, method: str, seed: int, device: str, updates, seconds) -> dict:
     """A Boltzmann machine of binary images; exact likelihoods."""
     torch.manual_seed(seed)
     data = BinaryImages(name, block=4, seed=seed)
-    visible, collapsed = data.coding.visible, method == "eb_gfn"
+    visible, collapsed = data.coding.visible, method in ("eb_gfn", "eb_gfn_draws")
     if which == "rbm":
         model = RBM(visible, 16, collapsed)
     else:
@@ -208,8 +203,6 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
     if which == "bars":  # small weights of two layers are a saddle point
         for weight in (model.weight, model.top_weight):
             weight.data.normal_(0, 0.3)
-    else:
-        model.visible_bias.data = data.rows.float().mean(0).clamp(0.01, 0.99).logit()
     parts = Parts(model, data, partial(MaskedPolicy, hidden=64 if collapsed else 256), device)
     if method == "sklearn":
         done, took = sklearn_rbm(parts.model, data, seed, updates, seconds)
@@ -218,12 +211,9 @@ def machine(which: str, name: str, method: str, seed: int, device: str, updates,
             parts,
             MACHINE_METHODS[method](LATENTS[which]),
             lambda number: data.training_batch(number).to(device),
-            falling(2e-2, 0.07)
-            if which == "bars"
-            else falling(1e-2, MACHINE_RATE.get((which, method), 3e-2)),
+            falling(2e-2, 0.07) if which == "bars" else falling(1e-2, 3e-2),
             updates,
             seconds,
-            AdaptiveThreshold(0.5, 0.9) if method.startswith("eb_gfn") else None,
         )
     row: dict[str, Any] = {"updates": done, "seconds": took}
     with torch.no_grad():
@@ -293,9 +283,9 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
         weights = torch.cat([free.log_weights(4096)[1] for _ in range(8)], 1)
         log_z = importance_weighted(weights)[0]
         truth = parts.model.log_marginal(x) - exact_z
-        found = [parts.posterior(part).log_weights(256)[1] for part in x.split(50)]
+        found, _ = weighted_sum(parts, x, 256, 0.01, 64)
         errors = {
-            "weighted": importance_weighted(torch.cat(found)) - log_z - truth,
+            "weighted": found - log_z - truth,
             "learned": parts.policy.log_z(x) - parts.policy.log_z(nothing) - truth,
         }
     row = {

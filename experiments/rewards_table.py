@@ -55,6 +55,10 @@ RUNS: dict[str, tuple[str, ...]] = {
     "grammar and reward, exact EM": EXACT,
     "grammar and reward, GFlowNet-EM": EQUAL,
     "grammar and reward, GFlowNet-EM at temperature 1": (*EQUAL, "--recipe.temperature", "1.0"),
+    "grammar and reward, GFlowNet-EM, unknown words in classes": (
+        *EQUAL,
+        *("--dataset.unknown_classes", "true"),
+    ),
     "Coverage, GFlowNet-EM": (*EQUAL, "--reward", "Coverage"),
     "Agreement, GFlowNet-EM": (*EQUAL, "--reward", "Agreement"),
     "5 parent classes and reward, GFlowNet-EM": (*EQUAL, *CLASSES),

@@ -6,9 +6,9 @@
 Each cell is a row of `experiments/results/sentences.csv`, with its command, commit, date and
 machine; a second call does what the table still lacks. `--minutes` starts no cell after so long.
 In the small worlds, two to five of three or four words, all sentences are listed. Half of what a
-sampler is trained on are sentences of others: with `--data uniform` all are alike, with `--data
-text` they are 2,000 that follow the reward. In the large world, sentences of the embedded grammar,
-these are the demo's 10,000 training sentences. Seconds are of CPU time.
+sampler is trained on are sentences of others: drawn uniformly, or for the sampler with one balance,
+whose parser is poor on these, 2,000 that follow the reward. In the large world, sentences of the
+embedded grammar, these are the demo's 10,000 training sentences. Seconds are of CPU time.
 """
 
 from __future__ import annotations
@@ -52,15 +52,21 @@ from gfnem.schedules import Anneal  # noqa: E402
 
 RESULTS = HERE / "results" / "sentences.csv"
 TINY = str(HERE / "tiny.pcfg")
-SAMPLERS = ("tree, exact parser", "left to right", "tree, learned parser")
+#: by a tree, with sentences and trees balanced apart or at once; without a tree
+SAMPLERS = APART, ONCE, FLAT = "tree, two balances", "tree, one balance", "left to right"
 #: words in the small worlds, the unknown one included
 WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 #: fewest and most words of a sentence there
 LENGTHS = (2, 5)
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
-SMALL, COPY, LARGE = (12, 12, 32, 32, 2.0), (24, 12, 32, 32, 2.0), (40, 60, 128, 64, 1.0)
-#: updates in the small worlds
-UPDATES = dict(zip(SAMPLERS, (400, 600, 450), strict=True))
+SMALL = (12, 12, 32, 32, 2.0)
+SIZES = {
+    "grammar": (12, 12, 32, 32, 1.0),
+    "copy": (24, 12, 32, 32, 2.0),
+    "english": (40, 60, 128, 64, 1.0),
+}
+#: updates in the small worlds, and sentences of its own and of others in each
+UPDATES, SAMPLES = 400, 128
 
 
 class Cell:
@@ -70,10 +76,9 @@ class Cell:
         task: the reward.
         sampler: one of `SAMPLERS`.
         seed: of everything.
-        data: "uniform" or "text", in the small worlds.
     """
 
-    def __init__(self, task: str, sampler: str, seed: int, data: str):
+    def __init__(self, task: str, sampler: str, seed: int):
         torch.manual_seed(seed)
         self.data: SentenceData | None = None
         if task == "english":
@@ -85,27 +90,24 @@ class Cell:
             limits = (WORDS[task], *LENGTHS)
             self.every = all_sentences(*limits)
             model = _small(task)
-            if data == "text":
+            if sampler == ONCE:
                 drawn = torch.multinomial(model.log_reward(self.every).softmax(0), 2000, True)
                 self.every = self.every[drawn]
         vocab_size, shortest, longest = limits
-        *sizes, parser_dim, spread = {"english": LARGE, "copy": COPY}.get(task, SMALL)
+        *sizes, parser_dim, spread = SIZES.get(task, SMALL)
         facts = (vocab_size, longest, shortest, *sizes)
         torch.manual_seed(seed)
-        tree = GrammarSampler(*facts, "learned", parser_dim, spread)
-        policy: Any = tree
-        if sampler == "tree, exact parser":
-            policy = GrammarSampler(*facts, "exact", parser_dim, spread)
-        elif sampler == "left to right":
-            policy = _as_large(tree, lambda dim: LeftToRight(vocab_size, longest, shortest, dim))
+        policy: Any = GrammarSampler(*facts, "learned", parser_dim, spread)
+        if sampler == FLAT:
+            policy = _as_large(policy, lambda dim: LeftToRight(vocab_size, longest, shortest, dim))
         self.run = Trained(model, SentenceSpace(vocab_size, longest, shortest), policy)
-        self.task = task
+        self.task, self.apart = task, sampler == APART
 
     def batch(self, number: int) -> Any:
         """Sentences of one update."""
         if self.data is not None:
             return self.data.training_batch(number)
-        return self.every[torch.randint(len(self.every), (64,))]
+        return self.every[torch.randint(len(self.every), (SAMPLES,))]
 
     def train(self, updates: int, seconds: float | None) -> tuple[int, float]:
         """Updates, or as many as fit into so many seconds of CPU time; both are returned."""
@@ -121,9 +123,10 @@ class Cell:
     def _descend(self, updates: int, large: bool, seconds: float | None = None) -> int:
         run, rate = self.run, 4e-3 if large else 1e-2
         imitation = Anneal(20.0, 0.0, max(updates // 2, 1)) if large else 0.0
-        recipe = sentence_sampler(samples=64, imitation=imitation)
+        samples = 64 if large else SAMPLES
+        recipe = sentence_sampler(samples=samples, imitation=imitation, collapse=self.apart)
         em = EM(run.model, run.space, run.policy, recipe)
-        falling = Anneal(rate, rate / 20, updates, "exponential")
+        falling = Anneal(rate, rate / (20 if large else 50), updates, "exponential")
         level = Anneal(0.1, 1e-3, updates, "exponential")
         descent, start = Descent(em, Rates(policy=falling, log_z=level)), time.process_time()
         for number in range(updates):
@@ -175,14 +178,12 @@ def _size(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def cell(
-    task: str, sampler: str, seed: int, data: str, updates: int, seconds: float | None
-) -> dict[str, Any]:
+def cell(task: str, sampler: str, seed: int, seconds: float | None) -> dict[str, Any]:
     """One row."""
-    made = Cell(task, sampler, seed, data)
-    done, took = made.train(updates, seconds)
+    made = Cell(task, sampler, seed)
+    done, took = made.train(UPDATES, seconds)
     row = {"parameters": _size(made.run.policy), "updates": done, "CPU seconds": took}
-    return {"reward": task, "sampler": sampler, "data": data, "seed": seed, **row, **made.figures()}
+    return {"reward": task, "sampler": sampler, "seed": seed, **row, **made.figures()}
 
 
 def main() -> None:
@@ -192,14 +193,13 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--data", choices=("uniform", "text"), default="uniform")
     parser.add_argument("--seconds", type=float, default=900, help="of CPU time in the large one")
     parser.add_argument("--minutes", type=float, default=1e9, help="no cell is started later")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = list(read(options.out))
-    done = {(row["reward"], row["sampler"], row["data"], row["seed"]) for row in rows}
+    done = {(row["reward"], row["sampler"], row["seed"]) for row in rows}
     command = shlex.join(["python", "experiments/sentences.py", *sys.argv[1:]])
     facts = dict(
         zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
@@ -209,11 +209,10 @@ def main() -> None:
         for sampler in options.samplers:
             for task in options.tasks:
                 late = time.monotonic() - start > 60 * options.minutes
-                data = "text" if task == "english" else options.data
-                if late or (task, sampler, data, str(seed)) in done:
+                if late or (task, sampler, str(seed)) in done:
                     continue
                 seconds = options.seconds if task == "english" else None
-                found = cell(task, sampler, seed, data, UPDATES[sampler], seconds)
+                found = cell(task, sampler, seed, seconds)
                 shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()}
                 rows.append({**shown, **facts})
                 write(options.out, rows)

@@ -17,6 +17,9 @@ from gfnem.component import Component
 from gfnem.policy import Scores
 from gfnem.ranges import Count, NotNegative, Positive
 
+#: weight of the level of `log_z` in `centred_balance`
+LEVEL = 0.01
+
 
 def log_ratio(
     log_pf: Float[Tensor, "batch samples steps"],
@@ -52,6 +55,23 @@ def vargrad(
     if ratio.shape[1] < 2:
         raise ValueError("VarGrad compares the samples of one x: it needs at least 2 of them")
     return ratio.var(1)
+
+
+def centred_balance(
+    log_pf: Float[Tensor, "batch samples steps"],
+    log_pb: Float[Tensor, "batch samples steps"],
+    log_reward: Float[Tensor, "batch samples"],
+    log_z: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """Trajectory balance whose policy need not wait for `log_z` `(batch,)`: see `vargrad`.
+
+    The squared residual is a variance and a squared mean. The policy is trained on the variance,
+    and `log_z` on `sqrt(1 + m^2) - 1` of the mean `m`, with a weight so small that a level that is
+    far off does not drown the rest where both share parameters.
+    """
+    ratio = log_ratio(log_pf, log_pb, log_reward)
+    level = log_z + ratio.detach().mean(1)
+    return vargrad(log_pf, log_pb, log_reward) + LEVEL * ((1 + level.square()).sqrt() - 1)
 
 
 def _complete_flow(
@@ -183,14 +203,24 @@ class Objective(Component, nn.Module, ABC):
 
 
 class TrajectoryBalance(Objective):
-    """Trajectory balance with the policy's learned conditional `log Z(x)`."""
+    """Trajectory balance with the policy's learned conditional `log Z(x)`.
+
+    Args:
+        centred: see `centred_balance`: for a target that moves while the policy learns.
+    """
 
     needs_log_z = True
 
+    def __init__(self, centred: bool = False):
+        super().__init__()
+        self.centred = centred
+        self.least_samples = 2 if centred else 1
+
     def forward(self, scores, log_reward, log_partial=None):
-        """See `trajectory_balance`."""
+        """See `trajectory_balance` and `centred_balance`."""
         assert scores.log_z is not None
-        return trajectory_balance(scores.log_pf, scores.log_pb, log_reward, scores.log_z)
+        balance = centred_balance if self.centred else trajectory_balance
+        return balance(scores.log_pf, scores.log_pb, log_reward, scores.log_z)
 
 
 class VarGrad(Objective):

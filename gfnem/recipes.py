@@ -247,6 +247,7 @@ def eb_gfn(
     temperature: Positive | Anneal = 1.0,
     epsilon: Share | Anneal = 0.0,
     latents: Amount = 0,
+    chains: Amount | None = None,
     proposals: Amount = 0,
     back: Back | list[Back] | Anneal = 0.5,
     acceptance: str = "metropolis",
@@ -259,16 +260,20 @@ def eb_gfn(
     The model is raised on the data and lowered on structures of its own.
 
     Args:
-        objective: the sampler's loss; `TrajectoryBalance` if None.
+        objective: the sampler's loss; `TrajectoryBalance(centred=True)` if None.
         samples: structures drawn from the sampler in each update, of no observation in particular.
-        share: of trajectories retraced from the data among those that the sampler is trained on;
-            the others are its own draws.
+        share: of trajectories retraced from the data, or from persistent chains, among those that
+            the sampler is trained on; the others are its own draws.
         temperature, epsilon: of its own draws, as in `gflownet`.
-        latents: structures drawn for each observation, of an energy with latents; the sampler is
-            trained on them too. 0 for an energy without.
-        proposals: the model is lowered on where back-and-forth chains end that start at the data
-            and have so many proposals each (the published way). 0 lowers it on the sampler's own
-            draws, by self-normalised importance weight, which costs nothing.
+        latents: structures drawn for each observation, of an energy with latents, two at least; the
+            sampler is trained on them too. 0 for an energy without.
+        chains: persistent chains that the model is lowered on. In each update each is offered a
+            draw of the sampler, by Metropolis-Hastings, and moves once as the model or the space
+            says. The model then cannot run away to where the sampler never goes. 0 lowers the model
+            on the sampler's own draws, by self-normalised importance weight, which costs nothing.
+            None: as many as `samples` where there are latents, else 0.
+        proposals: the model is lowered instead on where back-and-forth chains end that start at the
+            data and have so many proposals each (the published way).
         back: how far proposals go back: a number of steps, or a share of all of them. One of
             several is drawn for each proposal; an `Anneal` over M-updates moves a share.
         acceptance: "metropolis" or "barker".
@@ -278,18 +283,24 @@ def eb_gfn(
     """
     seen = Own(max(latents, 1))
     data, own = Released(seen), Free(Own(samples, temperature, epsilon))
-    chains: Source = Refined(data, proposals, back, acceptance) if proposals else own
-    if negative is not None:
-        chains = negative
+    if chains is None:
+        chains = samples if latents and not proposals and negative is None else 0
+    if chains and (proposals or negative is not None):
+        raise ValueError("one negative phase: chains, proposals or negative")
+    taught: Source = data
+    if chains:
+        negative = taught = Free(Chains(chains, 1, True, jumps=1))
+    elif negative is None:
+        negative = Refined(data, proposals, back, acceptance) if proposals else own
 
     def loss() -> Objective:
-        return TrajectoryBalance() if objective is None else objective
+        return TrajectoryBalance(centred=True) if objective is None else objective
 
-    sampler: Phase = TrainPolicy(Mixed(own, data, share), loss())
+    sampler: Phase = TrainPolicy(Mixed(own, taught, share), loss())
     if latents:
         sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
     counted = ("importance", seen) if latents else ("equal", data)
-    return [sampler, TrainModel(counted[1], counted[0], collapse, chains)]
+    return [sampler, TrainModel(counted[1], counted[0], collapse, negative)]
 
 
 #: the recipes that are shipped, by name

@@ -140,6 +140,7 @@ class Rewarded(Target[X, Z]):
         """What the model offers and the reward leaves true."""
         keeps = {
             "tilted": False,
+            "moves": False,
             "log_marginal": self.by_parts,
             "sample_posterior": self.by_parts,
             "partial_log_joint": self.by_parts or self.reward.offers("partial"),

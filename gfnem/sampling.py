@@ -37,15 +37,17 @@ ON_POLICY = Exploration()
 
 
 def log_probability(
-    log_weights: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows actions"]
+    log_weights: Float[Tensor, "*rows actions"],
+    allowed: Bool[Tensor, "*rows actions"],
+    axis: int = -1,
 ) -> Float[Tensor, "*rows actions"]:
-    """Normalises log weights `(..., actions)` over the last axis, permitted entries only.
+    """Normalises log weights `(..., actions)` over the last axis, or `axis`, where permitted.
 
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
     entries do no harm to gradients.
     """
-    blocked = ~allowed & allowed.any(-1, keepdim=True)
-    return log_weights.masked_fill(blocked, -torch.inf).log_softmax(-1)
+    blocked = ~allowed & allowed.any(axis, keepdim=True)
+    return log_weights.masked_fill(blocked, -torch.inf).log_softmax(axis)
 
 
 def explored(

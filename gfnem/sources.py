@@ -135,7 +135,9 @@ class Chains(Source):
         persistent: whether chains go on where the last update left them (persistent contrastive
             divergence, Tieleman 2008), also when training is resumed. Then every batch must have
             observations of the same sizes.
-        moves: proposes the changes; the space's `moves` if None.
+        moves: proposes the changes; the model's `moves` if None, or else the space's.
+        jumps: draws of the policy that are proposed to each chain in each update, before the
+            changes: long ways from mode to mode. What the policy never draws, chains still find.
     """
 
     def __init__(
@@ -144,21 +146,29 @@ class Chains(Source):
         steps: Amount = 1000,
         persistent: bool = False,
         moves: LocalMoves | None = None,
+        jumps: Amount = 0,
     ):
         super().__init__()
         self.samples, self.steps, self.persistent, self.moves = samples, steps, persistent, moves
+        self.jumps = jumps
         self._ends: Any = None
         self._resumed: list[Tensor] | None = None
 
     def draw(self, batch: Batch) -> Draws:
         """Moves the chains, without autograd."""
-        moves = (self.moves or batch.em.space.moves()).given(batch.given)
+        moves = moves_of(self.moves, batch)
         z = self._ends if self.persistent else None
         if z is None:
             z = moves.initial(batch.x, self.samples)
             if self._resumed is not None:
                 tensors, self._resumed = iter(self._resumed), None
                 z = each(lambda tensor: next(tensors).to(tensor), z)
+        if self.jumps:
+            em = batch.em
+            z, _, jumped = refine(
+                em.policy, batch.context, batch.given, em.space, z, self.jumps, 1.0
+            )
+            batch.figures["jumped"] = jumped.mean()
         z, _, accepted = metropolis(moves, batch.given.log_joint, batch.x, z, self.steps)
         batch.figures["accepted"] = accepted.mean()
         if self.persistent:
@@ -174,9 +184,8 @@ class Chains(Source):
         self._ends, self._resumed = None, state["ends"]
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
-        """The space must offer `moves`."""
-        if self.moves is None:
-            needs(space, "moves", "Markov chain Monte Carlo")
+        """The space or the model must offer `moves` where none are named."""
+        needs_moves(self.moves, model, space)
 
 
 class Moved(Source):
@@ -184,7 +193,7 @@ class Moved(Source):
 
     Args:
         source: where the structures come from.
-        moves: proposes the changes; the space's `moves` if None.
+        moves: proposes the changes; the model's `moves` if None, or else the space's.
         steps: changes proposed to each chain.
         acceptance: "metropolis" or "barker" (see `gfnem.mcmc.metropolis`).
     """
@@ -204,7 +213,7 @@ class Moved(Source):
         """Moves the draws, without autograd."""
         found = batch.draw(self.source)
         home = found.batch
-        moves = (self.moves or batch.em.space.moves()).given(home.given)
+        moves = moves_of(self.moves, home)
         z, _, accepted = metropolis(
             moves, home.given.log_joint, home.x, found.z, self.steps, self.acceptance
         )
@@ -212,10 +221,23 @@ class Moved(Source):
         return Draws(home, z)
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
-        """What the source needs; the space must offer `moves` where none are named."""
+        """What the source needs; the space or the model must offer `moves` where none are named."""
         self.source.check(model, space, policy)
-        if self.moves is None:
-            needs(space, "moves", "Markov chain Monte Carlo")
+        needs_moves(self.moves, model, space)
+
+
+def moves_of(moves: LocalMoves | None, batch: Batch) -> LocalMoves:
+    """The moves that are named, or else the model's, or else the space's, for a batch."""
+    if moves is None:
+        part = batch.given.target if batch.given.offers("moves") else batch.em.space
+        moves = part.moves()
+    return moves.given(batch.given)
+
+
+def needs_moves(moves: LocalMoves | None, model: Target, space: LatentSpace) -> None:
+    """Refuses parts of which none offers moves, where none are named."""
+    if moves is None and not model.offers("moves"):
+        needs(space, "moves", "Markov chain Monte Carlo")
 
 
 def _accepted_by(acceptance: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from gfnem.batched import X, Z
 from gfnem.component import Component
 from gfnem.offers import Offering, optional
+
+if TYPE_CHECKING:
+    from gfnem.mcmc import LocalMoves
 
 
 class Conditioned(Generic[X, Z]):
@@ -126,6 +129,11 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
 
         Of a target that is not normalised, the log of the sum of `p~(x, z)` over all `z`.
         """
+        ...
+
+    @optional
+    def moves(self) -> LocalMoves[X, Z]:
+        """Moves of Markov chains that suit the target better than its space's. Optional."""
         ...
 
     def log_partition(self) -> Tensor:

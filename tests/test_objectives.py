@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
@@ -85,6 +86,7 @@ def aligned(scores, partial, where):
 
 BALANCING = [
     TrajectoryBalance(),
+    TrajectoryBalance(centred=True),
     VarGrad(),
     DetailedBalance(),
     DetailedBalance(forward_looking=True),
@@ -118,6 +120,22 @@ def test_zero_exactly_at_the_balanced_flow(balanced, objective, where):
         setattr(off, field, changed)
         assert objective(off, log_reward, partial)[step[0]] > 1e-4
     assert (objective(scores, log_reward + torch.randn_like(log_reward), partial) > 1e-3).all()
+
+
+def test_centred_balance_is_vargrad_beside_a_level(rubbish):
+    """The policy's gradient is VarGrad's wherever log Z is; only log Z is drawn to its place."""
+    scores, log_reward = rubbish[0], rubbish[1]
+    log_pf = scores.log_pf.clone().requires_grad_()
+    log_z = torch.tensor([40.0, -30.0, 5.0], dtype=log_pf.dtype, requires_grad=True)
+    moved = dataclasses.replace(scores, log_pf=log_pf, log_z=log_z)
+    loss = TrajectoryBalance(centred=True)(moved, log_reward)
+    own, level = torch.autograd.grad(loss.sum(), [log_pf, log_z], retain_graph=True)
+    plain = VarGrad()(moved, log_reward)
+    assert torch.allclose(own, torch.autograd.grad(plain.sum(), log_pf)[0])
+    best = -objectives.log_ratio(scores.log_pf, scores.log_pb, log_reward).mean(1)
+    assert torch.equal(level.sign(), (log_z - best).sign()) and level.abs().max() <= 0.01
+    settled = dataclasses.replace(moved, log_z=best)
+    assert torch.allclose(TrajectoryBalance(centred=True)(settled, log_reward), plain)
 
 
 def test_vargrad_centres_each_x_apart(balanced):

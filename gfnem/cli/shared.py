@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,15 +32,16 @@ def world_flags(
         UserError: if a flag of another world is given.
     """
     world.flags(verb, parser)
-    given = {word.partition("=")[0] for word in arguments}
-    for name in declared(WORLDS):
+    given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    strange = given.difference(parser._option_string_actions)
+    for name in declared(WORLDS) if strange else ():
         other = CommandParser()
-        find(name).flags(verb, other)
-        for flag in given.intersection(other._option_string_actions):
-            if flag not in parser._option_string_actions:
-                raise UserError(
-                    f"{flag}: of the world {name}, where {world.name or 'none'} is used"
-                )
+        with contextlib.suppress(UserError):  # a world that cannot be imported has no say
+            find(name).flags(verb, other)
+        if flags := strange.intersection(other._option_string_actions):
+            raise UserError(
+                f"{min(flags)}: of the world {name}, where {world.name or 'none'} is used"
+            )
 
 
 def run_argument(parser: jsonargparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jsonargparse
 
 from gfnem.cli.arguments import CommandParser
+from gfnem.errors import UserError
 from gfnem.files import write
 from gfnem.world import WORLDS, declared, find
 
@@ -25,6 +26,9 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
 def run(settings: jsonargparse.Namespace) -> int:
     """Runs `worlds`; returns the exit code."""
     for name in declared(WORLDS):
-        world = find(name)
-        write(f"{name:12} {world.about}; --data: {world.data}\n")
+        try:
+            world = find(name)
+            write(f"{name:12} {world.about}; --data: {world.data}\n")
+        except UserError as error:
+            write(f"{name:12} cannot be used: {error}\n")
     return 0

@@ -77,7 +77,7 @@ class Gibbs(EnergyMoves):
 
 
 class BlockGibbs(EnergyMoves):
-    """A sweep of a Boltzmann machine's layers, which is always accepted; nothing is observed."""
+    """A sweep of a Boltzmann machine's layers, which is always accepted."""
 
     def given(self, given: Conditioned) -> EnergyMoves:
         """The moves of one machine."""
@@ -88,7 +88,7 @@ class BlockGibbs(EnergyMoves):
     @torch.no_grad()
     def propose(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """The sweep."""
-        new = self.model.resample(z)
+        new = torch.where(self.free(x, z), self.model.resample(z), z)
         return new, self.model.log_joint(x, z) - self.model.log_joint(x, new)
 
 

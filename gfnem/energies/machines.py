@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
+from gfnem.energies.chains import BlockGibbs
 from gfnem.energies.models import CHUNK, LISTED, AssignmentEnergy
 from gfnem.energies.space import digits
+from gfnem.mcmc import LocalMoves
 from gfnem.offers import NotOffered
 from gfnem.ranges import Count, Fact
 
@@ -55,9 +59,7 @@ class RBM(AssignmentEnergy):
         """The hidden units are summed out in closed form."""
         if hook == "log_partition":
             return 2 ** min(self.visible, self.latent) <= LISTED
-        if hook == "resample":
-            return not self.summed
-        hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior")
+        hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior", "resample")
         return hook in hooks or super().offers(hook)
 
     def sums_over(self, missing: int) -> bool:
@@ -106,12 +108,24 @@ class RBM(AssignmentEnergy):
         """Open visible units by their distribution given the hidden ones."""
         return _filled(z, self.weight, self.visible_bias, likeliest)
 
+    def prepare(self, data: Any) -> None:
+        """Starts visible units at their shares in the data."""
+        start_visible(self.visible_bias, data)
+
+    def moves(self) -> LocalMoves:
+        """Sweeps over the layers."""
+        return BlockGibbs()
+
     @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
-        """A sweep of block Gibbs sampling of `(..., variables)`: hidden units, then visible."""
-        _needs_all_layers(self, "resample")
-        hidden = (z[..., : self.visible].float() @ self.weight + self.hidden_bias).sigmoid()
-        hidden = hidden.bernoulli()
+        """A sweep of block Gibbs sampling of `(..., variables)`: hidden units, then visible.
+
+        Visible ones that are summed out are drawn, looked at and left open again.
+        """
+        seen = self.filled(z)[..., : self.visible].float()
+        hidden = (seen @ self.weight + self.hidden_bias).sigmoid().bernoulli()
+        if self.summed:
+            return torch.cat([z[..., : self.visible], hidden.long()], -1)
         seen = (hidden @ self.weight.T + self.visible_bias).sigmoid().bernoulli()
         return torch.cat([seen, hidden], -1).long()
 
@@ -165,7 +179,9 @@ class BoltzmannMachine(AssignmentEnergy):
             return 2**self.hidden <= LISTED
         if hook in ("log_marginal", "sample_posterior"):
             return 2**self.top <= LISTED
-        if hook in ("resample", "mean_field"):
+        if hook == "resample":
+            return True
+        if hook == "mean_field":
             return not self.summed
         return super().offers(hook)
 
@@ -221,13 +237,30 @@ class BoltzmannMachine(AssignmentEnergy):
         """Open visible units by their distribution given the middle layer."""
         return _filled(z, self.weight, self.visible_bias, likeliest)
 
+    def prepare(self, data: Any) -> None:
+        """Starts visible units at their shares in the data."""
+        start_visible(self.visible_bias, data)
+
+    def moves(self) -> LocalMoves:
+        """Sweeps over the layers."""
+        return BlockGibbs()
+
     @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
-        """A sweep of block Gibbs sampling of `(..., variables)`: the middle, then the others."""
-        _needs_all_layers(self, "resample")
-        seen, _, top = z.float().split((self.visible, self.hidden, self.top), -1)
+        """A sweep of block Gibbs sampling of `(..., variables)`: the middle, then the others.
+
+        Of a collapsed machine the others are drawn first, looked at and left open again.
+        """
+        if self.summed:
+            hidden = z[..., self.visible :].float()
+            top = (hidden @ self.top_weight + self.top_bias).sigmoid().bernoulli()
+            seen = self.filled(z)[..., : self.visible].float()
+        else:
+            seen, _, top = z.float().split((self.visible, self.hidden, self.top), -1)
         inner = seen @ self.weight + top @ self.top_weight.T + self.hidden_bias
         hidden = inner.sigmoid().bernoulli()
+        if self.summed:
+            return torch.cat([z[..., : self.visible], hidden.long()], -1)
         seen = (hidden @ self.weight.T + self.visible_bias).sigmoid().bernoulli()
         top = (hidden @ self.top_weight + self.top_bias).sigmoid().bernoulli()
         return torch.cat([seen, hidden, top], -1).long()
@@ -243,6 +276,17 @@ class BoltzmannMachine(AssignmentEnergy):
             hidden = (inner + top @ self.top_weight.T).sigmoid()
             top = (hidden @ self.top_weight + self.top_bias).sigmoid()
         return hidden, top
+
+
+@torch.no_grad()
+def start_visible(bias: Tensor, data: Any) -> None:
+    """Sets the biases of visible units by the shares of 1 in the data (Hinton 2012, section 8.1).
+
+    Args:
+        bias: `(visible,)`.
+        data: has `rows` `(rows, visible)` of 0 and 1.
+    """
+    bias.copy_(data.rows.float().mean(0).clamp(0.01, 0.99).logit())
 
 
 def _needs_all_layers(model: AssignmentEnergy, hook: str) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfnem.estimates import importance_weighted
-
 
 @dataclass
 class Estimate:
@@ -28,27 +26,58 @@ class Estimate:
 
 
 @torch.no_grad()
-def log_sum(run: Any, x: Tensor, samples: int = 1024) -> Estimate:
+def log_sum(
+    run: Any, x: Tensor, samples: int = 1024, tolerance: float = 0.01, most: int = 16
+) -> Estimate:
     """The log of the sum of p~ over all completions of rows `(batch, visible)`; -1 is open.
 
     Args:
         run: an energy and its sampler (a `Run`, or what has `posterior`).
         x: the rows; one of which nothing is known gives log Z.
-        samples: completions drawn for each, where the sum is not exact.
+        samples, tolerance, most: as of `weighted_sum`, where the sum is not exact.
     """
     posterior = run.posterior(x)
     learned = posterior.log_z()
     if posterior.given.offers("log_marginal") and _few(run.model, x):
         value = posterior.given.log_marginal()
         return Estimate(value, torch.zeros_like(value), learned)
-    parts = max(1, min(samples, 2**20 // max(len(x) * run.model.variables, 1)))
-    weights = [posterior.log_weights(parts)[1] for _ in range(math.ceil(samples / parts))]
-    log_weights = torch.cat(weights, 1)
-    value = importance_weighted(log_weights)
-    # the delta method: relative error of the mean of the weights
-    relative = (log_weights - value[:, None]).exp()
-    error = relative.std(1) / math.sqrt(relative.shape[1])
-    return Estimate(value, error, learned)
+    return Estimate(*weighted_sum(run, x, samples, tolerance, most), learned)
+
+
+@torch.no_grad()
+def weighted_sum(
+    run: Any, x: Tensor, samples: int, tolerance: float = 0.01, most: int = 16
+) -> tuple[Tensor, Tensor]:
+    """`log_sum` by the sampler's weighted completions, more of them where weights are spread.
+
+    Args:
+        run, x: as of `log_sum`.
+        samples: completions drawn for each row at first.
+        tolerance: rows with a larger error bar, in nats, get twice as many, again and again.
+        most: so many times `samples` at most.
+
+    Returns:
+        `(batch,)` values and `(batch,)` standard errors.
+    """
+    sums = x.new_full((2, len(x)), -torch.inf, dtype=torch.double)  # log of weights, and of squares
+    rows, drawn = torch.arange(len(x), device=x.device), 0
+    value, error = sums[0].clone(), torch.full_like(sums[0], torch.inf)
+    while len(rows) and drawn < most * samples:
+        wanted = max(drawn, samples)
+        most_at_once = max(1, 2**20 // (len(rows) * run.model.variables))
+        posterior, left = run.posterior(x[rows]), wanted
+        while left:
+            weights = posterior.log_weights(min(left, most_at_once))[1].double()
+            left -= weights.shape[1]
+            found = torch.stack([weights.logsumexp(1), (2 * weights).logsumexp(1)])
+            sums[:, rows] = torch.logaddexp(sums[:, rows], found)
+        drawn += wanted
+        value[rows] = sums[0, rows] - math.log(drawn)
+        # the delta method: relative error of the mean of the weights
+        spread = drawn * (sums[1, rows] - 2 * sums[0, rows]).exp() - 1
+        error[rows] = (spread.clamp(min=0) / max(drawn - 1, 1)).sqrt()
+        rows = rows[error[rows] > tolerance]
+    return value.float(), error.float()
 
 
 def _few(model: Any, x: Tensor) -> bool:
@@ -78,6 +107,7 @@ def marginal(
     known: Tensor | None = None,
     samples: int = 1024,
     total: Estimate | None = None,
+    tolerance: float = 0.01,
 ) -> Estimate:
     """`log p(x_A)` in nats of what is known of rows, with error bars.
 
@@ -86,13 +116,14 @@ def marginal(
         x: `(batch, visible)` rows; -1 is not known.
         known: `(batch, visible)` or `(visible,)` bool: which of the entries to look at; all if
             None.
-        samples: completions drawn for each row.
+        samples: completions drawn for each row, and up to 16 times as many where weights spread.
         total: log Z, where it is there already.
+        tolerance: error bar, in nats, of a row that needs no more.
     """
     if known is not None:
         x = torch.where(known.to(x.device), x, -1)
     total = log_z(run) if total is None else total
-    found = log_sum(run, x, samples)
+    found = log_sum(run, x, samples, tolerance)
     learned = None
     if found.learned is not None:
         own = run.posterior(torch.full_like(x[:1], -1)).log_z()

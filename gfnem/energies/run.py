@@ -53,7 +53,9 @@ class EnergyRun(Run):
         """log Z in nats, with its error bar: exact, or by 4,096 draws of the sampler."""
         return log_z(self)
 
-    def marginal(self, x: Any, known: Any = None, samples: int = 1024) -> list[dict[str, Any]]:
+    def marginal(
+        self, x: Any, known: Any = None, samples: int = 1024, tolerance: float = 0.01
+    ) -> list[dict[str, Any]]:
         """`log p(x_A)` of what is known of rows, with error bars.
 
         Args:
@@ -61,6 +63,7 @@ class EnergyRun(Run):
             known: `(visible,)` or `(rows, visible)` truth values: which variables to look at; all
                 that are not missing if None.
             samples: completions drawn by the sampler for each row where no sum is exact.
+            tolerance: rows with a larger error bar get up to 16 times as many.
 
         Returns:
             For each row `{"observation": ..., "log_p": ..., "error": ..., "learned": ...}` in nats:
@@ -70,7 +73,7 @@ class EnergyRun(Run):
         rows = rows.to(self.device)
         if known is not None:
             rows = torch.where(torch.as_tensor(known, device=self.device).bool(), rows, -1)
-        found = marginal(self, rows, samples=samples, total=self.log_partition)
+        found = marginal(self, rows, samples=samples, total=self.log_partition, tolerance=tolerance)
         learned = [None] * len(rows) if found.learned is None else found.learned.tolist()
         shown = self.coding.shown(rows)
         columns = shown, found.value.tolist(), found.error.tolist(), learned

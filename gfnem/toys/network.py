@@ -59,4 +59,4 @@ class NetworkPolicy(ListedPolicy):
             hidden = hidden + first[copy[:, None], part]
         for bias, weight in zip(self.biases[1:], others, strict=True):
             hidden = torch.baddbmm(bias[copy], nn.functional.silu(hidden), weight[copy])
-        return hidden[:, self.row]
+        return hidden.index_select(1, self.row)

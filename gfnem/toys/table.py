@@ -134,10 +134,11 @@ class ListedPolicy(Policy[Tensor, Any, Any, Tables]):
         """Everything the policy says."""
         sizes = (self.actions, self.undoings, self.flows)
         forward, backward, flow = (self.first + self.learned(x)).split(sizes, 2)
-        log_pf = log_probability(forward, self.forward_mask.expand(forward.shape))
-        allowed = self.backward_mask.expand(len(x), -1, -1)
-        undoing = backward if self.undoings else torch.zeros_like(allowed, dtype=log_pf.dtype)
-        log_pb = log_probability(undoing, allowed)
+        log_pf = _normalised(forward, self.forward_mask)
+        if not self.undoings:
+            backward = torch.zeros_like(self.backward_mask, dtype=log_pf.dtype)
+            backward = backward.expand(len(x), -1, -1)
+        log_pb = _normalised(backward, self.backward_mask)
         level = self.level[x]
         if self.flows:
             log_flow = flow[..., 0] + level[:, None]
@@ -272,6 +273,15 @@ class TablePolicy(ListedPolicy):
     def learned(self, copy: Tensor) -> Tensor:
         """The table."""
         return self.table[copy]
+
+
+def _normalised(log_weights: Tensor, allowed: Tensor) -> Tensor:
+    """`(batch, states, options)` log probabilities; `allowed` `(states, options)` bool.
+
+    Normalised over a middle axis, which is several times faster: rows are many and short.
+    """
+    columns = log_weights.mT.contiguous()
+    return log_probability(columns, allowed.mT.expand(columns.shape), 1).mT
 
 
 def _cumulative(chance: Tensor) -> Tensor:

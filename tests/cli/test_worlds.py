@@ -71,6 +71,16 @@ def test_what_there_is(capsys):
     assert all("; --data: " in line and " and " in line for line in lines)
 
 
+def test_a_world_that_cannot_be_imported_is_in_nobodys_way(capsys, here, monkeypatch):
+    worlds = {"broken": "no.such:World", "points": "gfnem.mixtures.world:PointsWorld"}
+    for module in ("world", "cli.worlds", "cli.shared"):
+        monkeypatch.setattr(f"gfnem.{module}.declared", lambda group: worlds)
+    lines = printed(capsys, "worlds").splitlines()
+    assert lines[0].startswith("broken       cannot be used: world broken: cannot import no.such")
+    assert lines[1].startswith("points ")
+    assert "--decode" in refused(capsys, "evaluate", "points", "--decode=map")
+
+
 @pytest.mark.parametrize("world", ["points", "images"])
 def test_the_defaults_of_a_world_are_its_experiment(capsys, world):
     experiment = {"points": "mixture", "images": "dvae"}[world]

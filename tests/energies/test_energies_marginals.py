@@ -80,11 +80,11 @@ def test_marginals_are_learned_by_one_network(objective):
     model = energy()
     for parameter in model.parameters():  # no row so improbable that it is never visited
         parameter.data.mul_(0.5)
-    policy = AssignmentPolicy(BITS, 2, hidden=64, layers=2)
+    policy = AssignmentPolicy(BITS, 2, hidden=48, layers=2)
     space = AssignmentSpace(BITS, 2)
     descent = Descent(EM(model, space, policy, free_sampler(objective, 64, epsilon=0.3)),
-                      Rates(policy=5e-3))  # fmt: skip
-    for _ in range(400):
+                      Rates(policy=1e-2))  # fmt: skip
+    for _ in range(200):
         descent.update(PARTIAL[:1])
     with torch.no_grad():
         x = PARTIAL[(PARTIAL < 0).any(1)]  # of a complete row p~ itself is known
@@ -107,9 +107,9 @@ def test_some_steps_are_an_unbiased_estimate():
         scores = draws.scores(flows=True, steps=steps)
         return DetailedBalance(steps=steps)(scores, draws.log_joint).item()
 
-    values = torch.tensor([loss(2) for _ in range(400)])
+    values = torch.tensor([loss(2) for _ in range(150)])
     error = abs(values.mean().item() - loss(None))
-    assert error < 4 * values.std().item() / 20 and values.std() > 0
+    assert error < 4 * values.std().item() / 12 and values.std() > 0
     assert loss(3) == pytest.approx(loss(None), rel=1e-5), "all steps there are"
 
 
@@ -131,6 +131,12 @@ def test_error_bars_hold_what_is_exact(kind, latent, monkeypatch):
     )
     monkeypatch.setattr(type(model), "sums_over", lambda self, missing: False)
     torch.manual_seed(3)
-    found = log_sum(run, PARTIAL, 1000)
+    found = log_sum(run, PARTIAL, 1000, tolerance=1.0)
     gap = (found.value - model.log_marginal(PARTIAL)).abs()
     assert (gap < 4.5 * found.error + 1e-4).all() and (found.error[0] > 0)
+    tolerance = found.error[0].item() / 2  # four times the draws and a few more
+    closer = log_sum(run, PARTIAL, 1000, tolerance)
+    gap = (closer.value - model.log_marginal(PARTIAL)).abs()
+    assert (gap < 4.5 * closer.error + 1e-4).all() and (closer.error <= tolerance).all()
+    capped = log_sum(run, PARTIAL[:1], 1000, 1e-9, most=2)
+    assert capped.error[0] == pytest.approx(found.error[0].item() / 2**0.5, rel=0.2)

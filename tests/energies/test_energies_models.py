@@ -1,6 +1,7 @@
 """Energies: sums by other means, gradients, missing entries."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,7 +108,19 @@ def test_a_collapsed_machine_is_the_same_machine(make):
     assert (found - whole.log_marginal(seen).softmax(0)).abs().sum() < 0.05
     likeliest = collapsed.filled(collapsed.sample_posterior(x, 1), likeliest=True)
     assert (likeliest >= 0).all()
-    assert not collapsed.offers("resample"), "its chains would have to write what is open"
+
+
+@pytest.mark.parametrize("make", [RBM, BoltzmannMachine])
+def test_a_machine_starts_at_the_shares_of_the_data(make):
+    rows = torch.tensor([[0, 1, 1], [0, 1, 0], [0, 1, 0], [0, 1, 1]])
+    model = make(3, 2)
+    for name, parameter in model.named_parameters():
+        if "weight" in name:
+            parameter.data.zero_()
+    model.prepare(SimpleNamespace(rows=rows))
+    every = torch.tensor([[0, 1, 1], [0, 1, 0], [1, 1, 1]])
+    found = (model.log_marginal(every) - model.log_partition()).exp()
+    assert torch.allclose(found, torch.tensor([0.99 * 0.99 / 2] * 2 + [0.01 * 0.99 / 2]))
 
 
 MODELS = [

@@ -29,6 +29,10 @@ from gfnem.target import Conditioned, GenerativeModel
 #: valence: whether a word has a dependent on that side already
 FIRST, LATER = 0, 1
 
+#: how far a step of the optimiser takes a number of a table, over one of a network: there is
+#: nothing above a table that would add steps up
+_STRIDE = 8.0
+
 
 class GivenHeads(Conditioned[Sentences, Tensor]):
     """A dependency model, given sentences: its potentials and chart are made once.
@@ -201,17 +205,19 @@ class TabularDMV(DMV):
     def __init__(self, vocab_size: Fact = None, scale: NotNegative = 0.1):
         assert vocab_size is not None
         super().__init__(vocab_size)
+        scale = scale / _STRIDE
         self.root = nn.Parameter(scale * torch.randn(vocab_size))
         self.attach = nn.Parameter(scale * torch.randn(vocab_size, 2, vocab_size))
         self.go = nn.Parameter(scale * torch.randn(vocab_size, 2, 2))
 
     def roots(self) -> Tensor:
         """See `DMV`."""
-        return self.root.log_softmax(0)
+        return (_STRIDE * self.root).log_softmax(0)
 
     def decisions(self, words: Tensor) -> Decisions:
         """See `DMV`."""
-        return Decisions(self.attach[words].log_softmax(2), self.go[words])
+        attach, go = _STRIDE * self.attach[words], _STRIDE * self.go[words]
+        return Decisions(attach.log_softmax(2), go)
 
 
 class NeuralDMV(DMV):
@@ -233,9 +239,11 @@ class NeuralDMV(DMV):
         self.head_net = scoring(dim, nn.Linear(dim, dim))
         self.go_net = nn.Linear(dim, 2)
         self.choice = nn.Linear(dim, clusters or vocab_size)
-        self.emission: nn.Parameter | None = None
+        self.cluster: nn.Parameter | None = None
         if clusters is not None:
-            self.emission = nn.Parameter(torch.randn(clusters, vocab_size))
+            self.cluster = nn.Parameter(torch.empty(clusters, dim))
+            self.emission = scoring(dim, nn.Linear(dim, vocab_size))
+            nn.init.xavier_uniform_(self.cluster)
         for parameter in (self.word, self.wall, self.side):
             nn.init.xavier_uniform_(parameter)
 
@@ -250,7 +258,8 @@ class NeuralDMV(DMV):
 
     def _words(self, hidden: Tensor) -> Tensor:
         found = self.choice(hidden).log_softmax(-1)
-        if self.emission is None:
+        if self.cluster is None:
             return found
         tiny = torch.finfo(found.dtype).tiny
-        return (found.exp() @ self.emission.softmax(1)).clamp(min=tiny).log()
+        words = self.emission(self.cluster).softmax(1)
+        return (found.exp() @ words).clamp(min=tiny).log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gfnem.objectives import BackwardLikelihood, MaximumLikelihood, Objective, TrajectoryBalance
+from gfnem.parsing.generation.split_balance import SplitBalance
 from gfnem.phases import Phase, Together, TrainModel, TrainPolicy
 from gfnem.ranges import Amount, Count, NotNegative, PartialShare, Positive, Share
 from gfnem.recipes import recipe
@@ -22,6 +23,7 @@ def sentence_sampler(
     parsing: NotNegative | Anneal = 1.0,
     imitation: NotNegative | Anneal = 0.0,
     learn: bool = False,
+    collapse: bool = False,
 ) -> list[Phase]:
     """A sampler of whole sentences, trained from both ends of its trajectories.
 
@@ -40,17 +42,34 @@ def sentence_sampler(
         imitation: weight of the sampler's surprise at the data, beside the objective: maximum
             likelihood of the words with a tree from `P_B`. A number, or an `Anneal` over updates.
         learn: whether the reward is a language model that learns from the data as well.
+        collapse: whether sentences are balanced by the sampler's exact probability of them, trees
+            summed out, and trees apart (`SplitBalance`): less noisy than the balance of both.
+
+    Raises:
+        ValueError: if that is to be done with an objective of one's own, with replay, or with
+            imitation of no data.
     """
     own = Free(Own(samples, temperature, epsilon))
     data = Released(Own(1))
-    source: Source = Mixed(own, data, share) if share else own
-    if replay:
-        source = Replay(source, replay)
-    loss = TrajectoryBalance() if objective is None else objective
-    parts: dict[Phase, float | Anneal] = {TrainPolicy(source, loss, reward_temperature): 1.0}
+    parts: dict[Phase, float | Anneal]
+    if collapse:
+        if objective is not None or replay or (imitation and not share):
+            raise ValueError(
+                "collapse is a loss by itself, without objective and replay, and imitates the "
+                "share of the data"
+            )
+        parts = {SplitBalance(own, reward_temperature): 1.0 - share}
+        if share:
+            parts[SplitBalance(data, reward_temperature, False, imitation)] = share
+    else:
+        source: Source = Mixed(own, data, share) if share else own
+        if replay:
+            source = Replay(source, replay)
+        loss = TrajectoryBalance() if objective is None else objective
+        parts = {TrainPolicy(source, loss, reward_temperature): 1.0}
+        if imitation:
+            parts[TrainPolicy(data, MaximumLikelihood(), name="surprise")] = imitation
     if parsing and own.on_policy:
         parts[TrainPolicy(own, BackwardLikelihood(), name="parser_loss")] = parsing
-    if imitation:
-        parts[TrainPolicy(data, MaximumLikelihood(), name="surprise")] = imitation
     sampler = Together(list(parts), list(parts.values()))
     return [TrainModel(data, "equal"), sampler] if learn else [sampler]

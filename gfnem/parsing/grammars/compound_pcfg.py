@@ -101,6 +101,9 @@ class CompoundPCFG(Grammar):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        with torch.no_grad():  # the noise in vectors costs likelihood before they are of use
+            for shift in (self.rule_shift, self.root_net.of_vector, self.word_net.of_vector):
+                shift.weight *= 0.1
         self.reader = FenceEncoder(vocab_size, encoder)
         self.of_vector = nn.Linear(self.reader.dim_out, 2 * latent)
         self._m_updates = 0

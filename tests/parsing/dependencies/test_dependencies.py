@@ -103,7 +103,8 @@ class TestTabularDMV(OfDMV, TargetTestCase):
     def make_target(self):
         model = shaken(TabularDMV(WORDS))
         with torch.no_grad():
-            model.go -= 0.7
+            model.attach /= 4
+            model.go.div_(4).sub_(0.1)
         return model
 
 

@@ -1,6 +1,7 @@
 """Sentence and tree together: exact against every tree of every sentence."""
 
 from collections import Counter
+from functools import cache
 from math import sqrt
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from brute import all_trees
 from tiny_sentences import GRAMMAR
 
+from gfnem.batch import Batch
 from gfnem.em import EM
 from gfnem.objectives import BackwardLikelihood, MaximumLikelihood, TrajectoryBalance, VarGrad
 from gfnem.parsing.generation import (
@@ -20,12 +22,14 @@ from gfnem.parsing.generation import (
 )
 from gfnem.parsing.generation.figures import figures
 from gfnem.parsing.generation.run import as_parser
+from gfnem.parsing.generation.split_balance import SplitBalance
 from gfnem.parsing.generation.strings import all_sentences, nothing
 from gfnem.parsing.inference.draws import score_choices
 from gfnem.rates import Descent, Rates
 from gfnem.running.trained import Trained
 from gfnem.sampling import Exploration
 from gfnem.schedules import Anneal
+from gfnem.sources import Free, Mixed, Own, Released
 from gfnem.space import Trajectories
 from gfnem.testing import PolicyTestCase
 
@@ -65,26 +69,26 @@ class TestGrammarSampler(PolicyTestCase):
         return TrajectoryBalance(), VarGrad()
 
 
-def every_derivation(policy):
-    """All sentences, and of each all trees with their scores, `(trees, log P_F, log P_B)`."""
-    x, found = all_sentences(WORDS, 2, LONGEST), []
-    for row in range(len(x)):
-        one = x[row : row + 1]
-        trees = all_trees(int(one.lengths[0]), LABELS)
-        count = trees.left.shape[1]
-        z = Strings.of(one, LONGEST, count)
-        choices = trees.resized(LONGEST - 1)
-        free = policy.encode(nothing(LONGEST))
+@cache
+@torch.no_grad()
+def every_derivation(parser):
+    """A sampler, all sentences, and of each all trees: `(trees, log P_F, log P_B)`."""
+    policy, x, found = make(parser), all_sentences(WORDS, 2, LONGEST), []
+    for length in range(2, LONGEST + 1):  # sentences come by length
+        some, trees = x[x.lengths == length], all_trees(length, LABELS)
+        first = torch.zeros(len(some), dtype=torch.long)
+        free, choices = nothing(LONGEST)[first], trees.resized(LONGEST - 1)[first]
+        z = Strings.of(some, LONGEST, trees.samples)
         scores = policy.score(free, SPACE, Trajectories(z, choices=choices))
-        found.append((trees, scores.log_pf.sum(2)[0], scores.log_pb.sum(2)[0]))
-    return x, found
+        pairs = zip(scores.log_pf.sum(2), scores.log_pb.sum(2), strict=True)
+        found += [(trees, log_pf, log_pb) for log_pf, log_pb in pairs]
+    return policy, x, found
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("parser", ["learned", "exact"])
 def test_derivations_and_parses_sum_to_one(parser):
-    policy = make(parser)
-    x, found = every_derivation(policy)
+    policy, x, found = every_derivation(parser)
     total = torch.cat([log_pf for _, log_pf, _ in found]).double().logsumexp(0)
     assert float(total) == pytest.approx(0.0, abs=1e-5)
     for row, (_, log_pf, log_pb) in enumerate(found):
@@ -97,8 +101,7 @@ def test_derivations_and_parses_sum_to_one(parser):
 
 @torch.no_grad()
 def test_it_draws_what_it_says():
-    policy = make()
-    x, found = every_derivation(policy)
+    policy, x, found = every_derivation("learned")
     count = 8_000
     z = policy.sample(policy.encode(nothing(LONGEST)), nothing(LONGEST), SPACE, count).latent
     drawn = Counter(map(tuple, z.tokens[0].tolist()))
@@ -151,6 +154,40 @@ def test_the_objective_is_the_balance_of_tree_and_sentence():
         log_pb = score_choices(posterior, tree).sum()
         by_hand.append(float((0.7 + log_pf - log_r[0, at] - log_pb).detach()) ** 2)
     assert float(loss.detach()[0]) == pytest.approx(sum(by_hand) / 30, rel=1e-3)
+
+
+def split(policy, trees=True, imitation=0.0):
+    """The phase, its loss and the draws that it looked at: 12 of the sampler's and 6 of data."""
+    source = Mixed(Free(Own(12)), Released(Own(1)))
+    phase = SplitBalance(source, 1.0, trees, imitation)
+    em = EM(Copied(1.0, WORDS, LONGEST, 2), SPACE, policy, [phase])
+    batch = Batch(em, all_sentences(WORDS, 2, LONGEST)[:6])
+    return phase(batch), batch.draw(source)
+
+
+@pytest.mark.parametrize("imitation", [0.0, 0.5])
+def test_with_an_exact_parser_two_balances_are_one(imitation):
+    policy = make("exact")
+    loss, draws = split(policy, imitation=imitation)
+    scores = draws.scores()
+    balance = TrajectoryBalance()(scores, draws.log_joint).mean()
+    balance = balance - imitation * policy.log_sentence(draws.z.sentences()).mean()
+    torch.testing.assert_close(loss, balance, atol=1e-4, rtol=1e-4)
+    parameters = list(policy.parameters())
+    pairs = (torch.autograd.grad(part, parameters, retain_graph=True) for part in (loss, balance))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
+
+
+def test_two_balances_move_the_parser_by_trees_alone():
+    for trees in (False, True):
+        policy = make()
+        split(policy, trees)[0].backward()
+        moved = any(
+            p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parser.parameters()
+        )
+        assert moved == trees
+        assert all(p.grad is not None for p in policy.grammar.parameters())
 
 
 def test_who_learns_from_what():
@@ -215,20 +252,26 @@ def test_settings_that_contradict_are_refused():
 
 @pytest.mark.slow
 def test_training_reaches_the_reward(grammar_file):
-    """Total variation and log Z of a small world; the parser is exact, so that it takes seconds."""
+    """Total variation and log Z of a small world, and the parser beside the posterior."""
     torch.manual_seed(0)
     target = GrammarTarget(grammar_file, None, 0.01, LONGEST, 2)
     space = SentenceSpace(4, LONGEST, 2)
-    policy = GrammarSampler(4, LONGEST, 2, 10, 10, 32, "exact", spread=2.0)
+    policy = GrammarSampler(4, LONGEST, 2, 8, 8, 16, "learned", 16, spread=1.0)
     every = all_sentences(4, 2, LONGEST)
-    em = EM(target, space, policy, sentence_sampler(samples=64))
+    em = EM(target, space, policy, sentence_sampler(samples=96, collapse=True))
     rates = Rates(
-        policy=Anneal(1e-2, 1e-3, 110, "exponential"), log_z=Anneal(0.1, 3e-3, 110, "exponential")
+        policy=Anneal(3e-2, 2e-3, 45, "exponential"), log_z=Anneal(0.1, 3e-3, 45, "exponential")
     )
     descent = Descent(em, rates)
-    for _ in range(110):
-        descent.update(every[torch.randint(len(every), (64,))])
+    for _ in range(45):
+        descent.update(every[torch.randint(len(every), (96,))])
     found = figures(Trained(target, space, policy))
-    assert found["total_variation"] < 0.06 and abs(found["kl"]) < 0.02
+    assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.04, found
     assert abs(found["log_z_bound"] - found["log_z"]) < 0.02
-    assert abs(found["parser_kl"]) < 1e-4
+    assert abs(found["parser_kl"]) < 0.1
+
+
+def test_two_balances_contradict_an_objective_of_ones_own():
+    for settings in ({"objective": VarGrad()}, {"replay": 4}, {"share": 0.0, "imitation": 1.0}):
+        with pytest.raises(ValueError, match="collapse is a loss by itself"):
+            sentence_sampler(collapse=True, **settings).phases()

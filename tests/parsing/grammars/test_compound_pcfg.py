@@ -24,7 +24,8 @@ def made(latent=3):
     torch.manual_seed(2)
     model = CompoundPCFG(WORDS, LABELS, 3, dim=8, latent=latent, encoder=4)
     with torch.no_grad():
-        model.rule_shift.weight *= 8
+        for shift in (model.rule_shift, model.root_net.of_vector, model.word_net.of_vector):
+            shift.weight *= 40
         model.of_vector.weight *= 3
     return model
 
