@@ -324,7 +324,10 @@ def figures_of(run: Run, data: DataModule, samples: int) -> list[Block]:
     """
     if not (run.has_policy or run.model.offers("log_marginal")):
         return [Text("There is neither a sampler nor an exact likelihood to measure with.")]
-    figures = measured(run, run.world.held_out(data), samples)
+    batches = list(run.world.held_out(data))
+    if not batches:
+        return [Text("No observation was held out to measure on.")]
+    figures = measured(run, batches, samples)
     figures |= run.world.scores(run, data, None)
     rows = [[name.replace("_", " "), value] for name, value in figures.items()]
     unit, exact = run.model.unit, run.model.offers("log_marginal")

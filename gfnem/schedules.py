@@ -24,7 +24,8 @@ class Anneal(Component, Scheduled):
         updates: how many updates the way takes; which updates count is the user's of it to say.
         shape: "linear" or "exponential" (linear in the logarithm).
         share: how much of a run the way takes, where there are no `updates`. `gfnem train` makes
-            updates of it, since it knows how long the run is.
+            updates of it, since it knows how long the run is. Where updates of the model are what
+            counts and not every update trains it, the way takes longer.
 
     Raises:
         ValueError: if the arguments contradict each other.
@@ -79,8 +80,9 @@ def over(settings: Any, updates: int) -> Any:
     settings = {name: over(part, updates) for name, part in settings.items()}
     told = settings.get("init_args") or {}
     if told.get("share") is not None and class_of(settings, Component) is Anneal:
-        counted = {"updates": told.get("updates") or max(1, round(told["share"] * updates))}
-        settings["init_args"] = {**told, **counted, "share": None}
+        # the share stays, for its range to be checked
+        counted = told.get("updates") or max(1, round(told["share"] * updates))
+        settings["init_args"] = {**told, "updates": counted}
     return settings
 
 

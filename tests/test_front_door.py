@@ -184,6 +184,7 @@ def test_a_world_of_ones_own(here, monkeypatch):
         ({"data": ["a sentence"]}, "data: a path is wanted, not list"),
         ({"world": "points", "dataset": TextData}, "TextData is of the world text"),
         ({"world": "points", "model": NeuralPCFG()}, "vocab_size is needed"),
+        ({"world": "dependencies", "model": NeuralPCFG}, "NeuralPCFG is of the world text, not"),
     ],
 )
 def test_bad_settings(here, settings, says):

@@ -6,6 +6,7 @@ from toy import BitModel, BitPolicy, BitSpace
 
 from gfnem.component import build
 from gfnem.em import EM
+from gfnem.errors import UserError
 from gfnem.rates import Descent
 from gfnem.recipes import gflownet, posterior
 from gfnem.schedules import (
@@ -52,6 +53,9 @@ def test_a_share_is_one_of_a_run_whose_length_is_known():
     anneal = build(counted["recipe"][0], Anneal)
     assert (anneal(0), anneal(2), anneal(4)) == (2.0, 1.5, 1.0)
     assert over(counted, 100) == counted  # a run that goes on keeps its schedules
+    spec["init_args"]["share"] = 2
+    with pytest.raises(UserError, match="share 2"):
+        build(over(spec, 9), Anneal)
     both = over(Anneal(2.0, 1.0, 6, share=0.5).spec(), 100)
     assert build(both, Anneal).updates == 6
 

@@ -150,10 +150,8 @@ def _other_than(kind: str, given: str, text: str) -> str:
     if absent := re.search(r"Expected a dot import path string: (\S+)", text):
         there = ", ".join(known(imported(kind)))
         without = "; null goes without" if absent[1] == "none" else ""
-        return (
-            f"there is no class {absent[1]}{without}; there are {there}, "
-            "and yours as my_file.MyClass"
-        )
+        there = f"there are {there}, and yours as" if there else "this world has none, but yours as"
+        return f"there is no class {absent[1]}{without}; {there} my_file.MyClass"
     if other := re.search(r"Import path (?:(\S+) )?does not correspond to", text):
         path = other[1] or given
         return f"{path} is {unlike(imported(path), imported(kind))}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from gfnem.energies.chains import EnergyMoves, Gibbs
 from gfnem.energies.models import AssignmentEnergy
+from gfnem.energies.space import limits
 from gfnem.mcmc import metropolis
 from gfnem.target import Conditioned
 
@@ -21,7 +20,8 @@ class Tempered(AssignmentEnergy):
     """
 
     def __init__(self, energy: AssignmentEnergy):
-        super().__init__(energy.visible, energy.values, energy.latent, energy.summed > 0)
+        sizes = energy.visible, energy.values, energy.latent, energy.summed > 0
+        super().__init__(*sizes, energy.counts)
         self.energy, self.beta = energy, 0.0
 
     def score(self, features: Tensor) -> Tensor:
@@ -52,7 +52,8 @@ def annealed_log_partition(
     going = (Gibbs() if moves is None else moves).given(Conditioned(tempered, x))
     z = going.initial(x, chains)
     written = model.variables - model.summed
-    weights = torch.full((chains,), written * math.log(model.values), device=device)
+    most = limits(model.values, model.variables, model.counts, device)[model.summed :]
+    weights = most.log().sum().expand(chains)
     for step in range(steps):
         weights = weights + model.log_joint(x, z)[0] / steps
         tempered.beta = (step + 1) / steps

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from gfnem.energies.models import AssignmentEnergy
-from gfnem.energies.space import to_write
+from gfnem.energies.space import random_values, to_write
 from gfnem.mcmc import LocalMoves
 from gfnem.offers import NotOffered
 from gfnem.ranges import Positive
@@ -23,8 +21,8 @@ class EnergyMoves(LocalMoves[Tensor, Tensor]):
 
     def given(self, given: Conditioned) -> EnergyMoves:
         """The moves of one energy."""
-        made = copy.copy(self)
-        made.model = given.target
+        made = object.__new__(type(self))  # copying would bind the constructor's arguments anew
+        vars(made).update(vars(self), model=given.target)
         return made
 
     def free(self, x: Tensor, z: Tensor) -> Tensor:
@@ -35,7 +33,7 @@ class EnergyMoves(LocalMoves[Tensor, Tensor]):
         """Uniform values where nothing is observed."""
         known = pad(x, (0, self.model.variables - x.shape[1]), value=-1)[:, None]
         known = known.expand(-1, samples, -1)
-        random = torch.randint_like(known, self.model.values)
+        random = random_values(known, self.model.values, self.model.counts)
         return torch.where(self.free(x, known), random, known)
 
     def differences(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,10 +22,12 @@ class Coding(Component, ABC):
     Attributes:
         visible: entries of a row.
         values: values of each.
+        counts: how many of the values each entry can take; None where all can take all.
     """
 
     visible: int
     values: int
+    counts: list[int] | None = None
 
     @abstractmethod
     def read(self, source: Any) -> Tensor:
@@ -106,9 +108,6 @@ class PixelCoding(Coding):
 class LevelCoding(Coding):
     """Rows of a table whose columns have a few levels each.
 
-    Every variable has as many values as the column with the most levels; the data never show those
-    that a column lacks.
-
     Args:
         names: of the columns.
         levels: the values that occur in each column, as texts, in order.
@@ -116,7 +115,9 @@ class LevelCoding(Coding):
 
     def __init__(self, names: Sequence[str], levels: Sequence[Sequence[str]]):
         self.names, self.levels = list(names), [list(each) for each in levels]
-        self.visible, self.values = len(self.names), max(2, *(len(each) for each in self.levels))
+        counts = [len(each) for each in self.levels]
+        self.visible, self.values = len(counts), max(2, *counts)
+        self.counts = counts if min(counts) < self.values else None
 
     def read(self, source: Any) -> Tensor:
         """Rows of a `.csv` file with the run's columns, or a list of them."""
@@ -147,7 +148,7 @@ class LevelCoding(Coding):
         """A mapping of column to level for each row; null for what is missing."""
         return [
             {
-                name: None if code < 0 else levels[code] if code < len(levels) else f"level {code}"
+                name: None if code < 0 else levels[code]
                 for name, levels, code in zip(self.names, self.levels, row, strict=True)
             }
             for row in rows.tolist()

@@ -70,10 +70,11 @@ class Rows(DataModule[Tensor]):
         self.rows, self.held_out = rows.to(torch.int8), held_out.to(torch.int8)
 
     def facts(self) -> dict[str, Any]:
-        """Variables of a row, values of each, and how they are to be written."""
+        """Variables of a row, values of all and of each, and how they are to be written."""
         return {
             "visible": self.coding.visible,
             "values": self.coding.values,
+            "counts": self.coding.counts,
             "block": self.block,
             "order": self.order,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class MaskedPolicy(AssignmentNetwork):
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         summed: as of the space.
+        counts: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -46,8 +48,9 @@ class MaskedPolicy(AssignmentNetwork):
         hidden: Count = 512,
         layers: Count = 2,
         summed: Amount = 0,
+        counts: list[Count] | None = None,
     ):
-        super().__init__(variables, values, block, order, summed)
+        super().__init__(variables, values, block, order, summed, counts)
         if order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
         self.span = block * self.per_variable  # features of a block
@@ -75,6 +78,13 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].weight)
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.written + 1))
+        # log flows where all assignments are equal
+        left = variables - block * torch.arange(self.written + 1)
+        self.register_buffer("start", left * math.log(values), persistent=False)
+        ruled_out = None
+        if counts is not None:
+            ruled_out = ~self.space.possible(torch.device("cpu"))[self.first :]
+        self.register_buffer("ruled_out", ruled_out, persistent=False)
 
     def network(self, value: Tensor) -> Tensor:
         """`(..., outputs)` of assignments `(..., variables)`."""
@@ -93,9 +103,10 @@ class MaskedPolicy(AssignmentNetwork):
         logits, flows = self.network(value).split(
             (self.written * self.options, self.written + 1), -1
         )
-        left = self.variables - self.block * torch.arange(self.written + 1, device=value.device)
-        level = self.level + left * torch.tensor(float(self.values), device=value.device).log()
-        return logits.unflatten(-1, (self.written, self.options)), flows + level
+        logits = logits.unflatten(-1, (self.written, self.options))
+        if self.ruled_out is not None:
+            logits = logits.masked_fill(self.ruled_out, -torch.inf)
+        return logits, flows + (self.level + self.start)
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -164,6 +175,8 @@ class MaskedPolicy(AssignmentNetwork):
             logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
             seen = block * self.span
             logits = torch.addmm(logits, features[:, :seen], self.direct[rows, :seen].T)
+            if self.ruled_out is not None:
+                logits = logits.masked_fill(self.ruled_out[block - self.first], -torch.inf)
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
             code, log_drawn = _draw(logits, exploration)
@@ -207,6 +220,10 @@ class MaskedPolicy(AssignmentNetwork):
         """
         z = trajectories.latent
         log_pf, log_flow, mask = self.steps(context, z)
+        nothing = torch.zeros_like(log_pf)
+        if not (context >= 0).any():  # all blocks are steps, in their order
+            log_z = log_flow[:, 0, 0]
+            return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
         # what stands before the first step is observed, so the flow there is one of the x
         first = torch.where(mask.any(2), mask.int().argmax(2), self.written)
         log_z = log_flow.gather(2, first.unsqueeze(2))[:, 0, 0]
@@ -215,7 +232,6 @@ class MaskedPolicy(AssignmentNetwork):
         if flows:
             last = torch.full_like(order[..., :1], self.written)
             log_flow = log_flow.gather(2, torch.cat([order, last], 2))
-        nothing = torch.zeros_like(log_pf)
         return Scores(log_pf, nothing, mask, log_z, log_flow if flows else None, guided=False)
 
     def steps(self, context: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

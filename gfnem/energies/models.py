@@ -20,6 +20,8 @@ from gfnem.target import EnergyModel
 LISTED = 2**20
 #: assignments of which the scores are computed at a time
 CHUNK = 2**16
+#: log p~ of a value that a variable cannot take, whose probability is then exactly 0
+EXCLUDED = -1e4
 
 
 class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
@@ -35,6 +37,8 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         latent: variables that are never observed.
         collapsed: whether an assignment leaves open what is not observed of the visible variables,
             and `score` sums it out: a sampler then writes the latent ones alone.
+        counts: how many of the values each variable can take, the first ones; all if None. `score`
+            adds `excluded`.
     """
 
     unit = "row"
@@ -45,9 +49,16 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
         values: Fact = None,
         latent: Amount = 0,
         collapsed: bool = False,
+        counts: list[Count] | None = None,
     ):
         super().__init__()
         self.visible, self.values, self.latent = visible, values, latent
+        self.counts = counts
+        beyond = None
+        if counts is not None:
+            most = torch.tensor(counts)[:, None]
+            beyond = (torch.arange(values) >= most).flatten() * EXCLUDED
+        self.register_buffer("beyond", beyond, persistent=False)
         self.variables, self.summed = visible + latent, visible if collapsed else 0
 
     def facts(self) -> dict[str, Any]:
@@ -66,6 +77,10 @@ class AssignmentEnergy(EnergyModel[Tensor, Tensor]):
     @abstractmethod
     def score(self, features: Tensor) -> Tensor:
         """`(...)` log p~ in nats of `features` `(..., width)`, differentiable."""
+
+    def excluded(self, features: Tensor) -> Tensor | float:
+        """`(...)` what rules out values that a variable cannot take; 0 for all others."""
+        return 0.0 if self.beyond is None else features @ self.beyond
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """`(batch, samples)` log p~ of assignments."""
@@ -163,6 +178,7 @@ class MLPEnergy(AssignmentEnergy):
         values: values of each.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        counts: how many of the values each variable can take; all if None.
     """
 
     def __init__(
@@ -171,15 +187,17 @@ class MLPEnergy(AssignmentEnergy):
         values: Fact = None,
         hidden: Count = 256,
         layers: Count = 3,
+        counts: list[Count] | None = None,
     ):
-        super().__init__(visible, values)
+        super().__init__(visible, values, counts=counts)
         self.curved = perceptron(self.width, hidden, layers, 1)
         self.direct = nn.Linear(self.width, 1, bias=False)
         nn.init.zeros_(self.direct.weight)
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats; 0 everywhere before training."""
-        return (self.curved(features) + self.direct(features)).squeeze(-1)
+        value = (self.curved(features) + self.direct(features)).squeeze(-1)
+        return value + self.excluded(features)
 
 
 class Pairwise(AssignmentEnergy):
@@ -192,10 +210,17 @@ class Pairwise(AssignmentEnergy):
         visible: variables of an observation.
         values: values of each; with 2 it is an Ising model.
         biases: whether there are fields `b`.
+        counts: how many of the values each variable can take; all if None.
     """
 
-    def __init__(self, visible: Fact = None, values: Fact = None, biases: bool = True):
-        super().__init__(visible, values)
+    def __init__(
+        self,
+        visible: Fact = None,
+        values: Fact = None,
+        biases: bool = True,
+        counts: list[Count] | None = None,
+    ):
+        super().__init__(visible, values, counts=counts)
         self.upper = nn.Parameter(torch.zeros(self.width, self.width))
         self.bias = nn.Parameter(torch.zeros(self.width), requires_grad=biases)
         variable = torch.arange(self.width) // (self.width // visible)
@@ -213,7 +238,8 @@ class Pairwise(AssignmentEnergy):
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""
-        return ((features @ self.coupling) * features).sum(-1) + features @ self.bias
+        value = ((features @ self.coupling) * features).sum(-1) + features @ self.bias
+        return value + self.excluded(features)
 
 
 class Torus(AssignmentEnergy):

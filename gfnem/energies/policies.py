@@ -26,15 +26,24 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         block: variables written by one action.
         order: "any" or "fixed", as of the space.
         summed: so many variables are never written, as of the space.
+        counts: as of the space.
     """
 
     level: nn.Parameter  # of what log Z follows from; numbers are of its type
 
-    def __init__(self, variables: Fact, values: Fact, block: Count, order: str, summed: Amount = 0):
+    def __init__(
+        self,
+        variables: Fact,
+        values: Fact,
+        block: Count,
+        order: str,
+        summed: Amount = 0,
+        counts: list[Count] | None = None,
+    ):
         super().__init__()
         self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
-        self.space = AssignmentSpace(variables, values, block, order, summed)
+        self.space = AssignmentSpace(variables, values, block, order, summed, counts)
         self.blocks, self.options = self.space.blocks, self.space.options
 
     @property
@@ -50,9 +59,13 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         """`(batch, variables)` what is observed, -1 for the rest."""
         return pad(x, (0, self.variables - x.shape[1]), value=-1)
 
+    def limited(self, value: Tensor) -> bool:
+        """Whether open blocks of `(..., variables)` may have codes that are ruled out."""
+        return self.space.counts is not None or (self.block > 1 and bool((value >= 0).any()))
+
     def codes(self, logits: Tensor, value: Tensor) -> Tensor:
         """Log probabilities `(..., blocks, options)` of the codes that agree with `value`."""
-        if self.block > 1 and (value >= 0).any():
+        if self.limited(value):
             logits = logits.masked_fill(~self.space.agrees(value), -torch.inf)
         return logits.log_softmax(-1)
 
@@ -74,6 +87,7 @@ class AssignmentPolicy(AssignmentNetwork):
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         summed: as of the space.
+        counts: as of the space.
     """
 
     log_z_parts = ("level",)
@@ -88,8 +102,9 @@ class AssignmentPolicy(AssignmentNetwork):
         hidden: Count = 256,
         layers: Count = 3,
         summed: Amount = 0,
+        counts: list[Count] | None = None,
     ):
-        super().__init__(variables, values, block, order, summed)
+        super().__init__(variables, values, block, order, summed, counts)
         if backward not in ("uniform", "learned"):
             raise ValueError(f"backward is uniform or learned, not {backward!r}")
         self.learned = backward == "learned" and order == "any"
@@ -139,6 +154,7 @@ class AssignmentPolicy(AssignmentNetwork):
         known = context[:, None].expand(-1, samples, -1)
         order, mask = self.orders(known)
         value, digits = self.space.grouped(known).clone(), self.space.digits(known.device)
+        possible = self.space.possible(known.device)
         log_behaviour = self.level.new_zeros(known.shape[:2])
         for block, writes in zip(order.unbind(2), mask.unbind(2), strict=True):
             place = block[..., None, None]
@@ -146,7 +162,7 @@ class AssignmentPolicy(AssignmentNetwork):
             logits = heads.gather(2, place.expand(-1, -1, 1, self.options)).squeeze(2)
             place = place.expand(-1, -1, 1, self.block)
             there = value.gather(2, place)
-            agrees = ((there < 0) | (there == digits)).all(-1)
+            agrees = ((there < 0) | (there == digits)).all(-1) & possible[block]
             code, log_drawn = draw(logits, agrees, exploration or Exploration())
             written = torch.where(there < 0, digits[code].unsqueeze(2), there)
             value = torch.where(writes[..., None, None], value.scatter(2, place, written), value)
@@ -189,7 +205,7 @@ class AssignmentPolicy(AssignmentNetwork):
         place = order[..., None, None].expand(*order.shape, 1, self.options)
         logits = logits[:, :, :-1].unflatten(-1, (self.blocks, self.options))
         logits = logits.gather(3, place).squeeze(3)
-        if self.block > 1 and (context >= 0).any():
+        if self.limited(context):
             agrees = self.space.agrees(context)[:, None, None].expand(*order.shape, -1, -1)
             logits = logits.masked_fill(~agrees.gather(3, place).squeeze(3), -torch.inf)
         code = self.space.code(trajectories.latent).gather(2, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
             as many ways as its blocks can be ordered; "fixed" writes the first open block.
         summed: so many variables, the first ones, are never written: where they are not observed
             they stay open, and the energy sums them out.
+        counts: how many of the values each variable can take, the first ones; all if None.
 
     Raises:
         ValueError: if the blocks do not fit the variables or have too many values together.
@@ -63,6 +65,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         block: Count = 1,
         order: str = "any",
         summed: Amount = 0,
+        counts: list[Count] | None = None,
     ):
         if order not in ("any", "fixed"):
             raise ValueError(f"order is any or fixed, not {order!r}")
@@ -76,7 +79,7 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
             )
         self.variables, self.values, self.block, self.order = variables, values, block, order
         self.blocks, self.options = variables // block, values**block
-        self.summed, self.first = summed, summed // block
+        self.summed, self.first, self.counts = summed, summed // block, counts
         self.unique_trajectory = order == "fixed"
 
     # ---------------------------------------------------------------- blocks
@@ -103,10 +106,16 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         weight = self.values ** torch.arange(self.block - 1, -1, -1, device=value.device)
         return (self.grouped(value.clamp(min=0)) * weight).sum(-1)
 
+    def possible(self, device: torch.device) -> Tensor:
+        """`(blocks, options)` bool: codes of values that the variables can take."""
+        most = limits(self.values, self.variables, self.counts, device)
+        return (self.digits(device) < self.grouped(most)[:, None]).all(-1)
+
     def agrees(self, value: Tensor) -> Tensor:
-        """`(..., blocks, options)` bool: codes that contradict nothing known of their block."""
+        """`(..., blocks, options)` bool: possible codes that contradict nothing known."""
         known = self.grouped(value).unsqueeze(-2)
-        return ((known < 0) | (known == self.digits(value.device))).all(-1)
+        agrees = ((known < 0) | (known == self.digits(value.device))).all(-1)
+        return agrees if self.counts is None else agrees & self.possible(value.device)
 
     def written(self, state: Assignment) -> Tensor:
         """`(batch, samples, blocks)` bool: blocks written since the start."""
@@ -204,15 +213,16 @@ class Changes(LocalMoves[Tensor, Tensor]):
     def initial(self, x: Tensor, samples: int) -> Tensor:
         """Uniform values where nothing is observed, `(batch, samples, variables)`."""
         state = self.space.initial_state(x, samples)
-        random = torch.randint(self.space.values, state.value.shape, device=x.device)
+        random = random_values(state.value, self.space.values, self.space.counts)
         return torch.where(to_write(x, self.space)[:, None], random, state.value)
 
     def propose(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """A symmetric proposal."""
         place, possible = drawn_place(self.space, x, z)
-        step = torch.randint(1, max(self.space.values, 2), place.shape, device=z.device)
-        value = (z.gather(2, place) + step) % self.space.values
-        possible = possible & (self.space.values > 1)
+        most = limits(self.space.values, self.space.variables, self.space.counts, z.device)[place]
+        step = 1 + (torch.rand(place.shape, device=z.device) * (most - 1)).long()
+        value = (z.gather(2, place) + step) % most
+        possible = possible & (most > 1)
         new = torch.where(possible, z.scatter(2, place, value), z)
         return new, torch.zeros_like(z[:, :, 0], dtype=torch.float).masked_fill(
             ~possible[..., 0], -torch.inf
@@ -236,6 +246,21 @@ def to_write(x: Tensor, of: Any) -> Tensor:
     open = torch.nn.functional.pad(x, (0, of.variables - x.shape[1]), value=-1) < 0
     open[:, : of.summed] = False
     return open
+
+
+def limits(
+    values: int, variables: int, counts: Sequence[int] | None, device: torch.device
+) -> Tensor:
+    """`(variables,)` int64: how many values each variable can take; all if `counts` is None."""
+    if counts is None:
+        return torch.full((variables,), values, device=device)
+    return torch.tensor(counts, device=device)
+
+
+def random_values(like: Tensor, values: int, counts: Sequence[int] | None) -> Tensor:
+    """Uniform values of variables, of the shape `(..., variables)` of another tensor."""
+    most = limits(values, like.shape[-1], counts, like.device)
+    return (torch.rand(like.shape, device=like.device) * most).long().clamp(max=most - 1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -14,6 +14,8 @@ from gfnem.world import Observed, World
 
 #: sentences of a batch
 BATCH = 32
+#: why a line has no tree that has no word
+NO_WORD = "no word in it"
 
 
 @dataclass
@@ -57,7 +59,7 @@ class WorldOfSentences(World):
             text, name = [f"{' '.join(each.split())}\n" for each in sentences], "sentences"
         lines = read_sentences(text, reader.preprocessing, name)
         while batch := list(islice(lines, BATCH)):
-            why = ["" if line.tokens else "no word in it" for line in batch]
+            why = ["" if line.tokens else NO_WORD for line in batch]
             if some := [row for row, line in enumerate(batch) if line.tokens]:
                 x = reader.encode([batch[row].tokens for row in some])
                 for row, possible in zip(some, derivable(run, x).tolist(), strict=True):

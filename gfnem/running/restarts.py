@@ -15,6 +15,7 @@ from gfnem.running.run_folder import held, twin
 from gfnem.running.runs import BEST, CONFIG, LOCK, METRICS
 from gfnem.running.training import folder_of, write_settings
 from gfnem.running.training import train as train_once
+from gfnem.schedules import over
 
 #: in the run folder: how each start ended
 TABLE = "restarts.csv"
@@ -42,6 +43,8 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
         return train_once(settings, before)
     if settings["devices"] * settings["num_nodes"] > 1:
         raise UserError("--restarts trains in one process: leave --devices and --num-nodes at 1")
+    # a share of this run: schedules stay what they are when it goes on
+    settings = over(settings, settings["max_updates"])
     resumed = bool(settings.get("resume"))
     folder, _ = folder_of(settings, leads=True)
     with held(folder, fresh=not (resumed or settings.get("out"))):

@@ -113,7 +113,9 @@ def test_a_name_that_is_neither_a_set_nor_a_file():
 def test_values_out_of_range_in_new_data(tmp_path):
     table = written(tmp_path, "t.csv", "a,b\n1,x\n2,y\n1,y\n2,x\n?,x\n")
     data = TableRows(str(table))
-    assert data.left_out == 1 and data.coding.values == 2
+    assert data.left_out == 1 and data.coding.values == 2 and data.facts()["counts"] is None
+    unequal = TableRows(str(written(tmp_path, "u.csv", "a,b\n1,x\n2,y\n3,y\n2,x\n")))
+    assert unequal.coding.values == 3 and unequal.facts()["counts"] == [3, 2]
     new = written(tmp_path, "new.csv", "a,b\n?,x\n3,y\n")
     with pytest.raises(UserError, match="line 3: '3' is no value of a"):
         data.coding.read(new)
@@ -148,11 +150,11 @@ def test_simulated_spins_have_the_lattices_correlation():
     model = Torus(16, coupling=0.15, learned=True)
     model.log_partition().backward()
     exact = model.coupling.grad.item() / (2 * 32)  # 32 edges, each of which counts twice
-    spins = 2 * simulate(4, 0.15, 4000, 50).float() - 1
+    spins = 2 * simulate(4, 0.15, 4000, 20).float() - 1
     edges = (spins @ neighbours(4) * spins).sum(1).mean().item() / 64
     assert edges == pytest.approx(exact, abs=0.015)
     # of a Potts model with two values it is the same
-    two = 2 * simulate(4, 0.15, 2000, 50, values=2).float() - 1
+    two = 2 * simulate(4, 0.15, 2000, 20, values=2).float() - 1
     assert (two @ neighbours(4) * two).sum(1).mean().item() / 64 == pytest.approx(exact, abs=0.02)
 
 

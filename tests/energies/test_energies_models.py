@@ -1,13 +1,25 @@
 """Energies: sums by other means, gradients, missing entries."""
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gfnem.energies import RBM, BoltzmannMachine, MLPEnergy, Pairwise, TwoTowers
+from gfnem.energies import (
+    RBM,
+    AssignmentSpace,
+    BoltzmannMachine,
+    DiscreteLangevin,
+    Gibbs,
+    GibbsWithGradients,
+    MLPEnergy,
+    Pairwise,
+    TwoTowers,
+)
 from gfnem.energies.annealed import annealed_log_partition
+from gfnem.mcmc import metropolis
 from gfnem.offers import NotOffered
 from gfnem.testing import TargetTestCase
 
@@ -141,6 +153,28 @@ def test_the_partition_sum_is_the_sum_over_all(model):
     assert torch.allclose(model.log_partition(), total, atol=1e-4)
     x = every(model.visible, model.values)
     assert torch.allclose(model.log_marginal(x).logsumexp(0), total, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [MLPEnergy, Pairwise])
+def test_values_that_a_variable_cannot_take_have_no_probability(kind):
+    counts = torch.tensor([2, 3, 1])
+    model, whole = randomised(kind(3, 3, counts=counts.tolist())), randomised(kind(3, 3))
+    z = every(3, 3)
+    z = z[(z < counts).all(1)]
+    assert torch.allclose(model.score(model.features(z)), whole.score(whole.features(z)))
+    total = whole.score(whole.features(z)).logsumexp(0)
+    assert torch.allclose(model.log_partition(), total, atol=1e-5)
+    assert torch.allclose(model.log_marginal(torch.full((1, 3), -1)), total, atol=1e-5)
+    x = torch.full((1, 3), -1)
+    space = AssignmentSpace(3, 3, counts=counts.tolist())
+    for moves in (Gibbs(), GibbsWithGradients(), DiscreteLangevin(), space.moves()):
+        moves = moves.given(model.given(x))
+        start = moves.initial(x, 200)
+        ends, _, accepted = metropolis(moves, lambda z: model.log_joint(x, z), x, start, 10)
+        assert (start < counts).all() and (ends < counts).all() and accepted.mean() > 0.02
+        assert (start != ends).any()
+    annealed = annealed_log_partition(model, 200, 20).logsumexp(0) - math.log(200)
+    assert torch.allclose(annealed, total, atol=0.1)
 
 
 @pytest.mark.parametrize("model", MODELS[2:5], ids=lambda model: type(model).__name__)

@@ -87,6 +87,30 @@ class TestBlocksInOrder(TestBlocks):
         return disturbed(MaskedPolicy(4, 3, 2, self.order, hidden=8, layers=1))
 
 
+class TestUnequalCounts(TestBlocks):
+    """Variables of two, three, one and three values."""
+
+    settings: ClassVar = {"block": 2, "order": "any", "counts": [2, 3, 1, 3]}
+    rows = torch.tensor([[-1, -1, 0, 1], [0, -1, -1, -1]])
+
+    def make_space(self):
+        return AssignmentSpace(4, 3, **self.settings)
+
+    def count_objects(self, row):
+        counts = torch.tensor(self.settings["counts"])
+        return int(counts[self.rows[row] < 0].prod())
+
+    def make_policy(self):
+        return disturbed(AssignmentPolicy(4, 3, **self.settings, hidden=8, layers=1))
+
+
+class TestUnequalCountsInOrder(TestUnequalCounts):
+    settings: ClassVar = {"block": 1, "order": "fixed", "counts": [2, 3, 1, 3]}
+
+    def make_policy(self):
+        return disturbed(MaskedPolicy(4, 3, **self.settings, hidden=8, layers=1))
+
+
 class _Summed(_Bits):
     """Two visible bits that are never written, known or not, and two latent ones."""
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfnem.errors import UserError
-from gfnem.files import read_lines
 from gfnem.parsing.text.characters import clean, is_word
+from gfnem.parsing.text.line_reader import text_lines
 
 #: the columns that may be read as words, and where they stand
 COLUMNS = {"form": 1, "lemma": 2, "upos": 3, "xpos": 4}
@@ -55,7 +55,7 @@ def located(source: str, column: str | None = None) -> tuple[Path, str | None] |
     return Path(path), column
 
 
-def read_conllu(path: Path, column: str = "form") -> Iterator[Headed]:
+def read_conllu(path: Path, column: str = "form", encoding: str = "utf-8") -> Iterator[Headed]:
     """The sentences of a file, as they are asked for.
 
     Words of several tokens and empty nodes are passed over. Punctuation is left out: what has the
@@ -65,14 +65,16 @@ def read_conllu(path: Path, column: str = "form") -> Iterator[Headed]:
     Args:
         path: the file.
         column: which of `COLUMNS` the words are.
+        encoding: of the file.
 
     Raises:
-        UserError: naming file and line, if the file cannot be read, or a line has not ten columns,
-            an ID out of order, or a head that is no word of the sentence or leads in a circle.
+        UserError: naming file and line, if the file cannot be read or has no sentence, or a line
+            has not ten columns, an ID out of order, or a head that is no word of the sentence or
+            leads in a circle.
     """
     rows: list[list[str]] = []
     start = number = 0
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(text_lines(path, encoding), 1):
         line = line.rstrip("\r\n")
         if not line.strip():
             if rows:
@@ -85,16 +87,23 @@ def read_conllu(path: Path, column: str = "form") -> Iterator[Headed]:
         if len(fields) != 10:
             raise UserError(
                 f"{path}, line {number}: {len(fields)} columns, where CoNLL-U has ten with tabs "
-                "between them"
+                "between them; plain text needs another ending than .conllu"
             )
         if "-" in fields[0] or "." in fields[0]:
             continue
         if fields[0] != str(len(rows) + 1):
-            raise UserError(f"{path}, line {number}: the ID is {fields[0]!r}, not {len(rows) + 1}")
+            raise UserError(
+                f"{path}, line {number}: the ID is {fields[0]!r}, not {len(rows) + 1}; words are "
+                "numbered from 1, with a blank line after each sentence"
+            )
         start = start if rows else number
         rows.append([*fields, str(number)])
     if rows:
         yield _sentence(path, start, rows, column)
+    elif not start:
+        raise UserError(
+            f"{path}: no sentence in it; in CoNLL-U each word has a line of ten columns"
+        )
 
 
 def _sentence(path: Path, start: int, rows: list[list[str]], column: str) -> Headed:
@@ -109,13 +118,19 @@ def _sentence(path: Path, start: int, rows: list[list[str]], column: str) -> Hea
     above: list[int] = []
     for row in rows:
         if not row[6].isdecimal() or int(row[6]) > len(rows):
-            raise UserError(f"{path}, line {row[10]}: the head {row[6]!r} is no word of it")
+            raise UserError(
+                f"{path}, line {row[10]}: the head {row[6]!r} is none of 0, the root, to "
+                f"{len(rows)}; where heads are not known, write _"
+            )
         above.append(int(row[6]) - 1)
     heads = []
     for at in numbers:
         head = _kept_above(above, kept, at)
         if head is None:
-            raise UserError(f"{path}, line {rows[at][10]}: its heads lead in a circle")
+            raise UserError(
+                f"{path}, line {rows[at][10]}: the heads above word {at + 1} lead in a circle and "
+                "never to 0, the root"
+            )
         heads.append(0 if head < 0 else numbers[head])
     roots = [number for number, head in enumerate(heads, 1) if head == 0]
     for number in roots[1:]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from typing import Any
 
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
-from gfnem.parsing.dependencies.conllu import located, read_conllu
+from gfnem.parsing.dependencies.conllu import COLUMNS, located, read_conllu
 from gfnem.parsing.dependencies.drawing import stacked
 from gfnem.parsing.dependencies.scores import chosen_heads
 from gfnem.parsing.text.corpus import Corpus, read_corpus
@@ -46,12 +47,20 @@ class DependencyData(TextData):
         if found is None:
             return HeadedCorpus.of(super().read(source))
         path, column = found
-        sentences = list(read_conllu(path, column or self.column))[: self.reading["limit"]]
+        read = read_conllu(path, column or self.column, self.reading["encoding"])
+        sentences = list(islice(read, self.reading["limit"]))
+        if {word for each in sentences for word in each.words} == {"_"}:
+            raise UserError(
+                f"{path}: its column {column or self.column} is empty; name one of "
+                f"{', '.join(COLUMNS)}, as in {path}:form"
+            )
         least, most = self.lengths["min_length"], self.lengths["max_length"]
         kept = [each.heads for each in sentences if least <= len(each.words) <= most]
         if not kept:
-            read = f"{len(sentences):,} sentences"
-            raise UserError(f"{path}: none of its {read} has {least} to {most} words")
+            raise UserError(
+                f"{path}: none of its {len(sentences):,} sentences has {least} to {most} words; "
+                "dataset.min_length and dataset.max_length say how many are wanted"
+            )
         settings = {**asdict(self.preprocessing), "punctuation": True}  # it is left out already
         corpus = read_corpus([each.words for each in sentences], **settings, **self.lengths)
         corpus.source = str(source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -61,29 +61,33 @@ def chains(lengths: Sequence[int]) -> dict[str, list[list[int]]]:
     }
 
 
-def attachment_scores(run: Any, data: Any, corpus: Any) -> dict[str, Any]:
+def attachment_scores(
+    run: Any,
+    encode: Callable[[Sequence[Sequence[str]]], Sentences],
+    sentences: Iterable[tuple[Sequence[str], Sequence[int] | None]],
+) -> dict[str, Any]:
     """Attachment scores of a run, and of what it takes no learning to get.
 
     Args:
         run: the trained run.
-        data: its data module, which numbers words.
-        corpus: a `HeadedCorpus`.
+        encode: numbers the words of sentences.
+        sentences: words and gold heads of each; those without heads are left out.
 
     Returns:
         Nothing where no sentence has gold heads.
     """
-    rows = [at for at, heads in enumerate(corpus.heads) if heads is not None]
-    if not rows:
+    headed = [(words, heads) for words, heads in sentences if heads is not None]
+    if not headed:
         return {}
-    rows.sort(key=lambda at: len(corpus.heads[at]))
-    gold, found = [corpus.heads[at] for at in rows], []
-    for start in range(0, len(rows), _BATCH):
-        x = data.encode([corpus.tokens[at] for at in rows[start : start + _BATCH]]).to(run.device)
+    headed.sort(key=lambda pair: len(pair[0]))
+    gold, found = [heads for _, heads in headed], []
+    for start in range(0, len(headed), _BATCH):
+        x = encode([words for words, _ in headed[start : start + _BATCH]]).to(run.device)
         lengths = x.lengths.tolist()
         found += [
             heads[:n] for heads, n in zip(chosen_heads(run, x).tolist(), lengths, strict=True)
         ]
-    figures: dict[str, Any] = {"trees": len(rows), **attachment(found, gold)}
+    figures: dict[str, Any] = {"trees": len(headed), **attachment(found, gold)}
     for name, trees in chains([len(heads) for heads in gold]).items():
         figures |= {f"{name}_{key}": value for key, value in attachment(trees, gold).items()}
     return figures

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gfnem.parsing.observed_sentences import BATCH, ObservedText, WorldOfSentences
+from gfnem.parsing.observed_sentences import BATCH, NO_WORD, ObservedText, WorldOfSentences
 
 
 class DependenciesWorld(WorldOfSentences):
@@ -33,18 +34,29 @@ class DependenciesWorld(WorldOfSentences):
     def read(self, run: Any, source: Any) -> Iterator[ObservedText]:
         """Sentences of a CoNLL-U file, or as of text."""
         from gfnem.parsing.dependencies.conllu import located, read_conllu
+        from gfnem.parsing.grammars.support import why_not_derivable
         from gfnem.parsing.reader import Reader
 
         found = located(str(source), run.metadata["column"]) if isinstance(source, Path) else None
         if found is None:
             yield from super().read(run, source)
             return
-        reader = Reader(run)
-        sentences = (each for each in read_conllu(found[0], found[1]) if each.words)
+        reader, sentences = Reader(run), read_conllu(found[0], found[1])
         while batch := list(islice(sentences, BATCH)):
-            x = reader.encode([reader.preprocessing.normalise(each.words) for each in batch])
-            forms = [each.forms for each in batch]
-            yield ObservedText(x, [" ".join(words) for words in forms], forms)
+            without = {
+                row: (" ".join(each.forms), why_not_derivable(run, 1) if each.words else NO_WORD)
+                for row, each in enumerate(batch)
+                if len(each.words) < reader.shortest
+            }
+            for row, (_, why) in without.items():
+                print(f"gfnem: line {batch[row].line}: {why}", file=sys.stderr)
+            kept = [each for row, each in enumerate(batch) if row not in without]
+            words = [reader.preprocessing.normalise(each.words) for each in kept]
+            forms = [each.forms for each in kept]
+            shown = [" ".join(each) for each in forms]
+            yield ObservedText(
+                reader.encode(words) if kept else None, shown, forms, without=without
+            )
 
     def latents(self, run: Any, observed: ObservedText, z: Any) -> list[list[dict[str, Any]]]:
         """`{"words": [...], "heads": [...]}`: 0 for the root, else the head's number from 1."""
@@ -68,12 +80,24 @@ class DependenciesWorld(WorldOfSentences):
         return written(best["latent"]["words"], best["latent"]["heads"], comments)
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
-        """Attachment scores where there are gold heads."""
+        """Attachment scores where there are gold heads, over the sentences that `read` gives."""
+        from gfnem.parsing.dependencies.conllu import located, read_conllu
         from gfnem.parsing.dependencies.scores import attachment_scores
+        from gfnem.parsing.reader import Reader
 
-        return attachment_scores(
-            run, data, data.held_out() if source is None else data.read(source)
-        )
+        reader = Reader(run)
+        if source is None:
+            corpus = data.held_out()
+            pairs = list(zip(corpus.tokens, corpus.heads, strict=True))
+        elif (found := located(source, run.metadata["column"])) is None:
+            return {}
+        else:
+            pairs = [
+                (reader.preprocessing.normalise(each.words), each.heads)
+                for each in read_conllu(found[0], found[1])
+                if len(each.words) >= reader.shortest
+            ]
+        return attachment_scores(run, reader.encode, pairs)
 
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:
         """What words take as dependents, sentences with their trees, figures."""

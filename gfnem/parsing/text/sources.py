@@ -333,6 +333,10 @@ def open_source(source: Any, reading: Reading) -> Source:
     trees = reading.format == "trees" or (
         reading.format == "auto" and has_tree_name(path.name, xml=True)
     )
+    if reading.format == "auto" and lower.endswith(".conllu"):
+        raise UserError(
+            f"{path}: CoNLL-U, which --world dependencies reads; plain text needs another ending"
+        )
     if trees or reading.format == "text" or not lower.endswith(TABLES):
         if column is not None:
             what = "trees" if trees else "text"

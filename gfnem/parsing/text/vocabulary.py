@@ -20,6 +20,7 @@ class Vocabulary:
     A text that spells `<unk>` itself, as some published corpora do, means index 0 by it; so it does
     by `<UNK>`. Where there are classes of unknown words, as `<unk:word-ing>`, a word that is not
     known has the index of the narrowest of them that it falls in, and index 0 if it falls in none.
+    A text may name classes too; such names are no words of a vocabulary that is built from it.
 
     Args:
         words: the known words in index order, from index 1 on; a leading `<unk>` may be given too.
@@ -84,7 +85,7 @@ class Vocabulary:
         counted = [
             (-count, word)
             for word, count in counts.items()
-            if count > 0 and word.lower() != UNKNOWN
+            if count > 0 and word.lower() != UNKNOWN and not word.startswith(CLASS)
         ]
         frequent = [entry for entry in counted if -entry[0] >= min_count]
         if not frequent:

@@ -55,13 +55,26 @@ def test_what_is_written_is_read_back(tmp_path):
         (row(columns=9), "line 1: 9 columns"),
         (row() + row(number=3), "line 2: the ID is '3', not 2"),
         (row(head="2"), "line 1: the head '2'"),
-        (row(head="2") + row(number=2, head="1"), "line 1: its heads lead in a circle"),
+        (
+            row(head="2") + row(number=2, head="1"),
+            "line 1: the heads above word 1 lead in a circle",
+        ),
+        ("# nothing", "no sentence in it"),
+        ("The dog saw a cat.\n", "line 1: 1 columns.* plain text needs another ending"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, says):
     path = tmp_path / "a.conllu"
     path.write_text(text)
-    with pytest.raises(UserError, match=f"a.conllu, {says}"):
+    with pytest.raises(UserError, match=f"a.conllu[:,] {says}"):
+        list(read_conllu(path))
+
+
+def test_files_of_other_encodings_are_read_where_they_are_named(tmp_path):
+    path = tmp_path / "a.conllu"
+    path.write_bytes(row().replace("word", "mögen").encode("latin-1"))
+    assert next(read_conllu(path, "form", "latin-1")).words == ["mögen"]
+    with pytest.raises(UserError, match=r"a.conllu, line 1: not UTF-8 .*--dataset.encoding"):
         list(read_conllu(path))
 
 

@@ -57,6 +57,15 @@ def test_verbs_on_conllu(run, capsys, tmp_path):
         printed(capsys, "evaluate", run, f"--data={out}", "--format=json", "--samples=2")
     )
     assert again["trees"] == 60
+    # sentences without a tree are said, and not counted
+    odd = tmp_path / "odd.conllu"
+    long = written(["a", "dog"] * 15, range(30))
+    odd.write_text(written(["dog"], [0]) + written(["!"], [0]) + long)
+    records = [*gfnem.load(run).inferences(odd, k=1, samples=2)]
+    assert [len(record["latents"]) for record in records] == [0, 0, 1]
+    assert ["2 words or more" in records[0]["why"], records[1]["why"]] == [True, "no word in it"]
+    figures = gfnem.load(run).evaluate(odd, samples=2)
+    assert figures["observations"] == figures["trees"] == 1, "longer than any training sentence"
     page = open(printed(capsys, "report", run, "--samples=4").strip(), encoding="utf-8").read()
     assert "has one on the left" in page and "previous uas" in page and "<svg" in page
 
@@ -78,8 +87,20 @@ def test_plain_data_in_python(run, capsys):
     assert "nothing.conllu" in refused(capsys, "evaluate", run[0], "--data=nothing.conllu")
 
 
-def test_a_file_without_sentences_is_refused(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "column", "says"),
+    [
+        ("# nothing\n", "form", "no sentence in it"),
+        (
+            written(["word"], [0]),
+            "form",
+            "none of its 1 sentences has 2 to 20 words; dataset.min_le",
+        ),
+        (written(["a", "b"], [0, 1]), "upos", "its column upos is empty; name one of form, lemma"),
+    ],
+)
+def test_files_without_a_word_to_learn_from_are_refused(capsys, tmp_path, text, column, says):
     path = tmp_path / "empty.conllu"
-    path.write_text("# nothing\n")
-    said = refused(capsys, "train", *FLAGS, f"--data={path}", f"--out={tmp_path / 'run'}")
-    assert path.name in said and not (tmp_path / "run").exists()
+    path.write_text(text)
+    said = refused(capsys, "train", *FLAGS, f"--data={path}:{column}", f"--out={tmp_path / 'run'}")
+    assert f"{path}: {says}" in said and not (tmp_path / "run").exists()

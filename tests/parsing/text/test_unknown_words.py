@@ -57,6 +57,9 @@ def test_a_vocabulary_sends_unknown_words_to_their_classes():
     assert vocabulary.unknown_rate(["the", "zing", "--", "<unk:word-ng>"]) == 0.75
     assert Vocabulary.from_list(vocabulary.to_list()).encode(["zing"]) == [3]
     assert len(Vocabulary.build(sentences, max_size=3, classes=True)) == 3
+    # a text that such a model has written names classes itself
+    again = Vocabulary.build([*sentences, vocabulary.to_list() * 3], classes=True)
+    assert again.to_list() == vocabulary.to_list()
 
 
 def test_classes_share_no_features_with_words_that_are_spelled_alike():
