@@ -184,7 +184,7 @@ def measured(run: Run, batches: Iterable[Any], samples: int) -> dict[str, Any]:
     parts = [figures(run, x.to(run.device), samples) for x in batches]
     count = sum(len(part["units"]) for part in parts)
     if not count:
-        raise UserError("nothing to evaluate on: name data with --data")
+        raise UserError("nothing to evaluate on: name data, or other data, with --data")
     found = {name: float(value) for name, value in summary(parts).items()}
     model = run.model
     exact = model.offers("log_marginal") and model.offers("log_partition")

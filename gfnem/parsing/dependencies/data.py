@@ -66,6 +66,10 @@ class DependencyData(TextData):
         corpus.source = str(source)
         return HeadedCorpus.of(corpus, kept)
 
+    def _whole(self, source: Any) -> Corpus:
+        """As of any text; of a CoNLL-U file what is learned from, without its punctuation."""
+        return super()._whole(source) if located(str(source)) is None else self.read(source)
+
     @property
     def column(self) -> str:
         """The column that is read where a source names none: that of the training data."""
