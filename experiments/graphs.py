@@ -442,7 +442,7 @@ def amortised(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callab
         ]
         averaged = torch.stack(turned).mean(0) - log_p
         _, weights = sampler.log_weights(256)
-        edges = sampler.sample(2000).double().mean(1)
+        edges = sampler.sample(500).double().mean(1)
         best = torch.stack([found.edges for found in model.marginals(x)])
         return {
             "log_z_rmse": float(error.square().mean().sqrt()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gfnem.graphs import exact
-from gfnem.graphs.dags import bit_masks, bits_of, every_dag, parent_sets
+from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
+from gfnem.graphs.orders import orders_after, swaps
 from gfnem.graphs.parents import partial_sums
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BDeu, BGe, LocalScore
@@ -127,60 +126,12 @@ class GivenTables(Conditioned[Tables, Tensor]):
         return self.known("sums", compute)
 
     def orders(self) -> Tensor:
-        """`(batch, 2 ** n)` float32 what the nodes that are not placed have still to come.
-
-        The log of the sum over all orders of these nodes, by their sets of parents among those that
-        come before (Koivisto and Sood 2004), as in `sums`. A graph counts once for each
-        order that it agrees with, so it is not exact; who is to come before whom, it knows.
-        """
-        return self.known("orders", self._orders)
-
-    def _orders(self) -> Tensor:
-        n = self.table.shape[1]
-        sums = self.sums()[-1]  # by the nodes that come before
-        every = torch.arange(2**n, device=sums.device)
-        placed = bits_of(every, n)
-        found = sums.new_zeros(len(sums), 2**n)
-        for size in reversed(range(n)):
-            sets = every[placed.sum(1) == size]
-            after = sets[:, None] | 2 ** torch.arange(n, device=sets.device)
-            terms = sums[:, :, sets].transpose(1, 2) + found[:, after]
-            terms = terms.masked_fill(placed[sets], -torch.inf)
-            found[:, sets] = terms.logsumexp(2) - math.log(n - size)
-        return found.float()
+        """`(batch, 2 ** n)` float32 what is still to come; see `orders_after`."""
+        return self.known("orders", lambda: orders_after(self.sums()[-1]).float())
 
     def swaps(self) -> Tensor:
-        """`(batch, n - 1)` how many orders a graph agrees with, as far as orders themselves say it.
-
-        Number `k` is the probability, under the sum over orders, that the nodes at places `k` and
-        `k + 1` could change places: no edge joins them. The more of them can, the more often
-        `orders` counts a graph.
-        """
-        return self.known("swaps", self._swaps)
-
-    def _swaps(self) -> Tensor:
-        sums, after = self.sums()[-1], self.orders().double()
-        n = sums.shape[1]
-        every = torch.arange(2**n, device=sums.device)
-        size = bits_of(every, n).sum(1)
-        before = torch.zeros_like(after)  # means over the orders of the nodes of each set
-        for k in range(1, n + 1):
-            sets = every[size == k]
-            last = bits_of(sets, n).nonzero()[:, 1].view(-1, k)
-            less = sets[:, None] - 2**last
-            terms = before[:, less] + sums[:, last, less]
-            before[:, sets] = terms.logsumexp(2) - math.log(k)
-        found = sums.new_zeros(len(sums), n - 1)
-        # of all orders, those with a given set and then a given pair before all others
-        ways = [math.log(math.comb(n, k) * math.comb(n - k, 2)) for k in range(n - 1)]
-        ways = torch.tensor(ways, dtype=sums.dtype, device=sums.device)
-        for one, other in itertools.combinations(range(n), 2):
-            pair = 2**one + 2**other
-            sets = every[(every & pair) == 0]
-            log_p = before[:, sets] + sums[:, one, sets] + sums[:, other, sets]
-            log_p = log_p + after[:, sets | pair] - after[:, :1] - ways[size[sets]]
-            found.index_add_(1, size[sets], log_p.exp())
-        return found.float()
+        """`(batch, n - 1)` float32 how many orders graphs agree with; see `orders.swaps`."""
+        return self.known("swaps", lambda: swaps(self.sums()[-1]).float())
 
     def _futures(self) -> Tensor:
         """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.

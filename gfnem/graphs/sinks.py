@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gfnem.graphs.dags import bits_of, parent_sets
 from gfnem.graphs.exact import ExactPosterior, log_subset_sums
+from gfnem.graphs.orders import orders_before, sets_of_size
 
 #: what is impossible has a log below this
 _IMPOSSIBLE = -1e29
@@ -42,26 +43,13 @@ class SinkProgramme:
         padded = torch.nn.functional.pad(scores.detach(), (0, 1), value=-torch.inf)
         self._local = padded.clamp(min=-1e30)[:, self.sets.lookup]
         self._within = torch.stack([log_subset_sums(row, self.n) for row in self._local])
-        self._orders = self._sum_over_orders()
+        size = bits_of(torch.arange(2**self.n, device=scores.device), self.n).sum(1)
+        orders = torch.lgamma(size.double() + 1)  # from means to sums
+        self._orders = orders_before(self._within[None])[0] + orders
         # nothing leads to what is impossible
         possible = self._orders > _IMPOSSIBLE
         self._scale = torch.where(possible, self._orders, torch.inf)
         self._ratio = self._run()
-
-    def _sized(self, k: int) -> Tensor:
-        """`(sets,)` bit masks of all sets of `k` nodes."""
-        every = torch.arange(2**self.n, device=self._local.device)
-        return every[bits_of(every, self.n).sum(1) == k]
-
-    def _sum_over_orders(self) -> Tensor:
-        """`(2 ** n,)` log sums over the orders of each set (Koivisto and Sood 2004)."""
-        found = self._local.new_zeros(2**self.n)
-        for k in range(1, self.n + 1):
-            sets = self._sized(k)
-            last = bits_of(sets, self.n).nonzero()[:, 1].view(-1, k)
-            before = sets[:, None] - 2**last
-            found[sets] = (found[before] + self._within[last, before]).logsumexp(1)
-        return found
 
     def _steps(self, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Steps from each set of `k` nodes to all that hold it, in parts.
@@ -74,9 +62,9 @@ class SinkProgramme:
         sign = 1 - 2 * (bits_of(torch.arange(2**m, device=self._local.device), m).sum(1) % 2)
         sign = -sign.to(self._local)
         sign[0] = 0.0  # not a step
-        sets = self._sized(k)
+        sets, _ = sets_of_size(self.n, k, self._local.device)
         for some in sets[self._orders[sets] > _IMPOSSIBLE].split(max(1, _CHUNK // 2**m)):
-            others = (~bits_of(some, self.n)).nonzero()[:, 1].view(-1, m)
+            others = (~bits_of(some, self.n)).nonzero()[:, 1].view(len(some), m)
             target, weight = some[:, None], self._orders[some][:, None]
             for place in range(m):
                 node = others[:, place]

@@ -47,8 +47,8 @@ class GraphsWorld(World):
                 "--build",
                 choices=tuple(_BUILD),
                 default="layers",
-                help="how graphs are built: layer by layer, or edge by edge, where the prior is not "
-                "over edges alone (short for --space and --policy)",
+                help="how graphs are built: layer by layer, or edge by edge, which priors that are "
+                "not over edges need (short for --space and --policy)",
             )
 
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
