@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.component import Component, class_of
+from gfnem.errors import UserError
 from gfnem.ranges import Count, Finite, PartialShare, Scheduled, Share
 from gfnem.running.processes import mean
 
@@ -66,22 +67,37 @@ class Anneal(Component, Scheduled):
         return math.exp(math.log(self.start) + way * math.log(self.end / self.start))
 
 
-def over(settings: Any, updates: int) -> Any:
+def over(settings: Any, updates: int | None) -> Any:
     """Settings of a run of so many updates, in which each share of an `Anneal` is a count.
 
     Args:
         settings: nested plain data, as in a settings file.
-        updates: the length of the run.
+        updates: the length of the run; None if it has none.
+
+    Raises:
+        UserError: if there is a share of a run without length, or parts lie within parts too deeply.
     """
+    try:
+        return _counted(settings, updates)
+    except RecursionError as error:
+        raise UserError("settings within settings, too deeply") from error
+
+
+def _counted(settings: Any, updates: int | None) -> Any:
     if isinstance(settings, list):
-        return [over(part, updates) for part in settings]
+        return [_counted(part, updates) for part in settings]
     if not isinstance(settings, dict):
         return settings
-    settings = {name: over(part, updates) for name, part in settings.items()}
-    told = settings.get("init_args") or {}
-    if told.get("share") is not None and class_of(settings, Component) is Anneal:
+    settings = {name: _counted(part, updates) for name, part in settings.items()}
+    told = settings.get("init_args")
+    share = told.get("share") if isinstance(told, dict) else None
+    if isinstance(share, (int, float)) and class_of(settings, Component) is Anneal:
+        counted = told.get("updates")
+        if counted is None:
+            if not isinstance(updates, int):
+                raise UserError(f"share {share}: of how many updates? Give max_updates")
+            counted = max(1, round(share * updates)) if 0 <= share <= 1 else 1
         # the share stays, for its range to be checked
-        counted = told.get("updates") or max(1, round(told["share"] * updates))
         settings["init_args"] = {**told, "updates": counted}
     return settings
 

@@ -56,6 +56,13 @@ def test_a_share_is_one_of_a_run_whose_length_is_known():
     spec["init_args"]["share"] = 2
     with pytest.raises(UserError, match="share 2"):
         build(over(spec, 9), Anneal)
+    with pytest.raises(UserError, match="of how many updates"):
+        over([spec], None)
+    deep = spec
+    for _ in range(5000):
+        deep = {"class_path": "gfnem.Anneal", "init_args": {"start": deep}}
+    with pytest.raises(UserError, match="too deeply"):
+        over(deep, 9)
     both = over(Anneal(2.0, 1.0, 6, share=0.5).spec(), 100)
     assert build(both, Anneal).updates == 6
 
