@@ -75,7 +75,7 @@ def over(settings: Any, updates: int | None) -> Any:
         updates: the length of the run; None if it has none.
 
     Raises:
-        UserError: if there is a share of a run without length, or parts lie within parts too deeply.
+        UserError: if there is a share of a run without length, or settings are too deep.
     """
     try:
         return _counted(settings, updates)
