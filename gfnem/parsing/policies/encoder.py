@@ -9,29 +9,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from gfnem.parsing.text.sentences import Sentences
 
 
-class SentenceDropout(nn.Module):
-    """Dropout that drops the same units at all places of a sentence.
-
-    All spans of a sentence are then seen by one network, as its trees are scored by one policy, and
-    there are few random numbers to draw (after Gal and Ghahramani 2016, arXiv 1512.05287).
-
-    Args:
-        share: of units dropped in training; the rest are scaled up.
-    """
-
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """`(batch, places, size)`, likewise."""
-        if not self.training or self.share == 0:
-            return vectors
-        kept = 1 - self.share
-        mask = torch.empty_like(vectors[:, :1]).bernoulli_(kept).div_(kept)
-        return vectors * mask
-
-
 class FenceEncoder(nn.Module):
     """Reads a sentence with a bidirectional LSTM and gives every place between words a vector.
 
@@ -44,7 +21,7 @@ class FenceEncoder(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, dropout: float = 0.0):
         super().__init__()
-        self.dropout = SentenceDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.features = None
         if features:
             self.features = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))
