@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from gfnem.parsing.inference.bracketing import blocks_of
 from gfnem.parsing.inference.expansion import one_step
 from gfnem.parsing.inference.inside import beyond, inside_pass
+from gfnem.parsing.inference.one_context import OneContext
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
-    Potentials,
     RulePotentials,
-    at_least_float,
     full_precision,
+    held,
     kept,
+    relative,
     safe_log,
 )
 from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
 
 
-class SentencePotentials(Potentials):
+class SentencePotentials(OneContext):
     """The potentials of a context-free grammar for each sentence.
 
     Attributes:
@@ -64,9 +64,7 @@ class SentencePotentials(Potentials):
                 f"root {tuple(root.shape)}, rules {tuple(rules.shape)} and words "
                 f"{tuple(words.shape)} do not fit each other"
             )
-        with full_precision(rules):
-            tables = (at_least_float(table).clamp(min=IMPOSSIBLE) for table in (root, rules, words))
-            return cls(*tables, lengths)
+        return cls(*held(root, rules, words), lengths)
 
     def detach(self) -> SentencePotentials:
         """The same weights without gradient."""
@@ -80,24 +78,9 @@ class SentencePotentials(Potentials):
         return RulePotentials(self.start[row], productions, words, self.lengths[row : row + 1])
 
     @property
-    def contexts(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def max_length(self) -> int:
-        """The padded width `n` of the batch, in tokens."""
-        return self.words.shape[1]
-
-    @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
         return self.productions.shape[1]
-
-    @property
-    def root(self) -> Tensor:
-        """`(batch, N)`."""
-        return self.start[:, : self.labels]
 
     @kept
     def rules(self) -> Tensor:
@@ -111,17 +94,6 @@ class SentencePotentials(Potentials):
     def heads(self, row: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """See `Potentials`."""
         return self.rules.permute(0, 2, 3, 1)[row, first, second]
-
-    @kept
-    def single(self) -> Tensor:
-        """See `Potentials`."""
-        return torch.logsumexp(self.start[:, self.labels :] + self.words[:, 0], -1)
-
-    @kept
-    def word_weights(self) -> tuple[Tensor, Tensor]:
-        """`(batch, n, T)` words in exp space, and their `(batch, n)` log maxima."""
-        peaks = self.words.detach().amax(-1)
-        return (self.words - peaks[..., None]).exp(), peaks
 
     @kept
     def leaf_tables(self) -> tuple[Tensor, Tensor]:
@@ -157,21 +129,9 @@ class SentencePotentials(Potentials):
             both = safe_log((words[:, 1:, None] @ half).squeeze(2))
             return (both + (peaks[:, :-1] + peaks[:, 1:])[..., None] + tops[:, :, 0]).unsqueeze(2)
 
-    def word_profiles(self) -> Tensor:
-        """See `RulePotentials.word_profiles`."""
-        sides = [table.logsumexp((3, 4)).transpose(0, 1) for table in self.leaf_tables]
-        left, right, pairs = (
-            part.log_softmax(2).clamp(min=-12) for part in (*sides, self.both_leaves[:, :, 0])
-        )
-        places = torch.arange(pairs.shape[1], device=pairs.device)
-        pairs = pairs * (places < (self.lengths - 1)[:, None]).unsqueeze(2)
-        return torch.cat([left, right, pad(pairs, (0, 0, 1, 0)), pad(pairs, (0, 0, 0, 1))], 2)
-
-
-def _relative(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights over their largest along the last axis in exp space, and its log, no gradient."""
-    peaks = logs.detach().amax(-1)
-    return (logs - peaks[..., None]).exp(), peaks
+    def word_sides(self) -> list[Tensor]:
+        """See `Potentials`."""
+        return [table.logsumexp((3, 4)).transpose(0, 1) for table in self.leaf_tables]
 
 
 @inside_pass.register(SentencePotentials)
@@ -181,7 +141,7 @@ def _(potentials: SentencePotentials, extra: Tensor | None) -> Tensor:
         (weights.squeeze(2).transpose(0, 1), peaks.squeeze(2).transpose(0, 1))
         for weights, peaks in potentials.leaf_weights
     )
-    rules, rule_peaks = _relative(potentials.rules.flatten(2))  # batch, A, B * C
+    rules, rule_peaks = relative(potentials.rules.flatten(2))  # batch, A, B * C
     chart = rules.new_full((len(rules), n, n + 1, labels), IMPOSSIBLE)
     # of each width from 2: values of spans `(batch, starts, N)` over their largest, and its log
     values, peaks = [both] * 2, [both] * 2
@@ -220,7 +180,7 @@ def _(potentials: SentencePotentials, extra: Tensor | None) -> Tensor:
         if extra is not None:
             log = log + extra.diagonal(width, 1, 2).mT
         chart.diagonal(width, 1, 2).copy_(log.mT)
-        for table, part in zip((values, peaks), _relative(log), strict=True):
+        for table, part in zip((values, peaks), relative(log), strict=True):
             table.append(part)
     return chart.masked_fill(beyond(n, potentials.lengths)[..., None], IMPOSSIBLE).unsqueeze(3)
 
@@ -280,7 +240,7 @@ class _SentenceBlocks:
 
     def _leaf(self, side: int, word: Tensor, below: Tensor, child: Tensor) -> Tensor:
         weights, tops = (table.index_select(0, word) for table in self.leaves[side])
-        values, peaks = _relative(below.index_select(0, child))
+        values, peaks = relative(below.index_select(0, child))
         return safe_log((weights @ values[..., None]).squeeze(2)) + peaks[:, None] + tops
 
     def _inner(self, row: Tensor, below: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -293,7 +253,7 @@ class _SentenceBlocks:
         slot[order] = row[order] * most + rank
 
         def laid_out(child: Tensor) -> tuple[Tensor, Tensor]:
-            values, peaks = _relative(below.index_select(0, child))
+            values, peaks = relative(below.index_select(0, child))
             whole = values.new_zeros(self.batch * most, values.shape[1])
             return whole.index_copy(0, slot, values).unflatten(0, (self.batch, most)), peaks
 

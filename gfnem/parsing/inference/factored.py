@@ -24,15 +24,15 @@ from gfnem.parsing.inference.expansion import one_step
 from gfnem.parsing.inference.inside import (
     beyond,
     inside_pass,
-    relative,
 )
 from gfnem.parsing.inference.nodes import Nodes
+from gfnem.parsing.inference.one_context import OneContext
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
-    Potentials,
-    at_least_float,
     full_precision,
+    held,
     kept,
+    relative,
     safe_log,
 )
 from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
@@ -41,7 +41,7 @@ from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
 _CELLS = 2**24
 
 
-class FactoredPotentials(Potentials):
+class FactoredPotentials(OneContext):
     """The potentials of a context-free grammar whose rules choose their two children apart.
 
     Attributes:
@@ -83,11 +83,7 @@ class FactoredPotentials(Potentials):
                 f"left {tuple(left.shape)} and right children {tuple(right.shape)} do not fit root "
                 f"{tuple(root.shape)} and words {tuple(words.shape)}"
             )
-        with full_precision(root):
-            tables = (
-                at_least_float(table).clamp(min=IMPOSSIBLE) for table in (root, left, right, words)
-            )
-            return cls(*tables, lengths)
+        return cls(*held(root, left, right, words), lengths)
 
     def detach(self) -> FactoredPotentials:
         """The same weights without gradient."""
@@ -98,21 +94,6 @@ class FactoredPotentials(Potentials):
     def labels(self) -> int:
         """The number `N` of nonterminals."""
         return self.left.shape[0]
-
-    @property
-    def contexts(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def max_length(self) -> int:
-        """The padded width `n` of the batch, in tokens."""
-        return self.words.shape[1]
-
-    @property
-    def root(self) -> Tensor:
-        """See `Potentials`."""
-        return self.start[: self.labels]
 
     @kept
     def rules(self) -> Tensor:
@@ -130,19 +111,13 @@ class FactoredPotentials(Potentials):
         return self.left, self.right
 
     @kept
-    def single(self) -> Tensor:
-        """See `Potentials`."""
-        return torch.logsumexp(self.start[self.labels :] + self.words[:, 0], -1)
-
-    @kept
     def leaves(self) -> tuple[Tensor, Tensor]:
         """Two `(batch, n, N)`: log weights of each word as left and as right child of labels."""
         if self.origin is not None:
             with torch.enable_grad():
                 return tuple(table.detach() for table in self.origin.leaves)
         with full_precision(self.words):
-            peaks = self.words.detach().amax(-1)
-            words = (self.words - peaks[..., None]).exp()
+            words, peaks = self.word_weights
             tables = (table[:, self.labels :] for table in (self.left, self.right))
             return tuple(_children(words, peaks, table) for table in tables)
 
@@ -178,14 +153,9 @@ class FactoredPotentials(Potentials):
         """See `Potentials`."""
         return self.leaves[side][row, word] + embedding(child, self.inner[1 - side].T)
 
-    def word_profiles(self) -> Tensor:
-        """See `RulePotentials.word_profiles`."""
-        left, right, pairs = (
-            part.log_softmax(2).clamp(min=-12) for part in (*self.leaves, self.both_leaves[:, :, 0])
-        )
-        places = torch.arange(pairs.shape[1], device=pairs.device)
-        pairs = pairs * (places < (self.lengths - 1)[:, None]).unsqueeze(2)
-        return torch.cat([left, right, pad(pairs, (0, 0, 1, 0)), pad(pairs, (0, 0, 0, 1))], 2)
+    def word_sides(self) -> tuple[Tensor, Tensor]:
+        """See `Potentials`."""
+        return self.leaves
 
 
 def _children(values: Tensor, peaks: Tensor, table: Tensor) -> Tensor:

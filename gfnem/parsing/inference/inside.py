@@ -21,6 +21,7 @@ from gfnem.parsing.inference.potentials import (
     Potentials,
     at_least_float,
     full_precision,
+    relative,
     safe_log,
 )
 
@@ -94,12 +95,6 @@ def uniform_inside(spans: Tensor) -> Tensor:
     end = torch.arange(spans.shape[2], device=spans.device)
     ways = (end - end[:-1, None] - 1).clamp(min=1)
     return unlabelled_inside(spans - ways.log())
-
-
-def relative(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights over their largest along the last axis, in exp space, and the log of the largest."""
-    peaks = logs.amax(-1)
-    return (logs - peaks[..., None]).exp_(), peaks
 
 
 class _Inside(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,21 @@ def full_precision(tensor: Tensor):
 def at_least_float(tensor: Tensor) -> Tensor:
     """`tensor` itself, or its float32 copy where it is of half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def held(*tables: Tensor) -> list[Tensor]:
+    """Tables of log weights, in float32 at least, none of them below `IMPOSSIBLE`."""
+    with full_precision(tables[0]):
+        return [at_least_float(table).clamp(min=IMPOSSIBLE) for table in tables]
+
+
+def relative(logs: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights over their largest along the last axis, in exp space, and the log of the largest.
+
+    The latter is without gradient: what is made of both has the whole of it.
+    """
+    peaks = logs.detach().amax(-1)
+    return (logs - peaks[..., None]).exp_(), peaks
 
 
 def safe_log(weights: Tensor) -> Tensor:
@@ -86,12 +101,10 @@ class Potentials:
         Each as `(n, batch, G, N / G * K, N)` weights and the `(n, batch, G, N / G * K)` log scale
         that they are relative to, without gradient.
         """
-        found = []
-        for table in self.leaf_tables:
-            table = table.unflatten(2, (self.groups, -1)).flatten(3, 4)
-            peaks = table.detach().amax(-1)
-            found.append(((table - peaks[..., None]).exp(), peaks))
-        return found
+        return [
+            relative(table.unflatten(2, (self.groups, -1)).flatten(3, 4))
+            for table in self.leaf_tables
+        ]
 
     @property
     def labels(self) -> int:
@@ -202,6 +215,30 @@ class Potentials:
         Of rules that do not look at parents, and that are a grammar's.
         """
         ...
+
+    @optional
+    def word_sides(self) -> Sequence[Tensor]:
+        """Two `(batch, n, N)`: what each word weighs as left and as right child of each label.
+
+        In nats, over all contexts and other children; of rules that are a grammar's.
+        """
+        ...
+
+    def word_profiles(self) -> Tensor:
+        """`(batch, n, PROFILE * N)` each word as the grammar sees it, known even of the rarest.
+
+        Log shares in nats of the labels that have it as left and as right child, and of those that
+        have it and a neighbour as a phrase; normalised over the labels, held above -12, and on
+        average over the contexts.
+        """
+        with full_precision(self.root):
+            left, right, pairs = (
+                part.log_softmax(2).clamp(min=-12)
+                for part in (*self.word_sides(), self.both_leaves.logsumexp(2))
+            )
+            places = torch.arange(pairs.shape[1], device=pairs.device)
+            pairs = pairs * (places < (self.lengths - 1)[:, None]).unsqueeze(2)
+            return torch.cat([left, right, pad(pairs, (0, 0, 1, 0)), pad(pairs, (0, 0, 0, 1))], 2)
 
     def word_levels(self) -> Tensor:
         """`(batch, n)` rough log weight of each word, in nats, 0 past a sentence's end.
@@ -316,11 +353,7 @@ class RulePotentials(Potentials):
             raise ValueError(
                 f"{labels} nonterminals do not fall into {groups_of(contexts)} groups of equal size"
             )
-        with full_precision(rules):
-            tables = (
-                at_least_float(table).clamp(min=IMPOSSIBLE) for table in (root, rules, emissions)
-            )
-            return cls(*tables, lengths)
+        return cls(*held(root, rules, emissions), lengths)
 
     def detach(self) -> RulePotentials:
         """The same weights without gradient."""
@@ -375,9 +408,7 @@ class RulePotentials(Potentials):
     def word_weights(self) -> tuple[Tensor, Tensor]:
         """`(G, n, batch, T)` words under each group in exp space, and their log maxima."""
         # of two words or more none stands at the top
-        words = self.words[:, :, : self.groups].permute(2, 1, 0, 3)
-        peaks = words.detach().amax(-1)
-        return (words - peaks[..., None]).exp(), peaks
+        return relative(self.words[:, :, : self.groups].permute(2, 1, 0, 3))
 
     def by_group(self, table: Tensor) -> tuple[Tensor, Tensor]:
         """Rules in exp space with the group of the expanded label leading.
@@ -526,13 +557,8 @@ class RulePotentials(Potentials):
             words = (self.words + leaf).logsumexp(2)
         return RulePotentials.from_tables(self.start, rules, words, self.lengths)
 
-    def word_profiles(self) -> Tensor:
-        """`(batch, n, PROFILE * N)` each word as the grammar sees it, known even of the rarest.
-
-        Log shares in nats of the labels that have it as left and as right child, and of those that
-        have it and a neighbour as a phrase; normalised over the labels, held above -12, and on
-        average over the contexts.
-        """
+    def word_sides(self) -> list[Tensor]:
+        """See `Potentials`."""
         with full_precision(self.productions):
             words, peaks = self.word_weights
             sides = []
@@ -543,10 +569,4 @@ class RulePotentials(Potentials):
                 logs = safe_log(words.flatten(1, 2) @ leaf.mT) + tops[:, None]
                 logs = logs.unflatten(1, words.shape[1:3]) + peaks[..., None]
                 sides.append(logs.permute(2, 1, 0, 3).flatten(2))
-            left, right, pairs = (
-                part.log_softmax(2).clamp(min=-12)
-                for part in (*sides, self.both_leaves.logsumexp(2))
-            )
-            places = torch.arange(pairs.shape[1], device=pairs.device)
-            pairs = pairs * (places < (self.lengths - 1)[:, None]).unsqueeze(2)
-            return torch.cat([left, right, pad(pairs, (0, 0, 1, 0)), pad(pairs, (0, 0, 0, 1))], 2)
+            return sides
