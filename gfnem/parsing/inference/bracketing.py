@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.potentials import Potentials, RulePotentials, full_precision, safe_log
+from gfnem.parsing.inference.potentials import (
+    Potentials,
+    RulePotentials,
+    full_precision,
+    relative,
+    safe_log,
+)
 from gfnem.parsing.trees.heights import by_height
 from gfnem.parsing.trees.trees import Trees
 
@@ -82,6 +89,23 @@ def blocks_of(potentials: RulePotentials) -> Blocks:
     return _DenseBlocks(potentials)
 
 
+def by_kind(
+    first: Tensor, second: Tensor, axis: int, *makers: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Values of nodes, made apart for each kind of children and put in the nodes' order.
+
+    Args:
+        first, second: `(count,)` children's places, -1 for a word.
+        axis: of nodes in what is made.
+        makers: make the values of some nodes, named by `(some,)` numbers: of those with two
+            phrases, with a word on the left, with a word on the right.
+    """
+    cases = ((first >= 0) & (second >= 0), first < 0, second < 0)
+    chosen = [case.nonzero().squeeze(1) for case in cases]
+    made = [make(some) for make, some in zip(makers, chosen, strict=True)]
+    return torch.cat(made, axis).index_select(axis, torch.cat(chosen).argsort())
+
+
 class _DenseBlocks:
     """Rules in exp space, block by block, with the group of the expanded label leading."""
 
@@ -99,24 +123,22 @@ class _DenseBlocks:
         """See `Blocks`."""
         if below is None:
             return self.both_leaves.index_select(0, left).transpose(0, 1)
-        cases = ((first >= 0) & (second >= 0), first < 0, second < 0)
-        inner, by_left, by_right = (case.nonzero().squeeze(1) for case in cases)
 
         def child(index: Tensor) -> tuple[Tensor, Tensor]:
-            logs = below[: self.groups].index_select(1, index)
-            peaks = logs.detach().amax(2)
-            return (logs - peaks[..., None]).exp(), peaks
+            return relative(below[: self.groups].index_select(1, index))
 
         def word(index: Tensor) -> tuple[Tensor, Tensor]:
             return self.words.index_select(1, index), self.word_peaks.index_select(1, index)
 
-        found = [
-            self._join(self.rules, child(first[inner]), child(second[inner])),
-            self._join(self.word_first, word(left[by_left]), child(second[by_left])),
-            self._join(self.word_second, word(last[by_right]), child(first[by_right])),
-        ]
-        order = torch.cat([inner, by_left, by_right]).argsort()
-        return self.by_label(torch.cat(found, 1).index_select(1, order)).transpose(0, 1)
+        found = by_kind(
+            first,
+            second,
+            1,
+            lambda some: self._join(self.rules, child(first[some]), child(second[some])),
+            lambda some: self._join(self.word_first, word(left[some]), child(second[some])),
+            lambda some: self._join(self.word_second, word(last[some]), child(first[some])),
+        )
+        return self.by_label(found).transpose(0, 1)
 
     def _join(self, rules, one, other) -> Tensor:
         """`(G, count, N / G * K)` log weights: two children's `(G, count, size)` and maxima."""

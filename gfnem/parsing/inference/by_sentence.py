@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.bracketing import blocks_of
+from gfnem.parsing.inference.bracketing import blocks_of, by_kind
 from gfnem.parsing.inference.expansion import one_step
 from gfnem.parsing.inference.inside import beyond, inside_pass
 from gfnem.parsing.inference.one_context import OneContext
@@ -228,15 +228,15 @@ class _SentenceBlocks:
         """See `Blocks`."""
         if below is None:
             return self.both_leaves.index_select(0, left).transpose(0, 1)
-        cases = ((first >= 0) & (second >= 0), first < 0, second < 0)
-        inner, by_left, by_right = (case.nonzero().squeeze(1) for case in cases)
-        found = [
-            self._inner(left[inner] % self.batch, below[0], first[inner], second[inner]),
-            self._leaf(0, left[by_left], below[0], second[by_left]),
-            self._leaf(1, last[by_right], below[0], first[by_right]),
-        ]
-        order = torch.cat([inner, by_left, by_right]).argsort()
-        return torch.cat(found).index_select(0, order).unsqueeze(0)
+        values = below[0]
+        return by_kind(
+            first,
+            second,
+            0,
+            lambda some: self._inner(left[some] % self.batch, values, first[some], second[some]),
+            lambda some: self._leaf(0, left[some], values, second[some]),
+            lambda some: self._leaf(1, last[some], values, first[some]),
+        ).unsqueeze(0)
 
     def _leaf(self, side: int, word: Tensor, below: Tensor, child: Tensor) -> Tensor:
         weights, tops = (table.index_select(0, word) for table in self.leaves[side])
