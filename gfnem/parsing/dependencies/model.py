@@ -21,10 +21,11 @@ from gfnem.parsing.dependencies.policy import HalfChoices, partial_score
 from gfnem.parsing.dependencies.sampling import LEFT, RIGHT, Decisions, draw_trees
 from gfnem.parsing.dependencies.space import HeadsSpace
 from gfnem.parsing.grammars.neural_pcfg import scoring
+from gfnem.parsing.inference.charted import Charted
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.ranges import Count, Fact, NotNegative
 from gfnem.sampling import draw
-from gfnem.target import Conditioned, GenerativeModel
+from gfnem.target import GenerativeModel
 
 #: valence: whether a word has a dependent on that side already
 FIRST, LATER = 0, 1
@@ -34,44 +35,23 @@ FIRST, LATER = 0, 1
 _STRIDE = 8.0
 
 
-class GivenHeads(Conditioned[Sentences, Tensor]):
-    """A dependency model, given sentences: its potentials and chart are made once.
+class GivenHeads(Charted[Tensor, ArcPotentials, Chart]):
+    """A dependency model, given sentences; potentials have what each arc counts besides in them.
 
     Args:
         target: the model.
         x: the sentences.
-        arcs: `(batch, n + 1, n)` nats that each arc counts beside. None: the model alone.
+        parts: `(batch, n + 1, n)` nats that each arc counts besides. None: the model alone.
     """
 
     target: DMV
 
-    def __init__(self, target: DMV, x: Sentences, arcs: Tensor | None = None):
-        super().__init__(target, x)
-        self.arcs = arcs
-        self._potentials: tuple[ArcPotentials, ArcPotentials] | None = None
-        self._chart: Chart | None = None  # without gradient
+    def _weigh(self) -> ArcPotentials:
+        found = self.target.potentials(self.x)
+        return found if self.parts is None else found.tilted(self.parts)
 
-    @property
-    def potentials(self) -> ArcPotentials:
-        """Log weights of arcs, with gradients where they are enabled."""
-        if self._potentials is None:
-            with torch.enable_grad():
-                found = self.target.potentials(self.x)
-                found = found if self.arcs is None else found.tilted(self.arcs)
-            self._potentials = found, found.detach()
-        return self._potentials[0 if torch.is_grad_enabled() else 1]
-
-    def normalised(self) -> GivenHeads:
-        """The model alone."""
-        return self if self.arcs is None else self.target.given(self.x)
-
-    def chart(self) -> Chart:
-        """The inside chart; where no gradient is wanted it is computed once."""
-        if torch.is_grad_enabled():
-            return inside(self.potentials)
-        if self._chart is None:
-            self._chart = inside(self.potentials)
-        return self._chart
+    def _inside(self) -> Chart:
+        return inside(self.potentials)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """`(batch, samples)` nats."""

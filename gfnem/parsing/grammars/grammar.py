@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from gfnem.parsing.grammars.language import ContextTables, length_weights, recog
 from gfnem.parsing.grammars.rule_tables import Rules, rules_of
 from gfnem.parsing.grammars.sampling import draw_derivations
 from gfnem.parsing.inference.bracketing import bracketing_log_joint
+from gfnem.parsing.inference.charted import Charted
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import (
     by_label,
@@ -31,12 +32,12 @@ from gfnem.parsing.spaces.topdown import TopDownState
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count
-from gfnem.target import Conditioned, GenerativeModel
+from gfnem.target import GenerativeModel
 
 _LOG = logging.getLogger(__name__)
 
 
-class GivenTrees(Conditioned[Sentences, Trees]):
+class GivenTrees(Charted[Trees, Potentials, Tensor]):
     """A grammar, given sentences: the weights of its rules are made once.
 
     Args:
@@ -44,27 +45,13 @@ class GivenTrees(Conditioned[Sentences, Trees]):
         x: the sentences.
         spans: `(batch, n, n + 1)` log weight, in nats, that each node of a tree has beside those of
             its rules. None: the grammar alone.
-
-    Attributes:
-        potentials: with gradients where they are enabled, without where not.
     """
 
     target: Grammar
 
     def __init__(self, target: Grammar, x: Sentences, spans: Tensor | None = None):
-        super().__init__(target, x)
+        super().__init__(target, x, spans)
         self.spans = spans
-        self._potentials: tuple[Potentials, Potentials] | None = None
-        self._chart: Tensor | None = None  # without gradient
-
-    @property
-    def potentials(self) -> Potentials:
-        """The rules' log weights at each position of each sentence."""
-        if self._potentials is None:
-            with torch.enable_grad():
-                potentials = self.target.potentials(self.x)
-            self._potentials = potentials, potentials.detach()
-        return self._potentials[0 if torch.is_grad_enabled() else 1]
 
     def log_joint(self, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, z)` in nats."""
@@ -78,20 +65,10 @@ class GivenTrees(Conditioned[Sentences, Trees]):
 
     def normalised(self) -> GivenTrees:
         """The grammar alone, with the same potentials."""
-        if self.spans is None:
-            return self
-        if self._normalised is None:
-            alone = self._normalised = type(self)(self.target, self.x)
+        alone = cast(GivenTrees, super().normalised())
+        if alone is not self:
             alone._potentials = self.potentials and self._potentials
-        return self._normalised
-
-    def chart(self) -> Tensor:
-        """The inside chart, spans included; where no gradient is wanted it is computed once."""
-        if torch.is_grad_enabled():
-            return self._inside()
-        if self._chart is None:
-            self._chart = self._inside()
-        return self._chart
+        return alone
 
     def _inside(self) -> Tensor:
         if self.spans is None:
