@@ -51,10 +51,21 @@ def vargrad(
     The unbiased variance of the log ratio: trajectory balance with `log Z(x)` replaced by its best
     constant, so nothing about `Z` is learned. At least two samples for each `x` are needed.
     """
-    ratio = log_ratio(log_pf, log_pb, log_reward)
+    return _variance(log_ratio(log_pf, log_pb, log_reward))
+
+
+def _variance(ratio: Float[Tensor, "batch samples"]) -> Float[Tensor, " batch"]:
     if ratio.shape[1] < 2:
         raise ValueError("VarGrad compares the samples of one x: it needs at least 2 of them")
     return ratio.var(1)
+
+
+def huber(square: Tensor) -> Tensor:
+    """The pseudo-Huber loss `sqrt(1 + r^2) - 1` of squared residuals `r^2`.
+
+    Half of these if they are small, `|r|` if large.
+    """
+    return (1 + square).sqrt() - 1
 
 
 def centred_balance(
@@ -71,7 +82,7 @@ def centred_balance(
     """
     ratio = log_ratio(log_pf, log_pb, log_reward)
     level = log_z + ratio.detach().mean(1)
-    return vargrad(log_pf, log_pb, log_reward) + LEVEL * ((1 + level.square()).sqrt() - 1)
+    return _variance(ratio) + LEVEL * huber(level.square())
 
 
 def _complete_flow(
@@ -110,7 +121,7 @@ def detailed_balance(
     flow = _complete_flow(mask, log_flow, log_reward, log_partial, ends)
     residual = (flow[:, :, :-1] + log_pf - log_pb - flow[:, :, 1:]).masked_fill(~mask, 0.0)
     each = residual.square()
-    each = (1 + each).sqrt() - 1 if pseudo_huber else each
+    each = huber(each) if pseudo_huber else each
     return (each.sum(2) / mask.sum(2).clamp(min=1)).mean(1)
 
 
@@ -241,7 +252,7 @@ class VarGrad(Objective):
     def forward(self, scores, log_reward, log_partial=None):
         """See `vargrad`."""
         variance = vargrad(scores.log_pf, scores.log_pb, log_reward)
-        return (1 + variance).sqrt() - 1 if self.pseudo_huber else variance
+        return huber(variance) if self.pseudo_huber else variance
 
 
 class BalancedVarGrad(VarGrad):

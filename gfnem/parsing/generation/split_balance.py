@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfnem.batch import Batch, Draws
+from gfnem.objectives import huber
 from gfnem.parsing.generation.sampler import SentenceSampler
 from gfnem.phases import POLICY, Phase
 from gfnem.ranges import NotNegative, Positive
@@ -70,6 +71,6 @@ class SplitBalance(Phase):
             for part in (draws, parsed):
                 scores = part.scores()
                 tree = scores.log_pf.sum(2) - log_sentence - scores.log_pb.sum(2)
-                loss = loss + ((1 + tree.square()).sqrt() - 1) / 2
+                loss = loss + huber(tree.square()) / 2
             batch.figures["e_loss"] = loss.detach().mean()
         return loss.mean()
