@@ -28,7 +28,46 @@ def log_layer(features: Tensor, inner: Tensor) -> Tensor:
     return (torch.where(open, softplus(inner), own) if open.any() else own).sum(-1)
 
 
-class RBM(AssignmentEnergy):
+class LayeredMachine(AssignmentEnergy):
+    """A Boltzmann machine of layers, of which the visible one has neighbours in one other.
+
+    Attributes:
+        weight: `(visible, hidden)` to the layer behind the visible one.
+        visible_bias: `(visible,)`.
+    """
+
+    weight: nn.Parameter
+    visible_bias: nn.Parameter
+
+    def couplings(self) -> Tensor:
+        """`(visible, hidden)` the weights of the first layer."""
+        return self.weight
+
+    def offers(self, hook: str) -> bool:
+        """Sweeps over the layers."""
+        return hook == "resample" or super().offers(hook)
+
+    def prepare(self, data: Any) -> None:
+        """Starts visible units at their shares of 1 in the data (Hinton 2012, section 8.1)."""
+        share = data.rows.float().mean(0).clamp(0.01, 0.99)
+        with torch.no_grad():
+            self.visible_bias.copy_(share.logit())
+
+    def moves(self) -> LocalMoves:
+        """Sweeps over the layers."""
+        return BlockGibbs()
+
+    @torch.no_grad()
+    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
+        """`z` with its open visible units drawn, or 1 where that is likelier."""
+        hidden = self.weight.shape[1]
+        seen, above = z[..., : self.visible], z[..., self.visible : self.visible + hidden]
+        chance = (above.to(self.weight) @ self.weight.T + self.visible_bias).sigmoid()
+        values = (chance > 0.5).long() if likeliest else chance.bernoulli().long()
+        return torch.cat([torch.where(seen < 0, values, seen), z[..., self.visible :]], -1)
+
+
+class RBM(LayeredMachine):
     """A restricted Boltzmann machine: `log p~(v, h) = b' v + c' h + v' W h` with units 0 and 1.
 
     Args:
@@ -44,10 +83,6 @@ class RBM(AssignmentEnergy):
         self.visible_bias = nn.Parameter(torch.zeros(visible))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
 
-    def couplings(self) -> Tensor:
-        """`(visible, hidden)` the weights."""
-        return self.weight
-
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats; visible units that are open are summed out."""
         seen, hidden = features.split((self.visible, self.latent), -1)
@@ -59,7 +94,7 @@ class RBM(AssignmentEnergy):
         """The hidden units are summed out in closed form."""
         if hook == "log_partition":
             return 2 ** min(self.visible, self.latent) <= LISTED
-        hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior", "resample")
+        hooks = ("collapsed_log_joint", "log_marginal", "sample_posterior")
         return hook in hooks or super().offers(hook)
 
     def sums_over(self, missing: int) -> bool:
@@ -104,19 +139,6 @@ class RBM(AssignmentEnergy):
         return torch.cat([x[:, None].expand(-1, samples, -1), chance.bernoulli().long()], 2)
 
     @torch.no_grad()
-    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
-        """Open visible units by their distribution given the hidden ones."""
-        return _filled(z, self.weight, self.visible_bias, likeliest)
-
-    def prepare(self, data: Any) -> None:
-        """Starts visible units at their shares in the data."""
-        start_visible(self.visible_bias, data)
-
-    def moves(self) -> LocalMoves:
-        """Sweeps over the layers."""
-        return BlockGibbs()
-
-    @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`: hidden units, then visible.
 
@@ -130,7 +152,7 @@ class RBM(AssignmentEnergy):
         return torch.cat([seen, hidden], -1).long()
 
 
-class BoltzmannMachine(AssignmentEnergy):
+class BoltzmannMachine(LayeredMachine):
     """A Boltzmann machine of two latent layers (Salakhutdinov and Hinton 2009).
 
     `log p~(v, h, t) = a' v + b' h + c' t + v' W h + h' U t` with units 0 and 1. Given the middle
@@ -160,10 +182,6 @@ class BoltzmannMachine(AssignmentEnergy):
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
         self.top_bias = nn.Parameter(torch.zeros(top))
 
-    def couplings(self) -> Tensor:
-        """`(visible, hidden)` the weights of the first layer."""
-        return self.weight
-
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats; what is open of the outer layers, or not there, is summed out."""
         features = pad(features, (0, self.visible + self.hidden + self.top - self.variables))
@@ -179,8 +197,6 @@ class BoltzmannMachine(AssignmentEnergy):
             return 2**self.hidden <= LISTED
         if hook in ("log_marginal", "sample_posterior"):
             return 2**self.top <= LISTED
-        if hook == "resample":
-            return True
         if hook == "mean_field":
             return not self.summed
         return super().offers(hook)
@@ -233,19 +249,6 @@ class BoltzmannMachine(AssignmentEnergy):
         return z[..., : self.variables]
 
     @torch.no_grad()
-    def filled(self, z: Tensor, likeliest: bool = False) -> Tensor:
-        """Open visible units by their distribution given the middle layer."""
-        return _filled(z, self.weight, self.visible_bias, likeliest)
-
-    def prepare(self, data: Any) -> None:
-        """Starts visible units at their shares in the data."""
-        start_visible(self.visible_bias, data)
-
-    def moves(self) -> LocalMoves:
-        """Sweeps over the layers."""
-        return BlockGibbs()
-
-    @torch.no_grad()
     def resample(self, z: Tensor) -> Tensor:
         """A sweep of block Gibbs sampling of `(..., variables)`: the middle, then the others.
 
@@ -268,7 +271,8 @@ class BoltzmannMachine(AssignmentEnergy):
     @torch.no_grad()
     def mean_field(self, x: Tensor, sweeps: int = 10) -> tuple[Tensor, Tensor]:
         """Means of the latent layers given complete rows, `(batch, hidden)` and `(batch, top)`."""
-        _needs_all_layers(self, "mean_field")
+        if self.summed:
+            raise NotOffered("a collapsed BoltzmannMachine offers no mean_field: collapsed False")
         inner = x.float() @ self.weight + self.hidden_bias
         top = torch.full((len(x), self.top), 0.5, device=x.device)
         hidden = inner.sigmoid()
@@ -276,28 +280,3 @@ class BoltzmannMachine(AssignmentEnergy):
             hidden = (inner + top @ self.top_weight.T).sigmoid()
             top = (hidden @ self.top_weight + self.top_bias).sigmoid()
         return hidden, top
-
-
-@torch.no_grad()
-def start_visible(bias: Tensor, data: Any) -> None:
-    """Sets the biases of visible units by the shares of 1 in the data (Hinton 2012, section 8.1).
-
-    Args:
-        bias: `(visible,)`.
-        data: has `rows` `(rows, visible)` of 0 and 1.
-    """
-    bias.copy_(data.rows.float().mean(0).clamp(0.01, 0.99).logit())
-
-
-def _needs_all_layers(model: AssignmentEnergy, hook: str) -> None:
-    if model.summed:
-        raise NotOffered(f"a collapsed {type(model).__name__} offers no {hook}: collapsed False")
-
-
-def _filled(z: Tensor, weight: Tensor, bias: Tensor, likeliest: bool) -> Tensor:
-    """`z` with its open visible units drawn, or 1 where that is likelier, given the next layer."""
-    visible, hidden = weight.shape
-    seen, above = z[..., :visible], z[..., visible : visible + hidden]
-    chance = (above.to(weight) @ weight.T + bias).sigmoid()
-    values = (chance > 0.5).long() if likeliest else chance.bernoulli().long()
-    return torch.cat([torch.where(seen < 0, values, seen), z[..., visible:]], -1)

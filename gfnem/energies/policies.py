@@ -154,7 +154,7 @@ class AssignmentPolicy(AssignmentNetwork):
         known = context[:, None].expand(-1, samples, -1)
         order, mask = self.orders(known)
         value, digits = self.space.grouped(known).clone(), self.space.digits(known.device)
-        possible = self.space.possible(known.device)
+        possible = None if self.space.counts is None else self.space.possible(known.device)
         log_behaviour = self.level.new_zeros(known.shape[:2])
         for block, writes in zip(order.unbind(2), mask.unbind(2), strict=True):
             place = block[..., None, None]
@@ -162,7 +162,9 @@ class AssignmentPolicy(AssignmentNetwork):
             logits = heads.gather(2, place.expand(-1, -1, 1, self.options)).squeeze(2)
             place = place.expand(-1, -1, 1, self.block)
             there = value.gather(2, place)
-            agrees = ((there < 0) | (there == digits)).all(-1) & possible[block]
+            agrees = ((there < 0) | (there == digits)).all(-1)
+            if possible is not None:
+                agrees = agrees & possible[block]
             code, log_drawn = draw(logits, agrees, exploration or Exploration())
             written = torch.where(there < 0, digits[code].unsqueeze(2), there)
             value = torch.where(writes[..., None, None], value.scatter(2, place, written), value)
