@@ -11,23 +11,27 @@ from gfnem.page import escape
 _SIZE, _ROOM, _STEP = 14, 16, 16
 
 
-def heads_svg(words: Sequence[str], heads: Sequence[int], above: int = 0) -> str:
+def heads_svg(words: Sequence[str], heads: Sequence[int]) -> str:
     """An SVG element: an arc from each head down to its dependent, the wall's from the top.
 
     Args:
         words: of the sentence.
         heads: 0 for the word that hangs from the wall, else the number of the head from 1.
-        above: where it stands, in pixels from the top of a larger picture.
     """
+    return _picture(words, heads, 0)[0]
+
+
+def _picture(words: Sequence[str], heads: Sequence[int], above: int) -> tuple[str, int, int]:
+    """`heads_svg`, `above` pixels from the top of a larger picture; its width and height."""
     widths = [0.6 * _SIZE * sum(map(_cells, word)) for word in words]
     places = [sum(widths[:at]) + _ROOM * (at + 0.5) + widths[at] / 2 for at in range(len(words))]
     arcs = [(head - 1, at) for at, head in enumerate(heads) if head > 0]
     levels = {arc: _level(arc, arcs) for arc in arcs}
-    width = sum(widths) + _ROOM * len(words)
     ground = _STEP * (max(levels.values(), default=0) + 2)
+    width, height = round(sum(widths) + _ROOM * len(words)), ground + 2 * _SIZE
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" y="{above}" width="{width:.0f}" '
-        f'height="{ground + 2 * _SIZE:.0f}" font-family="monospace" font-size="{_SIZE}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" y="{above}" width="{width}" '
+        f'height="{height}" font-family="monospace" font-size="{_SIZE}">'
     ]
     for (head, at), level in levels.items():
         start, end, top = places[head], places[at], ground - _STEP * level
@@ -42,17 +46,16 @@ def heads_svg(words: Sequence[str], heads: Sequence[int], above: int = 0) -> str
             f'<text x="{place:.1f}" y="{ground + 1.4 * _SIZE:.1f}" '
             f'text-anchor="middle">{escape(word)}</text>'
         )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg>"]), width, height
 
 
 def stacked(trees: Sequence[tuple[Sequence[str], Sequence[int]]]) -> str:
     """Several trees, `(words, heads)`, below each other in one SVG file; longer heads are cut."""
     pictures, above, width = [], 0, 0
     for words, heads in trees:
-        picture = heads_svg(words, heads[: len(words)], above)
-        size = [int(part.split('"')[1]) for part in picture.split()[2:5]]
+        picture, wide, high = _picture(words, heads[: len(words)], above)
         pictures.append(picture)
-        above, width = above + size[2] + _ROOM, max(width, size[1])
+        above, width = above + high + _ROOM, max(width, wide)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{above}">'
     ground = '<rect width="100%" height="100%" fill="white"/>'
     return "".join([head, ground, *pictures, "</svg>\n"])

@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from gfnem.parsing.dependencies.chart import minimum_risk
+from gfnem.parsing.text.data import batches_by_length
 from gfnem.parsing.text.sentences import Sentences
 
 #: trees drawn for each sentence where exact inference does not exist
 SAMPLES = 64
-#: sentences of a batch
-_BATCH = 50
 
 
 @torch.no_grad()
@@ -79,14 +78,12 @@ def attachment_scores(
     headed = [(words, heads) for words, heads in sentences if heads is not None]
     if not headed:
         return {}
-    headed.sort(key=lambda pair: len(pair[0]))
-    gold, found = [heads for _, heads in headed], []
-    for start in range(0, len(headed), _BATCH):
-        x = encode([words for words, _ in headed[start : start + _BATCH]]).to(run.device)
-        lengths = x.lengths.tolist()
-        found += [
-            heads[:n] for heads, n in zip(chosen_heads(run, x).tolist(), lengths, strict=True)
-        ]
+    found, gold = [], []
+    for rows in batches_by_length([words for words, _ in headed]):
+        x = encode([headed[row][0] for row in rows]).to(run.device)
+        for row, heads in zip(rows, chosen_heads(run, x).tolist(), strict=True):
+            gold.append(headed[row][1])
+            found.append(heads[: len(gold[-1])])
     figures: dict[str, Any] = {"trees": len(headed), **attachment(found, gold)}
     for name, trees in chains([len(heads) for heads in gold]).items():
         figures |= {f"{name}_{key}": value for key, value in attachment(trees, gold).items()}

@@ -273,7 +273,7 @@ class TextData(DataModule[Sentences]):
         """Held-out sentences, similar lengths together."""
         corpus, rows = self._held_out
         found = []
-        for part in _by_length(self._valid):
+        for part in batches_by_length(self._valid):
             x = self.encode([self._valid[at] for at in part])
             if corpus is self.train:
                 x = self._in_documents(x, np.array(rows)[part])
@@ -282,7 +282,10 @@ class TextData(DataModule[Sentences]):
 
     def batches(self, sentences: Sequence[Sequence[str]], size: int = 50) -> list[Sentences]:
         """Any sentences as word indices, similar lengths together."""
-        return [self.encode([sentences[at] for at in part]) for part in _by_length(sentences, size)]
+        return [
+            self.encode([sentences[at] for at in part])
+            for part in batches_by_length(sentences, size)
+        ]
 
     def draw(self, module: Any, folder: Any) -> list[str]:
         """Parses of a few held-out sentences, and the grammar where the model is or has one."""
@@ -364,7 +367,7 @@ class TextData(DataModule[Sentences]):
         )
 
 
-def _by_length(sentences: Sequence[Sequence[str]], size: int = 50) -> Iterator[list[int]]:
+def batches_by_length(sentences: Sequence[Sequence[str]], size: int = 50) -> Iterator[list[int]]:
     """The numbers of some sentences in batches, from the shortest to the longest."""
     order = sorted(range(len(sentences)), key=lambda at: len(sentences[at]))
     for start in range(0, len(order), size):
