@@ -65,6 +65,8 @@ SIZES = {
     "copy": (24, 12, 32, 32, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
+#: sentences of the text in the small worlds
+TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
 UPDATES, SAMPLES = 400, 128
 
@@ -90,9 +92,8 @@ class Cell:
             limits = (WORDS[task], *LENGTHS)
             self.every = all_sentences(*limits)
             model = _small(task)
-            if sampler == ONCE:
-                drawn = torch.multinomial(model.log_reward(self.every).softmax(0), 2000, True)
-                self.every = self.every[drawn]
+            drawn = torch.multinomial(model.log_reward(self.every).softmax(0), TEXT, True)
+            self.every = self.every[drawn]
         vocab_size, shortest, longest = limits
         *sizes, parser_dim, spread = SIZES.get(task, SMALL)
         facts = (vocab_size, longest, shortest, *sizes)

@@ -224,6 +224,15 @@ class Potentials:
         """
         ...
 
+    @optional
+    def some(self, rows: Tensor) -> Potentials:
+        """Those of some sentences, padded to the longest of them, with the same rules.
+
+        Args:
+            rows: `(count,)` int64.
+        """
+        ...
+
     def word_profiles(self) -> Tensor:
         """`(batch, n, PROFILE * N)` each word as the grammar sees it, known even of the rarest.
 
@@ -359,6 +368,12 @@ class RulePotentials(Potentials):
         """The same weights without gradient."""
         tables = (self.start, self.productions, self.words, self.lengths)
         return RulePotentials(*(table.detach() for table in tables), self)
+
+    def some(self, rows: Tensor) -> RulePotentials:
+        """See `Potentials`."""
+        lengths = self.lengths[rows]
+        words = self.words[rows, : int(lengths.max())]
+        return RulePotentials(self.start, self.productions, words, lengths)
 
     @property
     def labels(self) -> int:
