@@ -292,7 +292,7 @@ def test_training_reaches_the_reward(grammar_file):
     for _ in range(45):
         descent.update(every[torch.multinomial(follows, 96, True)])
     found = figures(Trained(target, space, policy))
-    assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.04, found
+    assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.08, found
     assert abs(found["log_z_bound"] - found["log_z"]) < 0.02
     assert abs(found["parser_kl"]) < 0.1
 
