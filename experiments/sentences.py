@@ -6,9 +6,9 @@
 Each cell is a row of `experiments/results/sentences.csv`, with its command, commit, date and
 machine; a second call does what the table still lacks. `--minutes` starts no cell after so long.
 In the small worlds, two to five of three or four words, all sentences are listed. Half of what a
-sampler is trained on are sentences of others: drawn uniformly, or for the sampler with one balance,
-whose parser is poor on these, 2,000 that follow the reward. In the large world, sentences of the
-embedded grammar, these are the demo's 10,000 training sentences. Seconds are of CPU time.
+sampler is trained on are sentences of others: of a text of 2,000 that follow the reward. In the
+large world, sentences of the embedded grammar, these are the demo's 10,000 training sentences; a
+sampler's grammar is first fitted to them by exact EM. Seconds are of CPU time.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 #: fewest and most words of a sentence there
 LENGTHS = (2, 5)
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
-SMALL = (12, 12, 32, 32, 2.0)
+SMALL = (12, 12, 32, 128, 2.0)
 SIZES = {
-    "grammar": (12, 12, 32, 32, 1.0),
-    "copy": (24, 12, 32, 32, 2.0),
+    "grammar": (12, 12, 32, 128, 1.0),
+    "copy": (24, 12, 32, 128, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
 #: the share of its time for which a grammar is fitted to the data alone in the large world
@@ -71,7 +71,7 @@ FITTED = 0.4
 #: sentences of the text in the small worlds
 TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
-UPDATES, SAMPLES = 400, 128
+UPDATES, SAMPLES = 500, 128
 
 
 class Cell:
