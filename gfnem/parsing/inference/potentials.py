@@ -224,6 +224,13 @@ class Potentials:
         """
         ...
 
+    def phrase_mass(self) -> Tensor:
+        """`(N,)` nats: what each label's rules whose children are two phrases weigh together.
+
+        Of rules that do not look at parents; `(batch, N)` where each sentence has its own.
+        """
+        return self.rules[0].logsumexp((1, 2))
+
     @optional
     def some(self, rows: Tensor) -> Potentials:
         """Those of some sentences, padded to the longest of them, with the same rules.
