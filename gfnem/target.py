@@ -211,3 +211,12 @@ class EnergyModel(Target[X, Z]):
     def log_partition(self) -> Tensor:
         """`()` exact log Z in nats, differentiable. Optional: often intractable."""
         ...
+
+    @optional
+    def estimated_log_partition(self) -> tuple[Tensor, Tensor]:
+        """`()` log Z by draws of the model's own, and its standard error, in nats. Optional.
+
+        The estimate of Z is unbiased. The same for the same parameters, so that all observations of
+        an evaluation share it.
+        """
+        ...
