@@ -23,9 +23,9 @@ class Joins(nn.Linear):
     def __init__(self, dim: int):
         super().__init__(2 * dim, 4 * dim)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
         """`(..., dim)` from the vectors of both children."""
-        joined = super().forward(torch.cat([first, second], -1)).unflatten(-1, (4, -1))
+        joined = self(torch.cat([first, second], -1)).unflatten(-1, (4, -1))
         gates = joined[..., :3, :].softmax(-2)
         new = joined[..., 3, :].tanh()
         return gates[..., 0, :] * first + gates[..., 1, :] * second + gates[..., 2, :] * new
@@ -52,5 +52,5 @@ class Joins(nn.Linear):
             for child, begin in ((level.first, trees.left), (level.second, trees.split)):
                 leaf = row * places + (begin.flatten()[level.slot] if places > 1 else 0)
                 children.append(embedding(torch.where(child < 0, leaf, count + child), known))
-            known = torch.cat([known, self(*children)])
+            known = torch.cat([known, self.join(*children)])
         return known, torch.where(place < 0, 0, count + place)
