@@ -2,10 +2,10 @@
 
     python experiments/energy_grammar.py --train FOLDER --valid FOLDER --test FOLDER --updates 400
 
-All runs have the same grammar, rates and updates, and no reward; the grammar alone is trained by its
-sampler and by exact EM. Each is a row of
-`experiments/results/energy_grammar.csv`, with its command, commit, date and machine; a second call
-does what the table still lacks. `seconds` is CPU time.
+All runs have the same grammar, rates and updates, and no reward; the grammar alone is trained by
+its sampler and by exact EM. Each is a row of `experiments/results/energy_grammar.csv`, with its
+command, commit, date and machine; a second call does what the table still lacks. `seconds` is CPU
+time.
 """
 
 from __future__ import annotations
