@@ -142,11 +142,14 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
 
     def step(self, state: DagState, action: Tensor) -> DagState:
         """Adds an edge, with an outer product on the closure, or stops."""
+        n = self.variables
         tail, head, is_edge = self._edge(action)
         adjacency = state.adjacency | (tail[..., :, None] & head[..., None, :])
         # what leads to the tail, the tail included, now leads to the head and on from there
-        into = (state.closure & tail[..., None, :]).any(-1) | tail
-        on = (state.closure & head[..., :, None]).any(-2) | head
+        column = (action // n).clamp(max=n - 1)[..., None, None].expand(*action.shape, n, 1)
+        row = (action % n)[..., None, None].expand(*action.shape, 1, n)
+        into = (state.closure.gather(-1, column)[..., 0] & is_edge[..., None]) | tail
+        on = state.closure.gather(-2, row)[..., 0, :] | head
         closure = state.closure | (into[..., :, None] & on[..., None, :])
         stopped = state.stopped | ~is_edge
         return self._limited(DagState(adjacency, closure, state.addable, state.removable, stopped))
