@@ -270,8 +270,8 @@ class BalancedVarGrad(VarGrad):
         evidence: weight of the squared distance of `log_z` from its importance-weighted estimate by
             the samples of each `x`. Balance alone makes it a lower bound where the policy is not
             exact, off by as much as the ELBO gap.
-        pseudo_huber: of the first two, see `VarGrad` and `detailed_balance`: where a policy starts hundreds
-            of nats off, the worst steps do not drown all others.
+        pseudo_huber: of the variance and of detailed balance, see `VarGrad` and `detailed_balance`:
+            where a policy starts hundreds of nats off, the worst steps do not drown all others.
     """
 
     uses_flow = True

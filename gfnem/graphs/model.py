@@ -102,7 +102,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
             `(batch, samples, n, n)` log probability that `i` is among the parents of `j` in the
             end, 0 where it cannot join; `(batch, samples)` log probability that none joins.
         """
-        may = state.open_edges()
+        may = state.open_edges
         if self.table.shape[1] > _LOOKS_AHEAD:
             gains = gains.masked_fill(~may, -torch.inf)
             nothing = torch.zeros_like(gains[..., :1, :])

@@ -92,7 +92,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
             return Hints(single, single, single[..., 0, 0], single)
         gains = context.given.deltas(state.adjacency)
         joins, stop = context.given.joins(state, gains)
-        known = state.open_edges() | (state.adjacency & state.removable)
+        known = state.open_edges | (state.adjacency & state.removable)
         gains = finite(gains).masked_fill(~known, 0.0)
         return Hints(gains.to(single), joins.to(single), stop.to(single), single)
 
@@ -125,7 +125,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     @staticmethod
     def _log_p(logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        mask = nn.functional.pad(state.open_edges().flatten(2), (0, 1), value=True)
+        mask = nn.functional.pad(state.open_edges.flatten(2), (0, 1), value=True)
         return log_probability(logits, mask)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def squashed(nats: Tensor) -> Tensor:
 def features(state: DagState, hints: Hints) -> Tensor:
     """`(batch, samples, n, n, FEATURES)` what networks read of each pair of nodes."""
     edges = state.adjacency.flatten(2).sum(2, keepdim=True) / state.adjacency.shape[-1]
-    flags = [state.adjacency, state.closure, state.open_edges(), edges[..., None]]
+    flags = [state.adjacency, state.closure, state.open_edges, edges[..., None]]
     flags = [flag.to(hints.gains).expand(hints.gains.shape) for flag in flags]
     nats = [squashed(part) for part in (hints.gains, hints.joins, hints.single)]
     stop = squashed(hints.stop)[..., None, None, :].expand(*hints.gains.shape, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class DagState(Batched):
     removable: Tensor
     stopped: Tensor
 
+    @cached_property
     def open_edges(self) -> Tensor:
         """`(batch, samples, n, n)` bool: edges that can be added now."""
         return self.addable & ~self.adjacency & ~self.closure.mT
@@ -125,7 +127,7 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
     def forward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: edges that close no cycle, and to stop."""
         going = ~state.stopped[..., None]
-        return torch.cat([state.open_edges().flatten(2) & going, going], 2)
+        return torch.cat([state.open_edges.flatten(2), going], 2) & going
 
     def backward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: any edge of a graph that is open, or to reopen."""

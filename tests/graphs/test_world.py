@@ -35,6 +35,12 @@ def run(tmp_path_factory):
     return place / "run", table
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Trains without pictures, which take longer than a few updates."""
+    monkeypatch.setattr("gfnem.graphs.drawing.draw_all", lambda *_: [])
+
+
 @pytest.mark.slow
 def test_train_evaluate_infer_report(run, capsys, tmp_path):
     run, table = run
@@ -88,7 +94,7 @@ def test_draws_are_the_samplers_for_the_table_of_the_run(run, capsys):
 
 
 @pytest.mark.slow
-def test_known_edges(run, capsys, tmp_path):
+def test_known_edges(run, undrawn, capsys, tmp_path):
     table = run[1]
     flags = [*FLAGS, f"--data={table}", "--max-updates=2", f"--out={tmp_path / 'run'}"]
     term = '[{"class_path": "PathPrior", "init_args": {"cause": "a", "effect": "d"}}]'
@@ -182,7 +188,7 @@ def test_measures():
 
 
 @pytest.mark.slow
-def test_a_discrete_table_with_interventions(capsys, tmp_path):
+def test_a_discrete_table_with_interventions(undrawn, capsys, tmp_path):
     draw, lines = random.Random(0), ["a,b,id,set"]
     for at in range(60):
         a = draw.random() < 0.5
@@ -202,7 +208,7 @@ def test_a_discrete_table_with_interventions(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_graphs_with_weights(run, capsys, tmp_path):
+def test_graphs_with_weights(run, undrawn, capsys, tmp_path):
     table = run[1]
     flags = [f"--data={table}", "--model=WeightedPosterior", f"--out={tmp_path / 'run'}"]
     flags += ["--policy=CompletedPolicy", "--policy.graphs=LayerPolicy", "--max-updates=2"]
