@@ -164,6 +164,7 @@ class MaskedPolicy(AssignmentNetwork):
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = max(self.first - 1, 0), self.stages[-1]  # blocks whose units are there
         blank, shown = not bool((value >= 0).any()), self.features(digits)
+        codes = []
         for block in (block for block, open in enumerate(steps) if open):
             while known < block:
                 known += 1
@@ -180,11 +181,15 @@ class MaskedPolicy(AssignmentNetwork):
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
             code, log_drawn = _draw(logits, exploration)
-            value[:, place] = digits[code] if blank else torch.where(there < 0, digits[code], there)
-            features[:, seen : seen + self.span] = (
-                shown[code] if blank else self.features(value[:, place])
-            )
             log_behaviour += log_drawn
+            if blank:  # a block is its code
+                codes.append(code)
+                features[:, seen : seen + self.span] = shown[code]
+                continue
+            value[:, place] = torch.where(there < 0, digits[code], there)
+            features[:, seen : seen + self.span] = self.features(value[:, place])
+        if blank:
+            value[:, self.first * self.block :] = digits[torch.stack(codes, 1)].flatten(1)
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 
     def _look(self, layers: list[Tensor], blocks: int) -> None:
@@ -192,9 +197,10 @@ class MaskedPolicy(AssignmentNetwork):
         first, end = self.units[blocks - 1], self.units[blocks]
         seen = blocks * self.span
         for number, stage in enumerate(self.stages[:-1]):
-            before = layers[number][:, :seen]
-            fresh = linear(before, stage.weight[first:end, :seen], stage.bias[first:end])
-            layers[number + 1][:, first:end] = silu(fresh)
+            before, fresh = layers[number][:, :seen], layers[number + 1][:, first:end]
+            weight, bias = stage.weight[first:end, :seen], stage.bias[first:end]
+            torch.addmm(bias, before, weight.T, out=fresh)
+            silu(fresh, inplace=True)
             seen = end
 
     def _agreeing(self, logits: Tensor, there: Tensor) -> Tensor:
@@ -269,7 +275,9 @@ def _draw(logits: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
 
     By inverting the distribution function, which takes few operations.
     """
-    log_p = (logits / exploration.temperature).log_softmax(-1)
+    if exploration.temperature != 1:
+        logits = logits / exploration.temperature
+    log_p = logits.log_softmax(-1)
     if exploration.epsilon > 0:
         allowed = logits > -torch.inf
         uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
