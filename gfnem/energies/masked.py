@@ -167,11 +167,14 @@ class MaskedPolicy(AssignmentNetwork):
         codes, open = [], [block for block, open in enumerate(steps) if open]
         weights, biases = last.weight.split(self.options), last.bias.split(self.options)
         direct = self.direct.split(self.options)
+        sizes = [end - first for first, end in itertools.pairwise(self.units)]
+        parts = [(stage.weight.split(sizes), stage.bias.split(sizes), layer.split(sizes, 1))
+                 for stage, layer in zip(self.stages, layers[1:], strict=False)]  # fmt: skip
         chances = features.new_empty(len(open), len(value), 1).uniform_().unbind()
         for block, chance in zip(open, chances, strict=True):
             while known < block:
                 known += 1
-                self._look(layers, known)
+                self._look(layers, parts, known)
             output, units, seen = block - self.first, self.units[block], block * self.span
             place = slice(block * self.block, (block + 1) * self.block)
             logits = linear(layers[-1][:, :units], weights[output][:, :units], biases[output])
@@ -192,16 +195,20 @@ class MaskedPolicy(AssignmentNetwork):
             value[:, self.first * self.block :] = digits[torch.stack(codes, 1)].flatten(1)
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 
-    def _look(self, layers: list[Tensor], blocks: int) -> None:
-        """Computes the units that see the first `blocks` blocks and no fewer."""
-        first, end = self.units[blocks - 1], self.units[blocks]
+    def _look(self, layers: list[Tensor], parts: list[Any], blocks: int) -> None:
+        """Computes the units that see the first `blocks` blocks and no fewer.
+
+        Args:
+            layers: what is there, features first; the units are added.
+            parts: of each hidden layer weights, biases and the layer itself, by groups of units.
+            blocks: the group.
+        """
         seen = blocks * self.span
-        for number, stage in enumerate(self.stages[:-1]):
-            before, fresh = layers[number][:, :seen], layers[number + 1][:, first:end]
-            weight, bias = stage.weight[first:end, :seen], stage.bias[first:end]
-            torch.addmm(bias, before, weight.T, out=fresh)
+        for layer, (weights, biases, units) in zip(layers, parts, strict=False):
+            weight, fresh = weights[blocks - 1][:, :seen], units[blocks - 1]
+            torch.addmm(biases[blocks - 1], layer[:, :seen], weight.T, out=fresh)
             silu(fresh, inplace=True)
-            seen = end
+            seen = self.units[blocks]
 
     def _agreeing(self, logits: Tensor, there: Tensor) -> Tensor:
         """Rules out codes that contradict what is known of blocks `(..., block)`."""
