@@ -14,6 +14,7 @@ from gfnem.graphs.completion import Completing
 from gfnem.graphs.dags import parent_sets
 from gfnem.graphs.layer_policy import LayerPolicy
 from gfnem.graphs.networks import NetworkPosterior, Networks
+from gfnem.objectives import huber
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
@@ -21,6 +22,10 @@ from gfnem.target import Conditioned
 
 #: nats in a unit of what is learned of scores: they have a long way to go
 _SCALE = 10.0
+#: families of a variable that an update looks at
+_FAMILIES = 16
+#: share of units that these draw from the prior
+_STRAYS = 0.1
 
 
 @dataclass
@@ -29,12 +34,14 @@ class NetworkReading:
 
     Attributes:
         graphs: what the policy over graphs knows, of scores that are learned.
-        given: the target's tables, with what is learned in them; None where a policy is tried
-            without one.
+        given: the target's tables, with what is learned in them, held constant; None where a
+            policy is tried without one.
+        table: `(batch, n, sets)` these scores as they are learned; None likewise.
     """
 
     graphs: Any
     given: Any
+    table: Any
 
 
 class UnitDensity(nn.Module):
@@ -149,6 +156,10 @@ class NetworkPolicy(Completing):
     which learns nothing. While training a share `epsilon` of graphs is drawn with all families
     alike, and as large a share of units from the prior.
 
+    Families have a loss of their own (`auxiliary_loss`), by which their scores follow importance-
+    weighted evidence. Balance would make them lower bounds, too low by what the density misses, and
+    graphs would be those whose networks are easy to draw.
+
     Args:
         variables: how many nodes there are.
         units: of each network; as the model has.
@@ -156,6 +167,7 @@ class NetworkPolicy(Completing):
         hidden: width of the network over graphs.
         components: of each mixture of normals.
         width: of the networks that say which mixture.
+        draws: networks of a family that its own loss looks at in an update.
     """
 
     def __init__(
@@ -166,10 +178,11 @@ class NetworkPolicy(Completing):
         hidden: Count = 64,
         components: Count = 6,
         width: Count = 32,
+        draws: Count = 48,
     ):
         assert variables is not None
         super().__init__(LayerPolicy(variables, max_parents, hidden))
-        self.variables, self.units = variables, units
+        self.variables, self.units, self.draws = variables, units, draws
         sets = parent_sets(variables, max_parents)
         self.learned = nn.Parameter(torch.zeros(variables, len(sets)))
         self.density = UnitDensity(variables, units, components, width)
@@ -188,11 +201,48 @@ class NetworkPolicy(Completing):
             )
 
     def encode(self, x: Any, given: Conditioned | None = None) -> NetworkReading:
-        """The scores of families as they are learned."""
-        shifted: Any = given
-        if shifted is not None:
-            shifted = shifted.replaced(shifted.table + _SCALE * self.learned)
-        return NetworkReading(self.graphs.encode(x, shifted), shifted)
+        """The scores of families as they are learned, which graphs take as they are."""
+        if given is None:
+            return NetworkReading(self.graphs.encode(x), None, None)
+        table: Any = given
+        table = table.table + _SCALE * self.learned
+        shifted = given.replaced(table.detach())
+        return NetworkReading(self.graphs.encode(x, shifted), shifted, table)
+
+    def offers(self, hook: str) -> bool:
+        """The loss of families takes two draws of each."""
+        return super().offers(hook) and (hook != "auxiliary_loss" or self.draws > 1)
+
+    def auxiliary_loss(self, context: NetworkReading) -> Tensor:
+        """`(batch,)` of families, each by itself; of some families where there are many.
+
+        The variance of the log weights of a family's draws trains the density of its units (see
+        `objectives.vargrad`), and its score comes after the importance-weighted mean of them. A
+        share of the draws is from the prior, by which no weight is much greater than the rest.
+        """
+        given = context.given
+        if given is None:
+            return next(self.parameters()).new_zeros(len(context.graphs.local))
+        n, batch, device = self.variables, len(given.table), given.table.device
+        members = parent_sets(n, self.graphs.space.max_parents, device).members()
+        number = torch.stack([(~members[:, child]).nonzero()[:, 0] for child in range(n)])
+        number = number[:, torch.randperm(number.shape[1], device=device)[:_FAMILIES]]
+        # one matrix has a family of each variable; that is no graph, and need not be
+        matrices = members[number].permute(1, 2, 0)[None].expand(batch, -1, -1, -1)
+        matrices = matrices.repeat_interleave(self.draws, 1)
+
+        def apart(tensor: Tensor) -> Tensor:  # (batch, families of a variable, draws, n)
+            return tensor.unflatten(1, (-1, self.draws))
+
+        with torch.no_grad():
+            z, log_drawn = self.drawn(context, matrices, _STRAYS)
+            log_p = given.target.families(given.x, z)
+            evidence = apart(log_p - log_drawn).logsumexp(2) - math.log(self.draws)
+        weights = apart(log_p - self.log_density(context, z))
+        child = torch.arange(n, device=device)
+        away = context.table[:, child, number.mT] - evidence
+        fits = torch.isfinite(evidence)  # what is known of edges may rule a family out
+        return (huber(weights.var(2)) + huber(away.square())).masked_fill(~fits, 0.0).sum((1, 2))
 
     def _spreads(self, context: NetworkReading) -> Tensor:
         """`(size,)` deviations of the weights of units under the prior."""
@@ -251,8 +301,20 @@ class NetworkPolicy(Completing):
         self, context: NetworkReading, adjacency: Tensor, exploration: Exploration
     ) -> tuple[Networks, Tensor]:
         """Units, some of them from the prior where draws stray, then output weights."""
+        z, log_drawn = self.drawn(context, adjacency, exploration.epsilon)
+        return z, log_drawn.sum(2)
+
+    def drawn(
+        self, context: NetworkReading, adjacency: Tensor, share: float
+    ) -> tuple[Networks, Tensor]:
+        """Networks, and `(batch, samples, n)` the log densities in nats that they were drawn with.
+
+        Args:
+            context: what is known of the data.
+            adjacency: `(batch, samples, n, n)` bool parents of each variable.
+            share: of units that are drawn from the prior.
+        """
         values = self.density.sample(adjacency)
-        share = exploration.epsilon
         if share > 0:
             strays = torch.rand(values.shape[:3], device=values.device) < share
             prior = torch.randn_like(values) * self.density.active(adjacency)
@@ -269,7 +331,7 @@ class NetworkPolicy(Completing):
             prior = (active * (prior - self._spreads(context).log())).sum(3)
             own = found + math.log1p(-share) if share < 1 else found - torch.inf
             found = torch.logaddexp(own, prior + math.log(share))
-        return z, (found + self._log_outer(z, mean, factor)).sum(2)
+        return z, found + self._log_outer(z, mean, factor)
 
     @staticmethod
     def _log_outer(z: Networks, mean: Tensor, factor: Tensor) -> Tensor:
