@@ -43,15 +43,17 @@ class _Sums(torch.autograd.Function):
         batch, ends, size = left.shape
         places = _places(ends - 1, narrowest)
         sums = left.new_empty(batch, places[-1][2] if places else 0, size)
-        for start, first, last in places:
-            part = sums[:, first:last]
-            torch.add(right[:, start + narrowest :], width[narrowest : ends - start], out=part)
-            part.add_(left[:, start, None]).relu_()
         if dropped:
             # eight units a draw: a draw for each takes longer than the sums
             draws = torch.empty(sums.numel() // 8 + 1, dtype=torch.int64, device=sums.device)
             units = draws.random_(-(2**63), None).view(torch.uint8)[: sums.numel()]
-            sums.mul_((units >= dropped).view(sums.shape))
+            units = units.view(sums.shape)
+        for start, first, last in places:
+            part = sums[:, first:last]
+            torch.add(right[:, start + narrowest :], width[narrowest : ends - start], out=part)
+            part.add_(left[:, start, None]).relu_()
+            if dropped:
+                part.mul_(units[:, first:last] >= dropped)
         ctx.save_for_backward(sums)
         ctx.narrowest, ctx.ends = narrowest, ends
         return sums
