@@ -13,7 +13,7 @@ from tree_space_cases import TestTopDown as TopDownCase
 from tree_space_cases import shake
 
 from gfnem.batched import Batched
-from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.objectives import VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import score_choices
