@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfnem.estimates import importance_weighted
 from gfnem.graphs.completion import Completing
 from gfnem.graphs.dags import parent_sets
 from gfnem.graphs.layer_policy import LayerPolicy
@@ -156,9 +157,9 @@ class NetworkPolicy(Completing):
     which learns nothing. While training a share `epsilon` of graphs is drawn with all families
     alike, and as large a share of units from the prior.
 
-    Families have a loss of their own (`auxiliary_loss`), by which their scores follow importance-
-    weighted evidence. Balance would make them lower bounds, too low by what the density misses, and
-    graphs would be those whose networks are easy to draw.
+    Families are trained by a loss of their own alone, see `auxiliary_loss`. Balance would make
+    their scores lower bounds, too low by what the density misses, so that graphs were those whose
+    networks are easy to draw; and it would leave out modes.
 
     Args:
         variables: how many nodes there are.
@@ -209,16 +210,13 @@ class NetworkPolicy(Completing):
         shifted = given.replaced(table.detach())
         return NetworkReading(self.graphs.encode(x, shifted), shifted, table)
 
-    def offers(self, hook: str) -> bool:
-        """The loss of families takes two draws of each."""
-        return super().offers(hook) and (hook != "auxiliary_loss" or self.draws > 1)
-
     def auxiliary_loss(self, context: NetworkReading) -> Tensor:
         """`(batch,)` of families, each by itself; of some families where there are many.
 
-        The variance of the log weights of a family's draws trains the density of its units (see
-        `objectives.vargrad`), and its score comes after the importance-weighted mean of them. A
-        share of the draws is from the prior, by which no weight is much greater than the rest.
+        The density of units is fitted to its own draws and some of the prior, by their importance
+        weights: the wake phase of reweighted wake-sleep (Bornschein et al. 2015, arXiv 1406.2751).
+        That is the divergence which holds on to each mode that was ever drawn. A family's score
+        comes after the mean of the weights.
         """
         given = context.given
         if given is None:
@@ -236,13 +234,14 @@ class NetworkPolicy(Completing):
 
         with torch.no_grad():
             z, log_drawn = self.drawn(context, matrices, _STRAYS)
-            log_p = given.target.families(given.x, z)
-            evidence = apart(log_p - log_drawn).logsumexp(2) - math.log(self.draws)
-        weights = apart(log_p - self.log_density(context, z))
+            weights = apart(given.target.families(given.x, z) - log_drawn)
+            evidence = importance_weighted(weights.transpose(2, 3))
+            fits = torch.isfinite(evidence)  # what is known of edges may rule a family out
+            weights = weights.softmax(2)
         child = torch.arange(n, device=device)
-        away = context.table[:, child, number.mT] - evidence
-        fits = torch.isfinite(evidence)  # what is known of edges may rule a family out
-        return (huber(weights.var(2)) + huber(away.square())).masked_fill(~fits, 0.0).sum((1, 2))
+        away = huber((context.table[:, child, number.mT] - evidence).square())
+        loss = away - (weights * apart(self._log_units(context, z))).sum(2)
+        return loss.masked_fill(~fits, 0.0).sum((1, 2))
 
     def _spreads(self, context: NetworkReading) -> Tensor:
         """`(size,)` deviations of the weights of units under the prior."""
@@ -341,6 +340,7 @@ class NetworkPolicy(Completing):
         each = log_det - (away.square() + math.log(2 * math.pi)) / 2
         return each.sum(3) * z.adjacency.any(2)
 
+    @torch.no_grad()
     def log_density(self, context: NetworkReading, z: Networks) -> Tensor:
         """`(batch, samples, n)` log density of each variable's network, given graphs, in nats."""
         return self._log_units(context, z) + self._log_outer(z, *self._outer(context, z))
