@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from coupling_figures import coupling_figures
 from torch import Tensor
 
 from gfnem.em import EM
@@ -32,7 +33,6 @@ from gfnem.energies import (
 from gfnem.energies.figures import cell_table, divergence, sampler_table
 from gfnem.energies.lattices import neighbours, simulate
 from gfnem.energies.marginals import weighted_sum
-from gfnem.energies.models import log_sum_on_torus
 from gfnem.energies.recipes import (
     Sparse,
     contrastive,
@@ -355,33 +355,6 @@ ISING_METHODS = {
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 20),
     "pseudo_likelihood": pseudo_likelihood,
 }
-
-
-def coupling_figures(coupling: Tensor, truth: Tensor) -> dict:
-    """Error of the couplings, and the exact divergence where all of them are the lattice's."""
-    found, real = coupling.abs() > 0, truth.abs() > 0
-    row = {
-        "minus_log_rmse": -(coupling - truth).square().mean().sqrt().log().item(),
-        "missed": int((real & ~found).sum()) // 2,
-        "spurious": int((found & ~real).sum()) // 2,
-    }
-    place = torch.arange(LATTICE**2).view(LATTICE, LATTICE)
-    edges = [(place.flatten(), place.roll(-1, axis).flatten()) for axis in (1, 0)]
-
-    def on_lattice(matrix: Tensor) -> list[Tensor]:
-        return [matrix[a, b].double().view(LATTICE, LATTICE) for a, b in edges]
-
-    nothing = torch.full((1, LATTICE, LATTICE), -1)
-    field = torch.zeros(LATTICE, LATTICE).double()
-    true = [part.requires_grad_() for part in on_lattice(truth)]
-    log_z = log_sum_on_torus(*true, field, nothing)[0]
-    means = torch.autograd.grad(log_z, true)  # E[2 s s'] of each edge
-    own = on_lattice(coupling)
-    if row["spurious"] == 0:
-        other = log_sum_on_torus(*own, field, nothing)[0]
-        difference = sum(((t - o) * m).sum() for t, o, m in zip(true, own, means, strict=True))
-        row["kl"] = (difference + other - log_z).item()
-    return row
 
 
 def logistic(data: Any) -> Tensor:

@@ -195,7 +195,7 @@ def _networks_apart(
     sampler: Posterior, model: NetworkPosterior, found: Families, likely: Tensor, values: Tensor
 ) -> dict[str, float]:
     """Distances of marginals of each family of some weight, and between halves of the chains."""
-    n, distances, halves = model.variables, [0.0], [0.0]
+    n, distances, weighted, halves = model.variables, [0.0], [0.0], [0.0]
     policy: Any = sampler.policy
     masks = parent_sets(n, model.max_parents).masks
     for child, number in (likely > 0.01).nonzero().tolist():
@@ -215,14 +215,24 @@ def _networks_apart(
             parts = adjacency.split(500, 1)
             own = [policy.complete(sampler.context, part, ON_POLICY)[0] for part in parts]
             own = Networks.cat(own)
+            blocks = [own[:, at : at + 500] for at in range(0, 5000, 500)]
+            log_q = [policy.log_density(sampler.context, block) for block in blocks]
+            log_weight = model.families(sampler.x, own)[0, :, child]
+            log_weight = log_weight - torch.cat(log_q, 1)[0, :, child]
         at = child, number
         chains = networks(
             adjacency[:, : found.bias.shape[2]], found.inner[at], found.bias[at], found.outer[at]
         )
         own, chains = (_told(z, child, values[None]) for z in (own, chains))
         distances.append(_apart(own, chains))
+        again = log_weight.softmax(0).multinomial(len(own), replacement=True)
+        weighted.append(_apart(own[again], chains))
         halves.append(_apart(chains[::2], chains[1::2]))
-    return {"marginals_largest_distance": max(distances), "halves_of_chains": max(halves)}
+    return {
+        "marginals_largest_distance": max(distances),
+        "marginals_largest_distance_weighted": max(weighted),
+        "halves_of_chains": max(halves),
+    }
 
 
 def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
@@ -232,17 +242,17 @@ def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
 
     def run() -> dict:
         policy = NetworkPolicy(3)
-        updates = args.updates or 3000
+        updates = args.updates or 1200
         recipe = posterior(
-            BalancedVarGrad(10.0, pseudo_huber=True),
-            samples=64,
+            BalancedVarGrad(30.0, pseudo_huber=True),
+            samples=32,
             epsilon=Anneal(0.2, 0.02, updates // 2),
         )
         rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
         start = time.process_time()
-        found = families(model, x, 1000, 10)
+        found = families(model, x, 2000, 10)
         chains = time.process_time() - start
         sampler = Posterior(model, space, policy, x)
         graphs, log_p = exact.log_weights_of_all(found.table)

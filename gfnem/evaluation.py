@@ -14,7 +14,7 @@ from gfnem.target import Conditioned
 
 _DRAWS = 4096  # of everything, at most
 #: figures that are means over observations
-MEANS = ("elbo_gap", "free_gap", "ess", "missed")
+MEANS = ("elbo_gap", "free_gap", "ess", "missed", "log_z", "log_z_error")
 
 
 @torch.no_grad()
@@ -50,6 +50,8 @@ def figures(
         ess: effective samples as a share of all; it cannot see that either.
         missed: nats by which samples that stray find more (see `Posterior.missed`), where
             `log p~(x)` is not exact.
+        log_z, log_z_error: log Z and its standard error in nats, where the model estimates it
+            (`EnergyModel.estimated_log_partition`).
     """
     model, target = run.model, run.target
     target.on_step(int(run.m_updates))
@@ -73,6 +75,9 @@ def figures(
             found |= {} if missed is None else {"missed": missed}
         log_p = found["bound"] if log_p is None else log_p
     log_z = model.log_partition() if model.offers("log_partition") else None
+    if log_z is None and model.offers("estimated_log_partition"):
+        log_z, error = model.estimated_log_partition()
+        found["log_z"], found["log_z_error"] = log_z.expand(len(x)), error.expand(len(x))
     if posterior is not None and samples is not None and run.space.offers("free"):
         log_z = _free(run, x, samples, log_z, found)
     if log_p is not None and log_z is not None:  # exact, or a sampler to bound it with

@@ -256,7 +256,8 @@ class TrainModel(Phase):
         elif isinstance(model, EnergyModel) and any(p.requires_grad for p in model.parameters()):
             raise ValueError(
                 f"{type(model).__name__} is an EnergyModel: training it takes a negative phase, "
-                "TrainModel(..., negative=SOURCE); freeze it to train the sampler alone"
+                "TrainModel(..., negative=SOURCE) or --recipe.negative; freeze it to train the "
+                "sampler alone"
             )
 
 

@@ -104,10 +104,14 @@ def _dreams(name: str = "e_loss") -> Phase:
 
 
 def _m_step(
-    source: Source, m_step: str, collapse: bool, side: SideInformation | None = None
+    source: Source,
+    m_step: str,
+    collapse: bool,
+    side: SideInformation | None = None,
+    negative: Source | None = None,
 ) -> Phase:
     """The M-step, and beside it what the model learns from other data."""
-    learned = TrainModel(source, m_step, collapse)
+    learned = TrainModel(source, m_step, collapse, negative)
     return learned if side is None else Together([learned, LearnBeside(side)])
 
 
@@ -123,6 +127,7 @@ def gflownet(
     collapse: bool = True,
     refine: Amount = 0,
     side: SideInformation | None = None,
+    negative: Source | None = None,
 ) -> list[Phase]:
     """GFlowNet-EM (Hu et al. 2023, arXiv 2302.06576): the sampler is trained by a GFlowNet loss.
 
@@ -144,12 +149,14 @@ def gflownet(
         refine: back-and-forth Metropolis-Hastings proposals to each sample before the M-step, in
             which the samples then count equally (Hu et al. 2023 use 10).
         side: what the model learns from beside the observations; nothing if None.
+        negative: where pairs of the model itself come from, for an energy of observations and
+            structures; none, for a normalised model, if None.
     """
     own = Own(samples, temperature, epsilon)
     taught = Refined(own, refine) if refine else own
     return [
         _e_step(own, objective, reward_temperature, sleep),
-        _m_step(taught, "equal" if refine else m_step, collapse, side),
+        _m_step(taught, "equal" if refine else m_step, collapse, side, negative),
     ]
 
 

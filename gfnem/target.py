@@ -144,6 +144,15 @@ class Target(Component, Offering, nn.Module, ABC, Generic[X, Z]):
         return torch.zeros(())
 
     @optional
+    def estimated_log_partition(self) -> tuple[Tensor, Tensor]:
+        """`()` log Z by draws of the model's own, and its standard error, in nats. Optional.
+
+        The estimate of Z is unbiased. The same for the same parameters, so that all observations of
+        an evaluation share it.
+        """
+        ...
+
+    @optional
     def sample_posterior(self, x: X, samples: int) -> Z:
         """Exact draws of `P(z|x)`, leading axes `(batch, samples)`, without autograd. Optional."""
         ...

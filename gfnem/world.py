@@ -64,7 +64,8 @@ class World(ABC):
         config: a file with such settings, or the name of a shipped one. `parts` go first.
         modules: whose classes are known by their bare names.
         told: constructor arguments that the data or the model tell, and never the user.
-        formats: forms beside "json" in which `infer` writes, each with its name in words.
+        formats: forms beside "json" in which `infer` and `sample` write, each with its name in
+            words.
         name: under which the world was found.
     """
 
@@ -110,6 +111,35 @@ class World(ABC):
     def written(self, run: Run, record: Mapping[str, Any], form: str) -> str:
         """A record of `Run.infer` in one of `formats`, for standard output."""
         raise NotImplementedError
+
+    def draws_written(self, run: Run, draws: Sequence[Mapping[str, Any]], form: str) -> str:
+        """What `Run.sample` returns in one of `formats`: each draw as a record with one latent."""
+        return "".join(self.written(run, {**draw, "latents": [draw]}, form) for draw in draws)
+
+    def sample(self, run: Run, n: int) -> list[dict[str, Any]]:
+        """What `Run.sample` returns: observations with their latents, drawn from the model.
+
+        Args:
+            run: the trained run.
+            n: how many.
+
+        Raises:
+            UserError: if the model cannot sample.
+        """
+        name = type(run.model).__name__
+        if not run.model.offers("sample"):
+            raise UserError(f"{run.path}: {name} cannot sample")
+        try:
+            x, z = run.model.sample(n)
+        except RuntimeError as error:
+            raise UserError(f"{run.path}: {name}: {error}") from error
+        observed = self.observed(run, x)
+        latents = self.latents(run, observed, z)
+        log_joint = run.model.log_joint(x, z)[:, 0].tolist()
+        return [
+            {"observation": shown, "latent": latent[0], "log_joint": value}
+            for shown, latent, value in zip(observed.shown, latents, log_joint, strict=True)
+        ]
 
     def likely(self, run: Run, x: Any) -> Sequence[Any]:
         """Latents to consider beside the sampler's draws, such as the most probable of all.

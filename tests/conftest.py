@@ -1,3 +1,4 @@
+import base64
 import os
 import sys
 from pathlib import Path
@@ -22,3 +23,20 @@ def search_path():
     before = list(sys.path)
     yield
     sys.path[:] = before
+
+
+#: a picture of one pixel
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_curves(monkeypatch):
+    """Runs that tests train have curves of one pixel: drawing takes longer than the training.
+
+    `tests/running/test_curves.py` draws them.
+    """
+    from gfnem.running import curves
+
+    monkeypatch.setattr(curves, "draw_curves", lambda rows, path: Path(path).write_bytes(PIXEL))

@@ -94,6 +94,7 @@ BALANCING = [
     SubTrajectoryBalance(decay=1.5),
     SubTrajectoryBalance(forward_looking=True),
     BalancedVarGrad(local=0.5),
+    BalancedVarGrad(evidence=2.0),
 ]
 
 
@@ -235,6 +236,19 @@ def test_balanced_vargrad_adds_detailed_balance_where_there_are_flows(balanced):
     assert torch.allclose(BalancedVarGrad(2.0)(scores, log_reward), plain + 2 * local)
     scores.log_flow = None
     assert torch.equal(BalancedVarGrad(2.0)(scores, log_reward), plain)
+
+
+def test_log_z_follows_the_mean_weight_of_what_was_drawn_from(rubbish):
+    scores, log_reward = rubbish[0], rubbish[1]
+    log_z = torch.tensor([40.0, -30.0, 5.0], dtype=scores.log_pf.dtype, requires_grad=True)
+    strayed = scores.log_pf.sum(2) + torch.randn_like(log_reward)
+    for behaviour in (None, strayed):
+        scores = dataclasses.replace(scores, log_z=log_z, log_behaviour=behaviour)
+        more = BalancedVarGrad(evidence=0.5)(scores, log_reward)
+        more = more - BalancedVarGrad()(scores, log_reward)
+        log_q = scores.log_pf.sum(2) if behaviour is None else behaviour
+        weights = (log_reward + scores.log_pb.sum(2) - log_q).exp()
+        assert torch.allclose(more, (log_z - weights.mean(1).log()).square() / 2)
 
 
 def test_root_of_the_variance(balanced):

@@ -12,6 +12,7 @@ from gfnem.cli.arguments import CommandParser
 from gfnem.cli.shared import (
     code_argument,
     options_of,
+    record_format,
     run_argument,
     seed_argument,
     world_of_run,
@@ -38,14 +39,7 @@ def parser(arguments: Sequence[str], _: Any = None) -> jsonargparse.ArgumentPars
     parser.add_argument(
         "--samples", metavar="N", type=Count, default=64, help="latents drawn for each observation"
     )
-    formats = world_of_run(arguments).formats
-    others = "".join(f", {form} ({name})" for form, name in formats.items())
-    parser.add_argument(
-        "--format",
-        choices=("json", *formats),
-        default="json",
-        help=f"a JSON object on each line{others}",
-    )
+    record_format(parser, world_of_run(arguments))
     code_argument(parser)
     seed_argument(parser)
     return parser

@@ -66,6 +66,17 @@ def code_argument(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
+def record_format(parser: jsonargparse.ArgumentParser, world: World) -> None:
+    """Adds `--format` of records: JSON, and what else their world writes."""
+    others = "".join(f", {form} ({name})" for form, name in world.formats.items())
+    parser.add_argument(
+        "--format",
+        choices=("json", *world.formats),
+        default="json",
+        help=f"a JSON object on each line{others}",
+    )
+
+
 def format_argument(parser: jsonargparse.ArgumentParser) -> None:
     """Adds `--format` of trees."""
     parser.add_argument(

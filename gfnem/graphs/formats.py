@@ -34,5 +34,7 @@ def as_graphml(record: Mapping[str, Any], names: Sequence[str]) -> str:
         graph.add_edges_from(latent["latent"]["edges"])
         graphs.append(graph)
     writer = GraphMLWriter(prettyprint=True)
-    writer.add_graphs(graphs)
+    for graph in graphs:
+        writer.add_graph_element(graph)
+        writer.attributes.clear()  # else what is said of this graph is said again with the next
     return f"{writer}\n"

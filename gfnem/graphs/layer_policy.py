@@ -30,6 +30,7 @@ class LayerReading:
         orders: `(batch, 2 ** n)` see `GivenTables.orders`.
         level: `(batch,)` float64 the log joint if families had nothing to do with each other.
         code: `(batch, width)` what is read of the data set itself; of width 0 where nothing is.
+        swaps: `(batch, 2 ** n, n - 1)` see `GivenTables.swaps`; of width 0 likewise.
     """
 
     given: GivenTables | None
@@ -38,6 +39,7 @@ class LayerReading:
     orders: Tensor
     level: Tensor
     code: Tensor
+    swaps: Tensor
 
 
 class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
@@ -77,7 +79,7 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
                 nn.SiLU(),
                 nn.Linear(2 * reads, reads),
             )
-        read = reads + variables - 1 if reads else 0
+        read = reads + (variables + 1) * (variables - 1) if reads else 0
         self.first = nn.Linear(10 * variables + read, hidden)
         self.between = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
         self.last = nn.Linear(hidden, variables + 2)
@@ -112,12 +114,14 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
             local, sums = (given.table - best[..., None]).to(like), given.sums()
             orders = given.orders().to(like)
             level = best.sum(1)
-        code = like.new_zeros(len(x), 0)
+        code, swaps = like.new_zeros(len(x), 0), like.new_zeros(len(x), 2**n, 0)
         if self.reader is not None:
-            swaps = like.new_zeros(len(x), n - 1) if given is None else given.swaps().to(like)
-            read = torch.cat([squashed(local.clamp(min=-1e4)).flatten(1), swaps], 1)
-            code = torch.cat([self.reader(read), swaps], 1)
-        return LayerReading(given, local, sums, orders, level, code)
+            swaps = like.new_zeros(len(x), 2**n, n - 1)
+            if given is not None:
+                swaps = given.swaps().to(like)
+            read = squashed(local.clamp(min=-1e4)).flatten(1)
+            code = self.reader(torch.cat([read, swaps[:, 0]], 1))
+        return LayerReading(given, local, sums, orders, level, code, swaps)
 
     def _nodes(
         self, context: LayerReading, state: LayerState
@@ -145,8 +149,13 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         kinds = (state.status[..., None] == torch.arange(4, device=placed.device)).to(share)
         nats = torch.stack([likely, after, then], 3).clamp(min=-1e4) * open_[..., None]
         features = torch.cat([kinds, squashed(nats).flatten(3)], 3).flatten(2)
-        code = context.code[:, None].expand(-1, features.shape[1], -1)
-        hidden = nn.functional.silu(self.first(torch.cat([features, code], 2)))
+        row = torch.arange(len(masks), device=placed.device)[:, None, None]
+        swaps = context.swaps[row, masks].flatten(2)
+        # what is read of a data set is the same in all its states, and goes in once
+        own = torch.cat([features, swaps], 2)
+        weight, code = self.first.weight.split([own.shape[2], context.code.shape[1]], 1)
+        code = nn.functional.linear(context.code, code, self.first.bias)
+        hidden = nn.functional.silu(nn.functional.linear(own, weight) + code[:, None])
         for linear in self.between:
             hidden = hidden + nn.functional.silu(linear(hidden))
         output = self.last(hidden)

@@ -88,6 +88,8 @@ def over_all_graphs(posterior: Posterior, model: DagPosterior, x: Tables) -> dic
     """
     graphs = every_dag(model.variables).to(x.device)
     log_p = model.log_joint(x, graphs[None])[0]
+    possible = torch.isfinite(log_p)  # known edges rule the others out: no policy speaks of them
+    graphs, log_p = graphs[possible], log_p[possible]
     if posterior.space.unique_trajectory:
         parts = [posterior.log_prob(part[None])[0] for part in graphs.split(_CHUNK)]
         q = torch.cat(parts).double().exp()
@@ -138,7 +140,9 @@ def joint_divergences(posterior: Posterior, model: Any, x: Tables) -> dict[str, 
     graphs = every_dag(model.variables).to(x.device)
     policy: Any = posterior.policy
     space, context = posterior.space, posterior.context
-    log_p = model.given(x).log_graphs(graphs[None])[0].log_softmax(0)
+    log_p = model.given(x).log_graphs(graphs[None])[0]
+    possible = torch.isfinite(log_p)
+    graphs, log_p = graphs[possible], log_p[possible].log_softmax(0)
     log_q, weights = [], []
     for part in graphs.split(_CHUNK):
         traced = policy.graphs.retrace(context.graphs, x, space, part[None])

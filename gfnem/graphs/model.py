@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gfnem.graphs import exact
 from gfnem.graphs.dags import bit_masks, every_dag, parent_sets
-from gfnem.graphs.orders import orders_after, swaps
+from gfnem.graphs.orders import orders_after, swaps_after
 from gfnem.graphs.parents import partial_sums
 from gfnem.graphs.priors import EdgePrior, GraphTerm, added_up
 from gfnem.graphs.scores import BDeu, BGe, LocalScore
@@ -69,13 +69,22 @@ class GivenTables(Conditioned[Tables, Tensor]):
     def deltas(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples, n, n)` nats that adding or removing each edge would gain.
 
-        Two gathers. -inf on the diagonal, and where the set of parents is not permitted.
+        One gather of rows. -inf on the diagonal, and where the set of parents is not permitted.
         """
-        n = adjacency.shape[-1]
-        masks = bit_masks(adjacency.mT)  # (batch, samples, child)
-        bit = 2 ** torch.arange(n, device=masks.device)
-        changed = self.families(masks[..., None] ^ bit)  # (batch, samples, child, parent)
-        return (changed - self.families(masks)[..., None]).mT
+        batch, samples, n, _ = adjacency.shape
+        gains = self.known("gains", self._gains)
+        sets = self._lookup[bit_masks(adjacency.mT)]  # (batch, samples, child)
+        first = torch.arange(batch * n, device=sets.device).view(batch, 1, n) * gains.shape[2]
+        rows = gains.flatten(0, 2).index_select(0, (first + sets).flatten())
+        return rows.view(batch, samples, n, n).mT
+
+    def _gains(self) -> Tensor:
+        """`(batch, n, sets + 1, n)` see `deltas`, of each variable with each set of parents."""
+        n, lookup = self.table.shape[1], self._lookup
+        masks = parent_sets(n, self.target.max_parents, lookup.device).masks
+        # the set past the last is too large: nothing is gained by what leads from it
+        found = [self._padded[..., lookup[masks ^ 2**node]] - self.table for node in range(n)]
+        return torch.nn.functional.pad(torch.stack(found, -1), (0, 0, 0, 1), value=-torch.inf)
 
     def joins(self, state: DagState, gains: Tensor) -> tuple[Tensor, Tensor]:
         """How probable it is that each node joins the parents of another, families apart.
@@ -93,7 +102,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
             `(batch, samples, n, n)` log probability that `i` is among the parents of `j` in the
             end, 0 where it cannot join; `(batch, samples)` log probability that none joins.
         """
-        may = state.open_edges()
+        may = state.open_edges
         if self.table.shape[1] > _LOOKS_AHEAD:
             gains = gains.masked_fill(~may, -torch.inf)
             nothing = torch.zeros_like(gains[..., :1, :])
@@ -130,8 +139,8 @@ class GivenTables(Conditioned[Tables, Tensor]):
         return self.known("orders", lambda: orders_after(self.sums()[-1]).float())
 
     def swaps(self) -> Tensor:
-        """`(batch, n - 1)` float32 how many orders graphs agree with; see `orders.swaps`."""
-        return self.known("swaps", lambda: swaps(self.sums()[-1]).float())
+        """`(batch, 2 ** n, n - 1)` float32 how many orders graphs agree with; see `swaps_after`."""
+        return self.known("swaps", lambda: swaps_after(self.sums()[-1]).float())
 
     def _futures(self) -> Tensor:
         """`(batch, n, 3 ** n)` log sums over the sets between two sets, numbered in base 3.

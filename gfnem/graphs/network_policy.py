@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfnem.estimates import importance_weighted
 from gfnem.graphs.completion import Completing
 from gfnem.graphs.dags import parent_sets
 from gfnem.graphs.layer_policy import LayerPolicy
 from gfnem.graphs.networks import NetworkPosterior, Networks
+from gfnem.objectives import huber
 from gfnem.ranges import Count, Fact
 from gfnem.sampling import Exploration
 from gfnem.space import LatentSpace, Trajectories
@@ -21,6 +23,10 @@ from gfnem.target import Conditioned
 
 #: nats in a unit of what is learned of scores: they have a long way to go
 _SCALE = 10.0
+#: families of a variable that an update looks at
+_FAMILIES = 16
+#: share of units that these draw from the prior
+_STRAYS = 0.1
 
 
 @dataclass
@@ -29,12 +35,14 @@ class NetworkReading:
 
     Attributes:
         graphs: what the policy over graphs knows, of scores that are learned.
-        given: the target's tables, with what is learned in them; None where a policy is tried
-            without one.
+        given: the target's tables, with what is learned in them, held constant; None where a
+            policy is tried without one.
+        table: `(batch, n, sets)` these scores as they are learned; None likewise.
     """
 
     graphs: Any
     given: Any
+    table: Any
 
 
 class UnitDensity(nn.Module):
@@ -149,6 +157,10 @@ class NetworkPolicy(Completing):
     which learns nothing. While training a share `epsilon` of graphs is drawn with all families
     alike, and as large a share of units from the prior.
 
+    Families are trained by a loss of their own alone, see `auxiliary_loss`. Balance would make
+    their scores lower bounds, too low by what the density misses, so that graphs were those whose
+    networks are easy to draw; and it would leave out modes.
+
     Args:
         variables: how many nodes there are.
         units: of each network; as the model has.
@@ -156,6 +168,7 @@ class NetworkPolicy(Completing):
         hidden: width of the network over graphs.
         components: of each mixture of normals.
         width: of the networks that say which mixture.
+        draws: networks of a family that its own loss looks at in an update.
     """
 
     def __init__(
@@ -166,10 +179,11 @@ class NetworkPolicy(Completing):
         hidden: Count = 64,
         components: Count = 6,
         width: Count = 32,
+        draws: Count = 48,
     ):
         assert variables is not None
         super().__init__(LayerPolicy(variables, max_parents, hidden))
-        self.variables, self.units = variables, units
+        self.variables, self.units, self.draws = variables, units, draws
         sets = parent_sets(variables, max_parents)
         self.learned = nn.Parameter(torch.zeros(variables, len(sets)))
         self.density = UnitDensity(variables, units, components, width)
@@ -188,11 +202,46 @@ class NetworkPolicy(Completing):
             )
 
     def encode(self, x: Any, given: Conditioned | None = None) -> NetworkReading:
-        """The scores of families as they are learned."""
-        shifted: Any = given
-        if shifted is not None:
-            shifted = shifted.replaced(shifted.table + _SCALE * self.learned)
-        return NetworkReading(self.graphs.encode(x, shifted), shifted)
+        """The scores of families as they are learned, which graphs take as they are."""
+        if given is None:
+            return NetworkReading(self.graphs.encode(x), None, None)
+        table: Any = given
+        table = table.table + _SCALE * self.learned
+        shifted = given.replaced(table.detach())
+        return NetworkReading(self.graphs.encode(x, shifted), shifted, table)
+
+    def auxiliary_loss(self, context: NetworkReading) -> Tensor:
+        """`(batch,)` of families, each by itself; of some families where there are many.
+
+        The density of units is fitted to its own draws and some of the prior, by their importance
+        weights: the wake phase of reweighted wake-sleep (Bornschein et al. 2015, arXiv 1406.2751).
+        That is the divergence which holds on to each mode that was ever drawn. A family's score
+        comes after the mean of the weights.
+        """
+        given = context.given
+        if given is None:
+            return next(self.parameters()).new_zeros(len(context.graphs.local))
+        n, batch, device = self.variables, len(given.table), given.table.device
+        members = parent_sets(n, self.graphs.space.max_parents, device).members()
+        number = torch.stack([(~members[:, child]).nonzero()[:, 0] for child in range(n)])
+        number = number[:, torch.randperm(number.shape[1], device=device)[:_FAMILIES]]
+        # one matrix has a family of each variable; that is no graph, and need not be
+        matrices = members[number].permute(1, 2, 0)[None].expand(batch, -1, -1, -1)
+        matrices = matrices.repeat_interleave(self.draws, 1)
+
+        def apart(tensor: Tensor) -> Tensor:  # (batch, families of a variable, draws, n)
+            return tensor.unflatten(1, (-1, self.draws))
+
+        with torch.no_grad():
+            z, log_drawn = self.drawn(context, matrices, _STRAYS)
+            weights = apart(given.target.families(given.x, z) - log_drawn)
+            evidence = importance_weighted(weights.transpose(2, 3))
+            fits = torch.isfinite(evidence)  # what is known of edges may rule a family out
+            weights = weights.softmax(2)
+        child = torch.arange(n, device=device)
+        away = huber((context.table[:, child, number.mT] - evidence).square())
+        loss = away - (weights * apart(self._log_units(context, z))).sum(2)
+        return loss.masked_fill(~fits, 0.0).sum((1, 2))
 
     def _spreads(self, context: NetworkReading) -> Tensor:
         """`(size,)` deviations of the weights of units under the prior."""
@@ -251,8 +300,20 @@ class NetworkPolicy(Completing):
         self, context: NetworkReading, adjacency: Tensor, exploration: Exploration
     ) -> tuple[Networks, Tensor]:
         """Units, some of them from the prior where draws stray, then output weights."""
+        z, log_drawn = self.drawn(context, adjacency, exploration.epsilon)
+        return z, log_drawn.sum(2)
+
+    def drawn(
+        self, context: NetworkReading, adjacency: Tensor, share: float
+    ) -> tuple[Networks, Tensor]:
+        """Networks, and `(batch, samples, n)` the log densities in nats that they were drawn with.
+
+        Args:
+            context: what is known of the data.
+            adjacency: `(batch, samples, n, n)` bool parents of each variable.
+            share: of units that are drawn from the prior.
+        """
         values = self.density.sample(adjacency)
-        share = exploration.epsilon
         if share > 0:
             strays = torch.rand(values.shape[:3], device=values.device) < share
             prior = torch.randn_like(values) * self.density.active(adjacency)
@@ -269,7 +330,7 @@ class NetworkPolicy(Completing):
             prior = (active * (prior - self._spreads(context).log())).sum(3)
             own = found + math.log1p(-share) if share < 1 else found - torch.inf
             found = torch.logaddexp(own, prior + math.log(share))
-        return z, (found + self._log_outer(z, mean, factor)).sum(2)
+        return z, found + self._log_outer(z, mean, factor)
 
     @staticmethod
     def _log_outer(z: Networks, mean: Tensor, factor: Tensor) -> Tensor:
@@ -279,6 +340,7 @@ class NetworkPolicy(Completing):
         each = log_det - (away.square() + math.log(2 * math.pi)) / 2
         return each.sum(3) * z.adjacency.any(2)
 
+    @torch.no_grad()
     def log_density(self, context: NetworkReading, z: Networks) -> Tensor:
         """`(batch, samples, n)` log density of each variable's network, given graphs, in nats."""
         return self._log_units(context, z) + self._log_outer(z, *self._outer(context, z))

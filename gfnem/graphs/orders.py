@@ -76,3 +76,22 @@ def swaps(sums: Tensor) -> Tensor:
         log_p = log_p + after[:, sets | pair] - after[:, :1] - ways[size[sets]]
         found.index_add_(1, size[sets], log_p.exp())
     return found
+
+
+def swaps_after(sums: Tensor) -> Tensor:
+    """`(batch, 2 ** n, n - 1)` `swaps` among the orders of the nodes not in a set, after it.
+
+    0 for places that there are not. It takes `2 ** n` rounds: for few nodes.
+
+    Args:
+        sums: as for `orders_after`.
+    """
+    n = sums.shape[1]
+    found = sums.new_zeros(len(sums), 2**n, n - 1)
+    for masks in range(2**n):
+        left = [node for node in range(n) if not masks >> node & 1]
+        if len(left) > 1:
+            within = bits_of(torch.arange(2 ** len(left), device=sums.device), len(left))
+            index = masks + (within * 2 ** torch.tensor(left, device=sums.device)).sum(1)
+            found[:, masks, : len(left) - 1] = swaps(sums[:, left][..., index])
+    return found

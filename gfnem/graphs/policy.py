@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
-from gfnem.policy import Policy, Step
+from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, draw, log_probability
-from gfnem.space import LatentSpace
+from gfnem.sampling import Exploration, explored, log_probability
+from gfnem.space import LatentSpace, Trajectories
 
 
 @dataclass
@@ -92,7 +92,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
             return Hints(single, single, single[..., 0, 0], single)
         gains = context.given.deltas(state.adjacency)
         joins, stop = context.given.joins(state, gains)
-        known = state.open_edges() | (state.adjacency & state.removable)
+        known = state.open_edges | (state.adjacency & state.removable)
         gains = finite(gains).masked_fill(~known, 0.0)
         return Hints(gains.to(single), joins.to(single), stop.to(single), single)
 
@@ -108,19 +108,73 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         self, context: Reading, space: LatentSpace, state: DagState, exploration: Exploration
     ) -> tuple[Tensor, Tensor]:
         """Draws an edge, or to stop; no flow is needed for it."""
-        return draw(self.logits(context, state), space.forward_mask(state), exploration)
+        p = explored(self.logits(context, state), space.forward_mask(state), exploration)
+        # one uniform number a state, which is much cheaper than one for each of its actions
+        heights = p.cumsum(2)
+        height = torch.rand_like(heights[..., -1:]) * heights[..., -1:]
+        action = torch.searchsorted(heights, height, right=True).clamp(max=p.shape[2] - 1)
+        return action[..., 0], p.gather(2, action)[..., 0].log()
 
     def forward(self, context: Reading, state: DagState) -> Step:
         """Scores graphs `(batch, any number)`."""
         logits = self.logits(context, state)
         if context.given is None:
             return Step(logits)
-        mask = state.open_edges().flatten(2)
-        mask = torch.cat([mask, torch.ones_like(mask[..., :1])], 2)
-        log_stop = log_probability(logits, mask)[..., -1]
+        return Step(logits, None, self._flow(context, state, self._log_p(logits, state)))
+
+    @staticmethod
+    def _log_p(logits: Tensor, state: DagState) -> Tensor:
+        """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
+        mask = nn.functional.pad(state.open_edges.flatten(2), (0, 1), value=True)
+        return log_probability(logits, mask)
+
+    def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
+        """`(batch, samples)` `R(G) / P(stop|G)` in nats."""
+        assert context.given is not None
         with torch.no_grad():
             reward = context.given.log_graphs(state.adjacency)
-        return Step(logits, None, reward - log_stop)
+        return reward - log_p[..., -1]
+
+    def score(
+        self,
+        context: Reading,
+        space: LatentSpace,
+        trajectories: Trajectories,
+        flows: bool = False,
+        forward_looking: bool = False,
+        steps: int | None = None,
+    ) -> Scores:
+        """See `Policy.score`; only graphs that a step is taken from are looked at."""
+        states, actions, mask = trajectories.states, trajectories.actions, trajectories.mask
+        if steps is not None or context.given is None or states is None:
+            return super().score(context, space, trajectories, flows, forward_looking, steps)
+        assert actions is not None and mask is not None
+        batch, samples, time = actions.shape
+
+        def folded(tensor: Tensor) -> Tensor:  # (batch, samples, time) -> (batch, time * samples)
+            return tensor.transpose(1, 2).flatten(1)
+
+        taken = folded(mask)
+        most = int(taken.sum(1).max())
+        index = taken.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        state = DagState.cat(states[:-1]).take(index)
+        log_p = self._log_p(self.logits(context, state), state)
+        action = folded(actions).gather(1, index)
+        log_pf = log_p.gather(2, action[..., None])[..., 0]
+        # the graph that an edge leads to has one edge more that can be taken away
+        removable = (state.adjacency & state.removable).flatten(2).sum(2)
+        log_pb = -(removable + 1).to(log_pf).log().masked_fill(action == log_p.shape[2] - 1, 0.0)
+
+        def unfolded(tensor: Tensor) -> Tensor:
+            tensor = tensor.masked_fill(~taken.gather(1, index), 0.0)
+            found = tensor.new_zeros(batch, time * samples).scatter(1, index, tensor)
+            return found.unflatten(1, (time, samples)).transpose(1, 2)
+
+        log_flow = unfolded(self._flow(context, state, log_p))
+        first = mask[:, 0].to(torch.uint8).argmax(1, keepdim=True)  # of which all are the same
+        log_z = log_flow[:, 0].gather(1, first)[:, 0]
+        log_flow = nn.functional.pad(log_flow, (0, 1)) if flows else None
+        return Scores(unfolded(log_pf), unfolded(log_pb), mask, log_z, log_flow)
 
     def log_z(self, context: Reading) -> Tensor:
         """`(batch,)` `log Z(D)` in nats, the flow through the first graph; 0 without a target."""
@@ -144,7 +198,7 @@ def squashed(nats: Tensor) -> Tensor:
 def features(state: DagState, hints: Hints) -> Tensor:
     """`(batch, samples, n, n, FEATURES)` what networks read of each pair of nodes."""
     edges = state.adjacency.flatten(2).sum(2, keepdim=True) / state.adjacency.shape[-1]
-    flags = [state.adjacency, state.closure, state.open_edges(), edges[..., None]]
+    flags = [state.adjacency, state.closure, state.open_edges, edges[..., None]]
     flags = [flag.to(hints.gains).expand(hints.gains.shape) for flag in flags]
     nats = [squashed(part) for part in (hints.gains, hints.joins, hints.single)]
     stop = squashed(hints.stop)[..., None, None, :].expand(*hints.gains.shape, 2)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gfnem.graphs.drawing import draw_graph, draw_matrix
 from gfnem.graphs.equivalence import essential_graphs
+from gfnem.graphs.exact import statistics
 from gfnem.graphs.measures import drawn_graphs, edges_of
 from gfnem.page import Block, Choice, Picture, Posterior, Row, Section, Table, Text, percent
 from gfnem.report import STRUCTURES, figures_of, others, ranked
@@ -53,7 +54,7 @@ def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]
         torch.manual_seed(0)
         drawn = drawn_graphs(run, x)
     return [
-        Section("Which causes which", _edges(edges, data)),
+        Section("Which causes which", [*_edges(edges, data), _farther(drawn, data)]),
         Section("The most probable graphs", _graphs(run, x, drawn, data)),
         Section("What observations cannot tell apart", _classes(drawn, data)),
         Section("How good is it?", quality),
@@ -83,6 +84,17 @@ def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:
         rows.append(row)
     head = ["edge", *edges, *(["in the truth"] if data.truth is not None else [])]
     return [Text(data.summary()), Row(pictures), Table(head, rows, "The most probable edges.")]
+
+
+def _farther(drawn: Tensor, data: Measurements) -> Block:
+    shares = statistics(drawn.cpu())
+    tables = {"some path": shares["path"], "Markov blanket": shares["blanket"]}
+    return Picture(
+        png(draw_matrix(tables, data.names)),
+        "Of the graphs drawn, the share in which a path leads from the row to the column, and in "
+        "which one is in the Markov blanket of the other: a cause, an effect, or another cause of "
+        "one of its effects.",
+    )
 
 
 def _graphs(run: Any, x: Any, drawn: Tensor, data: Measurements) -> list[Block]:

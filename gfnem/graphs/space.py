@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class DagState(Batched):
     removable: Tensor
     stopped: Tensor
 
+    @cached_property
     def open_edges(self) -> Tensor:
         """`(batch, samples, n, n)` bool: edges that can be added now."""
         return self.addable & ~self.adjacency & ~self.closure.mT
@@ -125,7 +127,7 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
     def forward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: edges that close no cycle, and to stop."""
         going = ~state.stopped[..., None]
-        return torch.cat([state.open_edges().flatten(2) & going, going], 2)
+        return torch.cat([state.open_edges.flatten(2), going], 2) & going
 
     def backward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: any edge of a graph that is open, or to reopen."""
@@ -142,11 +144,14 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
 
     def step(self, state: DagState, action: Tensor) -> DagState:
         """Adds an edge, with an outer product on the closure, or stops."""
+        n = self.variables
         tail, head, is_edge = self._edge(action)
         adjacency = state.adjacency | (tail[..., :, None] & head[..., None, :])
         # what leads to the tail, the tail included, now leads to the head and on from there
-        into = (state.closure & tail[..., None, :]).any(-1) | tail
-        on = (state.closure & head[..., :, None]).any(-2) | head
+        column = (action // n).clamp(max=n - 1)[..., None, None].expand(*action.shape, n, 1)
+        row = (action % n)[..., None, None].expand(*action.shape, 1, n)
+        into = (state.closure.gather(-1, column)[..., 0] & is_edge[..., None]) | tail
+        on = state.closure.gather(-2, row)[..., 0, :] | head
         closure = state.closure | (into[..., :, None] & on[..., None, :])
         stopped = state.stopped | ~is_edge
         return self._limited(DagState(adjacency, closure, state.addable, state.removable, stopped))

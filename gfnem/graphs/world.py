@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +81,12 @@ class GraphsWorld(World):
         x = observed([table], run.metadata["standardise"])
         yield Observed(x, [{"rows": len(table.values), "columns": names}])
 
+    def sample(self, run: Any, n: int) -> list[dict[str, Any]]:
+        """Graphs drawn by the sampler for the run's own table; nothing is drawn but graphs."""
+        data = run.data()
+        shown = {"rows": len(data.table.values), "columns": data.names}
+        return run.latent_draws(Observed(data.x.to(run.device), [shown]), n)
+
     def latents(self, run: Any, observed: Observed, z: Any) -> list[list[dict[str, Any]]]:
         """`{"edges": [[cause, effect], ...]}` by the names of columns, and what a model adds."""
         names = run.metadata["columns"]
@@ -99,12 +105,16 @@ class GraphsWorld(World):
         x = data.x if source is None else next(self.read(run, Path(source))).x
         return scores(run, x.to(run.device), data.truth)
 
-    def written(self, run: Any, record: dict[str, Any], form: str) -> str:
+    def written(self, run: Any, record: Mapping[str, Any], form: str) -> str:
         """The graphs of a record as Graphviz or GraphML text."""
         from gfnem.graphs.formats import as_dot, as_graphml
 
         write = as_dot if form == "dot" else as_graphml
         return write(record, run.metadata["columns"])
+
+    def draws_written(self, run: Any, draws: Sequence[Mapping[str, Any]], form: str) -> str:
+        """All graphs in one document: they are of one table."""
+        return self.written(run, {"latents": draws}, form)
 
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:
         """The matrix of edge probabilities, the most probable graphs, figures."""

@@ -13,6 +13,8 @@ _attribute, __dir__, __all__ = public_names(
         "spaces.forest": ("ForestSpace",),
         "policies.forest": ("ForestPolicy",),
         "grammars.compound_pcfg": ("CompoundPCFG",),
+        "grammars.energy_grammar": ("EnergyGrammar",),
+        "grammars.sentence_chains": ("SentenceChains",),
         "grammars.grammar": ("Grammar",),
         "grammars.neural_pcfg": ("NeuralParentPCFG", "NeuralPCFG"),
         "grammars.rnng": ("RNNG",),

@@ -379,6 +379,11 @@ def _figures(
         report["unigram_nll"] = surprise / units
     if exact and not model.marginal_is_exact:
         report["nll_is"] = "bound: exact over trees, in expectation over the rest"
+    if "log_z" in means:
+        report["nll_is"] = f"bound, {samples} samples, with log Z by draws"
+        report["log_z"], error = means["log_z"].item(), means["log_z_error"].item()
+        report["log_z_error"] = error
+        report["nll_error"] = error * len(every["units"]) / units
     if "bound" in every:
         report["bound"] = -every["bound"].sum().item() / units
         report["elbo_gap"] = means["elbo_gap"].item()
@@ -475,6 +480,9 @@ def report(figures: dict[str, Any], unit: str) -> str:
     if "reward" in figures:  # which the sampler aims at besides
         gap += f", to the posterior times {figures['reward']}"
     row(f"NLL per {unit}, nats ({how})", "{:.4f}", "nll")
+    row(f"... of which log Z leaves open, per {unit}, a standard error", "{:.4f}", "nll_error")
+    row("log Z of the model, nats", "{:.4f}", "log_z")
+    row("... its standard error", "{:.4f}", "log_z_error")
     if figures["exact"]:
         row(f"NLL bound per {unit}, nats ({samples} samples)", "{:.4f}", "bound")
     row(f"... of unigrams, that is of {unit}s without any structure", "{:.4f}", "unigram_nll")

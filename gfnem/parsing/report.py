@@ -122,7 +122,9 @@ def _learned(run: Run, reader: Reader, corpus: Corpus | None) -> list[Block]:
     phrases = [symbol for symbol in symbols if symbol.phrase]
     words = [symbol for symbol in symbols if not symbol.phrase]
     starts = ", ".join(f"{name} ({100 * p:.0f} %)" for name, p in at_the_top(used, 3))
+    whole = "The model is this grammar times an energy of whole sentences with their trees."
     return [
+        *([] if grammar is run.model else [Text(whole)]),
         Text(
             f"A grammar of {len(phrases)} phrase symbols and {len(words)} word symbols over "
             f"{grammar.vocab_size:,} words. Nobody gave the symbols a meaning: their names are "
@@ -279,6 +281,8 @@ def _quality(run: Run, corpus: Corpus, figures: dict[str, Any], samples: int) ->
             "{:,.0f}",
         ),
         (f"upper bound on it, {samples} samples, nats", "bound", "", "{:.4f}"),
+        (f"standard error of NLL by that of log Z, a {unit}, nats", "nll_error", "", "{:.4f}"),
+        ("log Z of the model, nats", "log_z", "", "{:.4f}"),
         (f"NLL of {unit}s without any structure, nats", "unigram_nll", "", "{:.4f}"),
         ("words that the model does not know", "unknown", "", "{:.1%}"),
         (f"labels in use, of {figures['labels']}", "labels_in_use", "", "{}"),

@@ -29,6 +29,8 @@ class TextWorld(WorldOfSentences):
         "gfnem.parsing.grammars.compound_pcfg",
         "gfnem.parsing.grammars.simple_pcfg",
         "gfnem.parsing.grammars.rnng",
+        "gfnem.parsing.grammars.energy_grammar",
+        "gfnem.parsing.grammars.sentence_chains",
         "gfnem.parsing.grammars.rule_prior",
         "gfnem.parsing.grammars.tabular",
         "gfnem.parsing.bracket_prior.reward",

@@ -115,24 +115,48 @@ class Run(Trained):
     def sample(self, n: int = 5) -> list[dict[str, Any]]:
         """Draws of the model: `{"observation": ..., "latent": ..., "log_joint": ...}` each.
 
+        In a world with one data set these are `latent_draws` given that data set.
+
         Raises:
             UserError: if the model cannot sample.
         """
         if n < 1:
             raise UserError(f"sample({n}): ask for one or more")
-        name = type(self.model).__name__
-        if not self.model.offers("sample"):
-            raise UserError(f"{self.path}: {name} cannot sample")
-        try:
-            x, z = self.model.sample(n)
-        except RuntimeError as error:
-            raise UserError(f"{self.path}: {name}: {error}") from error
-        observed = self.world.observed(self, x)
-        latents = self.world.latents(self, observed, z)
-        log_joint = self.model.log_joint(x, z)[:, 0].tolist()
+        return self.world.sample(self, n)
+
+    @torch.no_grad()
+    def latent_draws(self, observed: Observed, n: int) -> list[dict[str, Any]]:
+        """Independent draws of the latents of one observation.
+
+        Args:
+            observed: a batch of one observation.
+            n: how many.
+
+        Returns:
+            `{"observation": ..., "latent": ..., "log_prob": ..., "log_joint": ..., "log_sampler":
+            ...}` each, in nats. The first logs are as of `infer`. `log_sampler` is the log
+            probability with which the sampler draws the latent, an estimate where a latent has
+            several trajectories; None where no sampler was trained and draws are exact.
+        """
+        z, log_marginal, exact = self._draw(observed.x, n)
+        log_joint = self.model.log_joint(observed.x, z)[0].tolist()
+        log_p = float(log_marginal[0])
+        if not exact:
+            log_p = max(log_p, max(log_joint))
+        log_sampler: list[float | None] = [None] * n
+        if self.has_policy:
+            log_sampler = self.posterior(observed.x).log_prob(z)[0].tolist()
+        latents = self.world.latents(self, observed, z)[0]
+        rows = zip(latents, log_joint, log_sampler, strict=True)
         return [
-            {"observation": shown, "latent": latent[0], "log_joint": value}
-            for shown, latent, value in zip(observed.shown, latents, log_joint, strict=True)
+            {
+                "observation": observed.shown[0],
+                "latent": latent,
+                "log_prob": joint - log_p,
+                "log_joint": joint,
+                "log_sampler": own,
+            }
+            for latent, joint, own in rows
         ]
 
     def evaluate(self, data: Any = None, seed: int = 0, **flags: Any) -> dict[str, Any]:

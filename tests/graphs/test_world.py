@@ -1,11 +1,11 @@
 """The verbs on a table: files in, graphs out, and what is refused in words."""
 
 import json
+import math
 import random
 
 import networkx
 import pytest
-import torch
 from commands import call, printed, refused
 
 from gfnem.errors import UserError
@@ -34,6 +34,12 @@ def run(tmp_path_factory):
     return place / "run", table
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Trains without pictures, which take longer than a few updates."""
+    monkeypatch.setattr("gfnem.graphs.drawing.draw_all", lambda *_: [])
+
+
 @pytest.mark.slow
 def test_train_evaluate_infer_report(run, capsys, tmp_path):
     run, table = run
@@ -46,7 +52,8 @@ def test_train_evaluate_infer_report(run, capsys, tmp_path):
     assert all(cause != effect for cause, effect in best["latent"]["edges"])
     page = printed(capsys, "report", run).strip()
     text = open(page, encoding="utf-8").read()
-    assert "the b" in text and "Equivalence classes" in text and "Effective sample size" in text
+    assert "the b" in text and "Equivalence classes" in text and "Markov blanket" in text
+    assert "Effective sample size" in text
     assert {"edges.png", "graph.png"} <= {path.name for path in run.iterdir()}
     # the columns of another file are found by their names
     lines = [line.split(",") for line in table.read_text().split()[1:]]
@@ -59,18 +66,35 @@ def test_train_evaluate_infer_report(run, capsys, tmp_path):
 @pytest.mark.slow
 def test_graphs_for_other_programs(run, capsys):
     run, table = run
-    records = json.loads(printed(capsys, "infer", run, table, "-k", 2))
-    text = printed(capsys, "infer", run, table, "-k", 2, "--format=graphml")
-    graphs = list(networkx.readwrite.graphml.GraphMLReader()(string=text))
-    for graph, latent in zip(graphs, records["latents"], strict=True):
-        assert sorted(graph.edges) == sorted(map(tuple, latent["latent"]["edges"]))
-        assert set(graph.nodes) == {"a", "the b", "c", "d"}
-    text = printed(capsys, "infer", run, table, "-k", 2, "--format=dot")
-    assert text.count("digraph") == 2 and '"the b"' in text
+    latents = json.loads(printed(capsys, "infer", run, table, "-k", 2))["latents"]
+    draws = [json.loads(line) for line in printed(capsys, "sample", run, "-n", 2).splitlines()]
+    for verb, found in ((["infer", run, table, "-k", 2], latents), (["sample", run, "-n2"], draws)):
+        text = printed(capsys, *verb, "--format=graphml")
+        assert text.count("<data ") == 2, "a log probability each"
+        graphs = list(networkx.readwrite.graphml.GraphMLReader()(string=text))
+        for graph, latent in zip(graphs, found, strict=True):
+            assert sorted(graph.edges) == sorted(map(tuple, latent["latent"]["edges"]))
+            assert set(graph.nodes) == {"a", "the b", "c", "d"}
+        text = printed(capsys, *verb, "--format=dot")
+        assert text.count("digraph") == 2 and '"the b"' in text
 
 
 @pytest.mark.slow
-def test_known_edges(run, capsys, tmp_path):
+def test_draws_are_the_samplers_for_the_table_of_the_run(run, capsys):
+    run, table = run
+    best = json.loads(printed(capsys, "infer", run, table, "-k", 1))
+    lines = printed(capsys, "sample", run, "-n", 1000, "--seed=1").splitlines()
+    draws = [json.loads(line) for line in lines]
+    assert len(draws) == 1000 and draws[0]["observation"] == best["observation"]
+    hits = [draw for draw in draws if draw["latent"] == best["latents"][0]["latent"]]
+    assert hits[0]["log_prob"] == pytest.approx(best["latents"][0]["log_prob"])
+    assert hits[0]["log_joint"] - hits[0]["log_prob"] == pytest.approx(best["log_marginal"])
+    share = math.exp(hits[0]["log_sampler"])
+    assert abs(len(hits) / 1000 - share) < 5 * (share * (1 - share) / 1000) ** 0.5
+
+
+@pytest.mark.slow
+def test_known_edges(run, undrawn, capsys, tmp_path):
     table = run[1]
     flags = [*FLAGS, f"--data={table}", "--max-updates=2", f"--out={tmp_path / 'run'}"]
     term = '[{"class_path": "PathPrior", "init_args": {"cause": "a", "effect": "d"}}]'
@@ -146,25 +170,8 @@ def test_a_graph_from_a_file(tmp_path):
         read_graph(path, ["a", "b"])
 
 
-def test_measures():
-    from gfnem.graphs.measures import against_truth, divergences
-
-    truth = torch.zeros(3, 3, dtype=torch.bool)
-    truth[0, 1] = truth[1, 2] = True
-    turned = truth.clone()
-    turned[0, 1], turned[1, 0], turned[0, 2] = False, True, True
-    graphs = torch.stack([truth, turned])
-    found = against_truth(graphs.double().mean(0), graphs, truth)
-    assert found["e_shd"] == 1.0, "one edge reversed and one too many, in half of the draws"
-    assert against_truth(truth.double(), None, truth)["auroc"] == 1.0
-    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, 0.0, 0.5])
-    found = divergences(p, q)
-    assert found["tv"] == pytest.approx(0.5)
-    assert found["jensen_shannon"] == pytest.approx(0.5 * 0.6931, abs=1e-3)
-
-
 @pytest.mark.slow
-def test_a_discrete_table_with_interventions(capsys, tmp_path):
+def test_a_discrete_table_with_interventions(undrawn, capsys, tmp_path):
     draw, lines = random.Random(0), ["a,b,id,set"]
     for at in range(60):
         a = draw.random() < 0.5
@@ -184,7 +191,7 @@ def test_a_discrete_table_with_interventions(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_graphs_with_weights(run, capsys, tmp_path):
+def test_graphs_with_weights(run, undrawn, capsys, tmp_path):
     table = run[1]
     flags = [f"--data={table}", "--model=WeightedPosterior", f"--out={tmp_path / 'run'}"]
     flags += ["--policy=CompletedPolicy", "--policy.graphs=LayerPolicy", "--max-updates=2"]

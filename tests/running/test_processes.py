@@ -126,8 +126,6 @@ def test_each_process_draws_for_itself_and_resumes_bit_by_bit(tmp_path):
     assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])
     finished(start("--resume", parts, "--max-updates=20"))
     close(weights(whole), weights(parts), 0.0)
-    finished(start("--resume", parts, "--devices=1", "--max-updates=25"))
-    assert int(weights(parts)[CLOCK]["updates"]) == 25
 
 
 def children(process):
@@ -150,9 +148,10 @@ def test_a_killed_process_ends_the_others_with_one_line(tmp_path, which):
     assert process.returncode == (2 if which else -signal.SIGKILL)
     assert errors.count("\n") == 1 and "go on with --resume" in errors, errors
     assert f"process {which} of 2 ended" in errors
-    done = int(weights(run)[CLOCK]["updates"])
-    finished(start("--resume", run, f"--max-updates={done + 5}"))
-    assert int(weights(run)[CLOCK]["updates"]) == done + 5
+    if which:  # one process goes on where two were
+        done = int(weights(run)[CLOCK]["updates"])
+        finished(start("--resume", run, "--devices=1", f"--max-updates={done + 5}"))
+        assert int(weights(run)[CLOCK]["updates"]) == done + 5
 
 
 @pytest.mark.slow
@@ -161,11 +160,8 @@ def test_ctrl_c_stops_all_at_the_same_update_and_saves(tmp_path):
     process = start(
         *SETTINGS, "--out", run, "--devices=2", "--max-updates=100000", "--dataset.interval=500"
     )
-    deadline = time.monotonic() + 300
-    while not list(run.glob("config.yaml")) or not children(process.pid):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(20)  # into the first interval
+    assert any("training on" in line for line in process.stdout)
+    time.sleep(5)  # into the first interval
     process.send_signal(signal.SIGINT)
     _, errors = finished(process, code=130, patience=120)
     assert errors == f"gfnem: interrupted (go on with: gfnem train --resume {run})\n"

@@ -12,7 +12,7 @@ from torch.nn.functional import embedding
 
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
-from gfnem.parsing.trees.heights import by_height
+from gfnem.parsing.trees.joins import Joins
 from gfnem.parsing.trees.trees import Trees
 from gfnem.ranges import Count
 from gfnem.running.torch_files import load_plain
@@ -24,10 +24,8 @@ _KIND = "gfnem prior over tree shapes"
 class BracketEnergy(EnergyModel[Any, Trees]):
     """`log p~(z) = -E(z)` of a tree's brackets; neither words nor labels are looked at.
 
-    A recursive network: every word has the same vector, and a node's vector is made of those of
-    its children, a gated mixture of both and of a new one (as in Tai et al. 2015, arXiv 1503.00075,
-    but with gates that sum to 1, so that vectors stay within -1 and 1 however high the tree). Each
-    node adds what a linear layer makes of its vector; a tree without nodes has energy 0.
+    A recursive network (`Joins`) in which every word has the same vector. Each node adds what a
+    linear layer makes of its vector; a tree without nodes has energy 0.
 
     Args:
         dim: size of the vectors.
@@ -38,22 +36,15 @@ class BracketEnergy(EnergyModel[Any, Trees]):
     def __init__(self, dim: Count = 32):
         super().__init__()
         self.word = nn.Parameter(torch.empty(1, dim).uniform_(-1, 1))
-        self.join = nn.Linear(2 * dim, 4 * dim)
+        self.join = Joins(dim)
         self.score = nn.Linear(dim, 1)
         for parameter in self.score.parameters():
             nn.init.zeros_(parameter)  # all bracketings are equal before training
 
     def forward(self, trees: Trees) -> Tensor:
-        """`(batch, samples)` energies in nats, differentiable; all nodes of a height at once."""
-        levels, place = by_height(trees)
-        known = self.word  # then all nodes so far: a word's place, -1, is first
-        for level in levels:
-            first, second = (embedding(at + 1, known) for at in (level.first, level.second))
-            joined = self.join(torch.cat([first, second], 1)).unflatten(1, (4, -1))
-            gates = joined[:, :3].softmax(1)
-            state = gates[:, 0] * first + gates[:, 1] * second + gates[:, 2] * joined[:, 3].tanh()
-            known = torch.cat([known, state])
-        return (embedding(place + 1, self.score(known)).squeeze(3) * (place >= 0)).sum(2)
+        """`(batch, samples)` energies in nats, differentiable."""
+        known, row = self.join.read(trees, self.word[None])
+        return (embedding(row, self.score(known)).squeeze(3) * trees.mask()).sum(2)
 
     def log_joint(self, x: Any, z: Trees) -> Tensor:
         """`(batch, samples)` unnormalised log probability of bracketings, in nats."""

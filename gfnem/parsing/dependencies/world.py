@@ -76,7 +76,8 @@ class DependenciesWorld(WorldOfSentences):
         if not record["latents"]:
             return f"# text = {record['observation']}\n# {record['why']}\n\n"
         best = record["latents"][0]
-        comments = [f"text = {record['observation']}", f"log_prob = {best['log_prob']:.4f}"]
+        name = "log_prob" if "log_prob" in best else "log_joint"  # a draw of the model has none
+        comments = [f"text = {record['observation']}", f"{name} = {best[name]:.4f}"]
         return written(best["latent"]["words"], best["latent"]["heads"], comments)
 
     def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gfnem.errors import UserError
+from gfnem.parsing.grammars.energy_grammar import EnergyGrammar
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.grammars.language import ContextTables
 from gfnem.parsing.grammars.rule_tables import Rules
@@ -98,7 +99,9 @@ def _shares(table: Tensor) -> Tensor:
 
 
 def grammar_of(model: Target) -> Grammar | None:
-    """The grammar that a model is; None if it is none."""
+    """The grammar that a model is, or is a multiple of; None if there is none."""
+    if isinstance(model, EnergyGrammar):
+        return model.grammar
     return model if isinstance(model, Grammar) else None
 
 

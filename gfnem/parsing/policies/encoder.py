@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gfnem.parsing.policies.span_sums import SpanSums
 from gfnem.parsing.text.sentences import Sentences
 
 
@@ -78,9 +79,8 @@ class SpanEncoder(FenceEncoder):
         super().__init__(vocab_size, dim, features, dropout)
         self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
         self.width = nn.Embedding(max_width + 1, self.dim_out)
-        self.mix = nn.Sequential(
-            nn.ReLU(), self.dropout, nn.Linear(self.dim_out, self.dim_out), nn.ReLU()
-        )
+        self.sums = SpanSums(dropout)
+        self.mix = nn.Linear(self.dim_out, self.dim_out)
 
     def forward(self, x: Sentences, features: Tensor | None = None, narrowest: int = 1) -> Tensor:
         """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n, narrowest)`.
@@ -88,10 +88,10 @@ class SpanEncoder(FenceEncoder):
         `features` `(batch, n, features)`: what else is known of each word.
         """
         left, right = self.ends(self.fences(x, features)).chunk(2, -1)
-        starts, ends = span_list(x.max_length, left.device, narrowest)
-        width = (ends - starts).clamp(max=self.width.num_embeddings - 1)
-        spans = left.index_select(1, starts) + right.index_select(1, ends) + self.width(width)
-        return self.mix(spans)
+        width = torch.arange(x.max_length + 1, device=left.device)
+        width = self.width(width.clamp(max=self.width.num_embeddings - 1))
+        spans = self.sums(left, right, width, min(narrowest, x.max_length))
+        return self.mix(spans).relu_()
 
 
 def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor, Tensor]:

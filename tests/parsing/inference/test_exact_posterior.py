@@ -22,11 +22,11 @@ LOSSES = {"vargrad": VarGrad(), "tb": TrajectoryBalance(), "balanced": BalancedV
     ("space", "objective", "prior"),
     [
         pytest.param(SPACES[space], LOSSES[loss], prior, id=f"{space}-{loss}-{prior}")
-        # forests take long: what differs bottom-up is proved once for each
+        # these take long: each loss and each kind of policy once for a space
         for space, loss, prior in (
-            *(("down", "vargrad", True), ("down", "tb", True), ("down", "balanced", True)),
+            *(("down", "vargrad", True), ("down", "balanced", True)),
             *(("down", "vargrad", False), ("down", "tb", False)),
-            *(("up", "vargrad", True), ("up", "tb", True), ("up", "vargrad", False)),
+            *(("up", "tb", True), ("up", "vargrad", False)),
         )
     ],
 )

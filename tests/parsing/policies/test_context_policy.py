@@ -13,7 +13,7 @@ from tree_space_cases import TestTopDown as TopDownCase
 from tree_space_cases import shake
 
 from gfnem.batched import Batched
-from gfnem.objectives import TrajectoryBalance, VarGrad
+from gfnem.objectives import VarGrad
 from gfnem.parsing import NeuralParentPCFG, NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import score_choices
@@ -50,17 +50,15 @@ def policy(**settings) -> TopDownPolicy:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [VarGrad(), TrajectoryBalance()], ids=["vargrad", "tb"])
-def test_the_sampler_becomes_the_posterior(objective):
+def test_the_sampler_becomes_the_posterior():
     grammar, sampler = model(), policy(dim=32)
     x = Sentences.from_lists(SENTENCES)
     before = compare(sampler, SPACE, grammar, x, 3)["distance"]
-    e_train(sampler, SPACE, grammar, x, objective, 500)
-    name = "learned_log_z" if isinstance(objective, TrajectoryBalance) else "vargrad_log_z"
+    e_train(sampler, SPACE, grammar, x, VarGrad(), 500)
     for row in range(len(x)):
         result = compare(sampler, SPACE, grammar, x, row)
         assert result["distance"] <= 0.02, result
-        assert abs(result[name]) <= 0.01, result
+        assert abs(result["vargrad_log_z"]) <= 0.01, result
         assert abs(result["exact"]) < 1e-4, result
     assert before > 0.05
 
