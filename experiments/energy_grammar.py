@@ -58,6 +58,7 @@ def settings(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "dataset": {
             "path": options.train, "valid": options.valid, "valid_sentences": 100,
             "interval": max(options.updates // 2, 1), "min_length": 3,
+            "max_length": options.max_length,
         },
     }  # fmt: skip
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=128)
     parser.add_argument("--dim", type=int, default=32, help="of the energy")
     parser.add_argument("--bound", type=float, default=5.0, help="of the energy, in nats")
+    parser.add_argument("--max-length", type=int, default=20, help="tokens of a sentence")
     parser.add_argument("--limit", type=int, default=500, help="sentences to test on")
     parser.add_argument("--runs", type=Path, default=Path("runs/energy_grammar"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "energy_grammar.csv")
@@ -96,7 +98,7 @@ def main() -> None:
                 **settings(method, options),
             )  # fmt: skip
             took = time.process_time() - start
-            found = run.evaluate(options.test, max_length=20, limit=options.limit)
+            found = run.evaluate(options.test, max_length=options.max_length, limit=options.limit)
             row = {"grammar": method, "seed": seed, "updates": options.updates, "seconds": took}
             row |= {name: found[name] for name in FIGURES if name in found}
             row = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gfnem.batched import each, pick
+from gfnem.batched import each, pick, tensors_of
 from gfnem.policy import Scores
 from gfnem.space import Trajectories
 from gfnem.target import Conditioned
@@ -135,10 +135,10 @@ class Draws:
     def log_joint(self) -> Float[Tensor, "batch samples"]:
         """`(batch, samples)` nats, without gradient."""
         if self._log_joint is None:
-            if self.parts:
-                self._log_joint = torch.cat([part.log_joint for part in self.parts], 1)
-            elif self.batch.model_climbs:
+            if self.batch.model_climbs:
                 self._log_joint = self.climbed.detach()
+            elif self.parts:
+                self._log_joint = torch.cat([part.log_joint for part in self.parts], 1)
             else:
                 with torch.no_grad():
                     self._log_joint = self.batch.given.log_joint(self.z)
@@ -146,10 +146,14 @@ class Draws:
 
     @property
     def climbed(self) -> Float[Tensor, "batch samples"]:
-        """`(batch, samples)` the log joint, with gradients in the model."""
+        """`(batch, samples)` the log joint, with gradients in the model; of all parts at once."""
         if self._climbed is None:
             with torch.enable_grad():
                 self._climbed = self.batch.given.log_joint(self.z)
+                start = 0
+                for part in self.parts:
+                    end = start + tensors_of(part.z)[0].shape[1]
+                    part._climbed, start = self._climbed[:, start:end], end
         return self._climbed
 
     @property

@@ -164,38 +164,51 @@ class MaskedPolicy(AssignmentNetwork):
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = max(self.first - 1, 0), self.stages[-1]  # blocks whose units are there
         blank, shown = not bool((value >= 0).any()), self.features(digits)
-        for block in (block for block, open in enumerate(steps) if open):
+        codes, open = [], [block for block, open in enumerate(steps) if open]
+        weights, biases = last.weight.split(self.options), last.bias.split(self.options)
+        direct = self.direct.split(self.options)
+        sizes = [end - first for first, end in itertools.pairwise(self.units)]
+        parts = [(stage.weight.split(sizes), stage.bias.split(sizes), layer.split(sizes, 1))
+                 for stage, layer in zip(self.stages, layers[1:], strict=False)]  # fmt: skip
+        chances = features.new_empty(len(open), len(value), 1).uniform_().unbind()
+        for block, chance in zip(open, chances, strict=True):
             while known < block:
                 known += 1
-                self._look(layers, known)
-            output = (block - self.first) * self.options
-            rows = slice(output, output + self.options)
+                self._look(layers, parts, known)
+            output, units, seen = block - self.first, self.units[block], block * self.span
             place = slice(block * self.block, (block + 1) * self.block)
-            units = self.units[block]
-            logits = linear(layers[-1][:, :units], last.weight[rows, :units], last.bias[rows])
-            seen = block * self.span
-            logits = torch.addmm(logits, features[:, :seen], self.direct[rows, :seen].T)
+            logits = linear(layers[-1][:, :units], weights[output][:, :units], biases[output])
+            logits = torch.addmm(logits, features[:, :seen], direct[output][:, :seen].T)
             if self.ruled_out is not None:
-                logits = logits.masked_fill(self.ruled_out[block - self.first], -torch.inf)
+                logits = logits.masked_fill(self.ruled_out[output], -torch.inf)
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
-            code, log_drawn = _draw(logits, exploration)
-            value[:, place] = digits[code] if blank else torch.where(there < 0, digits[code], there)
-            features[:, seen : seen + self.span] = (
-                shown[code] if blank else self.features(value[:, place])
-            )
+            code, log_drawn = _draw(logits, exploration, chance)
             log_behaviour += log_drawn
+            if blank:  # a block is its code
+                codes.append(code)
+                features[:, seen : seen + self.span] = shown[code]
+                continue
+            value[:, place] = torch.where(there < 0, digits[code], there)
+            features[:, seen : seen + self.span] = self.features(value[:, place])
+        if blank:
+            value[:, self.first * self.block :] = digits[torch.stack(codes, 1)].flatten(1)
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 
-    def _look(self, layers: list[Tensor], blocks: int) -> None:
-        """Computes the units that see the first `blocks` blocks and no fewer."""
-        first, end = self.units[blocks - 1], self.units[blocks]
+    def _look(self, layers: list[Tensor], parts: list[Any], blocks: int) -> None:
+        """Computes the units that see the first `blocks` blocks and no fewer.
+
+        Args:
+            layers: what is there, features first; the units are added.
+            parts: of each hidden layer weights, biases and the layer itself, by groups of units.
+            blocks: the group.
+        """
         seen = blocks * self.span
-        for number, stage in enumerate(self.stages[:-1]):
-            before = layers[number][:, :seen]
-            fresh = linear(before, stage.weight[first:end, :seen], stage.bias[first:end])
-            layers[number + 1][:, first:end] = silu(fresh)
-            seen = end
+        for layer, (weights, biases, units) in zip(layers, parts, strict=False):
+            weight, fresh = weights[blocks - 1][:, :seen], units[blocks - 1]
+            torch.addmm(biases[blocks - 1], layer[:, :seen], weight.T, out=fresh)
+            silu(fresh, inplace=True)
+            seen = self.units[blocks]
 
     def _agreeing(self, logits: Tensor, there: Tensor) -> Tensor:
         """Rules out codes that contradict what is known of blocks `(..., block)`."""
@@ -264,18 +277,21 @@ class MaskedPolicy(AssignmentNetwork):
         return new, (log_pf * redone).sum(-1) - log_new
 
 
-def _draw(logits: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Tensor, Tensor]:
     """`(rows,)` codes drawn by `(rows, options)` log weights, and their log probabilities.
 
-    By inverting the distribution function, which takes few operations.
+    By inverting the distribution function at `chance` `(rows, 1)`, uniform between 0 and 1, which
+    takes few operations.
     """
-    log_p = (logits / exploration.temperature).log_softmax(-1)
+    if exploration.temperature != 1:
+        logits = logits / exploration.temperature
+    log_p = logits.log_softmax(-1)
     if exploration.epsilon > 0:
         allowed = logits > -torch.inf
         uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
         shares = log_p.new_tensor([1 - exploration.epsilon, exploration.epsilon]).log()
         log_p = torch.logaddexp(log_p + shares[0], uniform + shares[1])
     below = log_p.exp().cumsum(-1)
-    chance = torch.rand_like(below[:, :1]) * below[:, -1:]
-    code = (below <= chance).sum(-1).clamp(max=logits.shape[-1] - 1)
-    return code, log_p.gather(-1, code.unsqueeze(-1)).squeeze(-1)
+    code = torch.searchsorted(below, chance * below[:, -1:], right=True)
+    code = code.clamp(max=logits.shape[-1] - 1)
+    return code.squeeze(-1), log_p.gather(-1, code).squeeze(-1)
