@@ -138,7 +138,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=300, help="sentences of --data")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    command = shlex.join(["python", "experiments/claim_spans.py", *sys.argv[1:]])
+    told = [
+        "--name",
+        options.name,
+        "--limit",
+        str(options.limit),
+        "--seeds",
+        *map(str, options.seeds),
+    ]
+    told += ["--samplers", *options.samplers]
+    command = "python experiments/claim_spans.py RUN --data FILE " + shlex.join(told)
     facts = (command, commit(), date.today().isoformat(), machine())
     run = gfnem.load(options.run)
     data, grammar = run.data(), run.model.requires_grad_(False).eval()
