@@ -49,7 +49,7 @@ def made(longest=4, words=WORDS, seed=1, kind=NeuralPCFG, shortest=2, bound=2.0)
         model.energy.score.weight.normal_(std=0.05)
         score = (model.energy(*model.propose(300)) / bound).atanh()
         model.energy.score.weight.div_(score.std())
-        model.energy.score.bias.fill_(-score.mean() / score.std())
+        model.energy.score.bias.fill_(-score.mean() / score.std() * bound)
     return model
 
 
