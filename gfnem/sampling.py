@@ -62,7 +62,9 @@ def explored(
         allowed: `(..., actions)` bool.
         exploration: tempering and uniform mixing.
     """
-    probability = log_probability(log_weights / exploration.temperature, allowed).exp()
+    if exploration.temperature != 1:
+        log_weights = log_weights / exploration.temperature
+    probability = log_probability(log_weights, allowed).exp()
     if exploration.epsilon > 0:
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)

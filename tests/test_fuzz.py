@@ -307,7 +307,7 @@ def test_grammars():
             made_grammars(named), st.just("grammar.ncfg" if named else "grammar.pcfg")
         )
     )
-    fuzz("grammars", 200, plain | parents | made | made, draw_from)
+    fuzz("grammars", 120, plain | parents | made | made, draw_from)
 
 
 # --------------------------------------------------------------------------------------- tables

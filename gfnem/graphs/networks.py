@@ -19,6 +19,8 @@ from gfnem.ranges import Count, Fact, Positive
 
 #: draws of the prior by which the evidence of a family is estimated at first
 _DRAWS = 1000
+#: rows that are drawn after an intervention
+_ROWS = 100
 
 
 @dataclass
@@ -185,6 +187,19 @@ class NetworkPosterior(ParameterPosterior):
         """`{"networks": {"inner": ..., "bias": ..., "outer": ...}}` of each variable."""
         parts = {"inner": z.inner, "bias": z.bias, "outer": z.outer}
         return {"networks": {name: part[0, 0].tolist() for name, part in parts.items()}}
+
+    def effects(self, z: Networks) -> Tensor:
+        """`(batch, samples, n, n)` by how much `j` moves on average when `i` is set from 0 to 1.
+
+        By simulation of 100 rows.
+        """
+        found = []
+        for variable in range(self.variables):
+            low, high = (
+                z.intervened(_ROWS, self.noise, variable, value).mean(2) for value in (0.0, 1.0)
+            )
+            found.append(high - low)
+        return torch.stack(found, 2)
 
     def offers(self, hook: str) -> bool:
         """Nothing is known exactly."""

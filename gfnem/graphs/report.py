@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: edges listed by name
 _LISTED = 15
+#: graphs with parameters drawn for effects
+_DRAWN = 500
 #: what the figures of this world mean
 _ABOUT = {
     "log_evidence": "Log evidence: the exact log probability of the whole table, summed over every "
@@ -53,12 +55,15 @@ def sections(run: Any, data: Measurements | None, samples: int) -> list[Section]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         drawn = drawn_graphs(run, x)
-    return [
+    found = [
         Section("Which causes which", [*_edges(edges, data), _farther(drawn, data)]),
         Section("The most probable graphs", _graphs(run, x, drawn, data)),
         Section("What observations cannot tell apart", _classes(drawn, data)),
         Section("How good is it?", quality),
     ]
+    if run.model.weighted:
+        found.insert(1, Section("What it does to set a variable", [_effects(run, x, data)]))
+    return found
 
 
 def _edges(edges: dict[str, Tensor], data: Measurements) -> list[Block]:
@@ -94,6 +99,28 @@ def _farther(drawn: Tensor, data: Measurements) -> Block:
         "Of the graphs drawn, the share in which a path leads from the row to the column, and in "
         "which one is in the Markov blanket of the other: a cause, an effect, or another cause of "
         "one of its effects.",
+    )
+
+
+@torch.no_grad()
+def _effects(run: Any, x: Any, data: Measurements) -> Block:
+    names, n = data.names, len(data.names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        given = run.posterior(x) if run.has_policy else None
+        z = run.model.sample_posterior(x, _DRAWN) if given is None else given.sample(_DRAWN)
+        effects = run.model.effects(z)[0].cpu().flatten(1)
+    mean, ends = effects.mean(0), effects.quantile(torch.tensor([0.05, 0.95]).to(effects), 0)
+    order = mean.abs().argsort(descending=True).tolist()
+    pairs = [(*divmod(at, n), at) for at in order if at % (n + 1)][:_LISTED]
+    rows = [
+        [f"{names[i]} → {names[j]}", *(float(v[at]) for v in (mean, *ends))] for i, j, at in pairs
+    ]
+    return Table(
+        ["effect", "mean", "5 %", "95 %"],
+        rows,
+        "By how much a variable moves on average when another is set from 0 to 1 by hand, over "
+        "graphs and parameters that the sampler draws; the greatest effects.",
     )
 
 

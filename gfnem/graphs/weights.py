@@ -116,6 +116,10 @@ class ParameterPosterior(DagPosterior):
     def families(self, x: Tables, z: Any) -> Tensor:
         """`(batch, samples, n)` float64 the joint of each variable's rows, parameters, parents."""
 
+    @abstractmethod
+    def effects(self, z: Any) -> Tensor:
+        """`(batch, samples, n, n)` by how much `j` moves on average when `i` is set from 0 to 1."""
+
     def graphs(self, z: Any) -> Tensor:
         """`(batch, samples, n, n)` bool."""
         return z.adjacency
@@ -166,6 +170,10 @@ class WeightedPosterior(ParameterPosterior):
     def told(self, z: Weighted) -> dict[str, Any]:
         """`{"weights": [...]}` of the edges, in their order."""
         return {"weights": z.weights[z.adjacency].tolist()}
+
+    def effects(self, z: Weighted) -> Tensor:
+        """See `Weighted.effects`."""
+        return z.effects()
 
     def collapsed_log_joint(self, x: Tables, z: Weighted) -> Tensor:
         """`(batch, samples)` the weights summed out."""

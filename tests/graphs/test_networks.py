@@ -134,6 +134,18 @@ def test_an_intervention_moves_effects_and_no_causes():
     assert float(high[2] - low[2]) == pytest.approx(float(means[1] - means[0]), abs=0.02)
 
 
+def test_effects_of_all_variables_are_those_of_interventions():
+    torch.manual_seed(0)
+    graph = torch.tensor([[0, 1, 0], [0, 0, 1], [0, 0, 0]]).bool().expand(1, 40, 3, 3)
+    one = some_networks(graph[:, :1])
+    z = one[:, torch.zeros(40, dtype=torch.long)]
+    effects = NetworkPosterior(3, noise=0.01).effects(z)[0].mean(0)
+    assert torch.equal(effects.diagonal(), torch.ones(3).double())
+    assert effects[[1, 2, 2], [0, 0, 1]].abs().max() < 0.02, "nothing moves its causes"
+    means = [z.means(torch.tensor([[[0.0, value, 0.0]]]).double())[0, 0, 0, 2] for value in (0, 1)]
+    assert float(effects[1, 2]) == pytest.approx(float(means[1] - means[0]), abs=0.02)
+
+
 def test_predictions_are_of_networks_too():
     torch.manual_seed(0)
     z, x = some_networks(every_dag(3)[None, :2]), a_table(2)

@@ -202,4 +202,5 @@ def test_graphs_with_weights(run, undrawn, capsys, tmp_path):
     assert len(latent["weights"]) == len(latent["edges"])
     figures = json.loads(printed(capsys, "evaluate", tmp_path / "run", "--format=json"))
     assert figures["kl"] == pytest.approx(figures["kl_graphs"] + figures["kl_weights"])
-    assert "Equivalence" in open(printed(capsys, "report", tmp_path / "run").strip()).read()
+    page = open(printed(capsys, "report", tmp_path / "run").strip()).read()
+    assert "Equivalence" in page and "What it does to set a variable" in page
