@@ -108,7 +108,7 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         policy, space = LabelPolicy(10, 3, 2, 64), LabelSpace(3)
         updates = args.updates or 3000
         recipe = posterior(
-            BalancedVarGrad(1.0, evidence=1.0), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
+            BalancedVarGrad(1.0), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
         )
         rates = Rates(policy=Anneal(0.02, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
