@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 from claim_grids import PALETTE, Figure, Row
+from claim_spans import embedded
 from claim_tasks import Method, train
 from matplotlib.figure import Figure as Picture
-from torch import Tensor
 
 from gfnem.em import EM
 from gfnem.objectives import SubTrajectoryBalance, TrajectoryBalance
-from gfnem.parsing import NeuralPCFG, Sentences, TextData, TopDownPolicy, TopDownSpace
-from gfnem.posterior import Posterior
 from gfnem.rates import Descent, Rates
-from gfnem.recipes import exact, posterior
+from gfnem.recipes import posterior
 from gfnem.schedules import Anneal
 from gfnem.toys import (
     ConditionalPolicy,
@@ -94,53 +92,6 @@ def conditional_ising() -> Iterator[Row]:
                "value": other, "exact": one}  # fmt: skip
 
 
-def span_marginals() -> Iterator[Row]:
-    """Spans of held-out sentences: the sampler's flows beside inside-outside.
-
-    A grammar of 30 nonterminals and 60 preterminals is fitted to 10,000 sentences of
-    grammars/english.pcfg by exact EM (300 updates) and stays as it is; a top-down sampler is then
-    trained to its posterior (400 updates).
-    """
-    torch.manual_seed(0)
-    data = TextData(sentences=10_000, valid_sentences=300)
-    words = data.facts()["vocab_size"]
-    grammar, space = NeuralPCFG(words, 30, 60), TopDownSpace(30)
-    descent = Descent(EM(grammar, None, None, exact()), Rates(model=0.004))
-    for update in range(300):
-        descent.update(data.training_batch(update))
-    grammar.requires_grad_(False).eval()
-    policy = TopDownPolicy(words, 30, corners=True)
-    recipe = posterior(samples=16)
-    rates = Rates(policy=Anneal(3e-3, 3e-4, 400))
-    descent = Descent(EM(grammar, space, policy, recipe), rates)
-    for update in range(401):
-        if update % 200 == 0:
-            yield {
-                "what": f"30+60 grammar, {update} updates",
-                **_spans(data, grammar, space, policy),
-            }
-        if update < 400:
-            descent.update(data.training_batch(300 + update))
-
-
-def _spans(data: Any, grammar: Any, space: Any, policy: Any) -> Row:
-    total, count = 0.0, 0
-    for x in data.validation_batches():
-        found = Posterior(grammar, space, policy, x).marginal()
-        truth = grammar.span_marginals(x).sum(3)
-        here = possible(x)
-        total += (found - truth).abs()[here].sum().item()
-        count += int(here.sum())
-    return {"figure": "spans, mean absolute error", "value": total / count, "count": count}
-
-
-def possible(x: Sentences) -> Tensor:
-    """`(batch, n, n + 1)` bool: spans of two words or more that may or may not be nodes."""
-    start, end = torch.arange(x.max_length)[:, None], torch.arange(x.max_length + 1)
-    lengths = x.lengths[:, None, None]
-    return (end - start >= 2) & (end <= lengths) & (end - start < lengths)
-
-
 def draw_flows(rows: list[Row]) -> Picture:
     """Learned by exact log Z of the lattices, and the errors of spans."""
     spans = [row for row in rows if row["figure"].startswith("spans")]
@@ -154,7 +105,7 @@ def draw_flows(rows: list[Row]) -> Picture:
         left.plot(ends, ends, color="grey", lw=0.6)
     left.set(xlabel="exact log Z(x) (nats)", ylabel="learned", title="lattices never seen")
     for right in others:
-        names = [row["what"].split(", ")[1] for row in spans]
+        names = [row["what"].replace(", ", ",\n") for row in spans]
         right.bar(names, [float(row["value"]) for row in spans], color=PALETTE[2])
         right.axhline(0.01, color="grey", lw=0.6, ls=":")
         right.set(ylabel="mean absolute error", title="spans of held-out sentences")
@@ -167,7 +118,7 @@ FIGURES = {
         {
             **{name: partial(trained_flows, name) for name in TABLES},
             "lattices": conditional_ising,
-            "spans": span_marginals,
+            "spans": embedded,
         },
         draw_flows,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -79,8 +81,9 @@ class GrammarSampler(SentenceSampler[object]):
             raise ValueError(f"shortest {shortest}: a grammar's sentences have 1 or 2 words")
         self.longest, self.shortest = longest, shortest or 1
         self.grammar = NeuralPCFG(vocab_size, nonterminals, preterminals, dim, self.shortest)
-        _spread(self.grammar.nonterminal, self.grammar.rule_net, spread)
-        _spread(self.grammar.preterminal, self.grammar.word_net, spread)
+        rules, words = self.grammar.rule_net, self.grammar.word_net
+        _spread(self.grammar.nonterminal, rules, rules.weight, spread)
+        _spread(self.grammar.preterminal, words, words[-1].weight, spread)
         self.parser: TopDownPolicy | None = None
         if parser == "learned":
             self.parser = TopDownPolicy(vocab_size, nonterminals, parser_dim, dropout=0.0)
@@ -107,7 +110,29 @@ class GrammarSampler(SentenceSampler[object]):
 
     def log_sentence(self, x: Sentences) -> Tensor:
         """`(batch,)` exact log probability of sentences, all trees summed out, in nats."""
-        return self.grammar.log_marginal(x) - self.log_mass()
+        return self._marginal(x, self.grammar.given(x)) - self.log_mass()
+
+    def _marginal(self, x: Sentences, given: Any) -> Tensor:
+        return x.by_length(lambda rows: given.some(rows).log_marginal())
+
+    def apart(self, x: Sentences, trees: Trees) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """See `SentenceSampler`; with the exact parser there is nothing to learn of trees."""
+        given = self.grammar.given(x)
+        log_marginal = self._marginal(x, given)
+        log_sentence = log_marginal - self.log_mass()
+        if self.parser is None:
+            return log_sentence, None, None
+
+        def of(rows: Tensor) -> Tensor:
+            some = given.some(rows)
+            choices = self.parses(some.x, some)
+            own = trees[rows].resized(some.x.max_length - 1)
+            both = Trees.cat([own, draw_trees(choices, 1)[0]])
+            log_joint = tree_log_joint(some.potentials, both).sum(2)
+            log_p = log_joint - log_marginal[rows, None]
+            return torch.stack([log_p, score_choices(choices, both).sum(2)], 2)
+
+        return log_sentence, *x[: len(trees)].by_length(of).unbind(2)
 
     @torch.no_grad()
     def sample(
@@ -204,9 +229,16 @@ class GrammarSampler(SentenceSampler[object]):
 
 
 @torch.no_grad()
-def _spread(symbols: Tensor, scores: nn.Module, deviation: float) -> None:
-    """Scales the vectors of symbols so that the scores that a network gives them spread."""
-    symbols.mul_(deviation / scores(symbols).std())
+def _spread(symbols: Tensor, scores: nn.Module, last: Tensor, deviation: float) -> None:
+    """Scales the vectors of symbols so that the scores that a network gives them spread.
+
+    The last layer's weights grow as much as the vectors do. With long vectors alone one step of
+    Adam moves all scores by nats, and symbols that differ at first become one.
+    """
+    for _ in range(3):  # biases do not grow
+        factor = (deviation / scores(symbols).std()).sqrt()
+        symbols.mul_(factor)
+        last.mul_(factor)
 
 
 def _observed(context: Sentences) -> bool:

@@ -51,25 +51,25 @@ def sentence_sampler(
     """
     own = Free(Own(samples, temperature, epsilon))
     data = Released(Own(1))
-    parts: dict[Phase, float | Anneal]
+    taught = parsing if own.on_policy else 0.0
     if collapse:
         if objective is not None or replay or (imitation and not share):
             raise ValueError(
                 "collapse is a loss by itself, without objective and replay, and imitates the "
                 "share of the data"
             )
-        parts = {SplitBalance(own, reward_temperature): 1.0 - share}
-        if share:
-            parts[SplitBalance(data, reward_temperature, False, imitation)] = share
+        settings = (reward_temperature, taught, imitation)
+        sampler: Phase = SplitBalance(own, data if share else None, share, *settings)
     else:
         source: Source = Mixed(own, data, share) if share else own
         if replay:
             source = Replay(source, replay)
         loss = TrajectoryBalance() if objective is None else objective
+        parts: dict[Phase, float | Anneal]
         parts = {TrainPolicy(source, loss, reward_temperature): 1.0}
         if imitation:
             parts[TrainPolicy(data, MaximumLikelihood(), name="surprise")] = imitation
-    if parsing and own.on_policy:
-        parts[TrainPolicy(own, BackwardLikelihood(), name="parser_loss")] = parsing
-    sampler = Together(list(parts), list(parts.values()))
+        if taught:
+            parts[TrainPolicy(own, BackwardLikelihood(), name="parser_loss")] = taught
+        sampler = Together(list(parts), list(parts.values()))
     return [TrainModel(data, "equal"), sampler] if learn else [sampler]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gfnem.batched import State
 from gfnem.parsing.generation.strings import Strings
 from gfnem.parsing.text.sentences import Sentences
+from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy
 from gfnem.target import Conditioned
 
@@ -35,3 +36,17 @@ class SentenceSampler(Policy[Sentences, Strings, State, Sentences], Generic[Stat
     @abstractmethod
     def log_sentence(self, x: Sentences) -> Tensor:
         """`(batch,)` exact log probability of sentences, in nats."""
+
+    def apart(self, x: Sentences, trees: Trees) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What the sampler says of sentences, and sampler and parser of trees of the first of them.
+
+        Args:
+            x: the sentences.
+            trees: a tree of each of the first so many, `(count, 1)`.
+
+        Returns:
+            `(batch,)` `log_sentence`; `log P_F(tree, given the sentence)` and `log P_B(tree, given
+            the sentence)`, `(count, 2)` each, of that tree and of one that `P_B` draws. All in
+            nats; None for the latter two where there is nothing to learn.
+        """
+        return self.log_sentence(x), None, None

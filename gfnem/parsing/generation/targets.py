@@ -115,7 +115,8 @@ class GrammarTarget(SentenceTarget):
 
     def log_reward(self, x: Sentences) -> Tensor:
         """`(batch,)` log p of the words, over all trees."""
-        return self.grammar.log_marginal(x)
+        given = self.grammar.given(x)
+        return x.by_length(lambda rows: given.some(rows).log_marginal())
 
     def log_partition(self) -> Tensor:
         """`()` the log probability that a sentence has these lengths."""

@@ -63,6 +63,23 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         """Adds what the spans of the trees count, where they do."""
         return log_joint if self.spans is None else log_joint + span_scores(self.spans, z).sum(2)
 
+    def some(self, rows: Tensor) -> GivenTrees:
+        """The grammar, given some of the sentences alone; its tables are made once for all.
+
+        Args:
+            rows: `(count,)` int64.
+
+        Raises:
+            NotOffered: if its rules choose their children apart, or each sentence has its own.
+        """
+        found = type(self)(self.target, self.x[rows])
+        if self.spans is not None:
+            found.spans = self.spans[rows, : found.x.max_length, : found.x.max_length + 1]
+        with torch.enable_grad():
+            weights = self.potentials.some(rows)
+        found._potentials = weights, weights.detach()
+        return found
+
     def normalised(self) -> GivenTrees:
         """The grammar alone, with the same potentials."""
         alone = cast(GivenTrees, super().normalised())

@@ -87,6 +87,10 @@ class SentencePotentials(OneContext):
         """`(batch, N, N, N)`."""
         return self.productions[:, :, : self.labels, : self.labels].contiguous()
 
+    def phrase_mass(self) -> Tensor:
+        """See `Potentials`."""
+        return self.rules.logsumexp((2, 3))
+
     def rules_of(self, symbol: Tensor, row: Tensor) -> Tensor:
         """See `Potentials`."""
         return row * self.labels + symbol

@@ -106,6 +106,11 @@ class FactoredPotentials(OneContext):
         """Two `(N, N)`: log weights of children of two words or more."""
         return self.left[:, : self.labels], self.right[:, : self.labels]
 
+    def phrase_mass(self) -> Tensor:
+        """See `Potentials`."""
+        left, right = self.inner
+        return left.logsumexp(1) + right.logsumexp(1)
+
     def children(self) -> tuple[Tensor, Tensor]:
         """See `Potentials`."""
         return self.left, self.right

@@ -224,6 +224,22 @@ class Potentials:
         """
         ...
 
+    def phrase_mass(self) -> Tensor:
+        """`(N,)` nats: what each label's rules whose children are two phrases weigh together.
+
+        Of rules that do not look at parents; `(batch, N)` where each sentence has its own.
+        """
+        return self.rules[0].logsumexp((1, 2))
+
+    @optional
+    def some(self, rows: Tensor) -> Potentials:
+        """Those of some sentences, padded to the longest of them, with the same rules.
+
+        Args:
+            rows: `(count,)` int64.
+        """
+        ...
+
     def word_profiles(self) -> Tensor:
         """`(batch, n, PROFILE * N)` each word as the grammar sees it, known even of the rarest.
 
@@ -359,6 +375,12 @@ class RulePotentials(Potentials):
         """The same weights without gradient."""
         tables = (self.start, self.productions, self.words, self.lengths)
         return RulePotentials(*(table.detach() for table in tables), self)
+
+    def some(self, rows: Tensor) -> RulePotentials:
+        """See `Potentials`."""
+        lengths = self.lengths[rows]
+        words = self.words[rows, : int(lengths.max())]
+        return RulePotentials(self.start, self.productions, words, lengths)
 
     @property
     def labels(self) -> int:

@@ -17,6 +17,7 @@ from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials, RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
 from gfnem.parsing.policies.look_ahead import ContextValue, Value
+from gfnem.parsing.policies.recursion import Recursion
 from gfnem.parsing.policies.whole_trees import WholeTreePolicy
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
@@ -55,6 +56,12 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
         corners: whether the look-ahead weighs what the first and the last word of a span say of its
             label by the target's rules (`inference.corners`); not where these look at parents. From
             the model: true for grammars of many symbols, and false if None.
+        recursion: rank of a look-ahead that is built from narrow spans to wide ones (`Recursion`),
+            which the network's is added to; none if None. Only where a grammar's rules are all that
+            counts and do not look at parents.
+
+    Raises:
+        ValueError: if a recursion is asked for where rules look at parents.
     """
 
     log_z_parts = ("own.single_score",)
@@ -68,6 +75,7 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
         contexts: Count | None = None,
         dropout: PartialShare = 0.2,
         corners: bool | None = None,
+        recursion: Count | None = None,
     ):
         super().__init__()
         self.nonterminals, self.use_prior = nonterminals, use_prior
@@ -78,6 +86,11 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
             self.value = ContextValue(self.encoder.dim_out, nonterminals, self.contexts, dim)
         else:
             self.value = Value(self.encoder.dim_out, nonterminals, bool(corners and use_prior))
+        self.recursion: Recursion | None = None
+        if recursion is not None and use_prior:
+            if self.contexts > 1:
+                raise ValueError("a recursion needs rules that do not look at parents")
+            self.recursion = Recursion(nonterminals, recursion)
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
@@ -89,7 +102,7 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
         else:
             self.use_prior = False
             self.encoder.without_features()
-            self.value.of_corners = None
+            self.value.of_corners = self.recursion = None
 
     def is_for_log_z(self, name: str) -> bool:
         """The words' scores besides, where the rules are its own: all trees have the same words."""
@@ -135,8 +148,10 @@ class TopDownPolicy(WholeTreePolicy[TopDownState]):
                     guess = _chart(potentials.context_free(), spans)
                 elif not exact:
                     guess = _chart(potentials, spans)
-                else:
+                elif self.recursion is None:
                     levels = potentials.word_levels()
+            if exact and self.recursion is not None:
+                guess = self.recursion(potentials, spans)
             if levels is not None:
                 scores = scores + levels
         level = nn.functional.pad(scores.masked_fill(~x.mask(), 0.0).cumsum(1), (1, 0))

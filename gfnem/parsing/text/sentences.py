@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import Tensor
 from gfnem.batched import Batched
 from gfnem.parsing.text.fingerprints import fingerprint
 from gfnem.parsing.text.vocabulary import Vocabulary
+
+#: sentences of so few words share a batch whatever their lengths
+_SHORT = 8
 
 
 @dataclass
@@ -79,6 +82,29 @@ class Sentences(Batched):
         longest = int(lengths.max())
         tokens, keys = (part[index][..., :longest] for part in (self.tokens, self.keys))
         return Sentences(tokens, lengths, keys, self.documents[index])
+
+    def by_length(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function says of all sentences, asked of similar lengths at a time.
+
+        Charts cost as much as the longest sentence of a batch for each. Lengths that are asked for
+        together differ by a factor of two at most; up to `_SHORT` words are all alike.
+
+        Args:
+            function: gives `(count, ...)` values of the sentences at `(count,)` rows.
+        """
+        parts, longest = [], self.max_length
+        while True:
+            shorter = longest // 2 if longest > _SHORT else 0
+            some = (self.lengths > shorter) & (self.lengths <= longest)
+            parts.append(some.nonzero().squeeze(1))
+            longest = shorter
+            if not longest:
+                break
+        parts = [rows for rows in parts if len(rows)]
+        if len(parts) == 1:
+            return function(parts[0])
+        found = torch.cat([function(rows) for rows in parts])
+        return found[torch.cat(parts).argsort()]
 
     @property
     def max_length(self) -> int:

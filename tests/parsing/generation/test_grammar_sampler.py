@@ -25,11 +25,12 @@ from gfnem.parsing.generation.run import as_parser
 from gfnem.parsing.generation.split_balance import SplitBalance
 from gfnem.parsing.generation.strings import all_sentences, nothing
 from gfnem.parsing.inference.draws import score_choices
+from gfnem.parsing.text.sentences import Sentences
 from gfnem.rates import Descent, Rates
 from gfnem.running.trained import Trained
 from gfnem.sampling import Exploration
 from gfnem.schedules import Anneal
-from gfnem.sources import Free, Mixed, Own, Released
+from gfnem.sources import Free, Own, Released
 from gfnem.space import Trajectories
 from gfnem.testing import PolicyTestCase
 
@@ -156,22 +157,25 @@ def test_the_objective_is_the_balance_of_tree_and_sentence():
     assert float(loss.detach()[0]) == pytest.approx(sum(by_hand) / 30, rel=1e-3)
 
 
-def split(policy, trees=True, imitation=0.0):
-    """The phase, its loss and the draws that it looked at: 12 of the sampler's and 6 of data."""
-    source = Mixed(Free(Own(12)), Released(Own(1)))
-    phase = SplitBalance(source, 1.0, trees, imitation)
+def split(policy, imitation=0.0, parsing=0.0):
+    """The loss, and the draws that it looked at: 12 of the sampler's and 6 of data."""
+    own, data = Free(Own(12)), Released(Own(1))
+    phase = SplitBalance(own, data, 1 / 3, 1.0, parsing, imitation)
     em = EM(Copied(1.0, WORDS, LONGEST, 2), SPACE, policy, [phase])
     batch = Batch(em, all_sentences(WORDS, 2, LONGEST)[:6])
-    return phase(batch), batch.draw(source)
+    return phase(batch), [batch.draw(own), batch.draw(data)]
 
 
 @pytest.mark.parametrize("imitation", [0.0, 0.5])
 def test_with_an_exact_parser_two_balances_are_one(imitation):
     policy = make("exact")
-    loss, draws = split(policy, imitation=imitation)
-    scores = draws.scores()
-    balance = TrajectoryBalance()(scores, draws.log_joint).mean()
-    balance = balance - imitation * policy.log_sentence(draws.z.sentences()).mean()
+    loss, draws = split(policy, imitation)
+    balance = sum(
+        TrajectoryBalance()(part.scores(), part.log_joint).mean() * share
+        for part, share in zip(draws, (2 / 3, 1 / 3), strict=True)
+    )
+    surprise = -policy.log_sentence(draws[1].z.sentences()).mean()
+    balance = balance + imitation / 3 * surprise
     torch.testing.assert_close(loss, balance, atol=1e-4, rtol=1e-4)
     parameters = list(policy.parameters())
     pairs = (torch.autograd.grad(part, parameters, retain_graph=True) for part in (loss, balance))
@@ -179,15 +183,36 @@ def test_with_an_exact_parser_two_balances_are_one(imitation):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
 
 
-def test_two_balances_move_the_parser_by_trees_alone():
-    for trees in (False, True):
-        policy = make()
-        split(policy, trees)[0].backward()
-        moved = any(
-            p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parser.parameters()
-        )
-        assert moved == trees
-        assert all(p.grad is not None for p in policy.grammar.parameters())
+@pytest.mark.parametrize("lengths", [[4, 2, 4, 3], [20, 3, 9, 10, 5]])
+def test_sentences_and_trees_are_weighed_by_length_as_one_by_one(lengths):
+    torch.manual_seed(1)
+    policy = GrammarSampler(WORDS, 20, 2, 4, 3, 8, "learned", 8)
+    torch.nn.init.normal_(policy.parser.value.out.weight)
+    x = Sentences.from_lists([[(n * 7 + at) % WORDS for at in range(n)] for n in lengths])
+    trees = policy.grammar.sample_posterior(x, 1)
+    whole, log_p, log_pb = policy.apart(x, trees)
+    torch.testing.assert_close(whole, policy.log_sentence(x))
+    for row in range(len(x)):
+        one = x[row : row + 1]
+        torch.testing.assert_close(whole[row : row + 1], policy.log_sentence(one))
+        tree = trees[row : row + 1].resized(one.max_length - 1)
+        given = policy.grammar.given(one)
+        apart = given.log_joint(tree)[0, 0] - given.log_marginal()[0]
+        torch.testing.assert_close(log_p[row, 0], apart, atol=1e-4, rtol=1e-4)
+        by_parser = score_choices(policy.parses(one), tree).sum()
+        torch.testing.assert_close(log_pb[row, 0], by_parser, atol=1e-4, rtol=1e-4)
+
+
+def test_two_balances_move_the_parser_by_the_trees_of_its_sampler_alone():
+    policy = make()
+    split(policy, 1.0, 1.0)[0].backward()
+    for part in (policy.parser, policy.grammar):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    policy = make()
+    phase = SplitBalance(Released(Own(1)), None)
+    em = EM(Copied(1.0, WORDS, LONGEST, 2), SPACE, policy, [phase])
+    phase(Batch(em, all_sentences(WORDS, 2, LONGEST)[:6])).backward()
+    assert all(p.grad is not None for p in policy.grammar.parameters())
 
 
 def test_who_learns_from_what():
@@ -258,15 +283,16 @@ def test_training_reaches_the_reward(grammar_file):
     space = SentenceSpace(4, LONGEST, 2)
     policy = GrammarSampler(4, LONGEST, 2, 8, 8, 16, "learned", 16, spread=1.0)
     every = all_sentences(4, 2, LONGEST)
+    follows = target.log_reward(every).softmax(0)
     em = EM(target, space, policy, sentence_sampler(samples=96, collapse=True))
     rates = Rates(
         policy=Anneal(3e-2, 2e-3, 45, "exponential"), log_z=Anneal(0.1, 3e-3, 45, "exponential")
     )
     descent = Descent(em, rates)
     for _ in range(45):
-        descent.update(every[torch.randint(len(every), (96,))])
+        descent.update(every[torch.multinomial(follows, 96, True)])
     found = figures(Trained(target, space, policy))
-    assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.04, found
+    assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.08, found
     assert abs(found["log_z_bound"] - found["log_z"]) < 0.02
     assert abs(found["parser_kl"]) < 0.1
 
