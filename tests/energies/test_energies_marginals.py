@@ -83,8 +83,8 @@ def test_marginals_are_learned_by_one_network(objective):
     policy = AssignmentPolicy(BITS, 2, hidden=48, layers=2)
     space = AssignmentSpace(BITS, 2)
     descent = Descent(EM(model, space, policy, free_sampler(objective, 64, epsilon=0.3)),
-                      Rates(policy=1e-2))  # fmt: skip
-    for _ in range(200):
+                      Rates(policy=2e-2))  # fmt: skip
+    for _ in range(100):
         descent.update(PARTIAL[:1])
     with torch.no_grad():
         x = PARTIAL[(PARTIAL < 0).any(1)]  # of a complete row p~ itself is known

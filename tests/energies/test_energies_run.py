@@ -19,8 +19,8 @@ def trained(tmp_path_factory):
     path = folder / "table.csv"
     path.write_text(TABLE)
     flags = ["--dataset", "TableRows", "--policy", "AssignmentPolicy", "--policy.hidden", 16]
-    flags += ["--model", "Pairwise", "--rates.model", 0.05, "--recipe.samples", 64]
-    words = ["train", "--world", "energies", "--data", path, *flags, "--max-updates", 150]
+    flags += ["--model", "Pairwise", "--rates.model", 0.07, "--recipe.samples", 64]
+    words = ["train", "--world", "energies", "--data", path, *flags, "--max-updates", 100]
     assert command(*words, "--out", folder / "run") == 0
     return folder / "run", path
 

@@ -58,7 +58,8 @@ class SentenceEnergy(nn.Module):
             top = torch.where((z.lengths > 1).unsqueeze(2), nodes[:, :, 0], top)
         length = z.lengths.to(known).log().unsqueeze(2)
         seen = torch.cat([top, of_nodes, of_words[:, None].expand_as(top), length], 2)
-        return self.bound * self.score(self.hidden(seen).tanh()).squeeze(2).tanh()
+        score = self.score(self.hidden(seen).tanh()).squeeze(2)
+        return self.bound * (score / self.bound).tanh()
 
 
 class GivenEnergy(Conditioned[Sentences, Trees]):
@@ -131,7 +132,7 @@ class EnergyGrammar(EnergyModel[Sentences, Trees]):
         vocab_size: Fact = None,
         shortest: Count | None = None,
         dim: Count = 64,
-        bound: Positive = 5.0,
+        bound: Positive = 3.0,
         longest: Count = 150,
         draws: Count = 8192,
     ):
