@@ -62,7 +62,6 @@ LENGTHS = (2, 5)
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
 SMALL = (12, 12, 32, 128, 2.0)
 SIZES = {
-    "grammar": (12, 12, 32, 128, 1.0),
     "copy": (24, 12, 32, 128, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
