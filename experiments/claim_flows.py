@@ -118,7 +118,8 @@ FIGURES = {
         {
             **{name: partial(trained_flows, name) for name in TABLES},
             "lattices": conditional_ising,
-            "spans": embedded,
+            "spans": partial(embedded, "network"),
+            "spans, recursion": partial(embedded, "recursion of rank 16"),
         },
         draw_flows,
     )

@@ -47,10 +47,13 @@ SAMPLERS: dict[str, tuple[dict[str, Any], float, int]] = {
 }
 
 
-def embedded() -> Iterator[dict[str, Any]]:
+def embedded(name: str) -> Iterator[dict[str, Any]]:
     """Rows for a grammar of 30+60 symbols, fitted to 10,000 embedded sentences by exact EM.
 
     300 updates; it stays as it is from then on.
+
+    Args:
+        name: of `SAMPLERS`.
     """
     torch.manual_seed(0)
     data = TextData(sentences=10_000, valid_sentences=300)
@@ -59,10 +62,8 @@ def embedded() -> Iterator[dict[str, Any]]:
     for update in range(300):
         descent.update(data.training_batch(update))
     grammar.requires_grad_(False).eval()
-    for name in SAMPLERS:
-        yield from curve(
-            name, grammar, lambda at: data.training_batch(300 + at), list(data.validation_batches())
-        )
+    held_out = list(data.validation_batches())
+    yield from curve(name, grammar, lambda at: data.training_batch(300 + at), held_out)
 
 
 def curve(
@@ -137,7 +138,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=300, help="sentences of --data")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    command = shlex.join(["python", "experiments/claim_spans.py", *sys.argv[1:]])
+    told = [
+        "--name",
+        options.name,
+        "--limit",
+        str(options.limit),
+        "--seeds",
+        *map(str, options.seeds),
+    ]
+    told += ["--samplers", *options.samplers]
+    command = "python experiments/claim_spans.py RUN --data FILE " + shlex.join(told)
     facts = (command, commit(), date.today().isoformat(), machine())
     run = gfnem.load(options.run)
     data, grammar = run.data(), run.model.requires_grad_(False).eval()

@@ -197,7 +197,8 @@ def cell(task: str, sampler: str, seed: int, seconds: float | None) -> dict[str,
     made = Cell(task, sampler, seed)
     done, took = made.train(UPDATES, seconds)
     row = {"parameters": _size(made.run.policy), "updates": done, "CPU seconds": took}
-    return {"reward": task, "sampler": sampler, "seed": seed, **row, **made.figures()}
+    named = {"reward": task, "sampler": sampler, "data": "text", "seed": seed}
+    return {**named, **row, **made.figures()}
 
 
 def main() -> None:

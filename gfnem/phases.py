@@ -253,7 +253,9 @@ class TrainModel(Phase):
             )
         if self.negative is not None:
             self.negative.check(model, space, policy)
-        elif isinstance(model, EnergyModel) and any(p.requires_grad for p in model.parameters()):
+            return
+        model = model.normalised()  # a reward is not trained
+        if isinstance(model, EnergyModel) and any(p.requires_grad for p in model.parameters()):
             raise ValueError(
                 f"{type(model).__name__} is an EnergyModel: training it takes a negative phase, "
                 "TrainModel(..., negative=SOURCE) or --recipe.negative; freeze it to train the "

@@ -279,18 +279,18 @@ def test_settings_that_contradict_are_refused():
 def test_training_reaches_the_reward(grammar_file):
     """Total variation and log Z of a small world, and the parser beside the posterior."""
     torch.manual_seed(0)
-    target = GrammarTarget(grammar_file, None, 0.01, LONGEST, 2)
-    space = SentenceSpace(4, LONGEST, 2)
-    policy = GrammarSampler(4, LONGEST, 2, 8, 8, 16, "learned", 16, spread=1.0)
-    every = all_sentences(4, 2, LONGEST)
+    target = GrammarTarget(grammar_file, None, 0.01, 3, 2)
+    space = SentenceSpace(4, 3, 2)
+    policy = GrammarSampler(4, 3, 2, 6, 6, 16, "learned", 16, spread=1.0)
+    every = all_sentences(4, 2, 3)
     follows = target.log_reward(every).softmax(0)
-    em = EM(target, space, policy, sentence_sampler(samples=96, collapse=True))
+    em = EM(target, space, policy, sentence_sampler(samples=64, collapse=True))
     rates = Rates(
-        policy=Anneal(3e-2, 2e-3, 45, "exponential"), log_z=Anneal(0.1, 3e-3, 45, "exponential")
+        policy=Anneal(3e-2, 2e-3, 30, "exponential"), log_z=Anneal(0.1, 3e-3, 30, "exponential")
     )
     descent = Descent(em, rates)
-    for _ in range(45):
-        descent.update(every[torch.multinomial(follows, 96, True)])
+    for _ in range(30):
+        descent.update(every[torch.multinomial(follows, 64, True)])
     found = figures(Trained(target, space, policy))
     assert found["total_variation"] < 0.1 and abs(found["kl"]) < 0.08, found
     assert abs(found["log_z_bound"] - found["log_z"]) < 0.02

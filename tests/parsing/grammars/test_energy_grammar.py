@@ -319,8 +319,10 @@ def test_rewards_of_spans_are_added_and_the_sampler_starts_from_them():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="CompoundPCFG has no exact"):
         EnergyGrammar(CompoundPCFG(5, 2, 2, dim=4), 5)
-    with pytest.raises(ValueError, match=r"--recipe\.negative"):
-        EM(made(), TopDownSpace(LABELS), TopDownPolicy(WORDS, LABELS), gflownet())
+    for reward in (None, Left()):
+        with pytest.raises(ValueError, match=r"EnergyGrammar is.*--recipe\.negative"):
+            parts = made(), TopDownSpace(LABELS), TopDownPolicy(WORDS, LABELS), gflownet()
+            EM(*parts, reward=reward)
     with pytest.raises(NotOffered, match="NeuralPCFG offers no propose"):
         recipe = gflownet(negative=SentenceChains())
         EM(NeuralPCFG(5, LABELS, 2), TopDownSpace(LABELS), TopDownPolicy(5, LABELS), recipe)
