@@ -57,7 +57,7 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         hidden: width of the network.
         layers: hidden layers.
         reads: width of what is read of the table of scores, so that one policy serves many data
-            sets; 0 for one data set.
+            sets; 0 for one data set. It is for few nodes (see `orders.swaps_after`).
     """
 
     def __init__(

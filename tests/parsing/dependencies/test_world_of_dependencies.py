@@ -82,6 +82,8 @@ def test_plain_data_in_python(run, capsys):
     with torch.no_grad():
         assert best["latent"]["heads"] == trained.model.best_heads(x)[0].tolist()
     drawn = trained.sample(3)
+    text = printed(capsys, "sample", run[0], "-n", 2, "--format=conllu")
+    assert text.count("# log_joint = ") == 2
     assert all(len(d["latent"]["heads"]) == len(d["observation"].split()) for d in drawn)
     assert not trained.infer("word")[0]["latents"], "no sentence of one word was trained on"
     assert "nothing.conllu" in refused(capsys, "evaluate", run[0], "--data=nothing.conllu")
