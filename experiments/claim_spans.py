@@ -44,6 +44,7 @@ RESULTS = HERE / "results" / "claims" / "spans.csv"
 SAMPLERS: dict[str, tuple[dict[str, Any], float, int]] = {
     "network": ({"corners": True}, 3e-3, 400),
     "recursion of rank 16": ({"recursion": 16, "dropout": 0.0}, 1e-2, 200),
+    "recursion of rank 32": ({"recursion": 32, "dropout": 0.0}, 1e-2, 300),
 }
 
 

@@ -54,7 +54,14 @@ from gfnem.schedules import Anneal  # noqa: E402
 RESULTS = HERE / "results" / "sentences.csv"
 TINY = str(HERE / "tiny.pcfg")
 #: by a tree, with sentences and trees balanced apart or at once; without a tree
-SAMPLERS = APART, ONCE, FLAT = "tree, two balances", "tree, one balance", "left to right"
+SAMPLERS = APART, RECURSIVE, ONCE, FLAT = (
+    "tree, two balances",
+    "tree, two balances, recursion",
+    "tree, one balance",
+    "left to right",
+)
+#: rank of the recursion that the second one's parser looks ahead by
+RANK = 16
 #: words in the small worlds, the unknown one included
 WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 #: fewest and most words of a sentence there
@@ -100,11 +107,12 @@ class Cell:
         *sizes, parser_dim, spread = SIZES.get(task, SMALL)
         facts = (vocab_size, longest, shortest, *sizes)
         torch.manual_seed(seed)
-        policy: Any = GrammarSampler(*facts, "learned", parser_dim, spread)
+        rank = RANK if sampler == RECURSIVE else None
+        policy: Any = GrammarSampler(*facts, "learned", parser_dim, spread, rank)
         if sampler == FLAT:
             policy = _as_large(policy, lambda dim: LeftToRight(vocab_size, longest, shortest, dim))
         self.run = Trained(model, SentenceSpace(vocab_size, longest, shortest), policy)
-        self.task, self.apart = task, sampler == APART
+        self.task, self.apart = task, sampler in (APART, RECURSIVE)
 
     def batch(self, number: int) -> Any:
         """Sentences of one update."""

@@ -57,6 +57,8 @@ class GrammarSampler(SentenceSampler[object]):
         spread: standard deviation, in nats, of the log weights of a symbol's rules and words before
             training. Symbols that start alike learn alike: where all words are equally frequent,
             as in the copy language, nothing else tells them apart.
+        recursion: rank of a recursion that the learned parser's look-ahead starts from, as of
+            `TopDownPolicy`; none if None.
 
     Raises:
         ValueError: if there is no such parser, or sentences have to be longer.
@@ -73,6 +75,7 @@ class GrammarSampler(SentenceSampler[object]):
         parser: str = "learned",
         parser_dim: Count = 128,
         spread: Positive = 1.0,
+        recursion: Count | None = None,
     ):
         super().__init__()
         if parser not in PARSERS:
@@ -86,7 +89,9 @@ class GrammarSampler(SentenceSampler[object]):
         _spread(self.grammar.preterminal, words, words[-1].weight, spread)
         self.parser: TopDownPolicy | None = None
         if parser == "learned":
-            self.parser = TopDownPolicy(vocab_size, nonterminals, parser_dim, dropout=0.0)
+            self.parser = TopDownPolicy(
+                vocab_size, nonterminals, parser_dim, dropout=0.0, recursion=recursion
+            )
             self.parser.serve(self.grammar)
             # all trees of a sentence have the same words: what these score moves nothing
             self.parser.word_score.requires_grad_(False)

@@ -183,10 +183,12 @@ def test_with_an_exact_parser_two_balances_are_one(imitation):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize("lengths", [[4, 2, 4, 3], [20, 3, 9, 10, 5]])
-def test_sentences_and_trees_are_weighed_by_length_as_one_by_one(lengths):
+@pytest.mark.parametrize(
+    "lengths, recursion", [([4, 2, 4, 3], None), ([20, 3, 9, 10, 5], None), ([12, 3, 5], 2)]
+)
+def test_sentences_and_trees_are_weighed_by_length_as_one_by_one(lengths, recursion):
     torch.manual_seed(1)
-    policy = GrammarSampler(WORDS, 20, 2, 4, 3, 8, "learned", 8)
+    policy = GrammarSampler(WORDS, 20, 2, 4, 3, 8, "learned", 8, recursion=recursion)
     torch.nn.init.normal_(policy.parser.value.out.weight)
     x = Sentences.from_lists([[(n * 7 + at) % WORDS for at in range(n)] for n in lengths])
     trees = policy.grammar.sample_posterior(x, 1)
