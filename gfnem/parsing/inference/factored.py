@@ -29,6 +29,7 @@ from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.one_context import OneContext
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
+    BesideWords,
     full_precision,
     held,
     kept,
@@ -131,6 +132,17 @@ class FactoredPotentials(OneContext):
         """See `Potentials`."""
         first, second = self.leaves
         return (first[:, :-1] + second[:, 1:]).unsqueeze(2)
+
+    def beside_words(self) -> list[BesideWords]:
+        """See `Potentials`."""
+
+        def beside(leaf: Tensor, other: Tensor) -> BesideWords:
+            top = other.detach().amax(1)
+            leaf, weights = leaf.transpose(0, 1) + top, (other - top[:, None]).exp().T
+            return lambda words, values: (values @ weights, leaf[words])
+
+        left, right = self.inner
+        return [beside(self.leaves[0], right), beside(self.leaves[1], left)]
 
     def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
         """See `Potentials`."""

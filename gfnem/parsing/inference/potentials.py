@@ -59,6 +59,8 @@ def groups_of(contexts: int) -> int:
 
 #: how many numbers for each label there are in a word's profile
 PROFILE = 4
+#: see `Potentials.beside_words`
+BesideWords = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 #: with more symbols than this, rules with a word are made as they are asked for, not all at once
 _ROWS_OF_WORD = 100
 
@@ -105,6 +107,22 @@ class Potentials:
             relative(table.unflatten(2, (self.groups, -1)).flatten(3, 4))
             for table in self.leaf_tables
         ]
+
+    def beside_words(self) -> list[BesideWords]:
+        """What the other child of a word weighs as its parents, of rules under one context.
+
+        Two functions, of words as left and as right child. Each takes which words `i`, a slice, and
+        `(count, batch, N)` weights of the spans beside them, and gives `(count, batch, N)` sums
+        over the spans' labels and the `(count, batch, N)` log scale that they are relative to.
+        """
+
+        def beside(weights: Tensor, peaks: Tensor) -> BesideWords:
+            return lambda words, values: (
+                (weights[words] @ values[..., None]).squeeze(3),
+                peaks[words],
+            )
+
+        return [beside(*(part.squeeze(2) for part in pair)) for pair in self.leaf_weights]
 
     @property
     def labels(self) -> int:

@@ -53,10 +53,8 @@ class Recursion(nn.Module):
             for weight in (self.of_parent, self.of_left, self.of_right)
         )
         mass = potentials.phrase_mass()
-        (first_word, first_peaks), (last_word, last_peaks) = (
-            (weights.squeeze(2), peaks.squeeze(2)) for weights, peaks in potentials.leaf_weights
-        )
-        n, batch, labels, _ = first_word.shape
+        after_word, before_word = potentials.beside_words()
+        n, batch, labels = potentials.max_length, len(potentials.lengths), potentials.labels
         # of each width: values over their largest, its log, and what they are as either child
         values: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         logs: list[Tensor] = []
@@ -65,20 +63,14 @@ class Recursion(nn.Module):
             if width == 2:
                 log = potentials.both_leaves.squeeze(2).transpose(0, 1)
             else:
-                last, level = values[-1][0][..., None], values[-1][1][..., None]
-                terms = [
-                    (first_word[:count] @ last[1:]).squeeze(3),
-                    (last_word[width - 1 :] @ last[:count]).squeeze(3),
-                ]
-                scales = [
-                    first_peaks[:count] + level[1:],
-                    last_peaks[width - 1 :] + level[:count],
-                ]
+                last, level = values[-1][0], values[-1][1][..., None]
+                one, one_scale = after_word(slice(count), last[1:])
+                other, other_scale = before_word(slice(width - 1, n), last[:count])
+                terms = [one, other]
+                scales = [one_scale + level[1:], other_scale + level[:count]]
                 if width > 3:
                     splits = range(2, width - 1)
-                    one = [values[k - 2] for k in splits]
-                    other = [values[width - k - 2] for k in splits]
-                    cuts = list(zip(splits, one, other, strict=True))
+                    cuts = [(k, values[k - 2], values[width - k - 2]) for k in splits]
                     level = torch.stack([a[1][:count] + b[1][k : k + count] for k, a, b in cuts])
                     top = level.amax(0)
                     both = torch.stack([a[2][:count] * b[3][k : k + count] for k, a, b in cuts])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gfnem.parsing import NeuralPCFG, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing import NeuralPCFG, Sentences, SimplePCFG, TopDownPolicy, TopDownSpace
 from gfnem.parsing.inference.inside import inside
 from gfnem.parsing.policies.recursion import Recursion
 from gfnem.posterior import Posterior
@@ -43,6 +43,21 @@ def test_it_is_the_inside_algorithm_where_rules_are_such_products():
         possible = exact > -1e3
         torch.testing.assert_close(found[possible], exact[possible], atol=1e-4, rtol=1e-4)
         assert (found[~possible] <= -1e3).all()
+
+
+def test_it_is_the_inside_algorithm_of_children_that_are_chosen_apart():
+    """Such rules are products of as many ranks as there are labels."""
+    torch.manual_seed(2)
+    potentials = SimplePCFG(WORDS, LABELS, TAGS, dim=8).potentials(X)
+    recursion = Recursion(LABELS, LABELS)
+    parts = recursion.of_parent, recursion.of_left, recursion.of_right
+    rules = 4.0 * torch.eye(LABELS), *(table / 8.0 for table in potentials.inner)
+    for part, table in zip(parts, rules, strict=True):
+        part.data.copy_(table)
+    exact, found = inside(potentials).squeeze(3), recursion(potentials)
+    possible = exact > -1e3
+    torch.testing.assert_close(found[possible], exact[possible], atol=1e-4, rtol=1e-4)
+    assert (found[~possible] <= -1e3).all()
 
 
 def test_marginals_of_spans_are_then_exact():
