@@ -95,6 +95,25 @@ def draw(
     return action, drawn.log()
 
 
+def inverted(
+    probability: Float[Tensor, "*rows entries"], chance: Float[Tensor, "*rows 1"]
+) -> Int[Tensor, "*rows 1"]:
+    """Draws an entry a row by inverting its distribution function.
+
+    One uniform number a row is much cheaper than one for each entry, as `torch.multinomial` takes.
+
+    Args:
+        probability: `(..., entries)`, up to rounding of a sum that need not be 1.
+        chance: `(..., 1)` uniform between 0 and 1.
+
+    Returns:
+        `(..., 1)` the entries' numbers.
+    """
+    heights = probability.cumsum(-1)
+    found = torch.searchsorted(heights, chance * heights[..., -1:], right=True)
+    return found.clamp(max=probability.shape[-1] - 1)
+
+
 def rollout(
     policy: Policy[X, Z, State, Context],
     context: Context,

@@ -15,7 +15,7 @@ from gfnem.energies.space import Assignment
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.refinement import steps_back
-from gfnem.sampling import Exploration
+from gfnem.sampling import Exploration, inverted
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -280,8 +280,7 @@ class MaskedPolicy(AssignmentNetwork):
 def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Tensor, Tensor]:
     """`(rows,)` codes drawn by `(rows, options)` log weights, and their log probabilities.
 
-    By inverting the distribution function at `chance` `(rows, 1)`, uniform between 0 and 1, which
-    takes few operations.
+    See `inverted`, which `chance` `(rows, 1)` is for.
     """
     if exploration.temperature != 1:
         logits = logits / exploration.temperature
@@ -291,7 +290,5 @@ def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Ten
         uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
         shares = log_p.new_tensor([1 - exploration.epsilon, exploration.epsilon]).log()
         log_p = torch.logaddexp(log_p + shares[0], uniform + shares[1])
-    below = log_p.exp().cumsum(-1)
-    code = torch.searchsorted(below, chance * below[:, -1:], right=True)
-    code = code.clamp(max=logits.shape[-1] - 1)
+    code = inverted(log_p.exp(), chance)
     return code.squeeze(-1), log_p.gather(-1, code).squeeze(-1)

@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, log_probability
+from gfnem.sampling import Exploration, explored, inverted, log_probability
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -109,10 +109,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     ) -> tuple[Tensor, Tensor]:
         """Draws an edge, or to stop; no flow is needed for it."""
         p = explored(self.logits(context, state), space.forward_mask(state), exploration)
-        # one uniform number a state, which is much cheaper than one for each of its actions
-        heights = p.cumsum(2)
-        height = torch.rand_like(heights[..., -1:]) * heights[..., -1:]
-        action = torch.searchsorted(heights, height, right=True).clamp(max=p.shape[2] - 1)
+        action = inverted(p, torch.rand_like(p[..., :1]))
         return action[..., 0], p.gather(2, action)[..., 0].log()
 
     def forward(self, context: Reading, state: DagState) -> Step:
