@@ -84,7 +84,7 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         """The grammar alone, with the same potentials."""
         alone = cast(GivenTrees, super().normalised())
         if alone is not self:
-            alone._potentials = self.potentials and self._potentials
+            alone._potentials = self._both()
         return alone
 
     def _inside(self) -> Tensor:

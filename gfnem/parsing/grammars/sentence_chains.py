@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gfnem.batch import Batch, Draws
 from gfnem.parsing.grammars.sampling import joined
@@ -68,13 +67,8 @@ class SentenceChains(Source):
         self._ends = None
         if state["ends"] is not None:
             tokens, lengths, *nodes = state["ends"]
-            self._ends = Sentences(tokens, lengths), _trees(nodes, lengths)
+            self._ends = Sentences(tokens, lengths), Trees(*nodes, lengths[:, None])
 
     def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
         """The model must offer `propose`, draws of a grammar that it is a multiple of."""
         needs(model, "propose", "independence Metropolis-Hastings")
-
-
-def _trees(nodes: list[Tensor], lengths: Tensor) -> Trees:
-    left, right, split, label = nodes
-    return Trees(left, right, split, label, lengths[:, None])

@@ -42,11 +42,15 @@ class Charted(Conditioned[Sentences, Z], Generic[Z, P, C]):
     @property
     def potentials(self) -> P:
         """Log weights in each sentence: with gradients where they are enabled, else without."""
+        return self._both()[0 if torch.is_grad_enabled() else 1]
+
+    def _both(self) -> tuple[P, P]:
+        """The potentials with and without gradients."""
         if self._potentials is None:
             with torch.enable_grad():
                 found = self._weigh()
             self._potentials = found, found.detach()
-        return self._potentials[0 if torch.is_grad_enabled() else 1]
+        return self._potentials
 
     def normalised(self) -> Charted[Z, P, C]:
         """The model alone."""
