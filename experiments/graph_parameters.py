@@ -38,6 +38,28 @@ from gfnem.sampling import ON_POLICY, log_probability
 from gfnem.schedules import Anneal
 
 
+def fitted(
+    model: Any,
+    space: Any,
+    policy: Any,
+    x: Any,
+    balance: float,
+    lowest: float,
+    updates: int,
+    args: argparse.Namespace,
+) -> tuple[Posterior, float]:
+    """A sampler of one observation, trained with balance of this weight, and CPU seconds.
+
+    Its learning rate falls to `lowest`, and in the first half of the updates it strays.
+    """
+    objective, strays = BalancedVarGrad(balance), Anneal(0.1, 0.0, updates // 2)
+    recipe = posterior(objective, samples=128, epsilon=strays)
+    rates = Rates(policy=Anneal(0.02, lowest, updates, "exponential"))
+    descent = Descent(EM(model, space, policy, recipe), rates)
+    took = trained(descent, lambda: x, updates, args.seconds)
+    return Posterior(model, space, policy, x), took
+
+
 def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
     """5 nodes with their weights, noise known: the exact divergence of the joint."""
     _, values = generated(5, None, 100, torch.Generator().manual_seed(seed))
@@ -46,11 +68,7 @@ def parameters(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Calla
     def run(curvature: bool) -> dict:
         policy = CompletedPolicy(LayerPolicy(5), 5, curvature)
         updates = args.updates or 4000
-        recipe = posterior(BalancedVarGrad(), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2))
-        rates = Rates(policy=Anneal(0.02, 0.0005, updates, "exponential"))
-        descent = Descent(EM(model, space, policy, recipe), rates)
-        took = trained(descent, lambda: x, updates, args.seconds)
-        sampler = Posterior(model, space, policy, x)
+        sampler, took = fitted(model, space, policy, x, 3.0, 0.0005, updates, args)
         found = joint_divergences(sampler, model, x)
         torch.manual_seed(1)
         drawn = torch.cat([sampler.sample(2000).effects()[0] for _ in range(5)]).mean(0)
@@ -107,13 +125,7 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     def run() -> dict:
         policy, space = LabelPolicy(10, 3, 2, 64), LabelSpace(3)
         updates = args.updates or 3000
-        recipe = posterior(
-            BalancedVarGrad(1.0), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
-        )
-        rates = Rates(policy=Anneal(0.02, 0.0003, updates, "exponential"))
-        descent = Descent(EM(model, space, policy, recipe), rates)
-        took = trained(descent, lambda: x, updates, args.seconds)
-        sampler = Posterior(model, space, policy, x)
+        sampler, took = fitted(model, space, policy, x, 1.0, 0.0003, updates, args)
         q = over_all(sampler)[1]  # in the order of `every`
         error = float((sampler.log_z() - model.log_marginal(x))[0].abs())
         estimate = float((sampler.log_marginal(2000).value - model.log_marginal(x))[0].abs())
@@ -140,13 +152,7 @@ def grammar(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
         sizes = model.facts()
         policy = AnalysesPolicy(**sizes, sentences=sentences, length=4)
         space, updates = AnalysesSpace(**sizes), args.updates or 4000
-        recipe = posterior(
-            BalancedVarGrad(0.3), samples=128, epsilon=Anneal(0.1, 0.0, updates // 2)
-        )
-        rates = Rates(policy=Anneal(0.02, 0.0003, updates, "exponential"))
-        descent = Descent(EM(model, space, policy, recipe), rates)
-        took = trained(descent, lambda: x, updates, args.seconds)
-        sampler = Posterior(model, space, policy, x)
+        sampler, took = fitted(model, space, policy, x, 0.3, 0.0003, updates, args)
         state, q = over_all(sampler)
         log_p = model.partial_log_joint(x, state)[0].double()
         error = float((sampler.log_z() - log_p.logsumexp(0))[0].abs())
