@@ -220,23 +220,17 @@ class _Drawn:
 
 
 def _networks_apart(
-    sampler: Posterior,
-    model: NetworkPosterior,
-    found: list[Families],
-    likely: Tensor,
-    values: Tensor,
+    sampler: Posterior, model: NetworkPosterior, found: list[Families], values: Tensor
 ) -> dict[str, float]:
-    """Distances of marginals of each family of some weight, and between two runs of chains.
+    """Distances of marginals of each likely family, and between two runs of chains.
 
     Given a graph families are independent, so that these are the marginals of each graph.
     """
     n, distances, weighted, runs = model.variables, [0.0], [0.0], [0.0]
     policy: Any = sampler.policy
     masks = parent_sets(n, model.max_parents).masks
-    for child, number in (likely > 0.01).nonzero().tolist():
+    for child, number in torch.isfinite(found[0].table).nonzero().tolist():
         parents = bits_of(masks[number], n)
-        if not parents.any():
-            continue
         graph = torch.zeros(1, 500, n, n, dtype=torch.bool)
         graph[..., child] = parents
         own, log_weight = [], []
@@ -272,13 +266,23 @@ def _networks_apart(
     }
 
 
+#: families that are less probable are not compared
+_LIKELY = 0.01
+
+
 def _chains(model: NetworkPosterior, x: Tables, path: Path) -> tuple[list[Families], float]:
-    """Two runs of chains for every family, kept in a file, and the CPU seconds they took."""
+    """Chains for every family, and two longer runs for the likely ones; CPU seconds they took.
+
+    Kept in a file.
+    """
     if not path.exists():
         start = time.process_time()
-        found = [vars(families(model, x, 5000, 10)) for _ in range(2)]
+        every = families(model, x, 2000, 10)
+        likely = exact.marginals(every.table).families > _LIKELY
+        likely[:, 0] = False  # no network without parents
+        runs = [every, *(families(model, x, 5000, 10, likely) for _ in range(2))]
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save((found, time.process_time() - start), path)
+        torch.save(([vars(run) for run in runs], time.process_time() - start), path)
     found, took = torch.load(path)
     return [Families(**run) for run in found], took
 
@@ -299,22 +303,21 @@ def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
         rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
-        found, chains = _chains(model, x, Path(args.output) / f"chains_of_networks_{seed}.pt")
-        table = torch.stack([run.table for run in found]).logsumexp(0) - math.log(len(found))
+        kept = Path(args.output) / f"chains_of_networks_{seed}.pt"
+        (every, *runs), chains = _chains(model, x, kept)
         sampler = Posterior(model, space, policy, x)
-        graphs, log_p = exact.log_weights_of_all(table)
+        graphs, log_p = exact.log_weights_of_all(every.table)
         with torch.no_grad():
             context = sampler.context.graphs
             traced = policy.graphs.retrace(context, x, space, graphs[None])
             q = policy.graphs.score(context, space, traced).log_pf.sum(2)[0].double().exp()
         p = log_p.softmax(0)
         edges = ((q - p)[:, None, None] * graphs).sum(0).abs()
-        best = exact.marginals(table)
         weights = torch.cat([sampler.log_weights(500)[1] for _ in range(10)], 1)
         return {
             "edges_largest_error": float(edges.max()),
             **{f"graphs_{name}": value for name, value in divergences(p, q).items()},
-            **_networks_apart(sampler, model, found, best.families, x.values[0, :5]),
+            **_networks_apart(sampler, model, runs, x.values[0, :5]),
             "log_z_error": float((sampler.log_z()[0] - log_p.logsumexp(0)).abs()),
             "elbo_gap": float(log_p.logsumexp(0) - weights.mean()),
             "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),

@@ -64,7 +64,9 @@ def explored(
     """
     if exploration.temperature != 1:
         log_weights = log_weights / exploration.temperature
-    probability = log_probability(log_weights, allowed).exp()
+    # the least number stands in for -inf: a row of which nothing is permitted is not NaN
+    lowest = torch.finfo(log_weights.dtype).min
+    probability = torch.where(allowed, log_weights, lowest).softmax(-1)
     if exploration.epsilon > 0:
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)

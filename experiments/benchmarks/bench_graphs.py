@@ -54,9 +54,9 @@ class Plain(ScoredPolicy):
     def logits(self, context, state):
         """What the perceptron says, and the gain of an edge."""
         with torch.no_grad():
-            edges = state.adjacency.flatten(2).float()
-            gains = context.given.deltas(state.adjacency).flatten(2).float()
-            gains = gains - (edges.sum(2, keepdim=True) + 1).log()
+            edges = state.adjacency.mT.flatten(2).float()
+            gains = context.given.deltas(state.parents).mT.flatten(2).float()
+            gains = gains - (state.added[..., None] + 1).log()
         return self.network(edges) + torch.nn.functional.pad(gains, (0, 1))
 
     def correction(self, state, hints):

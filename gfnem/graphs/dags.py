@@ -44,7 +44,7 @@ def bit_masks(parents: Tensor) -> Tensor:
 
 def bits_of(masks: Tensor, n: int) -> Tensor:
     """`(..., n)` bool: the sets that numbers `(...)` int64 stand for (see `bit_masks`)."""
-    return (masks.unsqueeze(-1) >> torch.arange(n, device=masks.device) & 1).bool()
+    return masks.unsqueeze(-1) & (1 << torch.arange(n, device=masks.device)) != 0
 
 
 class ParentSets:
@@ -73,6 +73,12 @@ class ParentSets:
     def __len__(self) -> int:
         """How many sets."""
         return len(self.masks)
+
+    @functools.cached_property
+    def ternary(self) -> Tensor:
+        """`(2 ** n,)` int64 each mask as a number in base 3: node `i` is worth `3 ** i`."""
+        every = bits_of(torch.arange(2**self.n, device=self.masks.device), self.n)
+        return (every * 3 ** torch.arange(self.n, device=every.device)).sum(1)
 
     def members(self) -> Tensor:
         """`(sets, n)` bool."""

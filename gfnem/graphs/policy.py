@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, inverted, log_probability
+from gfnem.sampling import Exploration, explored, inverted
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -81,7 +81,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         n, like = self.variables, next(self.parameters())
         if given is None:
             return Reading(None, like.new_zeros(len(x), n, n))
-        empty = torch.zeros(len(x), 1, n, n, dtype=torch.bool, device=like.device)
+        empty = torch.zeros(len(x), 1, n, dtype=torch.long, device=like.device)
         return Reading(given, finite(given.deltas(empty)[:, 0]).to(like))
 
     @torch.no_grad()
@@ -90,9 +90,9 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         single = context.single[:, None].expand(state.adjacency.shape)
         if context.given is None:
             return Hints(single, single, single[..., 0, 0], single)
-        gains = context.given.deltas(state.adjacency)
+        gains = context.given.deltas(state.parents)
         joins, stop = context.given.joins(state, gains)
-        known = state.open_edges | (state.adjacency & state.removable)
+        known = state.open_edges | state.adjacency
         gains = finite(gains).masked_fill(~known, 0.0)
         return Hints(gains.to(single), joins.to(single), stop.to(single), single)
 
@@ -100,8 +100,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         """`(batch, samples, n * n + 1)` of every edge, and of stopping."""
         hints = self.hints(context, state)
         edges, stop = self.correction(state, hints)
-        count = (state.adjacency & state.removable).flatten(2).sum(2) + 1
-        edges = (hints.joins + edges - count.log()[..., None, None]).flatten(2)
+        edges = (hints.joins + edges - (state.added + 1).log()[..., None, None]).mT.flatten(2)
         return torch.cat([edges, (hints.stop + stop)[..., None]], 2)
 
     def choose(
@@ -122,14 +121,14 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     @staticmethod
     def _log_p(logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        mask = nn.functional.pad(state.open_edges.flatten(2), (0, 1), value=True)
-        return log_probability(logits, mask)
+        mask = nn.functional.pad(state.open_edges.mT.flatten(2), (0, 1), value=True)
+        return torch.where(mask, logits, -torch.inf).log_softmax(-1)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
         """`(batch, samples)` `R(G) / P(stop|G)` in nats."""
         assert context.given is not None
         with torch.no_grad():
-            reward = context.given.log_graphs(state.adjacency)
+            reward = context.given.log_state(state)
         return reward - log_p[..., -1]
 
     def score(
@@ -159,8 +158,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         action = folded(actions).gather(1, index)
         log_pf = log_p.gather(2, action[..., None])[..., 0]
         # the graph that an edge leads to has one edge more that can be taken away
-        removable = (state.adjacency & state.removable).flatten(2).sum(2)
-        log_pb = -(removable + 1).to(log_pf).log().masked_fill(action == log_p.shape[2] - 1, 0.0)
+        log_pb = -(state.added + 1).to(log_pf).log().masked_fill(action == log_p.shape[2] - 1, 0.0)
 
         def unfolded(tensor: Tensor) -> Tensor:
             tensor = tensor.masked_fill(~taken.gather(1, index), 0.0)
