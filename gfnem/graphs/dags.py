@@ -14,6 +14,8 @@ from gfnem.estimates import log_sum
 
 #: most variables: parent sets are looked up by a bit mask
 MOST = 20
+#: all sets of so many nodes are listed, to look them up
+_LISTED = 12
 
 
 def closure_of(adjacency: Tensor) -> Tensor:
@@ -44,7 +46,17 @@ def bit_masks(parents: Tensor) -> Tensor:
 
 def bits_of(masks: Tensor, n: int) -> Tensor:
     """`(..., n)` bool: the sets that numbers `(...)` int64 stand for (see `bit_masks`)."""
-    return masks.unsqueeze(-1) & (1 << torch.arange(n, device=masks.device)) != 0
+    if n > _LISTED:
+        return masks.unsqueeze(-1) & (1 << torch.arange(n, device=masks.device)) != 0
+    found = _every_set(n, str(masks.device)).index_select(0, masks.flatten())
+    return found.view(*masks.shape, n)
+
+
+@functools.lru_cache(maxsize=2 * _LISTED)
+def _every_set(n: int, device: str) -> Tensor:
+    """`(2 ** n, n)` bool: to look sets up in, which is faster than to take numbers apart."""
+    every = torch.arange(2**n, device=device)
+    return (every[:, None] >> torch.arange(n, device=device) & 1).bool()
 
 
 class ParentSets:

@@ -106,10 +106,21 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
     def choose(
         self, context: Reading, space: LatentSpace, state: DagState, exploration: Exploration
     ) -> tuple[Tensor, Tensor]:
-        """Draws an edge, or to stop; no flow is needed for it."""
-        p = explored(self.logits(context, state), space.forward_mask(state), exploration)
+        """Draws an edge, or to stop; no flow is needed for it.
+
+        Graphs that have stopped are not looked at, once they are many.
+        """
+        index = _first(~state.stopped)
+        fewer = 4 * index.shape[1] <= 3 * state.stopped.shape[1]
+        some = state.take(index) if fewer else state
+        p = explored(self.logits(context, some), self._mask(some), exploration)
         action = inverted(p, torch.rand_like(p[..., :1]))
-        return action[..., 0], p.gather(2, action)[..., 0].log()
+        log_drawn, action = p.gather(2, action)[..., 0].log(), action[..., 0]
+        if not fewer:
+            return action, log_drawn
+        nothing = torch.full_like(state.added, p.shape[2] - 1)
+        found = log_drawn.new_zeros(nothing.shape)
+        return nothing.scatter(1, index, action), found.scatter(1, index, log_drawn)
 
     def forward(self, context: Reading, state: DagState) -> Step:
         """Scores graphs `(batch, any number)`."""
@@ -119,10 +130,13 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         return Step(logits, None, self._flow(context, state, self._log_p(logits, state)))
 
     @staticmethod
-    def _log_p(logits: Tensor, state: DagState) -> Tensor:
+    def _mask(state: DagState) -> Tensor:
+        """`(batch, samples, n * n + 1)` edges that can be added, and to stop."""
+        return nn.functional.pad(state.open_edges.mT.flatten(2), (0, 1), value=True)
+
+    def _log_p(self, logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        mask = nn.functional.pad(state.open_edges.mT.flatten(2), (0, 1), value=True)
-        return torch.where(mask, logits, -torch.inf).log_softmax(-1)
+        return torch.where(self._mask(state), logits, -torch.inf).log_softmax(-1)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
         """`(batch, samples)` `R(G) / P(stop|G)` in nats."""
@@ -151,8 +165,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
             return tensor.transpose(1, 2).flatten(1)
 
         taken = folded(mask)
-        most = int(taken.sum(1).max())
-        index = taken.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        index = _first(taken)
         state = DagState.cat(states[:-1]).take(index)
         log_p = self._log_p(self.logits(context, state), state)
         action = folded(actions).gather(1, index)
@@ -178,6 +191,15 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         log_flow = self(context, context.given.first()).log_flow
         assert log_flow is not None
         return log_flow[:, 0]
+
+
+def _first(rows: Tensor) -> Tensor:
+    """`(batch, most)` the numbers of the rows `(batch, rows)` bool that are wanted, these first.
+
+    As many as the observation has that wants most.
+    """
+    most = int(rows.sum(1).max())
+    return rows.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
 def finite(gains: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,14 +24,14 @@ class DagState(Batched):
 
     Attributes:
         parents: `(batch, samples, n)` int64; the parents of each node (see `bit_masks`).
-        descendants: `(batch, samples, n)` int64; the nodes that a path leads to from each node.
+        reached: `(batch, samples, n)` int64; each node and those that a path leads to from it.
         joining: `(batch, samples, n)` int64; the nodes that may now become parents of each node.
         added: `(batch, samples)` int64; how many edges there are that can be removed.
         stopped: `(batch, samples)` bool; whether the graph is complete.
     """
 
     parents: Tensor
-    descendants: Tensor
+    reached: Tensor
     joining: Tensor
     added: Tensor
     stopped: Tensor
@@ -39,17 +39,17 @@ class DagState(Batched):
     def _matrix(self, masks: Tensor) -> Tensor:
         return bits_of(masks, masks.shape[-1])
 
-    @cached_property
+    @functools.cached_property
     def adjacency(self) -> Tensor:
         """`(batch, samples, n, n)` bool; entry `[i, j]` is the edge from `i` to `j`."""
         return self._matrix(self.parents).mT
 
-    @cached_property
+    @functools.cached_property
     def closure(self) -> Tensor:
         """`(batch, samples, n, n)` bool: whether a path leads from `i` to `j`."""
-        return self._matrix(self.descendants)
+        return self._matrix(self.reached ^ _own(self.reached))
 
-    @cached_property
+    @functools.cached_property
     def open_edges(self) -> Tensor:
         """`(batch, samples, n, n)` bool: edges that can be added now."""
         return self._matrix(self.joining).mT
@@ -88,29 +88,25 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
         """The required edges alone."""
         known = self.knowledge.on(x.device)
         shape = len(x), samples
-
-        def spread(masks: Tensor) -> Tensor:
-            return masks.expand(*shape, -1)
-
-        parents, descendants = bit_masks(known.required.mT), bit_masks(known.required_closure)
         none = torch.zeros(shape, dtype=torch.long, device=x.device)
-        return self._state(spread(parents), spread(descendants), none, none.bool())
+        parents, closure = bit_masks(known.required.mT), known.required_closure
+        return self._state(
+            parents.expand(*shape, -1), _reached(closure).expand(*shape, -1), none, none.bool()
+        )
 
-    def _state(
-        self, parents: Tensor, descendants: Tensor, added: Tensor, stopped: Tensor
-    ) -> DagState:
+    def _state(self, parents: Tensor, reached: Tensor, added: Tensor, stopped: Tensor) -> DagState:
         """With the nodes that may join: they close no cycle, and there is room for them."""
-        joining = self.knowledge.on(parents.device).candidates & ~(parents | descendants)
+        joining = self.knowledge.on(parents.device).candidates & ~(parents | reached)
         if self.max_parents is not None:
             room = bits_of(parents, self.variables).sum(-1) < self.max_parents
             joining = torch.where(room, joining, 0)
-        return DagState(parents, descendants, joining, added, stopped)
+        return DagState(parents, reached, joining, added, stopped)
 
     def final_state(self, x, z: Tensor) -> DagState:
         """Stopped graphs; their closures are computed."""
         added = (z & ~self.knowledge.on(z.device).required).flatten(2).sum(2)
         stopped = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-        return self._state(bit_masks(z.mT), bit_masks(closure_of(z)), added, stopped)
+        return self._state(bit_masks(z.mT), _reached(closure_of(z)), added, stopped)
 
     def to_latent(self, x, state: DagState) -> Tensor:
         """`(batch, samples, n, n)` bool."""
@@ -136,33 +132,25 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
         edges = (state.adjacency & ~required).mT.flatten(2)
         return torch.cat([edges & ~stopped, stopped], 2)
 
-    def _edge(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tail and head `(batch, samples, 1)` of an edge, and whether `(batch, samples)` it is one.
-
-        If it is none the head is `n`, which no node is.
-        """
-        n = self.variables
-        return (action % n)[..., None], (action // n)[..., None], action < n * n
-
     def step(self, state: DagState, action: Tensor) -> DagState:
         """Adds an edge, or stops."""
-        tail, head, is_edge = self._edge(action)
-        node = torch.arange(self.variables, device=action.device)
-        parents = state.parents | torch.where(node == head, 1 << tail, 0)
-        # from the tail, and from all that leads to it, one now comes to the head and on from there
-        leads = ((1 << node | state.descendants) >> tail & 1) * is_edge[..., None]
-        beyond = state.descendants.gather(2, head.clamp(max=self.variables - 1)) | 1 << head
-        descendants = state.descendants | leads * beyond
-        return self._state(parents, descendants, state.added + is_edge, state.stopped | ~is_edge)
+        parent, tail, head = (part[action] for part in _edges(self.variables, str(action.device)))
+        is_edge = action < self.variables**2
+        # what leads to the tail now leads to the head and on from there
+        leads, beyond = state.reached >> tail & 1, state.reached.gather(2, head)
+        return self._state(
+            state.parents | parent,
+            state.reached | leads * beyond,
+            state.added + is_edge,
+            state.stopped | ~is_edge,
+        )
 
     def unstep(self, state: DagState, action: Tensor) -> DagState:
         """Removes an edge, the closure computed anew, or reopens."""
-        tail, head, is_edge = self._edge(action)
-        node = torch.arange(self.variables, device=action.device)
-        parents = torch.where(node == head, state.parents & ~(1 << tail), state.parents)
-        closure = closure_of(bits_of(parents, self.variables).mT)
-        stopped, added = state.stopped & is_edge, state.added - is_edge.long()
-        return self._state(parents, bit_masks(closure), added, stopped)
+        parents = state.parents & ~_edges(self.variables, str(action.device))[0][action]
+        is_edge = action < self.variables**2
+        reached = _reached(closure_of(bits_of(parents, self.variables).mT))
+        return self._state(parents, reached, state.added - is_edge.long(), state.stopped & is_edge)
 
     def backward_action(self, state: DagState, action: Tensor) -> Tensor:
         """The same number."""
@@ -175,3 +163,26 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
     def moves(self) -> EdgeMoves:
         """An edge is added, removed or reversed."""
         return EdgeMoves(self.knowledge)
+
+
+def _own(masks: Tensor) -> Tensor:
+    """`(n,)` int64 the bit masks of single nodes."""
+    return 1 << torch.arange(masks.shape[-1], device=masks.device)
+
+
+def _reached(closure: Tensor) -> Tensor:
+    """`(..., n)` int64 what each node reaches, itself included, by a closure `(..., n, n)`."""
+    masks = bit_masks(closure)
+    return masks | _own(masks)
+
+
+@functools.lru_cache(maxsize=8)
+def _edges(n: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """What each action adds: bit masks of parents `(n * n + 1, n)`, and tail and head `(..., 1)`.
+
+    To stop adds nothing; its tail is one that no node leads to.
+    """
+    action = torch.arange(n * n + 1, device=device)[:, None]
+    head, tail = action // n, action % n
+    parent = torch.where(torch.arange(n, device=device) == head, 1 << tail, 0)
+    return parent, torch.where(head < n, tail, n), head.clamp(max=n - 1)
