@@ -124,7 +124,7 @@ def falling(rate: float, model: float) -> Callable[[int], Rates]:
 
 POINT_METHODS = {
     "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=1024),
+    "eb_gfn": lambda: eb_gfn(samples=2048),
     "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
@@ -144,7 +144,7 @@ def points(name: str, method: str, seed: int, device: str, updates, seconds, bit
         parts,
         POINT_METHODS[method](),
         lambda number: data.training_batch(number).to(device),
-        falling(1e-2, 1e-2),
+        falling(2e-2, 1e-2),
         updates,
         seconds,
     )
@@ -188,8 +188,8 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 #: weighted draws of its sampler in place of chains; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),
-    "eb_gfn": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
-    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, latents=latents, chains=0),
+    "eb_gfn": lambda latents: eb_gfn(samples=256, epsilon=0.1, latents=latents, chains=512),
+    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, epsilon=0.1, latents=latents, chains=0),
     "eb_gfn_units": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
     "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
     "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),

@@ -15,7 +15,7 @@ from gfnem.energies.space import Assignment
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.refinement import steps_back
-from gfnem.sampling import Exploration, inverted
+from gfnem.sampling import Exploration, inverted, within
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -139,16 +139,38 @@ class MaskedPolicy(AssignmentNetwork):
         return Trajectories(z, log_behaviour=log_behaviour)
 
     @torch.no_grad()
+    def arithmetic_sample(
+        self,
+        context: Tensor,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws block after block, each by what the block before has left of a number."""
+        known = context[:, None].expand(-1, samples, -1)
+        z, log_behaviour = self.complete(known, exploration or Exploration(), even=True)
+        return Trajectories(z, log_behaviour=log_behaviour)
+
+    @torch.no_grad()
     def retrace(self, context: Tensor, x: Any, space: LatentSpace, latent: Tensor) -> Trajectories:
         """There is one trajectory to each assignment."""
         nothing = self.level.new_zeros(latent.shape[:2])
         return Trajectories(latent, log_behaviour=nothing)
 
-    def complete(self, value: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def complete(
+        self, value: Tensor, exploration: Exploration, even: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Writes what is open of `(batch, samples, variables)`.
 
         Each unit is computed once, when all that it sees is there: together the steps cost as much
         as one pass.
+
+        Args:
+            value: values, -1 where open.
+            exploration: how draws stray.
+            even: whether the samples are spread evenly (see `Policy.arithmetic_sample`); they must
+                have the same variables open.
 
         Returns:
             The assignments, and `(batch, samples)` log probability of what was drawn, in nats.
@@ -171,6 +193,7 @@ class MaskedPolicy(AssignmentNetwork):
         parts = [(stage.weight.split(sizes), stage.bias.split(sizes), layer.split(sizes, 1))
                  for stage, layer in zip(self.stages, layers[1:], strict=False)]  # fmt: skip
         chances = features.new_empty(len(open), len(value), 1).uniform_().unbind()
+        places = _evenly(*shape, value.device) if even else None
         for block, chance in zip(open, chances, strict=True):
             while known < block:
                 known += 1
@@ -183,8 +206,16 @@ class MaskedPolicy(AssignmentNetwork):
                 logits = logits.masked_fill(self.ruled_out[output], -torch.inf)
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
-            code, log_drawn = _draw(logits, exploration, chance)
-            log_behaviour += log_drawn
+            log_p = _log_chances(logits, exploration)
+            if places is None:
+                code = inverted(log_p.exp(), chance)
+            else:  # a draw whose prefix holds no second one may as well have a number of its own
+                shared = log_behaviour[:, None] > -math.log(shape[-1])
+                places, p = torch.where(shared, places, chance.double()), log_p.double().exp()
+                code = inverted(p, places)
+                places = within(p, places, code)
+            log_behaviour += log_p.gather(-1, code).squeeze(-1)
+            code = code.squeeze(-1)
             if blank:  # a block is its code
                 codes.append(code)
                 features[:, seen : seen + self.span] = shown[code]
@@ -277,11 +308,14 @@ class MaskedPolicy(AssignmentNetwork):
         return new, (log_pf * redone).sum(-1) - log_new
 
 
-def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """`(rows,)` codes drawn by `(rows, options)` log weights, and their log probabilities.
+def _evenly(batch: int, samples: int, device: torch.device) -> Tensor:
+    """`(batch * samples, 1)` numbers from 0 to 1, double: equidistant from a random first one."""
+    first = torch.rand(batch, 1, dtype=torch.double, device=device)
+    return ((torch.arange(samples, device=device) + first) / samples).flatten()[:, None]
 
-    See `inverted`, which `chance` `(rows, 1)` is for.
-    """
+
+def _log_chances(logits: Tensor, exploration: Exploration) -> Tensor:
+    """`(rows, options)` log probabilities that draws have by log weights of this shape."""
     if exploration.temperature != 1:
         logits = logits / exploration.temperature
     log_p = logits.log_softmax(-1)
@@ -290,5 +324,4 @@ def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Ten
         uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
         shares = log_p.new_tensor([1 - exploration.epsilon, exploration.epsilon]).log()
         log_p = torch.logaddexp(log_p + shares[0], uniform + shares[1])
-    code = inverted(log_p.exp(), chance)
-    return code.squeeze(-1), log_p.gather(-1, code).squeeze(-1)
+    return log_p
