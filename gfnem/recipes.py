@@ -254,6 +254,7 @@ def eb_gfn(
     temperature: Positive | Anneal = 1.0,
     epsilon: Share | Anneal = 0.02,
     arithmetic: bool | None = None,
+    likelihood: NotNegative = 0.0,
     latents: Amount = 0,
     chains: Amount | None = None,
     proposals: Amount = 0,
@@ -276,6 +277,8 @@ def eb_gfn(
             for what strays, and the model cannot keep mass where the sampler never draws.
         arithmetic: whether draws are spread evenly and not independent (see
             `Policy.arithmetic_sample`). None: where the policy can.
+        likelihood: weight of the sampler's surprise at the data beside its loss. It then learns of
+            the data at once, and not only by way of the energy. Of energies without latents.
         latents: structures drawn for each observation, of an energy with latents, two at least; the
             sampler is trained on them too. 0 for an energy without.
         chains: persistent chains that the model is lowered on. In each update each is offered a
@@ -311,6 +314,11 @@ def eb_gfn(
     sampler: Phase = TrainPolicy(Mixed(own, taught, share), loss())
     if latents:
         sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
+    if likelihood:
+        if latents:
+            raise ValueError("likelihood: the data do not say what is latent")
+        surprise = TrainPolicy(data, MaximumLikelihood(), name="data_loss")
+        sampler = Together([sampler, surprise], [1.0, likelihood])
     counted = ("importance", seen) if latents else ("equal", data)
     return [sampler, TrainModel(counted[1], counted[0], collapse, negative)]
 
