@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, silu
+from torch.nn.functional import embedding, linear, pad, silu
 
 from gfnem.energies.policies import AssignmentNetwork
 from gfnem.energies.space import Assignment
@@ -17,6 +17,9 @@ from gfnem.ranges import Amount, Count, Fact
 from gfnem.refinement import steps_back
 from gfnem.sampling import Exploration, inverted, within
 from gfnem.space import LatentSpace, Trajectories
+
+#: most codes of all blocks before that a table may have
+_ENTRIES = 2**16
 
 
 class MaskedPolicy(AssignmentNetwork):
@@ -33,6 +36,9 @@ class MaskedPolicy(AssignmentNetwork):
         order: must be "fixed", as of the space.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        tables: so many blocks, from the second written one on, have a table beside the network: log
+            weights of their codes for all codes of all blocks before. What lies close together in
+            a row of points then need not be told apart by the network.
         summed: as of the space.
         counts: as of the space.
     """
@@ -47,12 +53,25 @@ class MaskedPolicy(AssignmentNetwork):
         order: str = "fixed",
         hidden: Count = 512,
         layers: Count = 2,
+        tables: Amount = 0,
         summed: Amount = 0,
         counts: list[Count] | None = None,
     ):
         super().__init__(variables, values, block, order, summed, counts)
         if order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
+        blocks = self.blocks - self.space.first
+        if tables >= blocks or self.options**tables > _ENTRIES:
+            raise ValueError(
+                f"tables {tables}: of {blocks} blocks of {self.options} codes; fewer tables than "
+                f"blocks, and at most {_ENTRIES} entries, are possible"
+            )
+        self.tables = nn.ParameterList(
+            nn.Parameter(torch.zeros(self.options**before, self.options))
+            for before in range(1, tables + 1)
+        )
+        places = self.options ** torch.arange(tables - 1, -1, -1)
+        self.register_buffer("places", places, persistent=False)
         self.span = block * self.per_variable  # features of a block
         inputs = torch.arange(variables).repeat_interleave(self.per_variable) // block
         # a unit sees blocks up to its own number, in rising order; what sees the last would serve
@@ -104,9 +123,22 @@ class MaskedPolicy(AssignmentNetwork):
             (self.written * self.options, self.written + 1), -1
         )
         logits = logits.unflatten(-1, (self.written, self.options))
+        if self.tables:
+            logits = logits + self._looked_up(value)
         if self.ruled_out is not None:
             logits = logits.masked_fill(self.ruled_out, -torch.inf)
         return logits, flows + (self.level + self.start)
+
+    def _looked_up(self, value: Tensor) -> Tensor:
+        """`(..., written, options)` what tables say; nothing where a block before is open."""
+        code = self.space.code(value)[..., self.first :]
+        known = ~self.space.open(value)[..., self.first :]
+        found = []
+        for before, table in enumerate(self.tables, 1):
+            number = (code[..., :before] * self.places[-before:]).sum(-1)
+            whole = known[..., :before].all(-1, keepdim=True)
+            found.append(embedding(number, table) * whole)
+        return pad(torch.stack(found, -2), (0, 0, 1, self.written - 1 - len(found)))
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -186,7 +218,7 @@ class MaskedPolicy(AssignmentNetwork):
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = max(self.first - 1, 0), self.stages[-1]  # blocks whose units are there
         blank, shown = not bool((value >= 0).any()), self.features(digits)
-        codes, open = [], [block for block, open in enumerate(steps) if open]
+        codes, open = self.space.code(value), [block for block, open in enumerate(steps) if open]
         weights, biases = last.weight.split(self.options), last.bias.split(self.options)
         direct = self.direct.split(self.options)
         sizes = [end - first for first, end in itertools.pairwise(self.units)]
@@ -202,6 +234,9 @@ class MaskedPolicy(AssignmentNetwork):
             place = slice(block * self.block, (block + 1) * self.block)
             logits = linear(layers[-1][:, :units], weights[output][:, :units], biases[output])
             logits = torch.addmm(logits, features[:, :seen], direct[output][:, :seen].T)
+            if 0 < output <= len(self.tables):
+                number = (codes[:, self.first : block] * self.places[-output:]).sum(1)
+                logits = logits + embedding(number, self.tables[output - 1])
             if self.ruled_out is not None:
                 logits = logits.masked_fill(self.ruled_out[output], -torch.inf)
             there = value[:, place]
@@ -215,15 +250,14 @@ class MaskedPolicy(AssignmentNetwork):
                 code = inverted(p, places)
                 places = within(p, places, code)
             log_behaviour += log_p.gather(-1, code).squeeze(-1)
-            code = code.squeeze(-1)
+            codes[:, block] = code = code.squeeze(-1)
             if blank:  # a block is its code
-                codes.append(code)
                 features[:, seen : seen + self.span] = shown[code]
                 continue
             value[:, place] = torch.where(there < 0, digits[code], there)
             features[:, seen : seen + self.span] = self.features(value[:, place])
         if blank:
-            value[:, self.first * self.block :] = digits[torch.stack(codes, 1)].flatten(1)
+            value[:, self.first * self.block :] = digits[codes[:, self.first :]].flatten(1)
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 
     def _look(self, layers: list[Tensor], parts: list[Any], blocks: int) -> None:

@@ -25,9 +25,10 @@ def _counts(policy, x, samples, exploration=None):
     return found, torch.stack([row.bincount(minlength=2**policy.variables) for row in number])
 
 
+@pytest.mark.parametrize("tables", [0, 2])
 @pytest.mark.parametrize("exploration", [None, Exploration(1.5, 0.2)])
-def test_each_row_is_drawn_as_often_as_it_should_but_for_one(exploration):
-    policy, x = _policy(), torch.tensor([[-1] * 6, [1, -1, -1, 0, -1, -1]])
+def test_each_row_is_drawn_as_often_as_it_should_but_for_one(exploration, tables):
+    policy, x = _policy(tables=tables), torch.tensor([[-1] * 6, [1, -1, -1, 0, -1, -1]])
     samples = 3000
     found, counts = _counts(policy, x, samples, exploration)
     seen = found.latent.gather(2, torch.arange(6).expand_as(found.latent))
