@@ -49,16 +49,16 @@ class MaskedPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Count = 1,
-        order: str = "fixed",
+        block: Count | None = None,
+        order: str | None = None,
         hidden: Count = 512,
         layers: Count = 2,
         tables: Amount = 0,
-        summed: Amount = 0,
+        summed: Amount | None = None,
         counts: list[Count] | None = None,
     ):
-        super().__init__(variables, values, block, order, summed, counts)
-        if order != "fixed":
+        super().__init__(variables, values, block, order or "fixed", summed, counts)
+        if self.order != "fixed":
             raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
         blocks = self.blocks - self.space.first
         if tables >= blocks or self.options**tables > _ENTRIES:
@@ -72,8 +72,8 @@ class MaskedPolicy(AssignmentNetwork):
         )
         places = self.options ** torch.arange(tables - 1, -1, -1)
         self.register_buffer("places", places, persistent=False)
-        self.span = block * self.per_variable  # features of a block
-        inputs = torch.arange(variables).repeat_interleave(self.per_variable) // block
+        self.span = self.block * self.per_variable  # features of a block
+        inputs = torch.arange(variables).repeat_interleave(self.per_variable) // self.block
         # a unit sees blocks up to its own number, in rising order; what sees the last would serve
         # nobody, nor what sees a part alone of those that are never written
         least = max(self.space.first - 1, 0)
@@ -98,7 +98,7 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.written + 1))
         # log flows where all assignments are equal
-        left = variables - block * torch.arange(self.written + 1)
+        left = variables - self.block * torch.arange(self.written + 1)
         self.register_buffer("start", left * math.log(values), persistent=False)
         ruled_out = None
         if counts is not None:
