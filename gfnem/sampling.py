@@ -119,7 +119,7 @@ def within(
     chance: Float[Tensor, "*rows 1"],
     entry: Int[Tensor, "*rows 1"],
 ) -> Float[Tensor, "*rows 1"]:
-    """Where `chance` stands within the share of the entry that `inverted` drew by it.
+    """`(..., 1)` where `chance` stands within the share of the entry that `inverted` drew by it.
 
     It is uniform between 0 and 1 again, given the entry, and serves for the next draw: arithmetic
     coding. Each draw takes as many bits of it as the entry is worth.
