@@ -43,7 +43,7 @@ def test_each_row_is_drawn_as_often_as_it_should_but_for_one(exploration, tables
 
 
 def test_a_draw_by_itself_is_one_of_the_policy():
-    policy, x = _policy(), torch.full((20_000, 6), -1)
+    policy, x = _policy(), torch.full((6_000, 6), -1)
     found, counts = _counts(policy, x, 3)
     number = (found.latent * 2 ** torch.arange(6)).sum(2)
     chance = torch.zeros(64).scatter(0, number.flatten(), found.log_behaviour.flatten().exp())
