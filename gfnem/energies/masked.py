@@ -59,7 +59,9 @@ class MaskedPolicy(AssignmentNetwork):
     ):
         super().__init__(variables, values, block, order or "fixed", summed, counts)
         if self.order != "fixed":
-            raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
+            raise ValueError(
+                "MaskedPolicy writes in a fixed order: dataset.order fixed, or an AssignmentPolicy"
+            )
         blocks = self.blocks - self.space.first
         if tables >= blocks or self.options**tables > _ENTRIES:
             raise ValueError(
