@@ -59,7 +59,9 @@ class MaskedPolicy(AssignmentNetwork):
     ):
         super().__init__(variables, values, block, order or "fixed", summed, counts)
         if self.order != "fixed":
-            raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
+            raise ValueError(
+                "MaskedPolicy writes in a fixed order: dataset.order fixed, or an AssignmentPolicy"
+            )
         blocks = self.blocks - self.space.first
         if tables >= blocks or self.options**tables > _ENTRIES:
             raise ValueError(
@@ -225,7 +227,7 @@ class MaskedPolicy(AssignmentNetwork):
         parts = [(stage.weight.split(sizes), stage.bias.split(sizes), layer.split(sizes, 1))
                  for stage, layer in zip(self.stages, layers[1:], strict=False)]  # fmt: skip
         chances = features.new_empty(len(open), len(value), 1).uniform_().unbind()
-        places = _evenly(*shape, value.device) if even else None
+        lots = _evenly(*shape, value.device) if even else chances[0]
         for block, chance in zip(open, chances, strict=True):
             while known < block:
                 known += 1
@@ -242,13 +244,14 @@ class MaskedPolicy(AssignmentNetwork):
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
             log_p = _log_chances(logits, exploration)
-            if places is None:
+            # a draw whose prefix holds no second one may as well have a number of its own
+            shared = log_behaviour[:, None] > -math.log(shape[-1])
+            if even := even and bool(shared.any()):
+                lots, p = torch.where(shared, lots, chance), log_p.double().exp()
+                code = inverted(p, lots)
+                lots = within(p, lots, code)
+            else:
                 code = inverted(log_p.exp(), chance)
-            else:  # a draw whose prefix holds no second one may as well have a number of its own
-                shared = log_behaviour[:, None] > -math.log(shape[-1])
-                places, p = torch.where(shared, places, chance.double()), log_p.double().exp()
-                code = inverted(p, places)
-                places = within(p, places, code)
             log_behaviour += log_p.gather(-1, code).squeeze(-1)
             codes[:, block] = code = code.squeeze(-1)
             if blank:  # a block is its code
