@@ -72,8 +72,9 @@ SIZES = {
     "copy": (24, 12, 32, 128, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
-#: the share of its time for which a grammar is fitted to the data alone in the large world
-FITTED = 0.4
+#: seconds for which a grammar is fitted to the data alone in the large world. A longer fit commits
+#: symbols that stand for two of the reward's
+FITTED = 96
 #: sentences of the text in the small worlds
 TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
@@ -125,7 +126,7 @@ class Cell:
         start, fitted = time.process_time(), 0
         if seconds is not None:
             if isinstance(self.run.policy, GrammarSampler):
-                fitted = self._fit(FITTED * seconds)
+                fitted = self._fit(min(FITTED, 0.4 * seconds))
             begun = time.process_time()
             self._descend(8, True)
             each = (time.process_time() - begun) / 8
