@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -59,10 +60,34 @@ def groups_of(contexts: int) -> int:
 
 #: how many numbers for each label there are in a word's profile
 PROFILE = 4
-#: see `Potentials.beside_words`
-BesideWords = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 #: with more symbols than this, rules with a word are made as they are asked for, not all at once
 _ROWS_OF_WORD = 100
+
+
+@dataclass
+class BesideWords:
+    """What the other child of a word weighs as its parents, of rules under one context.
+
+    Attributes:
+        weights: `(n, batch, N, N)`, `[i, b, A, C]`, in exp space, of the rule of `A` with word `i`
+            and the child `C`; `(N, N)` where it does not depend on the word.
+        scale: `(n, batch, N)` the log scale that these are relative to.
+    """
+
+    weights: Tensor
+    scale: Tensor
+
+    def above(self, words: slice, values: Tensor) -> Tensor:
+        """`(count, batch, N)` sums over children that have values `(count, batch, N)`."""
+        if self.weights.dim() == 2:
+            return values @ self.weights.T
+        return (values[:, :, None] @ self.weights[words].mT).squeeze(2)
+
+    def below(self, words: slice, gradient: Tensor) -> Tensor:
+        """Gradient of the children, given that of their parents; shapes as in `above`."""
+        if self.weights.dim() == 2:
+            return gradient @ self.weights
+        return (gradient[:, :, None] @ self.weights[words]).squeeze(2)
 
 
 class Potentials:
@@ -109,20 +134,8 @@ class Potentials:
         ]
 
     def beside_words(self) -> list[BesideWords]:
-        """What the other child of a word weighs as its parents, of rules under one context.
-
-        Two functions, of words as left and as right child. Each takes which words `i`, a slice, and
-        `(count, batch, N)` weights of the spans beside them, and gives `(count, batch, N)` sums
-        over the spans' labels and the `(count, batch, N)` log scale that they are relative to.
-        """
-
-        def beside(weights: Tensor, peaks: Tensor) -> BesideWords:
-            return lambda words, values: (
-                (weights[words] @ values[..., None]).squeeze(3),
-                peaks[words],
-            )
-
-        return [beside(*(part.squeeze(2) for part in pair)) for pair in self.leaf_weights]
+        """Of words as left and as right child, under one context; see `BesideWords`."""
+        return [BesideWords(*(part.squeeze(2) for part in pair)) for pair in self.leaf_weights]
 
     @property
     def labels(self) -> int:
@@ -549,8 +562,10 @@ class RulePotentials(Potentials):
     def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
         """See `Potentials`."""
         # a tree asks for two rows of each word, the tables have one for each symbol
-        if self.labels * self.contexts <= _ROWS_OF_WORD:
-            return super().leaf_rules(symbol, row, word, side)
+        if self.labels * self.contexts <= _ROWS_OF_WORD:  # only those asked for need a log
+            place, (weights, scale) = self._leaf_row(symbol, row, word), self.leaf_weights[side]
+            logs = safe_log(embedding(place, weights.flatten(0, -2)))
+            return logs + scale.flatten()[place][:, None]
         with full_precision(self.productions):
             weights, tops = self._leaf_weights[side]
             weights = embedding(symbol, weights).unflatten(1, (-1, self.labels))
