@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import by_label, inside, uniform_inside
-from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials, RulePotentials
+from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
 from gfnem.parsing.policies.look_ahead import ContextValue, Value
 from gfnem.parsing.policies.recursion import Recursion

@@ -19,7 +19,7 @@ from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import score_choices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories
