@@ -180,6 +180,8 @@ def build(spec: Any, base: type, **facts: Any) -> Any:
             raise made.missing
         return made
     except (TypeError, ValueError) as error:
+        if (why := too_large(error)) is not None:
+            raise UserError(f"{path}: too large ({why})") from error
         what = (str(error).splitlines() or [type(error).__name__])[0]  # torch adds its own stack
         told = f"the data and the model tell: {', '.join(sorted(facts)) or 'nothing'}"
         if isinstance(error, Missing):

@@ -114,6 +114,23 @@ def inverted(
     return found.clamp(max=probability.shape[-1] - 1)
 
 
+def within(
+    probability: Float[Tensor, "*rows entries"],
+    chance: Float[Tensor, "*rows 1"],
+    entry: Int[Tensor, "*rows 1"],
+) -> Float[Tensor, "*rows 1"]:
+    """`(..., 1)` where `chance` stands within the share of the entry that `inverted` drew by it.
+
+    It is uniform between 0 and 1 again, given the entry, and serves for the next draw: arithmetic
+    coding. Each draw takes as many bits of it as the entry is worth.
+    """
+    heights = probability.cumsum(-1)
+    share = probability.gather(-1, entry)
+    below = chance * heights[..., -1:] - (heights.gather(-1, entry) - share)
+    limits = torch.finfo(share.dtype)  # never 1: an entry of no probability may be the last
+    return (below / share.clamp(min=limits.tiny)).clamp(0, 1 - limits.eps)
+
+
 def rollout(
     policy: Policy[X, Z, State, Context],
     context: Context,

@@ -100,10 +100,13 @@ def in_one_line(message: str) -> str:
     """The library's account of what is wrong with a setting, shortened to what a person needs."""
     keys = re.findall(r'Parser key "([^"]+)":', message)
     if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
-        message = f'Parser key "{".".join(keys)}":' + message.split(f'Parser key "{keys[-1]}":')[-1]
+        inner = message.split(f'Parser key "{keys[-1]}":')[-1]
+        others = r"- Expected a (?:path\b|<class 'NoneType'>)|Given value"
+        inner = re.sub(rf"\n\s*(?:{others}).*", "", inner)
+        message = f'Parser key "{".".join(keys)}":{inner}'
     if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
         named = abstract[1] or message.split("Given value: ")[1].split()[0]
-        return f"{'.'.join(keys)}: {_lacking(named)}"
+        return f"{'.'.join(keys)}: {_lacking(named, '.'.join(keys))}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
     if key:
@@ -127,6 +130,7 @@ def in_one_line(message: str) -> str:
         (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
         (r"\. Got value: (.*)", r", not \1"),
         (r"Expected a (int|float|bool|str)\b", r"expected \1"),
+        (r"(?:^- )?Expected a Sequence", "expected a list"),
         (r"Expected a ", "expected a "),
         (r"^Subcommand '\w+' does not accept option '([^']+)'", r"unknown setting \1"),
         (r"Option '([^']+)' is not accepted", r"unknown setting \1"),
@@ -158,9 +162,16 @@ def _other_than(kind: str, given: str, text: str) -> str:
     return text
 
 
-def _lacking(path: str) -> str:
-    """What is wrong with an abstract class that has just been imported."""
+def _lacking(path: str, key: str) -> str:
+    """What is wrong with an abstract class that has just been imported, as a setting's value."""
+    from gfnem.component import imported, known
+
     module, _, name = path.rpartition(".")
+    if module.split(".")[0] == "gfnem" and (there := known(imported(path))):
+        return (
+            f"say which {name} it is first, as --{key} {there[0]}; there are {', '.join(there)}, "
+            "and yours as my_file.MyClass"
+        )
     methods = getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())
     if not methods:
         return f"{path} is abstract; name a class that defines all its methods"

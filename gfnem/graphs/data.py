@@ -72,9 +72,14 @@ class Measurements(DataModule[Tables]):
         self.standardise, self.interventions = standardise, interventions
         self.forbidden = [self._pair("forbidden", pair) for pair in forbidden]
         self.required = [self._pair("required", pair) for pair in required]
+        if both := [pair for pair in self.required if pair in self.forbidden]:
+            cause, effect = (self.names[at] for at in both[0])
+            raise UserError(f"the edge {cause} --> {effect} is both required and forbidden")
         self.x = self.tables([self.table])
 
     def _pair(self, what: str, pair: Sequence[str]) -> list[int]:
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise UserError(f"{what}: {list(pair)} is no edge; [A, B] is the one from A to B")
         for name in pair:
             if name not in self.names:
                 raise UserError(f"{what}: {name!r} is no column; there are {', '.join(self.names)}")

@@ -216,9 +216,10 @@ class DagPosterior(Target[Tables, Tensor]):
             score = BDeu() if discrete else BGe()
         if discrete is not None and score.discrete != discrete:
             kinds = {True: "discrete", False: "continuous"}
+            other = "BDeu, or BIC with discrete true" if discrete else "BGe and BIC"
             raise ValueError(
                 f"{type(score).__name__} is a score of {kinds[score.discrete]} tables, and this "
-                f"one is {kinds[discrete]}"
+                f"one is {kinds[discrete]}; DagPosterior has {other} for such"
             )
         self.score = score
         self.prior = EdgePrior() if prior is None else prior

@@ -15,7 +15,7 @@ from gfnem.graphs.dags import parent_sets
 from gfnem.graphs.priors import EdgePrior, GraphTerm
 from gfnem.graphs.tables import Tables
 from gfnem.graphs.weights import KnownNoise, ParameterPosterior, log_cells
-from gfnem.ranges import Count, Fact, Positive
+from gfnem.ranges import Amount, Count, Fact, Positive
 
 #: draws of the prior by which the evidence of a family is estimated at first
 _DRAWS = 1000
@@ -166,7 +166,11 @@ class NetworkPosterior(ParameterPosterior):
         prior: over edges; uniform over graphs if None.
         terms: factors of the prior that do not add over families.
         max_parents: most parents of a node; any number if None.
-        columns: names of the columns.
+        forbidden, required: not heeded, and so refused.
+        discrete, columns: as for `DagPosterior`.
+
+    Raises:
+        ValueError: if edges are known, or as `DagPosterior` does.
     """
 
     def __init__(
@@ -178,9 +182,19 @@ class NetworkPosterior(ParameterPosterior):
         prior: EdgePrior | None = None,
         terms: Sequence[GraphTerm] = (),
         max_parents: Count | None = None,
+        forbidden: Sequence[Sequence[Amount]] | None = None,
+        required: Sequence[Sequence[Amount]] | None = None,
+        discrete: bool | None = None,
         columns: Sequence[str] | None = None,
     ):
-        super().__init__(variables, KnownNoise(noise), prior, terms, max_parents, columns=columns)
+        if forbidden or required:
+            raise ValueError(
+                "edges known beforehand are for models whose families have a closed form, "
+                "DagPosterior and WeightedPosterior"
+            )
+        super().__init__(
+            variables, KnownNoise(noise), prior, terms, max_parents, None, None, discrete, columns
+        )
         self.units_of_each, self.noise, self.spread = units, noise, spread
 
     def told(self, z: Networks) -> dict[str, Any]:

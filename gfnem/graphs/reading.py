@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,15 @@ def read_table(
         keep = [name for name in names if name not in drop and name != interventions]
     kept = [names.index(name) for name in keep]
     if len(kept) < 2:
-        raise UserError(f"{path}: {len(kept)} columns; a graph takes two or more")
+        apart = "" if drop else " (fields are separated by tabs, commas or white space)"
+        raise UserError(f"{path}: {len(kept)} column; a graph takes two or more{apart}")
     if len(kept) > MOST:
         raise UserError(
             f"{path}: {len(kept)} columns, where at most {MOST} can be the nodes of a graph; leave "
             "some out with --dataset.drop"
         )
     if len(cells) < 2:
-        raise UserError(f"{path}: {len(cells)} rows; two or more are wanted")
+        raise UserError(f"{path}: {len(cells)} row(s); two or more are wanted")
     columns = [names[at] for at in kept]
     values, levels = _values(
         path, columns, [[row[at] for at in kept] for row in cells], lines, kind
@@ -149,32 +150,43 @@ def read_table(
 
 def _text(path: str | os.PathLike) -> tuple[list[str], list[list[str]], list[str]]:
     """Names, cells and what to call each line of a text file."""
-    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
-    if not lines:
+    lines = list(read_lines(path))
+    first = next((line for line in lines if line.strip()), "")
+    comma = "," in first or first.startswith('"')
+    separator = "\t" if "\t" in first else "," if comma else None
+    if separator is None:
+        found = [(number, line.split()) for number, line in enumerate(lines, 1)]
+    else:
+        found = list(_separated(path, lines, separator))
+    parts = [(number, row) for number, row in found if len(row) > 1 or any(row)]
+    if not parts:
         raise UserError(f"{path}: the file is empty")
-    first = lines[0][1]
-    separator = "\t" if "\t" in first else "," if "," in first else None
-
-    def split(line: str) -> list[str]:
-        if separator is None:
-            return line.split()
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
-
-    try:
-        parts = [(number, split(line)) for number, line in lines]
-    except csv.Error as error:
-        raise UserError(f"{path}: {error}") from error
-    names = parts[0][1]
-    if len(set(names)) != len(names) or not all(names):
-        raise UserError(f"{path}, line {lines[0][0]}: names of columns are wanted, all different")
+    line, names = parts[0]
+    if twice := [name for at, name in enumerate(names) if not name or name in names[:at]]:
+        raise UserError(
+            f"{path}, line {line}: names of columns are wanted, all different, and "
+            f"{twice[0]!r} is {'there twice' if twice[0] else 'none'}"
+        )
     if all(_number(name) is not None for name in names):
-        raise UserError(f"{path}, line {lines[0][0]}: numbers where names of columns are wanted")
+        raise UserError(f"{path}, line {line}: numbers where names of columns are wanted")
     for number, row in parts[1:]:
         if len(row) != len(names):
             raise UserError(
                 f"{path}, line {number}: {len(row)} fields, where the first line has {len(names)}"
             )
     return names, [row for _, row in parts[1:]], [f"line {number}" for number, _ in parts[1:]]
+
+
+def _separated(path: Any, lines: list[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the numbers of the lines they start in: a cell in quotes may hold line breaks."""
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for row in reader:
+            yield start, [cell.strip() for cell in row]
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {start}: {error}; are its quotes in pairs?") from error
 
 
 def _parquet(path: str | os.PathLike) -> tuple[list[str], list[list[Any]], list[str]]:
@@ -220,7 +232,10 @@ def _values(
         numbers.append([_number(cell) for cell in row])
         for name, cell, number in zip(names, row, numbers[-1], strict=True):
             if number is None:
-                raise UserError(f"{path}, {line}: column {name!r}: {cell!r} is not a number")
+                raise UserError(
+                    f"{path}, {line}: column {name!r}: {cell!r} is not a number below 1e15; leave "
+                    "the row out, or the column with --dataset.drop"
+                )
     return torch.tensor(numbers, dtype=torch.float64), None
 
 

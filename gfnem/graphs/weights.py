@@ -147,7 +147,7 @@ class WeightedPosterior(ParameterPosterior):
         variables: how many columns.
         noise: variance of the noise.
         prior: over edges; uniform over graphs if None.
-        terms, max_parents, forbidden, required, columns: as for `DagPosterior`.
+        terms, max_parents, forbidden, required, discrete, columns: as for `DagPosterior`.
     """
 
     def __init__(
@@ -159,11 +159,12 @@ class WeightedPosterior(ParameterPosterior):
         max_parents: Count | None = None,
         forbidden: Sequence[Sequence[Amount]] | None = None,
         required: Sequence[Sequence[Amount]] | None = None,
+        discrete: bool | None = None,
         columns: Sequence[str] | None = None,
     ):
         known = KnownNoise(noise)
         super().__init__(
-            variables, known, prior, terms, max_parents, forbidden, required, columns=columns
+            variables, known, prior, terms, max_parents, forbidden, required, discrete, columns
         )
         self.known = known
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gfnem.component import imported
 from gfnem.world import Observed, World
 
 #: space and policy of each way to build a graph
@@ -54,16 +56,17 @@ class GraphsWorld(World):
     def expand(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The settings with `--build` as space and policy, unless these are named."""
         settings = dict(settings)
-        space, policy = _BUILD[settings.pop("build", "layers")]
-        named = {name: (settings.get(name) or {}).get("class_path") for name in ("space", "policy")}
-        if (named["space"], named["policy"]) != _BUILD["layers"]:
-            return settings
-        told = {
-            name: (settings[name].get("init_args") or {}) if path == named[name] else {}
-            for name, path in (("space", space), ("policy", policy))
-        }
-        settings["space"] = {"class_path": space, "init_args": told["space"]}
-        settings["policy"] = {"class_path": policy, "init_args": told["policy"]}
+        build = _BUILD[settings.pop("build", "layers")]
+        for name, usual, wanted in zip(("space", "policy"), _BUILD["layers"], build, strict=True):
+            named = settings.get(name) or {}
+            if wanted != usual and named.get("class_path") == usual:
+                of_its_own = signature(imported(usual)).parameters
+                told = {
+                    key: value
+                    for key, value in (named.get("init_args") or {}).items()
+                    if value != of_its_own[key].default
+                }
+                settings[name] = {"class_path": wanted, "init_args": told}
         return settings
 
     def read(self, run: Any, source: Any) -> Iterator[Observed]:

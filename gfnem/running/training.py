@@ -33,6 +33,7 @@ from gfnem.rates import Rates
 from gfnem.recipes import Recipe, fitting
 from gfnem.reward import Reward, rewarded
 from gfnem.running.devices import check as check_device
+from gfnem.running.misfits import misfit
 from gfnem.running.processes import (
     Helpers,
     own_rank,
@@ -250,10 +251,9 @@ def assemble(settings: dict[str, Any]) -> tuple[DataModule, GFlowNetEM]:
     try:
         return data, _module(settings, data, world)
     except Exception as error:
-        # parts of two worlds may fit, and where they do not, anything can come of it
-        if isinstance(error, UserError) or not (strangers := _strangers(settings, world)):
+        if isinstance(error, UserError) or not (why := misfit(settings, world)):
             raise
-        raise UserError(f"{strangers}; these parts do not fit together") from error
+        raise UserError(why) from error
 
 
 def _module(settings: dict[str, Any], data: DataModule, world: World) -> GFlowNetEM:
@@ -297,24 +297,6 @@ def _module(settings: dict[str, Any], data: DataModule, world: World) -> GFlowNe
             raise
         raise UserError(_OUT_OF_MEMORY.format(why)) from error
     return module
-
-
-def _strangers(settings: dict[str, Any], world: World) -> str:
-    """Which parts of a run are of other worlds than its own, for people; "" if none is."""
-    if world.name not in declared(WORLDS):
-        return ""
-    named = {"model": Target, "space": LatentSpace, "policy": Policy, "reward": Reward}
-    classes = {
-        name: class_of(settings[name], kind) for name, kind in named.items() if settings.get(name)
-    }
-    others = {name: find(name).modules for name in declared(WORLDS) if name != world.name}
-    return ", ".join(
-        f"{part}: {cls.__name__} is of the world {other}, not {world.name}"
-        for part, cls in classes.items()
-        if cls.__module__ not in world.modules
-        for other, modules in others.items()
-        if cls.__module__ in modules
-    )
 
 
 def world_of(settings: dict[str, Any]) -> World:

@@ -9,10 +9,12 @@ import torch
 from gfnem.graphs.dags import closure_of, every_dag
 from gfnem.graphs.exact import log_weight
 from gfnem.graphs.model import DagPosterior
+from gfnem.graphs.networks import NetworkPosterior
 from gfnem.graphs.priors import DescendantsPrior, EdgePrior, PathPrior
 from gfnem.graphs.scores import BDeu
 from gfnem.graphs.space import DagSpace
 from gfnem.graphs.tables import Tables
+from gfnem.graphs.weights import WeightedPosterior
 from gfnem.testing import TargetTestCase
 
 
@@ -173,4 +175,9 @@ def test_orders_know_how_many_of_their_nodes_could_change_places():
 def test_a_score_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="BDeu is a score of discrete tables"):
         DagPosterior(3, BDeu(), discrete=False)
+    for model in (WeightedPosterior, NetworkPosterior):
+        with pytest.raises(ValueError, match="and this one is discrete; DagPosterior has BDeu"):
+            model(3, discrete=True)
+    with pytest.raises(ValueError, match="edges known beforehand are for models whose"):
+        NetworkPosterior(3, required=[[0, 1]])
     assert isinstance(DagPosterior(3, discrete=True).score, BDeu)

@@ -9,7 +9,9 @@ import pytest
 from commands import call, printed, refused
 
 from gfnem.errors import UserError
+from gfnem.graphs import Measurements
 from gfnem.graphs.reading import read_graph, read_table
+from gfnem.world import find
 
 FLAGS = ["--world=graphs", "--accelerator=cpu", "--max-updates=30", "--dataset.interval=30"]
 
@@ -125,7 +127,10 @@ def test_tables_that_are_refused(tmp_path):
     assert "line 2: column 'a' is empty" in refusal(tmp_path, "a,b\n,2\n3,4\n")
     assert "column 'b' has one value in all rows" in refusal(tmp_path, "a,b\n1,2\n3,2\n")
     assert "numbers where names" in refusal(tmp_path, "1,2\n3,4\n5,6\n")
-    assert "all different" in refusal(tmp_path, "a,a\n3,4\n5,6\n")
+    assert "'a' is there twice" in refusal(tmp_path, "a,a\n3,4\n5,6\n")
+    assert "all different, and '' is none" in refusal(tmp_path, "a,\n3,4\n5,6\n")
+    assert "separated by tabs, commas or white space" in refusal(tmp_path, "a;b\n1;2\n3;4\n")
+    assert "line 2: unexpected end of data" in refusal(tmp_path, 'a,b\n"1,2\n3,4\n')
     wide = ",".join(f"c{at}" for at in range(21))
     assert "21 columns, where at most 20" in refusal(tmp_path, f"{wide}\n")
     assert "no column 'z'; there are a, b" in refusal(tmp_path, "a,b\n1,2\n3,4\n", drop=["z"])
@@ -136,6 +141,49 @@ def test_tables_that_are_refused(tmp_path):
     for name in ("no.csv", "no.parquet"):
         with pytest.raises(UserError, match="no such file"):
             read_table(tmp_path / name)
+
+
+def test_line_breaks_in_quotes(tmp_path):
+    (tmp_path / "t.csv").write_text('"a\nb","c,d"\n\n1,"""x"\n"2\n3",y\n1,y\n')
+    table = read_table(tmp_path / "t.csv")
+    assert table.names == ["a\nb", "c,d"] and table.values.tolist() == [[0, 0], [1, 1], [0, 1]]
+    assert table.levels == [["1", "2\n3"], ['"x', "y"]]
+    assert "line 5: 1 fields" in refusal(tmp_path, 'a,b\n1,2\n"3\n4",5\n6\n')
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        ({"required": [["a"]]}, "required: \\['a'\\] is no edge"),
+        ({"forbidden": [["a", "a"]]}, "forbidden: \\['a', 'a'\\] is no edge"),
+        ({"forbidden": [["a", "e"]]}, "'e' is no column; there are a, the b, c, d"),
+        (
+            {"forbidden": [["a", "c"]], "required": [["a", "the b"], ["a", "c"]]},
+            "the edge a --> c is both required and forbidden",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_known(tmp_path, known, why):
+    with pytest.raises(UserError, match=why):
+        Measurements(str(write_table(tmp_path / "t.csv", rows=3)), **known)
+
+
+def test_the_way_to_build_keeps_what_is_said_of_the_parts():
+    world = find("graphs")
+    settings = world.defaults()
+
+    def paths(told):
+        return [told[name]["class_path"].split(".")[-1] for name in ("space", "policy")]
+
+    assert paths(world.expand(settings | {"build": "layers"})) == ["LayerSpace", "LayerPolicy"]
+    flat = {"class_path": "gfnem.graphs.FlatPolicy", "init_args": {"hidden": 8}}
+    told = world.expand(settings | {"build": "edges", "policy": flat})
+    assert paths(told) == ["DagSpace", "FlatPolicy"] and told["policy"] == flat
+    narrow = {**settings["policy"], "init_args": {"variables": None, "hidden": 8}}
+    told = world.expand(settings | {"build": "edges", "policy": narrow})
+    assert paths(told) == ["DagSpace", "GraphPolicy"]
+    assert told["policy"]["init_args"] == {"hidden": 8}
 
 
 def test_discrete_tables_and_interventions(tmp_path):

@@ -79,7 +79,10 @@ class TopDownPolicy(RulePolicy):
         self.recursion: Recursion | None = None
         if recursion is not None and use_prior:
             if self.contexts > 1:
-                raise ValueError("a recursion needs rules that do not look at parents")
+                raise ValueError(
+                    "a recursion needs rules that do not look at parents; leave recursion out, or "
+                    "choose a grammar without parent classes"
+                )
             self.recursion = Recursion(nonterminals, recursion)
         self.word_score = nn.Embedding(vocab_size, 1)
         nn.init.zeros_(self.word_score.weight)  # as the values: start from the rules alone
