@@ -32,7 +32,9 @@ class RecursionPolicy(RulePolicy):
     def __init__(self, nonterminals: Fact = None, contexts: Count | None = None, rank: Count = 32):
         super().__init__()
         if (contexts or 1) > 1:
-            raise ValueError("a recursion needs rules that do not look at parents")
+            raise ValueError(
+                "a recursion needs rules that do not look at parents; TopDownPolicy takes those that do"
+            )
         self.nonterminals = nonterminals
         self.recursion = Recursion(nonterminals, rank)
 
