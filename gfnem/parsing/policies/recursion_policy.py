@@ -33,7 +33,7 @@ class RecursionPolicy(RulePolicy):
         super().__init__()
         if (contexts or 1) > 1:
             raise ValueError(
-                "a recursion needs rules that do not look at parents; TopDownPolicy takes those that do"
+                "a recursion needs rules that do not look at parents; TopDownPolicy takes others"
             )
         self.nonterminals = nonterminals
         self.recursion = Recursion(nonterminals, rank)
