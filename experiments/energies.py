@@ -36,7 +36,7 @@ SETS = tasks.POINTS
 #: what each table's cells are: what they are called, methods, and what makes a row
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., dict]]] = {
     "points8": (SETS, tuple(tasks.POINT_METHODS), partial(tasks.points, bits=8)),
-    "points16": (SETS, ("eb_gfn",), partial(tasks.points, bits=16)),
+    "points16": (SETS, tuple(tasks.FINE_METHODS), partial(tasks.points, bits=16)),
     "rbm": (("digits",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1", "pcd10", "cd1", "sklearn"),
             partial(tasks.machine, "rbm")),
     "machine": (("digits",), ("exact", "eb_gfn", "eb_gfn_units", "pcd1", "mean_field_pcd"),

@@ -124,7 +124,7 @@ def falling(rate: float, model: float) -> Callable[[int], Rates]:
 
 POINT_METHODS = {
     "exact": exact,
-    "eb_gfn": lambda: eb_gfn(samples=1024),
+    "eb_gfn": lambda: eb_gfn(samples=2048),
     "eb_gfn_chains": lambda: eb_gfn(samples=256, proposals=2, back=[0.5, 1.0]),
     "pcd_gibbs": lambda: contrastive(Gibbs(), 256, 10),
     "pcd_gwg": lambda: contrastive(GibbsWithGradients(), 256, 10),
@@ -132,26 +132,30 @@ POINT_METHODS = {
     "cd1": lambda: contrastive(Gibbs(), steps=1, persistent=False),
     "energy_discrepancy": energy_discrepancy,
 }
+#: of 2 x 16 bits: the sampler learns of the data by likelihood, and not by way of the energy
+FINE_METHODS = {"eb_gfn": lambda: eb_gfn(samples=512, share=0.0, likelihood=4.0)}
 
 
 def points(name: str, method: str, seed: int, device: str, updates, seconds, bits: int = 8) -> dict:
     """An energy of a set of points; exact divergences from the set's density."""
     torch.manual_seed(seed)
-    data = Points(name, bits=bits, points=300_000, seed=seed, batch_size=256)
-    wide = 128 if bits == 8 else 256
-    parts = Parts(TwoTowers(2 * bits), data, partial(MaskedPolicy, hidden=wide), device)
+    fine = bits > 8
+    count, size = (4_000_000, 2048) if fine else (300_000, 256)
+    data = Points(name, bits=bits, points=count, seed=seed, batch_size=size)
+    network = {"hidden": 64, "tables": 3} if fine else {"hidden": 128}
+    parts = Parts(TwoTowers(2 * bits), data, partial(MaskedPolicy, **network), device)
     done, took = fit(
         parts,
-        POINT_METHODS[method](),
+        (FINE_METHODS if fine else POINT_METHODS)[method](),
         lambda number: data.training_batch(number).to(device),
-        falling(1e-2, 1e-2),
+        falling(1e-2 if fine else 2e-2, 1e-2),
         updates,
         seconds,
     )
     row: dict[str, Any] = {"updates": done, "seconds": took}
     sampled = method.startswith("eb_gfn")
     with torch.no_grad():
-        if bits == 8:
+        if not fine:
             table = data.density.table(data.coding.grid).flatten()
             values = cell_table(parts, data)
             row["kl_energy"] = divergence(table, values.log_softmax(0)).item()
@@ -162,7 +166,7 @@ def points(name: str, method: str, seed: int, device: str, updates, seconds, bit
     return row
 
 
-def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
+def paired(parts: Parts, data: Any, device: str, count: int = 40_000) -> dict:
     """Mean `log p_data - log p_model` on the same fresh points, with its standard error."""
     generator = torch.Generator().manual_seed(10**6 + data.seed)
     rows = data.coding.grid.encode(data.density.sample(count, generator))
@@ -188,8 +192,8 @@ def paired(parts: Parts, data: Any, device: str, count: int = 100_000) -> dict:
 #: weighted draws of its sampler in place of chains; `eb_gfn_units` writes every unit
 MACHINE_METHODS = {
     "exact": lambda _: exact(),
-    "eb_gfn": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
-    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, latents=latents, chains=0),
+    "eb_gfn": lambda latents: eb_gfn(samples=256, epsilon=0.1, latents=latents, chains=512),
+    "eb_gfn_draws": lambda latents: eb_gfn(samples=1024, epsilon=0.1, latents=latents, chains=0),
     "eb_gfn_units": lambda latents: eb_gfn(samples=256, latents=latents, chains=512),
     "pcd1": lambda latents: contrastive(BlockGibbs(), 512, 1, latents=latents),
     "pcd10": lambda latents: contrastive(BlockGibbs(), 512, 10, latents=latents),

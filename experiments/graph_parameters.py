@@ -7,11 +7,12 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from graph_samplers import trained
-from torch import Tensor
+from torch import Tensor, nn
 
 from gfnem.em import EM
 from gfnem.graphs import exact
@@ -115,7 +116,7 @@ def mixture(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     def figures(q: Tensor) -> dict:
         found = divergences(p.double(), q.double())
         best = every[p.argmax()]
-        orders = list(itertools.permutations(range(3)))
+        orders = list(itertools.permutations(range(80)))
         named = torch.stack([torch.tensor(order)[best] for order in orders])
         at = [(every == row).all(1) for row in named.unique(dim=0)]
         shares = torch.stack([q[hit].sum() / p[hit].sum() for hit in at])
@@ -181,64 +182,109 @@ def _of_networks(seed: int, model: NetworkPosterior, rows: int) -> Tensor:
     return found[0, 0]
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    """Greatest distance of the distribution functions of draws `(draws, quantities)`."""
-    both = torch.cat([one, other]).mT.contiguous()
-    parts = [
-        torch.searchsorted(part.mT.contiguous().sort(1).values, both, right=True) / len(part)
-        for part in (one, other)
-    ]
-    return float((parts[0] - parts[1]).abs().max())
+class _Drawn:
+    """Draws of quantities that do not depend on how units are called, and how much each counts.
 
+    What a network expects in some rows, and the sizes of the weights of any of its units: the
+    weights themselves have as many equal modes as units can be renamed and turned.
 
-def _told(z: Networks, child: int, values: Tensor) -> Tensor:
-    """`(draws, quantities)` what a network expects in some rows, and the sizes of its weights."""
-    sizes = [z.inner[0, :, child, 0], z.bias[0, :, child, :1], z.outer[0, :, child, :1]]
-    return torch.cat([z.means(values)[0, :, :, child], *(part.abs() for part in sizes)], 1)
+    Args:
+        z: networks `(1, draws)`.
+        child: whose.
+        values: `(rows, n)`.
+        weight: `(draws,)` of sum 1; all alike if None.
+    """
+
+    def __init__(self, z: Networks, child: int, values: Tensor, weight: Tensor | None = None):
+        means, units = z.means(values[None])[0, :, :, child], z.bias.shape[3]
+        sizes = torch.cat([z.inner, z.bias[..., None], z.outer[..., None]], -1)[0, :, child].abs()
+        count = len(means)
+        weight = means.new_full((count,), 1 / count) if weight is None else weight
+        parts = [(means, weight), (sizes.flatten(0, 1), weight.repeat_interleave(units) / units)]
+        self.steps = []  # of the distribution function of each quantity: places and heights
+        for quantities, weights in parts:
+            for quantity in quantities.unbind(1):
+                places, order = quantity.sort()
+                self.steps.append((places, nn.functional.pad(weights[order].cumsum(0), (1, 0))))
+
+    def apart(self, other: _Drawn) -> float:
+        """Greatest distance of the distribution functions, over all quantities."""
+        found = 0.0
+        for one, two in zip(self.steps, other.steps, strict=True):
+            at = torch.cat([one[0], two[0]])
+            heights = [
+                rise[torch.searchsorted(places, at, right=True)] for places, rise in (one, two)
+            ]
+            found = max(found, float((heights[0] - heights[1]).abs().max()))
+        return found
 
 
 def _networks_apart(
-    sampler: Posterior, model: NetworkPosterior, found: Families, likely: Tensor, values: Tensor
+    sampler: Posterior, model: NetworkPosterior, found: list[Families], values: Tensor
 ) -> dict[str, float]:
-    """Distances of marginals of each family of some weight, and between halves of the chains."""
-    n, distances, weighted, halves = model.variables, [0.0], [0.0], [0.0]
+    """Distances of marginals of each likely family, and between two runs of chains.
+
+    Given a graph families are independent, so that these are the marginals of each graph.
+    """
+    n, distances, weighted, runs = model.variables, [0.0], [0.0], [0.0]
     policy: Any = sampler.policy
     masks = parent_sets(n, model.max_parents).masks
-    for child, number in (likely > 0.01).nonzero().tolist():
+    for child, number in torch.isfinite(found[0].table).nonzero().tolist():
         parents = bits_of(masks[number], n)
-        if not parents.any():
-            continue
+        graph = torch.zeros(1, 500, n, n, dtype=torch.bool)
+        graph[..., child] = parents
+        own, log_weight = [], []
+        with torch.no_grad():
+            for _ in range(80):
+                z = policy.complete(sampler.context, graph, ON_POLICY)[0]
+                log_q = policy.log_density(sampler.context, z)
+                log_weight.append((model.families(sampler.x, z) - log_q)[0, :, child])
+                own.append(z)
+        own, weight = Networks.cat(own), torch.cat(log_weight).softmax(0)
 
-        def networks(adjacency: Tensor, *parts: Tensor, child: int = child) -> Networks:
+        def of_chains(
+            *some: Families, at: tuple[int, int] = (child, number), graph: Tensor = graph
+        ) -> _Drawn:
+            parts = [
+                torch.cat([getattr(run, name)[at] for run in some])
+                for name in ("inner", "bias", "outer")
+            ]
             whole = [part.new_zeros(1, len(part), n, *part.shape[1:]) for part in parts]
             for empty, part in zip(whole, parts, strict=True):
-                empty[0, :, child] = part
-            return Networks(adjacency, *whole)
+                empty[0, :, at[0]] = part
+            adjacency = graph[:, :1].expand(1, len(parts[0]), n, n)
+            return _Drawn(Networks(adjacency, *whole), at[0], values)
 
-        adjacency = torch.zeros(1, 5000, n, n, dtype=torch.bool)
-        adjacency[..., child] = parents
-        with torch.no_grad():
-            parts = adjacency.split(500, 1)
-            own = [policy.complete(sampler.context, part, ON_POLICY)[0] for part in parts]
-            own = Networks.cat(own)
-            blocks = [own[:, at : at + 500] for at in range(0, 5000, 500)]
-            log_q = [policy.log_density(sampler.context, block) for block in blocks]
-            log_weight = model.families(sampler.x, own)[0, :, child]
-            log_weight = log_weight - torch.cat(log_q, 1)[0, :, child]
-        at = child, number
-        chains = networks(
-            adjacency[:, : found.bias.shape[2]], found.inner[at], found.bias[at], found.outer[at]
-        )
-        own, chains = (_told(z, child, values[None]) for z in (own, chains))
-        distances.append(_apart(own, chains))
-        again = log_weight.softmax(0).multinomial(len(own), replacement=True)
-        weighted.append(_apart(own[again], chains))
-        halves.append(_apart(chains[::2], chains[1::2]))
+        chains = of_chains(*found)
+        distances.append(_Drawn(own, child, values).apart(chains))
+        weighted.append(_Drawn(own, child, values, weight).apart(chains))
+        runs.append(of_chains(found[0]).apart(of_chains(found[1])))
     return {
         "marginals_largest_distance": max(distances),
         "marginals_largest_distance_weighted": max(weighted),
-        "halves_of_chains": max(halves),
+        "two_runs_of_chains": max(runs),
     }
+
+
+#: families that are less probable are not compared
+_LIKELY = 0.01
+
+
+def _chains(model: NetworkPosterior, x: Tables, path: Path) -> tuple[list[Families], float]:
+    """Chains for every family, and two longer runs for the likely ones; CPU seconds they took.
+
+    Kept in a file.
+    """
+    if not path.exists():
+        start = time.process_time()
+        every = families(model, x, 2000, 10)
+        likely = exact.marginals(every.table).families > _LIKELY
+        likely[:, 0] = False  # no network without parents
+        runs = [every, *(families(model, x, 5000, 10, likely) for _ in range(2))]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(([vars(run) for run in runs], time.process_time() - start), path)
+    found, took = torch.load(path)
+    return [Families(**run) for run in found], took
 
 
 def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict]]]:
@@ -257,23 +303,21 @@ def networks(seed: int, args: argparse.Namespace) -> Iterator[tuple[str, Callabl
         rates = Rates(policy=Anneal(0.01, 0.0003, updates, "exponential"))
         descent = Descent(EM(model, space, policy, recipe), rates)
         took = trained(descent, lambda: x, updates, args.seconds)
-        start = time.process_time()
-        found = families(model, x, 2000, 10)
-        chains = time.process_time() - start
+        kept = Path(args.output) / f"chains_of_networks_{seed}.pt"
+        (every, *runs), chains = _chains(model, x, kept)
         sampler = Posterior(model, space, policy, x)
-        graphs, log_p = exact.log_weights_of_all(found.table)
+        graphs, log_p = exact.log_weights_of_all(every.table)
         with torch.no_grad():
             context = sampler.context.graphs
             traced = policy.graphs.retrace(context, x, space, graphs[None])
             q = policy.graphs.score(context, space, traced).log_pf.sum(2)[0].double().exp()
         p = log_p.softmax(0)
         edges = ((q - p)[:, None, None] * graphs).sum(0).abs()
-        best = exact.marginals(found.table)
         weights = torch.cat([sampler.log_weights(500)[1] for _ in range(10)], 1)
         return {
             "edges_largest_error": float(edges.max()),
             **{f"graphs_{name}": value for name, value in divergences(p, q).items()},
-            **_networks_apart(sampler, model, found, best.families, x.values[0, :5]),
+            **_networks_apart(sampler, model, runs, x.values[0, :5]),
             "log_z_error": float((sampler.log_z()[0] - log_p.logsumexp(0)).abs()),
             "elbo_gap": float(log_p.logsumexp(0) - weights.mean()),
             "ess": float(1 / weights.softmax(1).square().sum() / weights.shape[1]),

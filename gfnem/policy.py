@@ -151,6 +151,23 @@ class Policy(Component, Offering, nn.Module, ABC, Generic[X, Z, State, Context])
         """Draws `samples` trajectories for each `x`, without autograd."""
         return sampling.rollout(self, context, x, space, samples, exploration)
 
+    @optional
+    def arithmetic_sample(
+        self,
+        context: Context,
+        x: X,
+        space: LatentSpace[X, Z, State],
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories[Z, State]:
+        """As `sample`, with draws of one `x` that are not independent but spread evenly. Optional.
+
+        Arithmetic sampling (Vilnis et al. 2023, arXiv 2210.15458): `samples` equidistant numbers
+        behind a random first one are decoded by the policy's conditional distributions. Each draw
+        by itself is one of the policy. Averages over the draws are unbiased, with less variance.
+        """
+        ...
+
     @torch.no_grad()
     def retrace(
         self, context: Context, x: X, space: LatentSpace[X, Z, State], latent: Z

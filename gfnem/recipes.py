@@ -252,7 +252,9 @@ def eb_gfn(
     samples: Count = 128,
     share: PartialShare = 0.5,
     temperature: Positive | Anneal = 1.0,
-    epsilon: Share | Anneal = 0.0,
+    epsilon: Share | Anneal = 0.02,
+    arithmetic: bool | None = None,
+    likelihood: NotNegative = 0.0,
     latents: Amount = 0,
     chains: Amount | None = None,
     proposals: Amount = 0,
@@ -271,7 +273,12 @@ def eb_gfn(
         samples: structures drawn from the sampler in each update, of no observation in particular.
         share: of trajectories retraced from the data, or from persistent chains, among those that
             the sampler is trained on; the others are its own draws.
-        temperature, epsilon: of its own draws, as in `gflownet`.
+        temperature, epsilon: of its own draws, of latents too, as in `gflownet`. Weights make up
+            for what strays, and the model cannot keep mass where the sampler never draws.
+        arithmetic: whether draws are spread evenly and not independent (see
+            `Policy.arithmetic_sample`). None: where the policy can.
+        likelihood: weight of the sampler's surprise at the data beside its loss. It then learns of
+            the data at once, and not only by way of the energy. Of energies without latents.
         latents: structures drawn for each observation, of an energy with latents, two at least; the
             sampler is trained on them too. 0 for an energy without.
         chains: persistent chains that the model is lowered on. In each update each is offered a
@@ -288,8 +295,9 @@ def eb_gfn(
             persistent contrastive divergence.
         collapse: as in `gflownet`.
     """
-    seen = Own(max(latents, 1))
-    data, own = Released(seen), Free(Own(samples, temperature, epsilon))
+    strays = (temperature, epsilon, arithmetic)
+    seen = Own(max(latents, 1), *strays)
+    data, own = Released(seen), Free(Own(samples, *strays))
     if chains is None:
         chains = samples if latents and not proposals and negative is None else 0
     if chains and (proposals or negative is not None):
@@ -306,6 +314,11 @@ def eb_gfn(
     sampler: Phase = TrainPolicy(Mixed(own, taught, share), loss())
     if latents:
         sampler = Together([sampler, TrainPolicy(seen, loss(), name="latent_loss")])
+    if likelihood:
+        if latents:
+            raise ValueError("likelihood: the data do not say what is latent")
+        surprise = TrainPolicy(data, MaximumLikelihood(), name="data_loss")
+        sampler = Together([sampler, surprise], [1.0, likelihood])
     counted = ("importance", seen) if latents else ("equal", data)
     return [sampler, TrainModel(counted[1], counted[0], collapse, negative)]
 

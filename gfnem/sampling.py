@@ -64,7 +64,9 @@ def explored(
     """
     if exploration.temperature != 1:
         log_weights = log_weights / exploration.temperature
-    probability = log_probability(log_weights, allowed).exp()
+    # the least number stands in for -inf: a row of which nothing is permitted is not NaN
+    lowest = torch.finfo(log_weights.dtype).min
+    probability = torch.where(allowed, log_weights, lowest).softmax(-1)
     if exploration.epsilon > 0:
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
@@ -114,6 +116,23 @@ def inverted(
     return found.clamp(max=probability.shape[-1] - 1)
 
 
+def within(
+    probability: Float[Tensor, "*rows entries"],
+    chance: Float[Tensor, "*rows 1"],
+    entry: Int[Tensor, "*rows 1"],
+) -> Float[Tensor, "*rows 1"]:
+    """`(..., 1)` where `chance` stands within the share of the entry that `inverted` drew by it.
+
+    It is uniform between 0 and 1 again, given the entry, and serves for the next draw: arithmetic
+    coding. Each draw takes as many bits of it as the entry is worth.
+    """
+    heights = probability.cumsum(-1)
+    share = probability.gather(-1, entry)
+    below = chance * heights[..., -1:] - (heights.gather(-1, entry) - share)
+    limits = torch.finfo(share.dtype)  # never 1: an entry of no probability may be the last
+    return (below / share.clamp(min=limits.tiny)).clamp(0, 1 - limits.eps)
+
+
 def rollout(
     policy: Policy[X, Z, State, Context],
     context: Context,
@@ -125,16 +144,17 @@ def rollout(
     """Runs the forward policy from the initial state until every row is final."""
     exploration = exploration or ON_POLICY
     state = space.initial_state(x, samples)
-    states, actions, undos, masks = [state], [], [], []
-    log_behaviour = 0.0
-    while not (final := space.is_final(state)).all():
+    states, actions, undos, masks, drawn = [state], [], [], [], []
+    while (ended := int((final := space.is_final(state)).sum())) < final.numel():
         action, log_drawn = policy.choose(context, space, state, exploration)
-        log_behaviour = log_behaviour + log_drawn.masked_fill(final, 0.0)
+        drawn.append(log_drawn)
         undos.append(space.backward_action(state, action))
-        state = state.where(final, space.step(state, action))
+        child = space.step(state, action)
+        state = state.where(final, child) if ended else child
         states.append(state)
         actions.append(action)
         masks.append(~final)
+    log_behaviour = torch.where(torch.stack(masks), torch.stack(drawn), 0.0).sum(0) if drawn else 0
     return _bundle(x, space, states, actions, undos, masks, log_behaviour)
 
 

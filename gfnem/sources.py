@@ -61,6 +61,8 @@ class Own(Source):
         temperature: the policy's log weights are divided by it: above 1 samples stray further from
             what it prefers. A number or an `Anneal` over M-updates.
         epsilon: probability that a step is drawn uniformly instead, likewise.
+        arithmetic: whether the draws for an observation are spread evenly and not independent (see
+            `Policy.arithmetic_sample`), for averages of less noise. None: where the policy can.
     """
 
     weighted = True
@@ -70,21 +72,32 @@ class Own(Source):
         samples: Count = 16,
         temperature: Positive | Anneal = 1.0,
         epsilon: Share | Anneal = 0.0,
+        arithmetic: bool | None = False,
     ):
         super().__init__()
         self.samples, self.temperature, self.epsilon = samples, temperature, epsilon
+        self.arithmetic = arithmetic
 
     @property
     def on_policy(self) -> bool:
-        """Whether samples never stray."""
-        return _always(self.temperature, 1.0) and _always(self.epsilon, 0.0)
+        """Whether samples never stray and are independent."""
+        straight = _always(self.temperature, 1.0) and _always(self.epsilon, 0.0)
+        return straight and self.arithmetic is False
 
     def draw(self, batch: Batch) -> Draws:
         """Draws trajectories, without autograd."""
         em, now = batch.em, batch.em.clock.now
         exploration = Exploration(value_at(self.temperature, now), value_at(self.epsilon, now))
-        found = em.policy.sample(batch.context, batch.x, em.space, self.samples, exploration)
+        even = self.arithmetic
+        even = em.policy.offers("arithmetic_sample") if even is None else even
+        sample = em.policy.arithmetic_sample if even else em.policy.sample
+        found = sample(batch.context, batch.x, em.space, self.samples, exploration)
         return Draws(batch, found.latent, found)
+
+    def check(self, model: Target, space: LatentSpace, policy: Policy) -> None:
+        """The policy must offer `arithmetic_sample` where that is asked for."""
+        if self.arithmetic:
+            needs(policy, "arithmetic_sample", "arithmetic sampling")
 
 
 def _always(value: float | Anneal, number: float) -> bool:

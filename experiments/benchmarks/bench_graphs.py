@@ -7,8 +7,9 @@ batched, start its logits from the gains of edges, and descend on the modified d
 loss. In ours a state is a tensor of all graphs, with its closure kept up. In the other each graph
 is a `networkx.DiGraph`, copied for each step; each mask makes its closure afresh, and the BGe score
 of each family is computed by itself when it is first seen, and remembered. The two are timed in
-turn. The first update of the other, which computes scores, is not counted; after it few families
-are new.
+turn: one update of the other, from the weights that ours has come to, then as many of ours as take
+about as long. The first update of the other, which computes scores, is not counted; after it few
+families are new. Beside them stands what the perceptron alone takes of one of our updates.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import argparse
 import math
 import statistics
 import time
+from functools import partial
+from typing import cast
 
 import networkx
 import numpy
@@ -34,6 +37,7 @@ from gfnem.graphs.tables import Tables
 from gfnem.objectives import DetailedBalance
 from gfnem.rates import Descent, Rates
 from gfnem.recipes import posterior
+from gfnem.space import Trajectories
 
 
 def perceptron(n: int) -> nn.Sequential:
@@ -54,9 +58,9 @@ class Plain(ScoredPolicy):
     def logits(self, context, state):
         """What the perceptron says, and the gain of an edge."""
         with torch.no_grad():
-            edges = state.adjacency.flatten(2).float()
-            gains = context.given.deltas(state.adjacency).flatten(2).float()
-            gains = gains - (edges.sum(2, keepdim=True) + 1).log()
+            edges = state.adjacency.mT.flatten(2).float()
+            gains = context.given.deltas(state.parents, torch.float32).mT.flatten(2)
+            gains = gains - (state.added[..., None] + 1).log()
         return self.network(edges) + torch.nn.functional.pad(gains, (0, 1))
 
     def correction(self, state, hints):
@@ -102,8 +106,8 @@ class Loop:
     def __init__(self, values: Tensor, samples: int):
         self.n, self.samples, self.scores = values.shape[1], samples, Scores(values)
         self.network = perceptron(self.n)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3)
-        self.pairs = [(i, j) for i in range(self.n) for j in range(self.n)]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3, fused=True)
+        self.pairs = [(i, j) for j in range(self.n) for i in range(self.n)]
 
     def mask(self, graph: networkx.DiGraph) -> list[bool]:
         """Edges that close no cycle, and stopping."""
@@ -169,12 +173,25 @@ class Loop:
         self.optimizer.step()
 
 
+def alone(network: nn.Sequential, trajectories: Trajectories) -> None:
+    """What no update with this network can do without: to draw, to score and to descend."""
+    states, mask = trajectories.states, trajectories.mask
+    assert states is not None and mask is not None
+    with torch.no_grad():
+        for time, state in enumerate(states[:-1]):
+            network(state.adjacency.mT.flatten(2).float()[mask[:, :, time]])
+    edges = torch.stack([state.adjacency.mT.flatten(2) for state in states[:-1]], 2)
+    network.zero_grad()
+    network(edges[mask].float()).sum().backward()
+
+
 def main() -> None:
     """Times both in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variables", type=int, default=11)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=20, help="of ours in a round")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -183,22 +200,30 @@ def main() -> None:
     _, values = generated(n, n, 500, torch.Generator().manual_seed(0))
     x, model = Tables.of([values]), DagPosterior(n)
     recipe = posterior(DetailedBalance(), samples=args.samples)
-    ours = Descent(EM(model, DagSpace(n), Plain(n), recipe), Rates(policy=1e-3))
+    ours = Descent(EM(model, DagSpace(n), Plain(n), recipe), Rates(policy=1e-3, fused=True))
     other = Loop(values, args.samples)
     table, sets = model.given(x).table[0] - model.prior_table(), parent_sets(n)
     for node, parents in ((0, []), (3, [1, 5]), (10, [0, 2, 9])):  # both score alike
         own = float(table[node, sets.lookup[sum(2**parent for parent in parents)]])
         assert abs(other.scores(node, parents) - own) < 1e-6, (node, parents)
-    seconds: dict[str, list[float]] = {"tensors": [], "Python graphs": []}
+    seconds: dict[str, list[float]] = {"tensors": [], "Python graphs": [], "perceptron": []}
     ours.update(x)
     start = time.process_time()
     other.update()
     print(f"first update of Python graphs: {time.process_time() - start:.3f} CPU s")
+    policy = cast(Plain, ours.em.policy)
     for _ in range(args.rounds):
-        for name, job in (("tensors", lambda: ours.update(x)), ("Python graphs", other.update)):
+        other.network.load_state_dict(policy.network.state_dict())
+        trajectories = policy.sample(policy.encode(x, model.given(x)), x, DagSpace(n), args.samples)
+        for name, job, times in (
+            ("Python graphs", other.update, 1),
+            ("tensors", lambda: ours.update(x), args.updates),
+            ("perceptron", partial(alone, other.network, trajectories), args.updates),
+        ):
             start = time.process_time()
-            job()
-            seconds[name].append(time.process_time() - start)
+            for _ in range(times):
+                job()
+            seconds[name].append((time.process_time() - start) / times)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         what = f"graphs: update, {n} nodes, {args.samples} trajectories, {name}"

@@ -273,7 +273,7 @@ class TableRows(Rows):
         most: levels that a column may have.
         held_out: rows held out, a tenth at most.
         block: columns that the sampler writes at a time.
-        order: "fixed", from left to right, or "any".
+        order: "fixed", from left to right, or "any", which an `AssignmentPolicy` can do.
         batch_size: rows in a batch.
         interval: updates between two validations.
         seed: of what is held out and of the order; that of the run if None.
@@ -287,7 +287,7 @@ class TableRows(Rows):
         most: Annotated[int, Range(2)] = 20,
         held_out: Count = 1000,
         block: Count = 1,
-        order: str = "any",
+        order: str = "fixed",
         batch_size: Count = 128,
         interval: Count = 500,
         seed: Seed | None = None,

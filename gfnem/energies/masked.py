@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, silu
+from torch.nn.functional import embedding, linear, pad, silu
 
 from gfnem.energies.policies import AssignmentNetwork
 from gfnem.energies.space import Assignment
 from gfnem.policy import Scores, Step
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.refinement import steps_back
-from gfnem.sampling import Exploration, inverted
+from gfnem.sampling import Exploration, inverted, within
 from gfnem.space import LatentSpace, Trajectories
+
+#: most codes of all blocks before that a table may have
+_ENTRIES = 2**16
 
 
 class MaskedPolicy(AssignmentNetwork):
@@ -33,6 +36,9 @@ class MaskedPolicy(AssignmentNetwork):
         order: must be "fixed", as of the space.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        tables: so many blocks, from the second written one on, have a table beside the network: log
+            weights of their codes for all codes of all blocks before. What lies close together in
+            a row of points then need not be told apart by the network.
         summed: as of the space.
         counts: as of the space.
     """
@@ -43,18 +49,33 @@ class MaskedPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Count = 1,
-        order: str = "fixed",
+        block: Count | None = None,
+        order: str | None = None,
         hidden: Count = 512,
         layers: Count = 2,
-        summed: Amount = 0,
+        tables: Amount = 0,
+        summed: Amount | None = None,
         counts: list[Count] | None = None,
     ):
-        super().__init__(variables, values, block, order, summed, counts)
-        if order != "fixed":
-            raise ValueError("MaskedPolicy writes in a fixed order: dataset.order fixed")
-        self.span = block * self.per_variable  # features of a block
-        inputs = torch.arange(variables).repeat_interleave(self.per_variable) // block
+        super().__init__(variables, values, block, order or "fixed", summed, counts)
+        if self.order != "fixed":
+            raise ValueError(
+                "MaskedPolicy writes in a fixed order: dataset.order fixed, or an AssignmentPolicy"
+            )
+        blocks = self.blocks - self.space.first
+        if tables >= blocks or self.options**tables > _ENTRIES:
+            raise ValueError(
+                f"tables {tables}: of {blocks} blocks of {self.options} codes; fewer tables than "
+                f"blocks, and at most {_ENTRIES} entries, are possible"
+            )
+        self.tables = nn.ParameterList(
+            nn.Parameter(torch.zeros(self.options**before, self.options))
+            for before in range(1, tables + 1)
+        )
+        places = self.options ** torch.arange(tables - 1, -1, -1)
+        self.register_buffer("places", places, persistent=False)
+        self.span = self.block * self.per_variable  # features of a block
+        inputs = torch.arange(variables).repeat_interleave(self.per_variable) // self.block
         # a unit sees blocks up to its own number, in rising order; what sees the last would serve
         # nobody, nor what sees a part alone of those that are never written
         least = max(self.space.first - 1, 0)
@@ -79,7 +100,7 @@ class MaskedPolicy(AssignmentNetwork):
         nn.init.zeros_(self.stages[-1].bias)
         self.level = nn.Parameter(torch.zeros(self.written + 1))
         # log flows where all assignments are equal
-        left = variables - block * torch.arange(self.written + 1)
+        left = variables - self.block * torch.arange(self.written + 1)
         self.register_buffer("start", left * math.log(values), persistent=False)
         ruled_out = None
         if counts is not None:
@@ -104,9 +125,22 @@ class MaskedPolicy(AssignmentNetwork):
             (self.written * self.options, self.written + 1), -1
         )
         logits = logits.unflatten(-1, (self.written, self.options))
+        if self.tables:
+            logits = logits + self._looked_up(value)
         if self.ruled_out is not None:
             logits = logits.masked_fill(self.ruled_out, -torch.inf)
         return logits, flows + (self.level + self.start)
+
+    def _looked_up(self, value: Tensor) -> Tensor:
+        """`(..., written, options)` what tables say; nothing where a block before is open."""
+        code = self.space.code(value)[..., self.first :]
+        known = ~self.space.open(value)[..., self.first :]
+        found = []
+        for before, table in enumerate(self.tables, 1):
+            number = (code[..., :before] * self.places[-before:]).sum(-1)
+            whole = known[..., :before].all(-1, keepdim=True)
+            found.append(embedding(number, table) * whole)
+        return pad(torch.stack(found, -2), (0, 0, 1, self.written - 1 - len(found)))
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -139,16 +173,38 @@ class MaskedPolicy(AssignmentNetwork):
         return Trajectories(z, log_behaviour=log_behaviour)
 
     @torch.no_grad()
+    def arithmetic_sample(
+        self,
+        context: Tensor,
+        x: Any,
+        space: LatentSpace,
+        samples: int,
+        exploration: Exploration | None = None,
+    ) -> Trajectories:
+        """Draws block after block, each by what the block before has left of a number."""
+        known = context[:, None].expand(-1, samples, -1)
+        z, log_behaviour = self.complete(known, exploration or Exploration(), even=True)
+        return Trajectories(z, log_behaviour=log_behaviour)
+
+    @torch.no_grad()
     def retrace(self, context: Tensor, x: Any, space: LatentSpace, latent: Tensor) -> Trajectories:
         """There is one trajectory to each assignment."""
         nothing = self.level.new_zeros(latent.shape[:2])
         return Trajectories(latent, log_behaviour=nothing)
 
-    def complete(self, value: Tensor, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def complete(
+        self, value: Tensor, exploration: Exploration, even: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Writes what is open of `(batch, samples, variables)`.
 
         Each unit is computed once, when all that it sees is there: together the steps cost as much
         as one pass.
+
+        Args:
+            value: values, -1 where open.
+            exploration: how draws stray.
+            even: whether the samples are spread evenly (see `Policy.arithmetic_sample`); they must
+                have the same variables open.
 
         Returns:
             The assignments, and `(batch, samples)` log probability of what was drawn, in nats.
@@ -164,13 +220,14 @@ class MaskedPolicy(AssignmentNetwork):
                               for _ in self.stages[:-1])]  # fmt: skip
         known, last = max(self.first - 1, 0), self.stages[-1]  # blocks whose units are there
         blank, shown = not bool((value >= 0).any()), self.features(digits)
-        codes, open = [], [block for block, open in enumerate(steps) if open]
+        codes, open = self.space.code(value), [block for block, open in enumerate(steps) if open]
         weights, biases = last.weight.split(self.options), last.bias.split(self.options)
         direct = self.direct.split(self.options)
         sizes = [end - first for first, end in itertools.pairwise(self.units)]
         parts = [(stage.weight.split(sizes), stage.bias.split(sizes), layer.split(sizes, 1))
                  for stage, layer in zip(self.stages, layers[1:], strict=False)]  # fmt: skip
         chances = features.new_empty(len(open), len(value), 1).uniform_().unbind()
+        lots = _evenly(*shape, value.device) if even else chances[0]
         for block, chance in zip(open, chances, strict=True):
             while known < block:
                 known += 1
@@ -179,20 +236,31 @@ class MaskedPolicy(AssignmentNetwork):
             place = slice(block * self.block, (block + 1) * self.block)
             logits = linear(layers[-1][:, :units], weights[output][:, :units], biases[output])
             logits = torch.addmm(logits, features[:, :seen], direct[output][:, :seen].T)
+            if 0 < output <= len(self.tables):
+                number = (codes[:, self.first : block] * self.places[-output:]).sum(1)
+                logits = logits + embedding(number, self.tables[output - 1])
             if self.ruled_out is not None:
                 logits = logits.masked_fill(self.ruled_out[output], -torch.inf)
             there = value[:, place]
             logits = logits if blank else self._agreeing(logits, there)
-            code, log_drawn = _draw(logits, exploration, chance)
-            log_behaviour += log_drawn
+            log_p = _log_chances(logits, exploration)
+            # a draw whose prefix holds no second one may as well have a number of its own
+            shared = log_behaviour[:, None] > -math.log(shape[-1])
+            if even := even and bool(shared.any()):
+                lots, p = torch.where(shared, lots, chance), log_p.double().exp()
+                code = inverted(p, lots)
+                lots = within(p, lots, code)
+            else:
+                code = inverted(log_p.exp(), chance)
+            log_behaviour += log_p.gather(-1, code).squeeze(-1)
+            codes[:, block] = code = code.squeeze(-1)
             if blank:  # a block is its code
-                codes.append(code)
                 features[:, seen : seen + self.span] = shown[code]
                 continue
             value[:, place] = torch.where(there < 0, digits[code], there)
             features[:, seen : seen + self.span] = self.features(value[:, place])
         if blank:
-            value[:, self.first * self.block :] = digits[torch.stack(codes, 1)].flatten(1)
+            value[:, self.first * self.block :] = digits[codes[:, self.first :]].flatten(1)
         return value.unflatten(0, shape), log_behaviour.unflatten(0, shape)
 
     def _look(self, layers: list[Tensor], parts: list[Any], blocks: int) -> None:
@@ -277,11 +345,14 @@ class MaskedPolicy(AssignmentNetwork):
         return new, (log_pf * redone).sum(-1) - log_new
 
 
-def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """`(rows,)` codes drawn by `(rows, options)` log weights, and their log probabilities.
+def _evenly(batch: int, samples: int, device: torch.device) -> Tensor:
+    """`(batch * samples, 1)` numbers from 0 to 1, double: equidistant from a random first one."""
+    first = torch.rand(batch, 1, dtype=torch.double, device=device)
+    return ((torch.arange(samples, device=device) + first) / samples).flatten()[:, None]
 
-    See `inverted`, which `chance` `(rows, 1)` is for.
-    """
+
+def _log_chances(logits: Tensor, exploration: Exploration) -> Tensor:
+    """`(rows, options)` log probabilities that draws have by log weights of this shape."""
     if exploration.temperature != 1:
         logits = logits / exploration.temperature
     log_p = logits.log_softmax(-1)
@@ -290,5 +361,4 @@ def _draw(logits: Tensor, exploration: Exploration, chance: Tensor) -> tuple[Ten
         uniform = (allowed / allowed.sum(-1, keepdim=True)).log()
         shares = log_p.new_tensor([1 - exploration.epsilon, exploration.epsilon]).log()
         log_p = torch.logaddexp(log_p + shares[0], uniform + shares[1])
-    code = inverted(log_p.exp(), chance)
-    return code.squeeze(-1), log_p.gather(-1, code).squeeze(-1)
+    return log_p

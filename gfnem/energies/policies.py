@@ -35,15 +35,16 @@ class AssignmentNetwork(Policy[Tensor, Tensor, Assignment, Tensor]):
         self,
         variables: Fact,
         values: Fact,
-        block: Count,
-        order: str,
-        summed: Amount = 0,
+        block: Count | None,
+        order: str | None,
+        summed: Amount | None = None,
         counts: list[Count] | None = None,
     ):
         super().__init__()
-        self.variables, self.values, self.block, self.order = variables, values, block, order
         # the space says which blocks there are; a policy asks it wherever it stands
         self.space = AssignmentSpace(variables, values, block, order, summed, counts)
+        self.variables, self.values = variables, values
+        self.block, self.order = self.space.block, self.space.order
         self.blocks, self.options = self.space.blocks, self.space.options
 
     @property
@@ -96,18 +97,18 @@ class AssignmentPolicy(AssignmentNetwork):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Count = 1,
-        order: str = "any",
+        block: Count | None = None,
+        order: str | None = None,
         backward: str = "uniform",
         hidden: Count = 256,
         layers: Count = 3,
-        summed: Amount = 0,
+        summed: Amount | None = None,
         counts: list[Count] | None = None,
     ):
         super().__init__(variables, values, block, order, summed, counts)
         if backward not in ("uniform", "learned"):
             raise ValueError(f"backward is uniform or learned, not {backward!r}")
-        self.learned = backward == "learned" and order == "any"
+        self.learned = backward == "learned" and self.order == "any"
         widths = [variables * (self.per_variable + 1), *[hidden] * layers]
         stages: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(widths):

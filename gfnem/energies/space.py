@@ -47,11 +47,12 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
     Args:
         variables: how many variables there are, latent ones included.
         values: how many values each can take.
-        block: variables that are written by one action.
+        block: variables that are written by one action; 1 if None and the data say nothing.
         order: "any" lets every open block be the next one, so that each assignment is reached in
-            as many ways as its blocks can be ordered; "fixed" writes the first open block.
+            as many ways as its blocks can be ordered; "fixed" writes the first open block. "any" if
+            None and the data say nothing.
         summed: so many variables, the first ones, are never written: where they are not observed
-            they stay open, and the energy sums them out.
+            they stay open, and the energy sums them out. None if None and the model says nothing.
         counts: how many of the values each variable can take, the first ones; all if None.
 
     Raises:
@@ -62,16 +63,18 @@ class AssignmentSpace(LatentSpace[Tensor, Tensor, Assignment]):
         self,
         variables: Fact = None,
         values: Fact = None,
-        block: Count = 1,
-        order: str = "any",
-        summed: Amount = 0,
+        block: Count | None = None,
+        order: str | None = None,
+        summed: Amount | None = None,
         counts: list[Count] | None = None,
     ):
+        block, summed = block or 1, summed or 0
+        order = "any" if order is None else order
         if order not in ("any", "fixed"):
             raise ValueError(f"order is any or fixed, not {order!r}")
         if variables % block or summed % block:
             parts = f"{summed} and {variables - summed}" if summed else str(variables)
-            raise ValueError(f"{parts} variables do not make blocks of {block}")
+            raise ValueError(f"{parts} variables do not make blocks of {block} (dataset.block)")
         if values**block > LARGEST_BLOCK:
             raise ValueError(
                 f"a block of {block} variables with {values} values takes {values**block} "

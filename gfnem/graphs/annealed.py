@@ -18,7 +18,7 @@ class Families:
 
     Attributes:
         table: `(n, sets)` float64 log evidence of each variable with each set of parents and their
-            prior, in nats; -inf where a set holds the variable.
+            prior, in nats; -inf where a set holds the variable, and of families not looked at.
         inner, bias, outer: `(n, sets, chains, units, n)`, `(n, sets, chains, units)` twice: draws
             of the conditional posterior of each family's network.
     """
@@ -31,7 +31,11 @@ class Families:
 
 @torch.no_grad()
 def families(
-    model: NetworkPosterior, x: Tables, chains: Count = 2000, moves: Count = 10
+    model: NetworkPosterior,
+    x: Tables,
+    chains: Count = 2000,
+    moves: Count = 10,
+    some: Tensor | None = None,
 ) -> Families:
     """Sequential Monte Carlo from the prior to the posterior (Del Moral et al. 2006).
 
@@ -44,8 +48,9 @@ def families(
         x: one data set.
         chains: of each family.
         moves: proposals to each chain in a round; five times as many in the last.
+        some: `(n, sets)` bool families to look at; all if None.
     """
-    likelihood = FamilyLikelihood(model, x)
+    likelihood = FamilyLikelihood(model, x, some=some)
     child, active = likelihood.child, likelihood.active
 
     def log_likelihood(theta: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def greedy(model: DagPosterior, x: Tables, steps: int = 1000) -> Tensor:
     given, moves = model.given(x), EdgeMoves(model.space.knowledge)
     graph = moves.initial(x, 1)
     for _ in range(steps):
-        gains = given.deltas(graph)
+        gains = given.deltas(bit_masks(graph.mT))
         turned = gains + gains.mT  # an edge is taken away, and the opposite one put in
         gains = torch.stack([gains, gains, turned], 2)
         gains = gains.masked_fill(~moves.neighbours(graph), -torch.inf)

@@ -14,6 +14,8 @@ from gfnem.estimates import log_sum
 
 #: most variables: parent sets are looked up by a bit mask
 MOST = 20
+#: all sets of so many nodes are listed, to look them up
+_LISTED = 12
 
 
 def closure_of(adjacency: Tensor) -> Tensor:
@@ -44,7 +46,17 @@ def bit_masks(parents: Tensor) -> Tensor:
 
 def bits_of(masks: Tensor, n: int) -> Tensor:
     """`(..., n)` bool: the sets that numbers `(...)` int64 stand for (see `bit_masks`)."""
-    return (masks.unsqueeze(-1) >> torch.arange(n, device=masks.device) & 1).bool()
+    if n > _LISTED:
+        return masks.unsqueeze(-1) & (1 << torch.arange(n, device=masks.device)) != 0
+    found = _every_set(n, str(masks.device)).index_select(0, masks.flatten())
+    return found.view(*masks.shape, n)
+
+
+@functools.lru_cache(maxsize=2 * _LISTED)
+def _every_set(n: int, device: str) -> Tensor:
+    """`(2 ** n, n)` bool: to look sets up in, which is faster than to take numbers apart."""
+    every = torch.arange(2**n, device=device)
+    return (every[:, None] >> torch.arange(n, device=device) & 1).bool()
 
 
 class ParentSets:
@@ -73,6 +85,12 @@ class ParentSets:
     def __len__(self) -> int:
         """How many sets."""
         return len(self.masks)
+
+    @functools.cached_property
+    def ternary(self) -> Tensor:
+        """`(2 ** n,)` int64 each mask as a number in base 3: node `i` is worth `3 ** i`."""
+        every = bits_of(torch.arange(2**self.n, device=self.masks.device), self.n)
+        return (every * 3 ** torch.arange(self.n, device=every.device)).sum(1)
 
     def members(self) -> Tensor:
         """`(sets, n)` bool."""

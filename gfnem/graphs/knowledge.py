@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gfnem.graphs.dags import closure_of
+from gfnem.graphs.dags import bit_masks, closure_of
 
 
 class Knowledge:
@@ -20,6 +20,7 @@ class Knowledge:
 
     Attributes:
         permitted: `(n, n)` bool; edges that may be there. The diagonal is not.
+        candidates: `(n,)` int64; bit masks of the nodes that may be parents of each node.
         required: `(n, n)` bool; edges that always are there.
         required_closure: `(n, n)` bool; paths of these.
         free: whether every edge is permitted and none required.
@@ -46,6 +47,7 @@ class Knowledge:
                 if len(pair) != 2 or not all(0 <= node < variables for node in pair):
                     raise ValueError(f"{name} {list(pair)}: a pair of nodes below {variables}")
                 matrix[tuple(pair)] = value
+        self.candidates = bit_masks(self.permitted.mT)
         self.required_closure = closure_of(self.required)
         self.free = not forbidden and not required
         if (self.required & ~self.permitted).any():

@@ -108,7 +108,7 @@ def _flow_through(posterior: Posterior, graphs: Tensor) -> Tensor:
     allowed = space.forward_mask(state)
     output = posterior.policy(posterior.context, state)
     choice = log_probability(output.forward, allowed)[0].double().exp()
-    key = bit_masks(graphs.flatten(1))
+    key = bit_masks(graphs.mT.flatten(1))  # as actions are numbered
     order = key.argsort()
     count = graphs.flatten(1).sum(1)
     reach = space.is_initial(state)[0].double()

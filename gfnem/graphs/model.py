@@ -47,7 +47,8 @@ class GivenTables(Conditioned[Tables, Tensor]):
         super().__init__(target, x)
         self._fixed = table is None
         self.table = target.table(x) if table is None else table
-        self._lookup = parent_sets(target.variables, target.max_parents, x.device).lookup
+        self._sets = parent_sets(target.variables, target.max_parents, x.device)
+        self._lookup = self._sets.lookup
         # the number past the last is that of the sets that are too large
         self._padded = torch.nn.functional.pad(self.table, (0, 1), value=-torch.inf)
 
@@ -60,28 +61,37 @@ class GivenTables(Conditioned[Tables, Tensor]):
         return self.x.known((name, self.target.name), compute) if self._fixed else compute()
 
     def families(self, masks: Tensor) -> Tensor:
-        """`(batch, samples, n, ...)` local scores of bit masks of parents, third axis the child."""
-        index = self._lookup[masks]
-        flat = index.transpose(1, 2).flatten(2)  # (batch, n, samples * ...)
-        found = self._padded.gather(2, flat)
-        return found.unflatten(2, (index.shape[1], *index.shape[3:])).transpose(1, 2)
+        """`(batch, samples, n)` local scores of bit masks of parents."""
+        return self._rows(self._padded[..., None], self._lookup[masks])[..., 0]
 
-    def deltas(self, adjacency: Tensor) -> Tensor:
+    @staticmethod
+    def _rows(table: Tensor, number: Tensor) -> Tensor:
+        """`(batch, samples, n, ...)` rows of a table `(batch, n, rows, ...)`, in one gather.
+
+        Args:
+            table: of each variable.
+            number: `(batch, samples, n)` which row of each.
+        """
+        batch, n, rows = table.shape[:3]
+        first = torch.arange(0, batch * n * rows, rows, device=number.device).view(batch, 1, n)
+        found = table.flatten(0, 2).index_select(0, (first + number).flatten())
+        return found.view(*number.shape, *table.shape[3:])
+
+    def deltas(self, parents: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """`(batch, samples, n, n)` nats that adding or removing each edge would gain.
 
-        One gather of rows. -inf on the diagonal, and where the set of parents is not permitted.
+        -inf on the diagonal, and where the set of parents is not permitted.
+
+        Args:
+            parents: `(batch, samples, n)` bit masks of the parents of each node.
+            dtype: of the result, in which the table that it is taken from is kept.
         """
-        batch, samples, n, _ = adjacency.shape
-        gains = self.known("gains", self._gains)
-        sets = self._lookup[bit_masks(adjacency.mT)]  # (batch, samples, child)
-        first = torch.arange(batch * n, device=sets.device).view(batch, 1, n) * gains.shape[2]
-        rows = gains.flatten(0, 2).index_select(0, (first + sets).flatten())
-        return rows.view(batch, samples, n, n).mT
+        gains = self.known(f"gains {dtype}", lambda: self._gains().to(dtype))
+        return self._rows(gains, self._lookup[parents]).mT
 
     def _gains(self) -> Tensor:
         """`(batch, n, sets + 1, n)` see `deltas`, of each variable with each set of parents."""
-        n, lookup = self.table.shape[1], self._lookup
-        masks = parent_sets(n, self.target.max_parents, lookup.device).masks
+        n, lookup, masks = self.table.shape[1], self._lookup, self._sets.masks
         # the set past the last is too large: nothing is gained by what leads from it
         found = [self._padded[..., lookup[masks ^ 2**node]] - self.table for node in range(n)]
         return torch.nn.functional.pad(torch.stack(found, -1), (0, 0, 0, 1), value=-torch.inf)
@@ -108,17 +118,14 @@ class GivenTables(Conditioned[Tables, Tensor]):
             nothing = torch.zeros_like(gains[..., :1, :])
             total = torch.cat([gains, nothing], 2).logsumexp(2, keepdim=True)
             return (gains - total).masked_fill(~may, 0.0), -total.flatten(2).sum(2)
+        futures, ternary = self.known("futures", self._futures), self._sets.ternary
+        code = 2 * ternary[state.parents] + ternary[state.joining]  # (batch, samples, child)
+        # a node that joins: its digit rises from 1 to 2
         weight = 3 ** torch.arange(may.shape[-1], device=may.device)[:, None]
-        code = ((2 * state.adjacency + may.long()) * weight).sum(2)  # (batch, samples, child)
-        samples, n = code.shape[1:]
-        joined = code[:, :, None, :] + may * weight
-        futures = self.known("futures", self._futures)
-        index = torch.cat([code[:, :, None, :], joined], 2)  # (batch, samples, 1 + parent, child)
-        found = futures.gather(2, index.permute(0, 3, 1, 2).flatten(2))
-        found = found.unflatten(2, (samples, n + 1)).permute(0, 2, 3, 1)
-        whole, joined = found[:, :, :1], found[:, :, 1:]
-        own = self.families(bit_masks(state.adjacency.mT))
-        return (joined - whole).masked_fill(~may, 0.0), (own - whole[:, :, 0]).sum(2)
+        joined = code[:, :, None, :] + may * weight  # (batch, samples, parent, child)
+        joined = self._rows(futures, joined.flatten(1, 2)).view(may.shape)
+        whole, own = self._rows(futures, code), self.families(state.parents)
+        return (joined - whole[:, :, None]).masked_fill(~may, 0.0), (own - whole).sum(2)
 
     @property
     def best(self) -> Tensor:
@@ -159,6 +166,11 @@ class GivenTables(Conditioned[Tables, Tensor]):
     def log_graphs(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples)` float64 log joint of data and graphs `(batch, samples, n, n)`."""
         return self.families(bit_masks(adjacency.mT)).sum(2) + self.target.log_terms(adjacency)
+
+    def log_state(self, state: DagState) -> Tensor:
+        """`(batch, samples)` float64 log joint of data and the graphs so far."""
+        own = self.families(state.parents).sum(2)
+        return own + self.target.log_terms(state.adjacency) if self.target.terms else own
 
     def first(self) -> DagState:
         """The graph that every other is built from, `(batch, 1)`."""

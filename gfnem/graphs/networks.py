@@ -116,6 +116,7 @@ class FamilyLikelihood:
         model: the target.
         x: data sets.
         at: which of them.
+        some: `(n, sets)` bool families; all if None.
 
     Attributes:
         child, number: `(families,)` the variable, and the number of its set of parents.
@@ -123,13 +124,14 @@ class FamilyLikelihood:
         active: `(families, 1, 1, n + 1)` bool: the weights of a unit that there are, its bias last.
     """
 
-    def __init__(self, model: NetworkPosterior, x: Tables, at: int = 0):
+    def __init__(self, model: NetworkPosterior, x: Tables, at: int = 0, some: Tensor | None = None):
         members = parent_sets(model.variables, model.max_parents, x.device).members()
         self.model, rows = model, x.values[at]
-        self.child, self.number = (~members.mT).nonzero().unbind(1)
+        wanted = ~members.mT if some is None else ~members.mT & some
+        self.child, self.number = wanted.nonzero().unbind(1)
         self.parents = members[self.number]
-        some = self.parents.any(1, keepdim=True)
-        self.active = torch.cat([self.parents, some], 1)[:, None, None]
+        any_parent = self.parents.any(1, keepdim=True)
+        self.active = torch.cat([self.parents, any_parent], 1)[:, None, None]
         self.scale = rows.new_tensor([model.spread] * model.variables + [1.0])
         self.rows, self.target = rows, rows.mT[self.child][:, None]
         self.keep = (x.real[at][:, None] & ~x.hand[at]).mT[self.child][:, None].to(rows)

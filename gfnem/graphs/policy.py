@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, inverted, log_probability
+from gfnem.sampling import Exploration, explored, inverted
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -81,7 +81,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         n, like = self.variables, next(self.parameters())
         if given is None:
             return Reading(None, like.new_zeros(len(x), n, n))
-        empty = torch.zeros(len(x), 1, n, n, dtype=torch.bool, device=like.device)
+        empty = torch.zeros(len(x), 1, n, dtype=torch.long, device=like.device)
         return Reading(given, finite(given.deltas(empty)[:, 0]).to(like))
 
     @torch.no_grad()
@@ -90,9 +90,9 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         single = context.single[:, None].expand(state.adjacency.shape)
         if context.given is None:
             return Hints(single, single, single[..., 0, 0], single)
-        gains = context.given.deltas(state.adjacency)
+        gains = context.given.deltas(state.parents)
         joins, stop = context.given.joins(state, gains)
-        known = state.open_edges | (state.adjacency & state.removable)
+        known = state.open_edges | state.adjacency
         gains = finite(gains).masked_fill(~known, 0.0)
         return Hints(gains.to(single), joins.to(single), stop.to(single), single)
 
@@ -100,17 +100,27 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         """`(batch, samples, n * n + 1)` of every edge, and of stopping."""
         hints = self.hints(context, state)
         edges, stop = self.correction(state, hints)
-        count = (state.adjacency & state.removable).flatten(2).sum(2) + 1
-        edges = (hints.joins + edges - count.log()[..., None, None]).flatten(2)
+        edges = (hints.joins + edges - (state.added + 1).log()[..., None, None]).mT.flatten(2)
         return torch.cat([edges, (hints.stop + stop)[..., None]], 2)
 
     def choose(
         self, context: Reading, space: LatentSpace, state: DagState, exploration: Exploration
     ) -> tuple[Tensor, Tensor]:
-        """Draws an edge, or to stop; no flow is needed for it."""
-        p = explored(self.logits(context, state), space.forward_mask(state), exploration)
+        """Draws an edge, or to stop; no flow is needed for it.
+
+        Graphs that have stopped are not looked at, once they are many.
+        """
+        index = _first(~state.stopped)
+        fewer = 4 * index.shape[1] <= 3 * state.stopped.shape[1]
+        some = state.take(index) if fewer else state
+        p = explored(self.logits(context, some), self._mask(some), exploration)
         action = inverted(p, torch.rand_like(p[..., :1]))
-        return action[..., 0], p.gather(2, action)[..., 0].log()
+        log_drawn, action = p.gather(2, action)[..., 0].log(), action[..., 0]
+        if not fewer:
+            return action, log_drawn
+        nothing = torch.full_like(state.added, p.shape[2] - 1)
+        found = log_drawn.new_zeros(nothing.shape)
+        return nothing.scatter(1, index, action), found.scatter(1, index, log_drawn)
 
     def forward(self, context: Reading, state: DagState) -> Step:
         """Scores graphs `(batch, any number)`."""
@@ -120,16 +130,19 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         return Step(logits, None, self._flow(context, state, self._log_p(logits, state)))
 
     @staticmethod
-    def _log_p(logits: Tensor, state: DagState) -> Tensor:
+    def _mask(state: DagState) -> Tensor:
+        """`(batch, samples, n * n + 1)` edges that can be added, and to stop."""
+        return nn.functional.pad(state.open_edges.mT.flatten(2), (0, 1), value=True)
+
+    def _log_p(self, logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        mask = nn.functional.pad(state.open_edges.flatten(2), (0, 1), value=True)
-        return log_probability(logits, mask)
+        return torch.where(self._mask(state), logits, -torch.inf).log_softmax(-1)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
         """`(batch, samples)` `R(G) / P(stop|G)` in nats."""
         assert context.given is not None
         with torch.no_grad():
-            reward = context.given.log_graphs(state.adjacency)
+            reward = context.given.log_state(state)
         return reward - log_p[..., -1]
 
     def score(
@@ -152,15 +165,13 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
             return tensor.transpose(1, 2).flatten(1)
 
         taken = folded(mask)
-        most = int(taken.sum(1).max())
-        index = taken.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        index = _first(taken)
         state = DagState.cat(states[:-1]).take(index)
         log_p = self._log_p(self.logits(context, state), state)
         action = folded(actions).gather(1, index)
         log_pf = log_p.gather(2, action[..., None])[..., 0]
         # the graph that an edge leads to has one edge more that can be taken away
-        removable = (state.adjacency & state.removable).flatten(2).sum(2)
-        log_pb = -(removable + 1).to(log_pf).log().masked_fill(action == log_p.shape[2] - 1, 0.0)
+        log_pb = -(state.added + 1).to(log_pf).log().masked_fill(action == log_p.shape[2] - 1, 0.0)
 
         def unfolded(tensor: Tensor) -> Tensor:
             tensor = tensor.masked_fill(~taken.gather(1, index), 0.0)
@@ -180,6 +191,15 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         log_flow = self(context, context.given.first()).log_flow
         assert log_flow is not None
         return log_flow[:, 0]
+
+
+def _first(rows: Tensor) -> Tensor:
+    """`(batch, most)` the numbers of the rows `(batch, rows)` bool that are wanted, these first.
+
+    As many as the observation has that wants most.
+    """
+    most = int(rows.sum(1).max())
+    return rows.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
 def finite(gains: Tensor) -> Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfnem.batched import Batched
-from gfnem.graphs.dags import closure_of
+from gfnem.graphs.dags import bit_masks, bits_of, closure_of
 from gfnem.graphs.knowledge import Knowledge
 from gfnem.graphs.moves import EdgeMoves
 from gfnem.ranges import Amount, Count, Fact
@@ -20,32 +20,45 @@ from gfnem.space import LatentSpace
 
 @dataclass
 class DagState(Batched):
-    """Graphs under construction.
+    """Graphs under construction, as bit masks: a step is some integer operations for each node.
 
     Attributes:
-        adjacency: `(batch, samples, n, n)` bool; entry `[i, j]` is the edge from `i` to `j`.
-        closure: `(batch, samples, n, n)` bool; whether a path leads from `i` to `j`.
-        addable: `(batch, samples, n, n)` bool; the edges that may be added, cycles apart.
-        removable: `(batch, samples, n, n)` bool; the edges that need not be there.
+        parents: `(batch, samples, n)` int64; the parents of each node (see `bit_masks`).
+        reached: `(batch, samples, n)` int64; each node and those that a path leads to from it.
+        joining: `(batch, samples, n)` int64; the nodes that may now become parents of each node.
+        added: `(batch, samples)` int64; how many edges there are that can be removed.
         stopped: `(batch, samples)` bool; whether the graph is complete.
     """
 
-    adjacency: Tensor
-    closure: Tensor
-    addable: Tensor
-    removable: Tensor
+    parents: Tensor
+    reached: Tensor
+    joining: Tensor
+    added: Tensor
     stopped: Tensor
 
-    @cached_property
+    def _matrix(self, masks: Tensor) -> Tensor:
+        return bits_of(masks, masks.shape[-1])
+
+    @functools.cached_property
+    def adjacency(self) -> Tensor:
+        """`(batch, samples, n, n)` bool; entry `[i, j]` is the edge from `i` to `j`."""
+        return self._matrix(self.parents).mT
+
+    @functools.cached_property
+    def closure(self) -> Tensor:
+        """`(batch, samples, n, n)` bool: whether a path leads from `i` to `j`."""
+        return self._matrix(self.reached ^ _own(self.reached))
+
+    @functools.cached_property
     def open_edges(self) -> Tensor:
         """`(batch, samples, n, n)` bool: edges that can be added now."""
-        return self.addable & ~self.adjacency & ~self.closure.mT
+        return self._matrix(self.joining).mT
 
 
 class DagSpace(LatentSpace[Any, Tensor, DagState]):
     """`z` is an adjacency matrix `(batch, samples, n, n)` bool; edges are added in any order.
 
-    Forward action `i * n + j` adds the edge from `i` to `j`, action `n * n` stops; backward actions
+    Forward action `j * n + i` adds the edge from `i` to `j`, action `n * n` stops; backward actions
     remove it and reopen. Every set of edges that leaves out some is a graph, so that a graph of
     `m` edges that are not required is reached by `m!` trajectories (Deleu et al. 2022, arXiv
     2202.13903).
@@ -74,43 +87,26 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
     def initial_state(self, x, samples: int) -> DagState:
         """The required edges alone."""
         known = self.knowledge.on(x.device)
-        shape = len(x), samples, self.variables, self.variables
-
-        def spread(matrix: Tensor) -> Tensor:
-            return matrix.expand(shape)
-
-        stopped = torch.zeros(shape[:2], dtype=torch.bool, device=x.device)
-        return self._limited(
-            DagState(
-                spread(known.required),
-                spread(known.required_closure),
-                spread(known.permitted),
-                spread(~known.required),
-                stopped,
-            )
+        shape = len(x), samples
+        none = torch.zeros(shape, dtype=torch.long, device=x.device)
+        parents, closure = bit_masks(known.required.mT), known.required_closure
+        return self._state(
+            parents.expand(*shape, -1), _reached(closure).expand(*shape, -1), none, none.bool()
         )
 
-    def _limited(self, state: DagState) -> DagState:
-        """Closes nodes that have as many parents as they may."""
-        if self.max_parents is None:
-            return state
-        permitted = self.knowledge.on(state.adjacency.device).permitted
-        full = state.adjacency.sum(-2, keepdim=True) >= self.max_parents
-        state.addable = permitted & ~full
-        return state
+    def _state(self, parents: Tensor, reached: Tensor, added: Tensor, stopped: Tensor) -> DagState:
+        """With the nodes that may join: they close no cycle, and there is room for them."""
+        joining = self.knowledge.on(parents.device).candidates & ~(parents | reached)
+        if self.max_parents is not None:
+            room = bits_of(parents, self.variables).sum(-1) < self.max_parents
+            joining = torch.where(room, joining, 0)
+        return DagState(parents, reached, joining, added, stopped)
 
     def final_state(self, x, z: Tensor) -> DagState:
         """Stopped graphs; their closures are computed."""
-        known = self.knowledge.on(z.device)
-        return self._limited(
-            DagState(
-                z,
-                closure_of(z),
-                known.permitted.expand_as(z),
-                (~known.required).expand_as(z),
-                torch.ones(z.shape[:2], dtype=torch.bool, device=z.device),
-            )
-        )
+        added = (z & ~self.knowledge.on(z.device).required).flatten(2).sum(2)
+        stopped = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
+        return self._state(bit_masks(z.mT), _reached(closure_of(z)), added, stopped)
 
     def to_latent(self, x, state: DagState) -> Tensor:
         """`(batch, samples, n, n)` bool."""
@@ -122,48 +118,39 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
 
     def is_initial(self, state: DagState) -> Tensor:
         """Whether no edge can be removed."""
-        return ~state.stopped & ~(state.adjacency & state.removable).flatten(2).any(2)
+        return ~state.stopped & (state.added == 0)
 
     def forward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: edges that close no cycle, and to stop."""
         going = ~state.stopped[..., None]
-        return torch.cat([state.open_edges.flatten(2), going], 2) & going
+        return torch.cat([state.open_edges.mT.flatten(2), going], 2) & going
 
     def backward_mask(self, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)`: any edge of a graph that is open, or to reopen."""
         stopped = state.stopped[..., None]
-        edges = (state.adjacency & state.removable).flatten(2)
+        required = self.knowledge.on(stopped.device).required
+        edges = (state.adjacency & ~required).mT.flatten(2)
         return torch.cat([edges & ~stopped, stopped], 2)
 
-    def _edge(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tail and head `(batch, samples, n)` one-hot, and whether it is an edge at all."""
-        n, place = self.variables, torch.arange(self.variables, device=action.device)
-        is_edge = action < n * n
-        tail = (place == (action // n)[..., None]) & is_edge[..., None]
-        return tail, (place == (action % n)[..., None]) & is_edge[..., None], is_edge
-
     def step(self, state: DagState, action: Tensor) -> DagState:
-        """Adds an edge, with an outer product on the closure, or stops."""
-        n = self.variables
-        tail, head, is_edge = self._edge(action)
-        adjacency = state.adjacency | (tail[..., :, None] & head[..., None, :])
-        # what leads to the tail, the tail included, now leads to the head and on from there
-        column = (action // n).clamp(max=n - 1)[..., None, None].expand(*action.shape, n, 1)
-        row = (action % n)[..., None, None].expand(*action.shape, 1, n)
-        into = (state.closure.gather(-1, column)[..., 0] & is_edge[..., None]) | tail
-        on = state.closure.gather(-2, row)[..., 0, :] | head
-        closure = state.closure | (into[..., :, None] & on[..., None, :])
-        stopped = state.stopped | ~is_edge
-        return self._limited(DagState(adjacency, closure, state.addable, state.removable, stopped))
+        """Adds an edge, or stops."""
+        parent, tail, head = (part[action] for part in _edges(self.variables, str(action.device)))
+        is_edge = action < self.variables**2
+        # what leads to the tail now leads to the head and on from there
+        leads, beyond = state.reached >> tail & 1, state.reached.gather(2, head)
+        return self._state(
+            state.parents | parent,
+            state.reached | leads * beyond,
+            state.added + is_edge,
+            state.stopped | ~is_edge,
+        )
 
     def unstep(self, state: DagState, action: Tensor) -> DagState:
         """Removes an edge, the closure computed anew, or reopens."""
-        tail, head, is_edge = self._edge(action)
-        adjacency = state.adjacency & ~(tail[..., :, None] & head[..., None, :])
-        stopped = state.stopped & is_edge
-        return self._limited(
-            DagState(adjacency, closure_of(adjacency), state.addable, state.removable, stopped)
-        )
+        parents = state.parents & ~_edges(self.variables, str(action.device))[0][action]
+        is_edge = action < self.variables**2
+        reached = _reached(closure_of(bits_of(parents, self.variables).mT))
+        return self._state(parents, reached, state.added - is_edge.long(), state.stopped & is_edge)
 
     def backward_action(self, state: DagState, action: Tensor) -> Tensor:
         """The same number."""
@@ -176,3 +163,26 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
     def moves(self) -> EdgeMoves:
         """An edge is added, removed or reversed."""
         return EdgeMoves(self.knowledge)
+
+
+def _own(masks: Tensor) -> Tensor:
+    """`(n,)` int64 the bit masks of single nodes."""
+    return 1 << torch.arange(masks.shape[-1], device=masks.device)
+
+
+def _reached(closure: Tensor) -> Tensor:
+    """`(..., n)` int64 what each node reaches, itself included, by a closure `(..., n, n)`."""
+    masks = bit_masks(closure)
+    return masks | _own(masks)
+
+
+@functools.lru_cache(maxsize=8)
+def _edges(n: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """What each action adds: bit masks of parents `(n * n + 1, n)`, and tail and head `(..., 1)`.
+
+    To stop adds nothing; its tail is one that no node leads to.
+    """
+    action = torch.arange(n * n + 1, device=device)[:, None]
+    head, tail = action // n, action % n
+    parent = torch.where(torch.arange(n, device=device) == head, 1 << tail, 0)
+    return parent, torch.where(head < n, tail, n), head.clamp(max=n - 1)

@@ -119,6 +119,7 @@ def test_chains_see_what_the_sampler_never_draws():
         em.policy.stages[-1].bias[:2] = torch.tensor([20.0, -20.0])  # the first bit is always 0
     assert gradient_error(em, X, Free(Own(6000))) > 0.2
     assert gradient_error(em, X, Free(Chains(6000, 12, True, jumps=1))) < 0.06
+    assert gradient_error(em, X, Free(Own(6000, epsilon=0.3, arithmetic=True))) < 0.06
 
 
 def test_the_recipe_has_one_negative_phase():
@@ -127,6 +128,18 @@ def test_the_recipe_has_one_negative_phase():
     assert isinstance(eb_gfn(latents=2, chains=0).phases()[1].negative.source, Own)
     with pytest.raises(ValueError, match="one negative phase"):
         eb_gfn(chains=4, proposals=2).phases()
+
+
+def test_a_sampler_learns_of_the_data_by_likelihood():
+    """The energy says that all rows are alike, and stays; the sampler is told of two."""
+    em = made(eb_gfn(samples=64, likelihood=20.0))
+    for parameter in em.model.parameters():
+        torch.nn.init.zeros_(parameter)
+    descent = Descent(em, Rates(policy=0.02, model=0.0))
+    figures = [descent.update(X) for _ in range(60)]
+    assert figures[-1]["data_loss"] < 0.8 < 1.5 < figures[0]["data_loss"]
+    with pytest.raises(ValueError, match="do not say what is latent"):
+        eb_gfn(likelihood=1.0, latents=2).phases()
 
 
 @pytest.mark.parametrize("order", ["fixed", "any"])

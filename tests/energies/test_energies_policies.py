@@ -1,5 +1,6 @@
 """Training reaches every parameter of the samplers."""
 
+import pytest
 import torch
 
 from gfnem.energies import AssignmentPolicy, AssignmentSpace, MaskedPolicy, Pairwise
@@ -46,6 +47,33 @@ class TestMasked(_Policy):
 
     def make_policy(self):
         return MaskedPolicy(*self.sizes, hidden=9)
+
+
+class TestTables(_Policy):
+    sizes = (4, 2, 1, "fixed")
+
+    def make_policy(self):
+        policy = MaskedPolicy(*self.sizes, hidden=9, tables=2)
+        for table in policy.tables:
+            table.data.normal_()
+        return policy
+
+
+def test_tables_tell_rows_apart_that_a_network_does_not():
+    """Any distribution of three blocks, from a network that says nothing."""
+    torch.manual_seed(0)
+    policy, p = MaskedPolicy(6, 2, 2, hidden=4, tables=2), torch.rand(4, 4, 4)
+    with torch.no_grad():
+        policy.stages[-1].bias[:4] = p.sum((1, 2)).log()
+        for table, log_p in zip(policy.tables, (p.sum(2).log(), p.log()), strict=True):
+            table.copy_(log_p.flatten(0, -2))
+    nothing, every = torch.full((1, 6), -1), torch.cartesian_prod(*[torch.arange(2)] * 6)
+    found = policy.steps(nothing, every[None])[0].sum(2)[0]
+    assert torch.allclose(found, (p / p.sum()).flatten().log(), atol=1e-5)
+    with pytest.raises(ValueError, match="tables 3: of 3 blocks"):
+        MaskedPolicy(6, 2, 2, tables=3)
+    with pytest.raises(ValueError, match="at most 65536 entries"):
+        MaskedPolicy(60, 2, 10, tables=2)
 
 
 def test_a_masked_network_looks_at_nothing_to_come():

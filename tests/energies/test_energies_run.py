@@ -18,11 +18,32 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("energies")
     path = folder / "table.csv"
     path.write_text(TABLE)
-    flags = ["--dataset", "TableRows", "--policy", "AssignmentPolicy", "--policy.hidden", 16]
+    flags = [
+        "--dataset",
+        "TableRows",
+        "--dataset.order",
+        "any",
+        "--policy",
+        "AssignmentPolicy",
+        "--policy.hidden",
+        16,
+    ]
     flags += ["--model", "Pairwise", "--rates.model", 0.07, "--recipe.samples", 64]
     words = ["train", "--world", "energies", "--data", path, *flags, "--max-updates", 100]
     assert command(*words, "--out", folder / "run") == 0
     return folder / "run", path
+
+
+def test_the_command_line_hands_on_how_rows_are_written(tmp_path):
+    words = ["train", "--world", "energies", "--dataset", "BinaryImages", "--dataset.block", 2]
+    words += ["--data", "bars_and_stripes", "--model", "RBM", "--model.collapsed", "true"]
+    words += ["--model.hidden", 4, "--policy.hidden", 8, "--recipe.latents", 2]
+    assert command(*words, "--max-updates", 1, "--out", tmp_path / "run") == 0
+    run = load(tmp_path / "run")
+    for part in (run.space, run.policy):
+        assert (part.block, part.order) == (2, "fixed")
+    assert run.space.summed == 16 and run.policy.written == 2
+    assert run.space.unique_trajectory
 
 
 def test_missing_entries_are_filled_by_what_goes_with_them(trained):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from gfnem.graphs.dags import closure_of, every_dag
+from gfnem.graphs.dags import bit_masks, closure_of, every_dag
 from gfnem.graphs.exact import log_weight
 from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.networks import NetworkPosterior
@@ -98,7 +98,7 @@ def test_terms_are_listed_for_few_variables_and_stop_exact_inference_for_more():
 def test_gains_are_differences_of_joints():
     model, x, graphs = DagPosterior(4), some_tables(4), every_dag(4)[::7]
     z = graphs[None].expand(2, -1, -1, -1)
-    gains = model.given(x).deltas(z)
+    gains = model.given(x).deltas(bit_masks(z.mT))
     base = model.log_joint(x, z)
     for i, j in ((0, 1), (3, 2), (2, 0)):
         other = z.clone()
@@ -110,7 +110,7 @@ def test_what_joins_a_family_is_the_posterior_of_the_family_alone():
     model, x = DagPosterior(3), some_tables()
     space, given = DagSpace(3), model.given(x)
     state = space.initial_state(x, 1)
-    joins, stop = given.joins(state, given.deltas(state.adjacency))
+    joins, stop = given.joins(state, given.deltas(state.parents))
     members = torch.arange(7)[:, None] >> torch.arange(3) & 1  # the sets of parents
     p = given.table.softmax(2)
     expected = torch.einsum("bjs,si->bij", p, members.double()) + torch.eye(3)
@@ -134,9 +134,9 @@ def test_many_columns_want_a_limit_on_parents():
     model, x = DagPosterior(16, max_parents=2), Tables.of([values])
     space = DagSpace(16, max_parents=2)
     state = space.initial_state(x, 3)
-    for action in (1, 18, 16 * 16):  # edges 0 -> 1 and 1 -> 2, then stop
+    for action in (16, 33, 16 * 16):  # edges 0 -> 1 and 1 -> 2, then stop
         state = space.step(state, torch.full((1, 3), action))
-    gains = model.given(x).deltas(state.adjacency)
+    gains = model.given(x).deltas(state.parents)
     other = state.adjacency.clone()
     other[..., 5, 2] = True
     both = [model.log_joint(x, graph) for graph in (state.adjacency, other)]
