@@ -3,21 +3,20 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import lru_cache
 
 import pytest
 import torch
 from commands import SMALL, TINY, call, printed, refused, same
+from started import Started
 
 pytestmark = pytest.mark.slow
 
 #: adaptive timing and sleep, so that their state must survive as well
 SETTINGS = [
     *TINY,
-    "--max-updates=60",
+    "--max-updates=40",
     "--dataset.interval=5",
     "--schedule=AdaptiveThreshold",
     "--schedule.level=Anneal",
@@ -49,28 +48,20 @@ def whole(tmp_path_factory):
 
 
 def start(run):
-    """A training run in a process of its own, as a shell starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "gfnem", "train", *SETTINGS, "--out", str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-        # a suite that a script started in the background has inherited to ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    """A training run in a process of its own."""
+    return Started("train", *SETTINGS, "--out", run, environment=os.environ)
 
 
 def stop(process, file, by, patience=120):
     """Sends a signal as soon as a file is there; exit code and standard error."""
     deadline = time.monotonic() + patience
     while not file.exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.printed()
         assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.002)
-    process.send_signal(by)
-    _, errors = process.communicate(timeout=patience)
-    return process.returncode, errors
+    os.kill(process.pid, by)
+    code, _, errors = process.finish(patience)
+    return code, errors
 
 
 def same_end(one, other):
@@ -90,7 +81,7 @@ def test_sigkill_before_and_after_the_first_checkpoint(capsys, tmp_path, whole, 
     run = tmp_path / "run"
     code, _ = stop(start(run), run / file, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert not (run / "metrics.csv").exists() or len(metrics(run)) < 12, "killed too late"
+    assert not (run / "metrics.csv").exists() or len(metrics(run)) < 8, "killed too late"
     (run / ".last.ckpt.tmp").write_bytes(b"half a checkpo")
     out = printed(capsys, "train", "--resume", run)
     assert ("going on after" if file == "last.ckpt" else "starting again") in out
