@@ -48,12 +48,14 @@ CLASSES = (
     *("--max-updates", "1000"),
 )
 MANY = ("--model", "SimplePCFG", "--model.nonterminals", "128", "--model.preterminals", "256")
+RECURSION = ("--policy", "RecursionPolicy")
 #: what is trained, by the name of its row
 RUNS: dict[str, tuple[str, ...]] = {
     "grammar alone, exact EM": (*EXACT, *BARE),
     "grammar alone, GFlowNet-EM": (*EQUAL, *BARE),
     "grammar and reward, exact EM": EXACT,
     "grammar and reward, GFlowNet-EM": EQUAL,
+    "grammar and reward, GFlowNet-EM by recursion": (*EQUAL, *RECURSION),
     "grammar and reward, GFlowNet-EM at temperature 1": (*EQUAL, "--recipe.temperature", "1.0"),
     "grammar and reward, GFlowNet-EM, unknown words in classes": (
         *EQUAL,
@@ -64,6 +66,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "5 parent classes and reward, GFlowNet-EM": (*EQUAL, *CLASSES),
     "128+256 symbols and reward, exact EM": (*EXACT, *MANY),
     "128+256 symbols and reward, GFlowNet-EM": (*EQUAL, *MANY),
+    "128+256 symbols and reward, GFlowNet-EM by recursion": (*EQUAL, *MANY, *RECURSION),
     "RNNG alone, GFlowNet-EM": (*EQUAL, *BARE, *SHIFT_REDUCE),
     "RNNG and reward, GFlowNet-EM": (*EQUAL, *SHIFT_REDUCE),
     "RNNG that sees 2 items of its stack, and reward, GFlowNet-EM": (

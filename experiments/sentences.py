@@ -66,14 +66,18 @@ RANK = 16
 WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 #: fewest and most words of a sentence there
 LENGTHS = (2, 5)
+#: weight of sentences of the text beside its own: in the small worlds, and in the large one. A
+#: sampler that sees more of the text misses less, and writes more that the reward does not know
+SHARES = 0.5, 0.1
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
 SMALL = (12, 12, 32, 128, 2.0)
 SIZES = {
     "copy": (24, 12, 32, 128, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
-#: the share of its time for which a grammar is fitted to the data alone in the large world
-FITTED = 0.4
+#: seconds for which a grammar is fitted to the data alone in the large world. A longer fit commits
+#: symbols that stand for two of the reward's
+FITTED = 96
 #: sentences of the text in the small worlds
 TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
@@ -125,7 +129,7 @@ class Cell:
         start, fitted = time.process_time(), 0
         if seconds is not None:
             if isinstance(self.run.policy, GrammarSampler):
-                fitted = self._fit(FITTED * seconds)
+                fitted = self._fit(min(FITTED, 0.4 * seconds))
             begun = time.process_time()
             self._descend(8, True)
             each = (time.process_time() - begun) / 8
@@ -147,7 +151,9 @@ class Cell:
         fitted = isinstance(run.policy, GrammarSampler)
         imitation = Anneal(20.0, 0.0, max(updates // 2, 1)) if large and not fitted else 0.0
         samples = 64 if large else SAMPLES
-        recipe = sentence_sampler(samples=samples, imitation=imitation, collapse=self.apart)
+        recipe = sentence_sampler(
+            samples=samples, share=SHARES[large], imitation=imitation, collapse=self.apart
+        )
         em = EM(run.model, run.space, run.policy, recipe)
         falling = Anneal(rate, rate / (20 if large else 50), updates, "exponential")
         level = Anneal(0.1, 1e-3, updates, "exponential")

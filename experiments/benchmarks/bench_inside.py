@@ -19,7 +19,8 @@ from gfnem.parsing.inference.draws import sample_trees, score_trees
 from gfnem.parsing.inference.factored import FactoredPotentials
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import Potentials, RulePotentials
+from gfnem.parsing.inference.potentials import Potentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.inference.viterbi import viterbi
 
 

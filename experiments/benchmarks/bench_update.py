@@ -15,15 +15,25 @@ from record import median_seconds, record
 
 from gfnem.component import build
 from gfnem.em import EM
-from gfnem.parsing import ForestPolicy, ForestSpace, NeuralParentPCFG, NeuralPCFG
-from gfnem.parsing.policies.topdown import TopDownPolicy
+from gfnem.parsing import (
+    ForestPolicy,
+    ForestSpace,
+    NeuralParentPCFG,
+    NeuralPCFG,
+    RecursionPolicy,
+    TopDownPolicy,
+)
 from gfnem.parsing.spaces.topdown import TopDownSpace
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.policy import Policy
 from gfnem.rates import Descent
 from gfnem.recipes import Recipe, exact, gflownet
 
-SPACES = {"top-down": (TopDownSpace, TopDownPolicy), "forest": (ForestSpace, ForestPolicy)}
+SAMPLERS = {
+    "top-down": (TopDownSpace, TopDownPolicy),
+    "recursion": (TopDownSpace, RecursionPolicy),
+    "forest": (ForestSpace, ForestPolicy),
+}
 MODELS = {model.__name__: model for model in (NeuralPCFG, NeuralParentPCFG)}
 
 
@@ -31,7 +41,7 @@ def main() -> None:
     """Prints the timings."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="NeuralPCFG")
-    parser.add_argument("--space", choices=SPACES, default="top-down")
+    parser.add_argument("--sampler", choices=SAMPLERS, default="top-down")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=32)
     parser.add_argument("--words", type=int, default=20, help="tokens of every sentence")
@@ -51,9 +61,10 @@ def main() -> None:
 
     def trained_by(recipe: Recipe) -> EM:
         model = MODELS[options.model](options.vocabulary, labels, options.preterminals)
-        space, policy = SPACES[options.space]
-        policy = policy(options.vocabulary, labels).spec()
-        parts = model, space(labels), build(policy, Policy, **model.facts())
+        space, policy = SAMPLERS[options.sampler]
+        facts = {"vocab_size": options.vocabulary, "nonterminals": labels, **model.facts()}
+        named = {"class_path": f"{policy.__module__}.{policy.__qualname__}"}
+        parts = model, space(labels), build(named, Policy, **facts)
         return EM(*parts, recipe).to(options.device)
 
     def wait() -> None:
@@ -61,7 +72,7 @@ def main() -> None:
             torch.cuda.synchronize()
 
     size = f"{options.model} of {labels}+{options.preterminals} symbols"
-    size += f", {options.space}" if options.space != "top-down" else ""
+    size += f", {options.sampler}" if options.sampler != "top-down" else ""
     data = f"{options.sentences} sentences of {options.words} words"
     print(
         f"torch {torch.__version__}, {options.threads} threads, {options.device}; {data}, {size}, "

@@ -30,6 +30,7 @@ _attribute, __dir__, __all__ = public_names(
         "policies.shift_reduce": ("ShiftReducePolicy",),
         "grammars.tabular": ("TabularGrammar",),
         "spaces.topdown": ("TopDownSpace",),
+        "policies.recursion_policy": ("RecursionPolicy",),
         "policies.topdown": ("TopDownPolicy",),
         "bracket_prior.treebank_brackets": ("TreebankBrackets",),
         "trees.trees": ("Trees",),

@@ -41,6 +41,7 @@ class TextWorld(WorldOfSentences):
         "gfnem.parsing.spaces.shift_reduce",
         "gfnem.parsing.spaces.topdown",
         "gfnem.parsing.policies.forest",
+        "gfnem.parsing.policies.recursion_policy",
         "gfnem.parsing.policies.shift_reduce",
         "gfnem.parsing.policies.topdown",
     )

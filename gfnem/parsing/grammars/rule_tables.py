@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.inference.factored import FactoredPotentials
-from gfnem.parsing.inference.potentials import Potentials, RulePotentials, groups_of
+from gfnem.parsing.inference.potentials import Potentials, groups_of
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 
 
 class Rules(ABC):

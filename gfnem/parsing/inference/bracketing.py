@@ -9,13 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.potentials import (
-    Potentials,
-    RulePotentials,
-    full_precision,
-    relative,
-    safe_log,
-)
+from gfnem.parsing.inference.potentials import Potentials, full_precision, relative, safe_log
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.trees.heights import by_height
 from gfnem.parsing.trees.trees import Trees
 

@@ -16,13 +16,13 @@ from gfnem.parsing.inference.inside import beyond, inside_pass
 from gfnem.parsing.inference.one_context import OneContext
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
-    RulePotentials,
     full_precision,
     held,
     kept,
     relative,
     safe_log,
 )
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
 
 

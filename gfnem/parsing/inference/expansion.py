@@ -7,13 +7,8 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.potentials import (
-    IMPOSSIBLE,
-    Potentials,
-    RulePotentials,
-    full_precision,
-    safe_log,
-)
+from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, full_precision, safe_log
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import span_list
 
 

@@ -138,8 +138,7 @@ class FactoredPotentials(OneContext):
 
         def beside(leaf: Tensor, other: Tensor) -> BesideWords:
             top = other.detach().amax(1)
-            leaf, weights = leaf.transpose(0, 1) + top, (other - top[:, None]).exp().T
-            return lambda words, values: (values @ weights, leaf[words])
+            return BesideWords((other - top[:, None]).exp(), leaf.transpose(0, 1) + top)
 
         left, right = self.inner
         return [beside(self.leaves[0], right), beside(self.leaves[1], left)]

@@ -77,13 +77,14 @@ class SpanEncoder(FenceEncoder):
         max_width: int = 64,
     ):
         super().__init__(vocab_size, dim, features, dropout)
-        self.ends = nn.Linear(2 * dim, 2 * self.dim_out)
+        self.dim_out = dim  # there are many spans, and they are what the network costs
+        self.ends = nn.Linear(2 * dim, 2 * dim)
         self.width = nn.Embedding(max_width + 1, self.dim_out)
         self.sums = SpanSums(dropout)
         self.mix = nn.Linear(self.dim_out, self.dim_out)
 
     def forward(self, x: Sentences, features: Tensor | None = None, narrowest: int = 1) -> Tensor:
-        """`(batch, spans, 2 * dim)`: a vector for each of `span_list(n, narrowest)`.
+        """`(batch, spans, dim)`: a vector for each of `span_list(n, narrowest)`.
 
         `features` `(batch, n, features)`: what else is known of each word.
         """

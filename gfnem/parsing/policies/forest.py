@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import PROFILE, RulePotentials
+from gfnem.parsing.inference.potentials import PROFILE
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder, span_chart
 from gfnem.parsing.spaces.forest import ForestState
 from gfnem.parsing.spaces.partial import partial_trees

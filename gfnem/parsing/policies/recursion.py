@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.parsing.inference.inside import beyond
-from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials, full_precision, safe_log
+from gfnem.parsing.inference.potentials import (
+    IMPOSSIBLE,
+    Potentials,
+    full_precision,
+    relative,
+    safe_log,
+)
 
 #: steps of these weights over those of other parameters: there are few of them, and they go far
 _STRIDE = 8.0
@@ -40,53 +46,123 @@ class Recursion(nn.Module):
     def forward(self, potentials: Potentials, spans: Tensor | None = None) -> Tensor:
         """`(batch, n, n + 1, N)` look-ahead in nats; `IMPOSSIBLE` where there is no phrase.
 
+        Differentiable in its own weights, not in the potentials.
+
         Args:
             potentials: the rules' weights, under one context.
             spans: `(batch, n, n + 1)` nats that each node's span counts besides; none if None.
         """
-        with full_precision(potentials.root):
-            return self._chart(potentials, spans)
-
-    def _chart(self, potentials: Potentials, spans: Tensor | None) -> Tensor:
-        parent, left, right = (
+        parts = (
             (_STRIDE * weight).softmax(1)
             for weight in (self.of_parent, self.of_left, self.of_right)
         )
-        mass = potentials.phrase_mass()
-        after_word, before_word = potentials.beside_words()
+        return _Chart.apply(*parts, potentials, spans)
+
+
+class _Chart(torch.autograd.Function):
+    """The chart, and its gradient written out: spans from wide ones to narrow ones.
+
+    As in `inside`, tables lead with the position; spans stand by start and width as left parts, and
+    by end and falling width as right parts, so that the splits of a span are slices of both.
+    """
+
+    @staticmethod
+    def forward(ctx, parent: Tensor, left: Tensor, right: Tensor, potentials: Potentials, spans):
+        with full_precision(parent):
+            return _Chart.upwards(ctx, parent, left, right, potentials, spans)
+
+    @staticmethod
+    def upwards(ctx, parent, left, right, potentials, spans):
         n, batch, labels = potentials.max_length, len(potentials.lengths), potentials.labels
-        # of each width: values over their largest, its log, and what they are as either child
-        values: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        logs: list[Tensor] = []
+        mass, (after, before) = potentials.phrase_mass(), potentials.beside_words()
+        starts = parent.new_zeros(n + 1, batch, n + 1, len(left))
+        ends, peaks = torch.zeros_like(starts), parent.new_zeros(2, n + 1, batch, n + 1)
+        chart = parent.new_full((batch, n, n + 1, labels), IMPOSSIBLE)
+        values: list[Tensor] = []  # of each width from 2, over their largest
+        steps = []
         for width in range(2, n + 1):
             count = n - width + 1
             if width == 2:
                 log = potentials.both_leaves.squeeze(2).transpose(0, 1)
             else:
-                last, level = values[-1][0], values[-1][1][..., None]
-                one, one_scale = after_word(slice(count), last[1:])
-                other, other_scale = before_word(slice(width - 1, n), last[:count])
-                terms = [one, other]
-                scales = [one_scale + level[1:], other_scale + level[:count]]
+                last, level = values[-1], peaks[0, : count + 1, :, width - 1, None]
+                words = slice(count), slice(width - 1, n)
+                terms = [after.above(words[0], last[1:]), before.above(words[1], last[:count])]
+                scales = [after.scale[words[0]] + level[1:], before.scale[words[1]] + level[:count]]
+                weights = both = None
                 if width > 3:
-                    splits = range(2, width - 1)
-                    cuts = [(k, values[k - 2], values[width - k - 2]) for k in splits]
-                    level = torch.stack([a[1][:count] + b[1][k : k + count] for k, a, b in cuts])
-                    top = level.amax(0)
-                    both = torch.stack([a[2][:count] * b[3][k : k + count] for k, a, b in cuts])
-                    both = (both * (level - top).exp()[..., None]).sum(0)
+                    level = _lefts(peaks[0], width) + _rights(peaks[1], width)
+                    top = level.amax(2)
+                    weights = (level - top[..., None]).exp_()[..., None]
+                    both = _lefts(starts, width) * weights
+                    both = both.mul_(_rights(ends, width)).sum(2)
                     terms.append(both @ parent.T)
                     scales.append(top[..., None] + mass)
-                peak = torch.stack(scales).detach().amax(0)
-                total = sum(t * (s - peak).exp() for t, s in zip(terms, scales, strict=True))
+                peak = torch.stack(scales).amax(0)
+                shares = [(scale - peak).exp_() for scale in scales]
+                total = sum(term.mul_(share) for term, share in zip(terms, shares, strict=True))
                 log = safe_log(total) + peak
+                over = (1 / total.clamp(min=torch.finfo(total.dtype).tiny)).masked_fill_(
+                    total <= 0, 0
+                )
+                steps.append(([share.mul_(over) for share in shares], weights, both))
             if spans is not None:
                 log = log + spans.diagonal(width, 1, 2).T[..., None]
-            top = log.detach().amax(2)
-            value = (log - top[..., None]).exp()
-            values.append((value, top, value @ left.T, value @ right.T))
-            logs.append(log)
-        chart = mass.new_full((batch, n, n + 1, labels), IMPOSSIBLE)
-        for width, log in enumerate(logs, 2):
+            value, top = relative(log)
+            values.append(value)
+            starts[:count, :, width], ends[width:, :, n - width] = value @ left.T, value @ right.T
+            peaks[0, :count, :, width] = peaks[1, width:, :, n - width] = top
             chart.diagonal(width, 1, 2).copy_(log.permute(1, 2, 0))
-        return chart.masked_fill(beyond(n, potentials.lengths)[..., None], IMPOSSIBLE)
+        outside = beyond(n, potentials.lengths)[..., None]
+        chart.masked_fill_(outside, IMPOSSIBLE)
+        if any(ctx.needs_input_grad):
+            ctx.kept = parent, left, right, after, before, starts, ends, values, steps, outside
+        return chart
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        with full_precision(gradient):
+            return *_Chart.downwards(ctx, gradient.masked_fill(ctx.kept[-1], 0)), None, None
+
+    @staticmethod
+    def downwards(ctx, gradient: Tensor) -> list[Tensor]:
+        parent, left, right, after, before, starts, ends, values, steps, _ = ctx.kept
+        n = gradient.shape[1]
+        of_parent, of_left, of_right = (torch.zeros_like(part) for part in (parent, left, right))
+        of_starts, of_ends = torch.zeros_like(starts), torch.zeros_like(ends)
+        below: Tensor | None = None  # gradient of the values of the next width
+        for width in range(n, 1, -1):
+            count, value = n - width + 1, values[width - 2]
+            first, second = of_starts[:count, :, width], of_ends[width:, :, n - width]
+            of_left += first.flatten(0, 1).T @ value.flatten(0, 1)
+            of_right += second.flatten(0, 1).T @ value.flatten(0, 1)
+            if width == 2:
+                break
+            of_value = first @ left + second @ right
+            if below is not None:
+                of_value += below
+            found = gradient.diagonal(width, 1, 2).permute(2, 0, 1) + value * of_value
+            shares, weights, both = steps[width - 3]
+            below = torch.zeros_like(values[width - 3])
+            below[1:] += after.below(slice(count), found * shares[0])
+            below[:count] += before.below(slice(width - 1, n), found * shares[1])
+            if width > 3:
+                found = found * shares[2]
+                of_parent += found.flatten(0, 1).T @ both.flatten(0, 1)
+                weighted = (found @ parent)[:, :, None] * weights
+                lefts = _lefts(of_starts, width)
+                lefts += weighted * _rights(ends, width)
+                rights = _rights(of_ends, width)
+                rights += weighted.mul_(_lefts(starts, width))
+        return [of_parent, of_left, of_right]
+
+
+def _lefts(table: Tensor, width: int) -> Tensor:
+    """Left parts of two words or more at each split of spans of a width, by where they start."""
+    return table[: len(table) - width, :, 2 : width - 1]
+
+
+def _rights(table: Tensor, width: int) -> Tensor:
+    """Their right parts, by where these end and by falling width."""
+    n = len(table) - 1
+    return table[width:, :, n - width + 2 : n - 1]

@@ -7,7 +7,7 @@ from gfnem.parsing.inference.bracketing import bracketing_log_joint
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 
 
 def test_it_is_the_sum_over_labels():

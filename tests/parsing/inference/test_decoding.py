@@ -5,7 +5,7 @@ from brute import all_trees, keys, random_tables
 from gfnem.parsing.inference.decoding import max_span_tree, span_counts
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside, span_marginals
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 7])

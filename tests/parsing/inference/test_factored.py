@@ -11,7 +11,7 @@ from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.factored import FactoredPotentials
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.inference.viterbi import viterbi
 
 LABELS, PRETERMINALS, LENGTHS = 3, 4, (1, 2, 3, 7, 5)

@@ -4,7 +4,8 @@ from brute import all_trees, brute_log_joint, keys, random_tables
 
 from gfnem.parsing.inference.inside import inside, log_partition, span_marginals
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import IMPOSSIBLE, RulePotentials
+from gfnem.parsing.inference.potentials import IMPOSSIBLE
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.inference.viterbi import viterbi
 
 LENGTHS = [1, 2, 3, 4, 5, 6]

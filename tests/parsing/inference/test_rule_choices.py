@@ -5,7 +5,7 @@ from brute import all_trees, keys, random_tables
 from gfnem.parsing.inference.draws import sample_trees, score_trees
 from gfnem.parsing.inference.inside import inside, log_partition
 from gfnem.parsing.inference.log_joint import tree_log_joint
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.trees.trees import Trees
 
 FIELDS = ("left", "right", "split", "label")

@@ -19,7 +19,7 @@ from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.draws import score_choices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import inside
-from gfnem.parsing.inference.potentials import RulePotentials
+from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.refinement import refine
 from gfnem.sampling import Exploration
 from gfnem.space import Trajectories
@@ -230,7 +230,7 @@ def test_exploration_is_what_it_says(temperature, epsilon):
 
 @pytest.mark.slow
 def test_refinement_reaches_the_posterior_of_a_parent_grammar():
-    grammar, sampler = model(), shake(policy(dim=8), seed=1)
+    grammar, sampler = model(), shake(policy(dim=16), seed=1)
     x, chains = Sentences.from_lists([[7, 3, 2, 6]]), 800
     torch.manual_seed(0)
     with torch.no_grad():

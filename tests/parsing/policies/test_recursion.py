@@ -2,8 +2,18 @@
 
 import pytest
 import torch
+from tree_space_cases import TestTopDown as TopDownCase
+from tree_space_cases import shake
 
-from gfnem.parsing import NeuralPCFG, Sentences, SimplePCFG, TopDownPolicy, TopDownSpace
+from gfnem.parsing import (
+    RNNG,
+    NeuralPCFG,
+    RecursionPolicy,
+    Sentences,
+    SimplePCFG,
+    TopDownPolicy,
+    TopDownSpace,
+)
 from gfnem.parsing.inference.inside import inside
 from gfnem.parsing.policies.recursion import Recursion
 from gfnem.posterior import Posterior
@@ -26,7 +36,7 @@ def low_rank(recursion):
     rules = rules.exp()
     rules[:, :LABELS, :LABELS] = 0
     rules = rules / rules.sum((1, 2), keepdim=True) * (1 - mass)[:, None, None]
-    rules[:, :LABELS, :LABELS] = phrases.detach()
+    rules[:, :LABELS, :LABELS] = phrases
     grammar.tables = lambda: (root, rules.log(), words)
     return grammar
 
@@ -35,14 +45,23 @@ def test_it_is_the_inside_algorithm_where_rules_are_such_products():
     torch.manual_seed(1)
     recursion = Recursion(LABELS, RANK)
     potentials = low_rank(recursion).potentials(X)
-    spans = torch.randn(len(X), X.max_length, X.max_length + 1)
+    spans, weights = torch.randn(2, len(X), X.max_length, X.max_length + 1)
     for extra in (None, spans):
         added = None if extra is None else extra[..., None].expand(-1, -1, -1, LABELS)
-        exact = inside(potentials, added).squeeze(3)
-        found = recursion(potentials, extra)
-        possible = exact > -1e3
-        torch.testing.assert_close(found[possible], exact[possible], atol=1e-4, rtol=1e-4)
-        assert (found[~possible] <= -1e3).all()
+        charts = inside(potentials, added).squeeze(3), recursion(potentials, extra)
+        possible = charts[0] > -1e3
+        exact, found = (chart[possible] for chart in charts)
+        torch.testing.assert_close(found, exact, atol=1e-4, rtol=1e-4)
+        assert (charts[1][~possible] <= -1e3).all()
+        weighted = weights[..., None].expand_as(possible)[possible]
+        for right, own in zip(
+            torch.autograd.grad(
+                (exact * weighted).sum(), recursion.parameters(), retain_graph=True
+            ),
+            torch.autograd.grad((found * weighted).sum(), recursion.parameters()),
+            strict=True,
+        ):
+            torch.testing.assert_close(own, right, atol=1e-4, rtol=1e-3)
 
 
 def test_it_is_the_inside_algorithm_of_children_that_are_chosen_apart():
@@ -60,9 +79,24 @@ def test_it_is_the_inside_algorithm_of_children_that_are_chosen_apart():
     assert (found[~possible] <= -1e3).all()
 
 
-def test_marginals_of_spans_are_then_exact():
+class TestRecursionPolicy(TopDownCase):
+    """Sampling, scores and flows, by the shipped test case."""
+
+    def make_policy(self):
+        sampler = shake(RecursionPolicy(2, rank=RANK))
+        torch.manual_seed(3)
+        grammar = NeuralPCFG(6, 2, TAGS, 8)
+        encode = sampler.encode
+        sampler.encode = lambda x, given=None: encode(x, given or grammar.given(x))
+        return sampler
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_marginals_of_spans_are_then_exact(network):
     torch.manual_seed(1)
-    policy = TopDownPolicy(WORDS, LABELS, dim=8, recursion=RANK).eval()
+    policy = RecursionPolicy(LABELS, rank=RANK)
+    if network:
+        policy = TopDownPolicy(WORDS, LABELS, dim=8, recursion=RANK).eval()
     grammar = low_rank(policy.recursion)
     policy.serve(grammar)
     found = Posterior(grammar, TopDownSpace(LABELS), policy, X).marginal()
@@ -89,3 +123,7 @@ def test_where_the_rules_are_not_followed_there_is_none():
     with pytest.raises(ValueError, match="do not look at parents"):
         TopDownPolicy(WORDS, LABELS, contexts=3, recursion=RANK)
     assert TopDownPolicy(WORDS, LABELS, use_prior=False, recursion=RANK).recursion is None
+    with pytest.raises(ValueError, match="do not look at parents"):
+        RecursionPolicy(LABELS, contexts=3)
+    with pytest.raises(ValueError, match="offers no potentials"):
+        RecursionPolicy(LABELS).serve(RNNG(WORDS, dim=8))
