@@ -3,13 +3,14 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import lru_cache
 
 import pytest
 import torch
 from commands import SMALL, TINY, call, printed, refused, same
-from started import Started
 
 pytestmark = pytest.mark.slow
 
@@ -48,20 +49,28 @@ def whole(tmp_path_factory):
 
 
 def start(run):
-    """A training run in a process of its own."""
-    return Started("train", *SETTINGS, "--out", run, environment=os.environ)
+    """A training run in a process of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gfnem", "train", *SETTINGS, "--out", str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        # a suite that a script started in the background has inherited to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def stop(process, file, by, patience=120):
     """Sends a signal as soon as a file is there; exit code and standard error."""
     deadline = time.monotonic() + patience
     while not file.exists():
-        assert process.poll() is None, process.printed()
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.002)
-    os.kill(process.pid, by)
-    code, _, errors = process.finish(patience)
-    return code, errors
+    process.send_signal(by)
+    _, errors = process.communicate(timeout=patience)
+    return process.returncode, errors
 
 
 def same_end(one, other):

