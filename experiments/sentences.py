@@ -68,7 +68,9 @@ WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 LENGTHS = (2, 5)
 #: weight of sentences of the text beside its own: in the small worlds, and in the large one. A
 #: sampler that sees more of the text misses less, and writes more that the reward does not know
-SHARES = 0.5, 0.1
+SHARES = 0.5, 0.05
+#: sentences of the text in an update in the large world, beside 64 of its own
+BESIDE = 16
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
 SMALL = (12, 12, 32, 128, 2.0)
 SIZES = {
@@ -159,7 +161,8 @@ class Cell:
         level = Anneal(0.1, 1e-3, updates, "exponential")
         descent = Descent(em, Rates(policy=falling, log_z=level))
         for number in range(updates):
-            descent.update(self.batch(number))
+            x = self.batch(number)
+            descent.update(x[:BESIDE] if large else x)
         return updates
 
     def figures(self) -> dict[str, float]:

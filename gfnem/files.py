@@ -286,6 +286,9 @@ def read_array(path: str | os.PathLike) -> Any:
     import numpy as np
 
     try:
+        with open(path, "rb") as stream:
+            if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):  # else numpy speaks of pickles
+                raise ValueError("it does not begin as one")
         return np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error

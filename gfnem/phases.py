@@ -208,6 +208,8 @@ class TrainModel(Phase):
         super().__init__()
         if m_step not in M_STEPS:
             raise ValueError(f"m_step is one of {', '.join(M_STEPS)}, not {reprlib.repr(m_step)}")
+        if not isinstance(negative, Source | None):
+            raise ValueError(f"negative must be a Source, not {reprlib.repr(negative)}")
         self.source, self.m_step, self.collapse = source, m_step, collapse
         self.negative, self.penalty = negative, penalty
 

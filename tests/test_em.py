@@ -125,9 +125,9 @@ def test_every_rival_recipe_learns_the_model(recipe, settings):
 @pytest.mark.slow
 def test_refined_samples_count_equally_and_teach_the_model():
     kinds = (0,) * 6 + (1,) * 2
-    rates = {"policy": 1e-9, "model": 0.05}
-    module = make(refine=10, samples=8, rates=rates, max_updates=150)
-    fit(module, BitData(interval=150, kinds=kinds))
+    rates = {"policy": 1e-9, "model": 0.1}
+    module = make(refine=10, samples=8, rates=rates, max_updates=60)
+    fit(module, BitData(interval=60, kinds=kinds))
     best = 0.75 * torch.tensor(0.75).log() + 0.25 * torch.tensor(0.25).log()
     reached = module.model.log_marginal(torch.tensor(kinds)).mean().detach()
     assert best - 0.05 < reached <= best + 1e-6

@@ -105,3 +105,9 @@ def test_what_contradicts_itself_is_refused(phase, model, said):
 def test_an_unknown_m_step_is_refused():
     with pytest.raises(ValueError, match="m_step is one of importance, equal, best, one"):
         TrainModel(Own(4), m_step="worst")
+
+
+@pytest.mark.parametrize("negative", [1, True, "own", Own], ids=str)
+def test_a_negative_phase_is_a_source(negative):
+    with pytest.raises(ValueError, match="negative must be a Source, not"):
+        TrainModel(Own(2), negative=negative)

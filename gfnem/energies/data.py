@@ -298,12 +298,19 @@ class TableRows(Rows):
         self.source = path
         names, rows = read_levels(path)
         assert names is not None
+        if len(set(names)) < len(names) or all(as_number(name) is not None for name in names):
+            raise UserError(
+                f"{path}: its first line names the columns, all of them different, and not by "
+                f"numbers; here it is {','.join(names)}"
+            )
+        if not rows:
+            raise UserError(f"{path}: no row under the names of the columns")
         levels = []
         for column, name in enumerate(names):
             cells = {cells[column] for _, cells in rows} - {""}
             found = sorted((cell for cell in cells if cell.lower() not in MISSING), key=_in_order)
             if not 2 <= len(found) <= most:
-                number = "every row has the same value" if len(found) < 2 else (
+                number = "every row has the same value, or none" if len(found) < 2 else (
                     f"{len(found)} different values, where {most} are the most (dataset.most)"
                 )  # fmt: skip
                 raise UserError(f"{path}: column {name}: {number}")

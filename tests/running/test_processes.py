@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL
+from commands import SMALL, call
 
 from gfnem.running.trained import CLOCK
 
@@ -69,7 +69,7 @@ def close(one, other, tolerance):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     run = tmp_path_factory.mktemp("alone") / "run"
-    finished(start(*EXACT, "--out", run))
+    assert call("train", *EXACT, "--out", run) == 0
     return run
 
 
@@ -92,7 +92,7 @@ def test_two_processes_give_what_one_gives(tmp_path, alone):
 @pytest.mark.slow
 def test_a_run_goes_on_with_more_processes_that_torchrun_starts(tmp_path, alone):
     run = tmp_path / "run"
-    finished(start(*EXACT, "--out", run, "--max-updates=10"))
+    assert call("train", *EXACT, "--out", run, "--max-updates=10") == 0
     launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")
     out, _ = finished(start("--resume", run, "--max-updates=20", launcher=launcher))
     assert out.count("going on after update 10") == out.count("done:") == 1
@@ -150,7 +150,7 @@ def test_a_killed_process_ends_the_others_with_one_line(tmp_path, which):
     assert f"process {which} of 2 ended" in errors
     if which:  # one process goes on where two were
         done = int(weights(run)[CLOCK]["updates"])
-        finished(start("--resume", run, "--devices=1", f"--max-updates={done + 5}"))
+        assert call("train", "--resume", run, "--devices=1", f"--max-updates={done + 5}") == 0
         assert int(weights(run)[CLOCK]["updates"]) == done + 5
 
 
