@@ -17,6 +17,9 @@ from gfnem.graphs.moves import EdgeMoves
 from gfnem.ranges import Amount, Count, Fact
 from gfnem.space import LatentSpace
 
+#: most nodes whose sets are numbers of 64 bits
+_ROOM = 62
+
 
 @dataclass
 class DagState(Batched):
@@ -70,7 +73,8 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
         required: `[i, j]` pairs, edges that are there from the start; none if None.
 
     Raises:
-        ValueError: if required edges are forbidden, too many or form a cycle.
+        ValueError: if there are more than 62 nodes, or required edges are forbidden, too many or
+            form a cycle.
     """
 
     def __init__(
@@ -81,6 +85,8 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
         required: Sequence[Sequence[Amount]] | None = None,
     ):
         assert variables is not None
+        if variables > _ROOM:
+            raise ValueError(f"{variables} nodes, where bit masks have room for {_ROOM}")
         self.variables, self.max_parents = variables, max_parents
         self.knowledge = Knowledge(variables, max_parents, forbidden, required)
 

@@ -134,3 +134,16 @@ def test_the_policy_is_the_same_under_another_numbering():
     assert torch.allclose(one[..., order, :][..., order], two, atol=1e-4)
     assert torch.allclose(outputs[0].forward[..., -1], outputs[1].forward[..., -1], atol=1e-4)
     assert torch.allclose(outputs[0].log_flow, outputs[1].log_flow, atol=1e-4)
+
+
+def test_nodes_beyond_the_bits_of_a_number_are_refused():
+    space = DagSpace(variables=62)
+    state = space.initial_state(some_tables(), 1)
+    for tail in range(61, 0, -1):  # the longest path, so that all bits are in use
+        action = torch.full(state.stopped.shape, (tail - 1) * 62 + tail)
+        state = space.step(state, action)
+    closed = state.closure[0, 0]
+    assert torch.equal(closed, torch.ones_like(closed).tril(-1))
+    assert not state.open_edges[0, 0].triu(1).any()
+    with pytest.raises(ValueError, match="62"):
+        DagSpace(variables=63)
