@@ -102,7 +102,8 @@ def in_one_line(message: str) -> str:
     if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
         inner = message.split(f'Parser key "{keys[-1]}":')[-1]
         others = r"- Expected a (?:path\b|<class 'NoneType'>)|Given value"
-        inner = re.sub(rf"\n\s*(?:{others}).*", "", inner)
+        if "Subtypes:" not in inner:  # which have what was given at their end
+            inner = re.sub(rf"\n\s*(?:{others}).*", "", inner)
         message = f'Parser key "{".".join(keys)}":{inner}'
     if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
         named = abstract[1] or message.split("Given value: ")[1].split()[0]
