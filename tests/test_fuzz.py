@@ -307,7 +307,7 @@ def test_grammars():
             made_grammars(named), st.just("grammar.ncfg" if named else "grammar.pcfg")
         )
     )
-    fuzz("grammars", 60, plain | parents | made | made, draw_from)
+    fuzz("grammars", 120, plain | parents | made | made, draw_from)
 
 
 # --------------------------------------------------------------------------------------- tables
@@ -508,7 +508,7 @@ OWN = ("accelerator", "devices", "num_nodes", "precision", "seed", "max_updates"
 def test_settings():
     content = run_settings()
     examples = odd_settings(content, 3, OWN)
-    fuzz("settings", 60, examples, lambda folder, example: assemble(expanded(example)) and None)
+    fuzz("settings", 100, examples, lambda folder, example: assemble(expanded(example)) and None)
 
 
 @pytest.mark.slow
@@ -519,7 +519,7 @@ def test_training():
         finally:
             torch.use_deterministic_algorithms(False)
 
-    fuzz("training", 25, odd_settings(run_settings(), 2, OWN), run)
+    fuzz("training", 50, odd_settings(run_settings(), 2, OWN), run)
 
 
 # ---------------------------------------------------------------------------------- checkpoints
@@ -694,4 +694,4 @@ def test_how_many():
     print(f"{'in all':12} {total:5,}")
     if len(TALLY) < 10:
         pytest.skip("not all kinds were tried in this process")
-    assert total >= 800
+    assert total >= 1000
