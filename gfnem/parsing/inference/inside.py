@@ -23,6 +23,7 @@ from gfnem.parsing.inference.potentials import (
     full_precision,
     relative,
     safe_log,
+    safe_over,
 )
 
 
@@ -135,8 +136,8 @@ class _Inside(torch.autograd.Function):
                 ]
                 scaled = None
                 if width > 3:
-                    first, second = _splits(n, width, starts, ends)
-                    split_peaks = sum(_splits(n, width, start_peaks, end_peaks))
+                    first, second = splits(width, starts, ends)
+                    split_peaks = sum(splits(width, start_peaks, end_peaks))
                     top = split_peaks.amax(3, keepdim=True)
                     scaled = (first * (split_peaks - top).exp_()[..., None]).flatten(0, 2)
                     terms.append(_by_group(scaled.mT @ second.flatten(0, 2), rules, top.shape))
@@ -147,8 +148,7 @@ class _Inside(torch.autograd.Function):
                 log = safe_log(total).add_(peak)
                 log = log.unflatten(3, (-1, contexts)).permute(0, 1, 4, 2, 3).flatten(3)
                 if saves:
-                    tiny = torch.finfo(total.dtype).tiny
-                    over = (1 / total.clamp(min=tiny)).masked_fill_(total <= 0, 0)
+                    over = safe_over(total)
                     steps.append(([share.mul_(over) for share in shares], scaled))
             if extra is not None:
                 log = log + extra.diagonal(width, 1, 2).permute(2, 0, 1).unsqueeze(2)
@@ -204,12 +204,12 @@ class _Inside(torch.autograd.Function):
                 part = (found * shares[2]).flatten(0, 1)  # spans, G, N / G * K
                 pairs = (part.transpose(0, 1) @ rules).transpose(0, 1)
                 pairs = pairs.reshape(-1, labels, labels)
-                second = _splits(n, width, starts, ends)[1]
+                second = splits(width, starts, ends)[1]
                 flat = second.flatten(0, 2)
                 if wants_rules:
                     whole = (scaled.mT @ flat).view(-1, groups, labels * labels)
                     of_rules.baddbmm_(part.permute(1, 2, 0), whole.transpose(0, 1))
-                to_first, to_second = _splits(n, width, inner, outer)
+                to_first, to_second = splits(width, inner, outer)
                 to_first += (scaled * (flat @ pairs.mT)).view(to_first.shape)
                 to_second += second * (scaled @ pairs).view(second.shape)
         of_left = of_right = None
@@ -236,10 +236,20 @@ def _by_group(pairs: Tensor, rules: Tensor, shape: tuple) -> Tensor:
     return (rules @ pairs).permute(2, 0, 1).reshape(*shape[:3], -1)
 
 
-def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor]:
-    """Left and right parts of every split of spans of a width: `(count, batch, G, splits, ...)`."""
-    last = n - width + 1
-    return [by_start[:last, :, :, 2 : width - 1], by_end[width:, :, :, last + 1 : n - 1]]
+def splits(width: int, by_start: Tensor, by_end: Tensor, axis: int = 3) -> list[Tensor]:
+    """Left and right parts of every split of spans of a width that leaves no word alone.
+
+    Args:
+        width: of the spans.
+        by_start: a table of spans by where they start and, at `axis`, by their width.
+        by_end: the same by where they end, and by falling width.
+        axis: of widths.
+
+    Returns:
+        Two views, of the spans' places at axis 0 and of their splits at `axis`.
+    """
+    last, count = len(by_start) - width, width - 3
+    return [by_start[:last].narrow(axis, 2, count), by_end[width:].narrow(axis, last + 1, count)]
 
 
 def _leaf_gradient(found: Tensor, values: Tensor) -> Tensor:

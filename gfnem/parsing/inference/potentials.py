@@ -53,6 +53,11 @@ def safe_log(weights: Tensor) -> Tensor:
     return logs.masked_fill(weights <= 0, IMPOSSIBLE)
 
 
+def safe_over(weights: Tensor) -> Tensor:
+    """1 over non-negative weights, any shape; 0 where they are 0. The derivative of `safe_log`."""
+    return (1 / weights.clamp(min=torch.finfo(weights.dtype).tiny)).masked_fill_(weights <= 0, 0)
+
+
 def groups_of(contexts: int) -> int:
     """The number of groups of labels where symbols stand under so many contexts."""
     return max(contexts - 1, 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gfnem.parsing.inference.inside import beyond
+from gfnem.parsing.inference.inside import beyond, splits
 from gfnem.parsing.inference.potentials import (
     IMPOSSIBLE,
     Potentials,
     full_precision,
     relative,
     safe_log,
+    safe_over,
 )
 
 #: steps of these weights over those of other parameters: there are few of them, and they go far
@@ -79,7 +80,7 @@ class _Chart(torch.autograd.Function):
         ends, peaks = torch.zeros_like(starts), parent.new_zeros(2, n + 1, batch, n + 1)
         chart = parent.new_full((batch, n, n + 1, labels), IMPOSSIBLE)
         values: list[Tensor] = []  # of each width from 2, over their largest
-        steps = []
+        saves, steps = any(ctx.needs_input_grad), []
         for width in range(2, n + 1):
             count = n - width + 1
             if width == 2:
@@ -91,21 +92,20 @@ class _Chart(torch.autograd.Function):
                 scales = [after.scale[words[0]] + level[1:], before.scale[words[1]] + level[:count]]
                 weights = both = None
                 if width > 3:
-                    level = _lefts(peaks[0], width) + _rights(peaks[1], width)
+                    level = sum(splits(width, *peaks, axis=2))
                     top = level.amax(2)
                     weights = (level - top[..., None]).exp_()[..., None]
-                    both = _lefts(starts, width) * weights
-                    both = both.mul_(_rights(ends, width)).sum(2)
+                    first, second = splits(width, starts, ends, axis=2)
+                    both = (first * weights).mul_(second).sum(2)
                     terms.append(both @ parent.T)
                     scales.append(top[..., None] + mass)
                 peak = torch.stack(scales).amax(0)
                 shares = [(scale - peak).exp_() for scale in scales]
                 total = sum(term.mul_(share) for term, share in zip(terms, shares, strict=True))
                 log = safe_log(total) + peak
-                over = (1 / total.clamp(min=torch.finfo(total.dtype).tiny)).masked_fill_(
-                    total <= 0, 0
-                )
-                steps.append(([share.mul_(over) for share in shares], weights, both))
+                if saves:
+                    over = safe_over(total)
+                    steps.append(([share.mul_(over) for share in shares], weights, both))
             if spans is not None:
                 log = log + spans.diagonal(width, 1, 2).T[..., None]
             value, top = relative(log)
@@ -115,7 +115,7 @@ class _Chart(torch.autograd.Function):
             chart.diagonal(width, 1, 2).copy_(log.permute(1, 2, 0))
         outside = beyond(n, potentials.lengths)[..., None]
         chart.masked_fill_(outside, IMPOSSIBLE)
-        if any(ctx.needs_input_grad):
+        if saves:
             ctx.kept = parent, left, right, after, before, starts, ends, values, steps, outside
         return chart
 
@@ -150,19 +150,8 @@ class _Chart(torch.autograd.Function):
                 found = found * shares[2]
                 of_parent += found.flatten(0, 1).T @ both.flatten(0, 1)
                 weighted = (found @ parent)[:, :, None] * weights
-                lefts = _lefts(of_starts, width)
-                lefts += weighted * _rights(ends, width)
-                rights = _rights(of_ends, width)
-                rights += weighted.mul_(_lefts(starts, width))
+                first, second = splits(width, starts, ends, axis=2)
+                to_first, to_second = splits(width, of_starts, of_ends, axis=2)
+                to_first += weighted * second
+                to_second += weighted.mul_(first)
         return [of_parent, of_left, of_right]
-
-
-def _lefts(table: Tensor, width: int) -> Tensor:
-    """Left parts of two words or more at each split of spans of a width, by where they start."""
-    return table[: len(table) - width, :, 2 : width - 1]
-
-
-def _rights(table: Tensor, width: int) -> Tensor:
-    """Their right parts, by where these end and by falling width."""
-    n = len(table) - 1
-    return table[width:, :, n - width + 2 : n - 1]
