@@ -51,8 +51,8 @@ class RulePolicy(WholeTreePolicy[TopDownState]):
         """
         if not self.offers("marginals"):
             raise NotOffered(
-                "TopDownPolicy offers marginals where it follows the target's rules, and these do "
-                "not depend on the context"
+                f"{self.called()} offers marginals where it follows the target's rules, and these "
+                "do not depend on the context"
             )
         rules = context.potentials
         shape = len(context.lengths), context.max_length, context.max_length + 1
