@@ -101,9 +101,7 @@ def in_one_line(message: str) -> str:
     keys = re.findall(r'Parser key "([^"]+)":', message)
     if len(keys) > 1:  # a setting of a setting: the innermost account says what is wrong
         inner = message.split(f'Parser key "{keys[-1]}":')[-1]
-        others = r"- Expected a (?:path\b|<class 'NoneType'>)|Given value"
-        if "Subtypes:" not in inner:  # which have what was given at their end
-            inner = re.sub(rf"\n\s*(?:{others}).*", "", inner)
+        inner = re.sub(r"\n\s*- Expected a (?:path\b|<class 'NoneType'>).*", "", inner)
         message = f'Parser key "{".".join(keys)}":{inner}'
     if abstract := re.search(r"but (?:([\w.]+) )?is abstract", message):
         named = abstract[1] or message.split("Given value: ")[1].split()[0]
@@ -112,9 +110,9 @@ def in_one_line(message: str) -> str:
     key = re.match(r'Parser key "([^"]+)":\s*(.*)', lines[0])
     if key:
         lines = [key[2], *lines[1:]] if key[2] else lines[1:]
+    lines = [line for line in lines if not line.startswith("Given value")]
     if "Errors:" in lines:  # one bullet for each type the setting may have
         lines = lines[lines.index("Errors:") + 1 :]
-        lines = [line for line in lines if not line.startswith("Given value")]
         bullets = [" ".join(part.split()) for part in " ".join(["", *lines]).split(" - ")[1:]]
         lines = ["; ".join(bullet for bullet in bullets if "NoneType" not in bullet)]
     text = " ".join(lines)
