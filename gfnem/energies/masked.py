@@ -136,11 +136,15 @@ class MaskedPolicy(AssignmentNetwork):
         code = self.space.code(value)[..., self.first :]
         known = ~self.space.open(value)[..., self.first :]
         found = []
-        for before, table in enumerate(self.tables, 1):
-            number = (code[..., :before] * self.places[-before:]).sum(-1)
+        for before in range(1, len(self.tables) + 1):
             whole = known[..., :before].all(-1, keepdim=True)
-            found.append(embedding(number, table) * whole)
+            found.append(self._after(code[..., :before]) * whole)
         return pad(torch.stack(found, -2), (0, 0, 1, self.written - 1 - len(found)))
+
+    def _after(self, code: Tensor) -> Tensor:
+        """`(..., options)` what the table of the next block says after codes `(..., blocks)`."""
+        before = code.shape[-1]
+        return embedding((code * self.places[-before:]).sum(-1), self.tables[before - 1])
 
     def forward(self, context: Any, state: Assignment) -> Step:
         """Scores states one by one."""
@@ -237,8 +241,7 @@ class MaskedPolicy(AssignmentNetwork):
             logits = linear(layers[-1][:, :units], weights[output][:, :units], biases[output])
             logits = torch.addmm(logits, features[:, :seen], direct[output][:, :seen].T)
             if 0 < output <= len(self.tables):
-                number = (codes[:, self.first : block] * self.places[-output:]).sum(1)
-                logits = logits + embedding(number, self.tables[output - 1])
+                logits = logits + self._after(codes[:, self.first : block])
             if self.ruled_out is not None:
                 logits = logits.masked_fill(self.ruled_out[output], -torch.inf)
             there = value[:, place]
