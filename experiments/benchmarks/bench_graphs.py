@@ -59,7 +59,7 @@ class Plain(ScoredPolicy):
         """What the perceptron says, and the gain of an edge."""
         with torch.no_grad():
             edges = state.adjacency.mT.flatten(2).float()
-            gains = context.given.deltas(state.parents, torch.float32).mT.flatten(2)
+            gains = context.given.deltas(state.parents).mT.flatten(2).float()
             gains = gains - (state.added[..., None] + 1).log()
         return self.network(edges) + torch.nn.functional.pad(gains, (0, 1))
 

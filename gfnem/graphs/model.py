@@ -77,17 +77,15 @@ class GivenTables(Conditioned[Tables, Tensor]):
         found = table.flatten(0, 2).index_select(0, (first + number).flatten())
         return found.view(*number.shape, *table.shape[3:])
 
-    def deltas(self, parents: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    def deltas(self, parents: Tensor) -> Tensor:
         """`(batch, samples, n, n)` nats that adding or removing each edge would gain.
 
         -inf on the diagonal, and where the set of parents is not permitted.
 
         Args:
             parents: `(batch, samples, n)` bit masks of the parents of each node.
-            dtype: of the result, in which the table that it is taken from is kept.
         """
-        gains = self.known(f"gains {dtype}", lambda: self._gains().to(dtype))
-        return self._rows(gains, self._lookup[parents]).mT
+        return self._rows(self.known("gains", self._gains), self._lookup[parents]).mT
 
     def _gains(self) -> Tensor:
         """`(batch, n, sets + 1, n)` see `deltas`, of each variable with each set of parents."""
