@@ -88,8 +88,8 @@ class Own(Source):
         """Draws trajectories, without autograd."""
         em, now = batch.em, batch.em.clock.now
         exploration = Exploration(value_at(self.temperature, now), value_at(self.epsilon, now))
-        even = self.arithmetic
-        even = em.policy.offers("arithmetic_sample") if even is None else even
+        can = em.policy.offers("arithmetic_sample")
+        even = can if self.arithmetic is None else self.arithmetic
         sample = em.policy.arithmetic_sample if even else em.policy.sample
         found = sample(batch.context, batch.x, em.space, self.samples, exploration)
         return Draws(batch, found.latent, found)
