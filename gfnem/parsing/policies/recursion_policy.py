@@ -16,9 +16,9 @@ class RecursionPolicy(RulePolicy):
     """The target's rules, and a look-ahead by an inside recursion of low rank (`Recursion`).
 
     Where rules, and rewards that add over spans, are all that counts in a tree, this is close to
-    the exact posterior with a few thousand weights, and an update is cheaper than with a network.
-    It reads nothing but the rules, so that it cannot learn what else a target looks at. There
-    `TopDownPolicy`, which may have the same recursion, is the one to take.
+    the exact posterior with a few thousand weights. It reads nothing but the rules, so that it
+    cannot learn what else a target looks at. There `TopDownPolicy`, which may have the same
+    recursion, is the one to take.
 
     Args:
         nonterminals: labels; from the model if None.
