@@ -293,10 +293,10 @@ def fixed_ising(coupling: float, seed: int, device: str, updates, seconds) -> di
     with torch.no_grad():
         exact_z = parts.model.log_partition()
         free = parts.free()
-        weights = torch.cat([free.log_weights(4096)[1] for _ in range(8)], 1)
+        weights = torch.cat([free.log_weights(4096)[1] for _ in range(16)], 1)
         log_z = importance_weighted(weights)[0]
         truth = parts.model.log_marginal(x) - exact_z
-        found, _ = weighted_sum(parts, x, 256, 0.015, 64)
+        found, _ = weighted_sum(parts, x, 256, 0.01, 128)
         errors = {
             "weighted": found - log_z - truth,
             "learned": parts.policy.log_z(x) - parts.policy.log_z(nothing) - truth,

@@ -132,9 +132,10 @@ class Cell:
         if seconds is not None:
             if isinstance(self.run.policy, GrammarSampler):
                 fitted = self._fit(min(FITTED, 0.4 * seconds))
+            self._descend(4, True)  # the first ones are slower and would say too much
             begun = time.process_time()
-            self._descend(8, True)
-            each = (time.process_time() - begun) / 8
+            self._descend(16, True)
+            each = (time.process_time() - begun) / 16
             updates = max(int((start + seconds - time.process_time()) / each), 1)
         done = self._descend(updates, seconds is not None)
         return fitted + done, time.process_time() - start
