@@ -148,4 +148,6 @@ def pick(
     tensor: Shaped[Tensor, "batch samples *more"], index: Int[Tensor, "batch picked"]
 ) -> Shaped[Tensor, "batch picked *more"]:
     """Samples number `index` `(batch, picked)` of each row of `(batch, samples, ...)`."""
-    return tensor[torch.arange(len(index), device=index.device)[:, None], index]
+    first = torch.arange(len(index), device=index.device)[:, None] * tensor.shape[1]
+    found = tensor.flatten(0, 1).index_select(0, (first + index).flatten())
+    return found.view(*index.shape, *tensor.shape[2:])

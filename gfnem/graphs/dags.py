@@ -86,6 +86,10 @@ class ParentSets:
         """How many sets."""
         return len(self.masks)
 
+    def number(self, masks: Tensor) -> Tensor:
+        """`(...)` int64 the numbers of bit masks `(...)`, as `lookup` has them."""
+        return masks if self.limit == self.n - 1 else self.lookup[masks]
+
     @functools.cached_property
     def ternary(self) -> Tensor:
         """`(2 ** n,)` int64 each mask as a number in base 3: node `i` is worth `3 ** i`."""

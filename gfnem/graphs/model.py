@@ -62,7 +62,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
 
     def families(self, masks: Tensor) -> Tensor:
         """`(batch, samples, n)` local scores of bit masks of parents."""
-        return self._rows(self._padded[..., None], self._lookup[masks])[..., 0]
+        return self._rows(self._padded[..., None], self._sets.number(masks))[..., 0]
 
     @staticmethod
     def _rows(table: Tensor, number: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class GivenTables(Conditioned[Tables, Tensor]):
         Args:
             parents: `(batch, samples, n)` bit masks of the parents of each node.
         """
-        return self._rows(self.known("gains", self._gains), self._lookup[parents]).mT
+        return self._rows(self.known("gains", self._gains), self._sets.number(parents)).mT
 
     def _gains(self) -> Tensor:
         """`(batch, n, sets + 1, n)` see `deltas`, of each variable with each set of parents."""

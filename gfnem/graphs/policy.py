@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, inverted, log_probability
+from gfnem.sampling import Exploration, explored, inverted
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -110,13 +110,13 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
 
         Graphs that have stopped are not looked at, once they are many.
         """
-        index = _first(~state.stopped)
-        fewer = 4 * index.shape[1] <= 3 * state.stopped.shape[1]
-        some = state.take(index) if fewer else state
+        going = ~state.stopped
+        index = _first(going) if 4 * int(going.sum()) <= 3 * going.numel() else None
+        some = state if index is None else state.take(index)
         p = explored(self.logits(context, some), self._mask(some), exploration)
         action = inverted(p, torch.rand_like(p[..., :1]))
         log_drawn, action = p.gather(2, action)[..., 0].log(), action[..., 0]
-        if not fewer:
+        if index is None:
             return action, log_drawn
         nothing = torch.full_like(state.added, p.shape[2] - 1)
         found = log_drawn.new_zeros(nothing.shape)
@@ -136,7 +136,8 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
 
     def _log_p(self, logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        return log_probability(logits, self._mask(state))
+        # to stop is permitted in every row
+        return torch.where(self._mask(state), logits, -torch.inf).log_softmax(2)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
         """`(batch, samples)` `R(G) / P(stop|G)` in nats."""

@@ -140,8 +140,10 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
 
     def step(self, state: DagState, action: Tensor) -> DagState:
         """Adds an edge, or stops."""
-        parent, tail, head = (part[action] for part in _edges(self.variables, str(action.device)))
-        is_edge = action < self.variables**2
+        n = self.variables
+        added = _edges(n, str(action.device)).index_select(0, action.flatten())
+        parent, tail, head = added.view(*action.shape, n + 2).split([n, 1, 1], -1)
+        is_edge = action < n**2
         # what leads to the tail now leads to the head and on from there
         leads, beyond = state.reached >> tail & 1, state.reached.gather(2, head)
         return self._state(
@@ -153,9 +155,10 @@ class DagSpace(LatentSpace[Any, Tensor, DagState]):
 
     def unstep(self, state: DagState, action: Tensor) -> DagState:
         """Removes an edge, the closure computed anew, or reopens."""
-        parents = state.parents & ~_edges(self.variables, str(action.device))[0][action]
-        is_edge = action < self.variables**2
-        reached = _reached(closure_of(bits_of(parents, self.variables).mT))
+        n = self.variables
+        parents = state.parents & ~_edges(n, str(action.device))[action][..., :n]
+        is_edge = action < n**2
+        reached = _reached(closure_of(bits_of(parents, n).mT))
         return self._state(parents, reached, state.added - is_edge.long(), state.stopped & is_edge)
 
     def backward_action(self, state: DagState, action: Tensor) -> Tensor:
@@ -183,12 +186,12 @@ def _reached(closure: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _edges(n: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """What each action adds: bit masks of parents `(n * n + 1, n)`, and tail and head `(..., 1)`.
+def _edges(n: int, device: str) -> Tensor:
+    """`(n * n + 1, n + 2)` what each action adds: bit masks of parents, its tail and its head.
 
     To stop adds nothing; its tail is one that no node leads to.
     """
     action = torch.arange(n * n + 1, device=device)[:, None]
     head, tail = action // n, action % n
     parent = torch.where(torch.arange(n, device=device) == head, 1 << tail, 0)
-    return parent, torch.where(head < n, tail, n), head.clamp(max=n - 1)
+    return torch.cat([parent, torch.where(head < n, tail, n), head.clamp(max=n - 1)], 1)
