@@ -221,11 +221,16 @@ def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[[Nodes]
     return partial(DenseOptions, choices)
 
 
+#: most groups of nodes by width, and how many nodes are worth one more
+_GROUPS, _GROUPED = 4, 64
+
+
 class DenseOptions(Options):
     """Options where rules are a dense table.
 
     Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes,
-    in exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built.
+    in exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built. Nodes
+    are taken by width, in some groups, since products of a group are padded to its widest node.
 
     Args:
         choices: the action weights.
@@ -233,8 +238,12 @@ class DenseOptions(Options):
     """
 
     def __init__(self, choices: RuleChoices, nodes: Nodes):
-        width = (nodes.right - nodes.left)[:, None]
-        column = torch.arange(int(width.max()) - 1, device=width.device)
+        width, order = (nodes.right - nodes.left).sort(stable=True)
+        nodes, self._place = nodes[order], order.argsort()
+        groups = min(_GROUPS, 1 + len(order) // _GROUPED)
+        ends = [(group + 1) * len(order) // groups for group in range(groups)]
+        starts, widths = [0, *ends[:-1]], width[width.new_tensor(ends) - 1].tolist()
+        column = torch.arange(widths[-1] - 1, device=width.device)
         left, right = nodes.left[:, None], nodes.right[:, None]
         cut = left + 1 + column[:-1]
         cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
@@ -245,18 +254,25 @@ class DenseOptions(Options):
         by_left, by_right = choices.leaves(nodes)
         by_left = by_left + second[:, 0].logs
         row = torch.arange(len(width), device=width.device)
-        by_right = by_right + first[row, width.squeeze(1) - 3].logs
+        by_right = by_right + first[row, width - 3].logs
         rules, peaks = choices.rules(nodes)
-        left_part, right_part = first[:, :-1], second[:, 1:]
-        inner = ((left_part.relative @ rules) * right_part.relative).sum(-1)
-        inner = safe_log(inner) + left_part.peaks + right_part.peaks + peaks[:, None]
+        sums = []
+        for start, end, widest, some in zip(
+            starts, ends, widths, rules.tensor_split(ends[:-1]), strict=True
+        ):
+            lefts, rights = first[start:end, : widest - 3], second[start:end, 1 : widest - 2]
+            found = safe_log(((lefts.relative @ some) * rights.relative).sum(-1))
+            found = found + lefts.peaks + rights.peaks
+            sums.append(pad(found, (0, widths[-1] - widest)))
+        inner = torch.cat(sums) + peaks[:, None]
         left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
         scores = torch.cat([left_total, inner, right_total], 1)
-        scores = torch.where(column == width - 2, right_total, scores)
-        self.scores = scores.masked_fill(column > width - 2, -math.inf)
+        last = width[:, None] - 2
+        scores = torch.where(column == last, right_total, scores)
+        self.scores = scores.masked_fill(column > last, -math.inf)[self._place]
         # of the other child's label where the left, or the right, child is a word
         self._by_left, self._by_right = by_left, by_right
-        self._rules, self._last = rules, width.squeeze(1) - 2
+        self._rules, self._last = rules, width - 2
 
     def _inner(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         """Whether both children are two words or more, and the look-ahead of the right one."""
@@ -266,6 +282,7 @@ class DenseOptions(Options):
 
     def first(self, at: Tensor, column: Tensor) -> Tensor:
         """See `Options`."""
+        at = self._place[at]
         inner, by_right = self._inner(at, column)
         by_left = self._first[at, (column - 1).clamp(min=0)].relative
         weights = by_left * (self._rules[at] @ by_right[..., None]).squeeze(-1)
@@ -273,6 +290,7 @@ class DenseOptions(Options):
 
     def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
         """See `Options`."""
+        at = self._place[at]
         inner, by_right = self._inner(at, column)
         return torch.where(inner, self._rules[at, first] * by_right, self._by_left.softmax(-1)[at])
 
