@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from gfnem.parsing.inference.choices import LookAhead
 from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.expansion import expanded
+from gfnem.parsing.inference.look_ahead import LookAhead
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gfnem.offers import NotOffered
-from gfnem.parsing.inference.choices import ChartLookAhead, RuleChoices
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import marginals_and_chart
+from gfnem.parsing.inference.look_ahead import ChartLookAhead
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.policies.whole_trees import WholeTreePolicy
 from gfnem.parsing.spaces.partial import opened_values, partial_trees

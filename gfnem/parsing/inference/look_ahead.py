@@ -1,0 +1,116 @@
+"""Look-ahead values of spans, as rows that are named and copied when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from gfnem.parsing.inference.potentials import at_least_float
+
+
+class Table:
+    """Rows of look-ahead values that others are taken from.
+
+    Args:
+        logs: `(count, N)` nats.
+
+    Attributes:
+        peaks: `(count,)` their largest, without gradient.
+        relative: `(count, N)` the rows over their largest, in exp space.
+    """
+
+    def __init__(self, logs: Tensor):
+        self.logs, self.peaks = logs, logs.detach().amax(-1)
+        self.relative = (logs - self.peaks[..., None]).exp()
+
+
+class Rows:
+    """Rows of a table by their index, of any shape; they are copied when they are asked for.
+
+    Args:
+        table: the table.
+        index: int64, any shape.
+    """
+
+    def __init__(self, table: Table, index: Tensor):
+        self.table, self.index = table, index
+
+    def __getitem__(self, at: Any) -> Rows:
+        """Some of the rows, as a tensor of their index would be indexed."""
+        return Rows(self.table, self.index[at])
+
+    # `embedding`: its backward is fast, and deterministic on several threads
+
+    @property
+    def logs(self) -> Tensor:
+        """`(..., N)` nats."""
+        return embedding(self.index, self.table.logs)
+
+    @property
+    def peaks(self) -> Tensor:
+        """`(...)` their largest, without gradient."""
+        return self.table.peaks[self.index]
+
+    @property
+    def relative(self) -> Tensor:
+        """`(..., N)` the rows over their largest, in exp space."""
+        return embedding(self.index, self.table.relative)
+
+
+class LookAhead:
+    """Rows of look-ahead values that are made as they are asked for.
+
+    Args:
+        make: gives `(count, N)` rows in nats for `(count,)` names.
+        names: how many names there are.
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor], names: int):
+        self._make, self._names = make, names
+
+    def __call__(self, names: Tensor) -> Tensor:
+        """`(count, N)` nats for `(count,)` names."""
+        return self._make(names)
+
+    def entries(self, names: Tensor, labels: Tensor) -> Tensor:
+        """`(count,)` nats: one label of each row."""
+        return self(names).gather(1, labels[:, None]).squeeze(1)
+
+    def rows(self, names: Tensor, temperature: float) -> Rows:
+        """Rows over a temperature, for names of any shape; each different one is made once."""
+        asked = torch.zeros(self._names, dtype=torch.bool, device=names.device)
+        asked[names.flatten()] = True
+        place = asked.cumsum(0) - 1
+        return Rows(Table(self(asked.nonzero().squeeze(1)) / temperature), place[names])
+
+
+class ChartLookAhead(LookAhead):
+    """Look-ahead values that are all there.
+
+    Args:
+        chart: `(batch, n, n + 1, K, N)` nats.
+    """
+
+    def __init__(self, chart: Tensor):
+        self.chart = at_least_float(chart).flatten(0, 3)
+        self._table: tuple[float, Table] | None = None
+
+    def __call__(self, names: Tensor) -> Tensor:
+        """See `LookAhead`."""
+        return embedding(names, self.chart)
+
+    def entries(self, names: Tensor, labels: Tensor) -> Tensor:
+        """See `LookAhead`."""
+        place = names * self.chart.shape[1] + labels
+        return self.chart.reshape(-1).index_select(0, place)
+
+    def rows(self, names: Tensor, temperature: float) -> Rows:
+        """See `LookAhead`."""
+        if self._table is None or self._table[0] != temperature:
+            with torch.enable_grad():  # whoever asks first
+                self._table = temperature, Table(self.chart / temperature)
+        return Rows(self._table[1], names)
