@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, pad
 
 from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
-from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows
+from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows, relatives
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import Potentials, safe_log
 from gfnem.parsing.trees.trees import Trees
@@ -251,20 +251,25 @@ class DenseOptions(Options):
         both = choices.look(torch.stack(names))
         # of left children over splits `left + 2, ...`, of right ones over `left + 1, ...`
         self._first, self._second = first, second = both[0], both[1]
-        by_left, by_right = choices.leaves(nodes)
-        by_left = by_left + second[:, 0].logs
         row = torch.arange(len(width), device=width.device)
-        by_right = by_right + first[row, width - 3].logs
+        beside = Rows(both.table, torch.stack([second.index[:, 0], first.index[row, width - 3]]))
+        of_left, of_right = choices.leaves(nodes)
+        by_left, by_right = (torch.stack([of_left, of_right]) + beside.logs).unbind()
         rules, peaks = choices.rules(nodes)
-        sums = []
-        for start, end, widest, some in zip(
-            starts, ends, widths, rules.tensor_split(ends[:-1]), strict=True
-        ):
-            lefts, rights = first[start:end, : widest - 3], second[start:end, 1 : widest - 2]
-            found = safe_log(((lefts.relative @ some) * rights.relative).sum(-1))
-            found = found + lefts.peaks + rights.peaks
-            sums.append(pad(found, (0, widths[-1] - widest)))
-        inner = torch.cat(sums) + peaks[:, None]
+        parts = [
+            (first[start:end, : widest - 3], second[start:end, 1 : widest - 2])
+            for start, end, widest in zip(starts, ends, widths, strict=True)
+        ]
+        copies = relatives([part for pair in parts for part in pair])
+        own = rules.tensor_split(ends[:-1])
+        sums = [
+            safe_log(((one @ some) * other).sum(-1)) + lefts.peaks + rights.peaks
+            for (lefts, rights), one, some, other in zip(
+                parts, copies[::2], own, copies[1::2], strict=True
+            )
+        ]
+        inner = torch.cat([pad(found, (0, widths[-1] - 3 - found.shape[1])) for found in sums])
+        inner = inner + peaks[:, None]
         left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
         scores = torch.cat([left_total, inner, right_total], 1)
         last = width[:, None] - 2

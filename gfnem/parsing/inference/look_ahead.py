@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,16 @@ class Rows:
     def relative(self) -> Tensor:
         """`(..., N)` the rows over their largest, in exp space."""
         return embedding(self.index, self.table.relative)
+
+
+def relatives(parts: Sequence[Rows]) -> list[Tensor]:
+    """`relative` of each of some rows of one table, copied together.
+
+    The gradient of the table then is one sum over all of them, not one for each.
+    """
+    names = torch.cat([part.index.flatten() for part in parts])
+    found = embedding(names, parts[0].table.relative).split([p.index.numel() for p in parts])
+    return [one.view(*p.index.shape, one.shape[1]) for one, p in zip(found, parts, strict=True)]
 
 
 class LookAhead:
