@@ -92,7 +92,7 @@ class SpanEncoder(FenceEncoder):
         width = torch.arange(x.max_length + 1, device=left.device)
         width = self.width(width.clamp(max=self.width.num_embeddings - 1))
         spans = self.sums(left, right, width, min(narrowest, x.max_length))
-        return self.mix(spans).relu_()
+        return self.mix(spans).relu()  # in place, the gradient would be copied: it is a view
 
 
 def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor, Tensor]:
