@@ -249,3 +249,12 @@ def test_a_class_may_stand_after_its_settings(capsys, flags):
     assert objective["class_path"].endswith(".VarGrad")
     assert objective["init_args"]["pseudo_huber"] is True
     assert settings["seed"] == (3 if "--seed" in flags else 0)
+
+
+@pytest.mark.parametrize("words", [["--world", "energies.Points"], ["--world=energies.Points"]])
+def test_a_world_may_be_named_with_its_dataset(words):
+    from gfnem.cli.train import arranged
+
+    found = arranged([*words, "--seed", "3"], [])
+    assert found[found.index("--world") + 1] == "energies"
+    assert found[found.index("--dataset") + 1] == "Points"
