@@ -68,7 +68,7 @@ WORDS = {"grammar": 4, "bigrams": 4, "copy": 3, "counted": 3}
 LENGTHS = (2, 5)
 #: weight of sentences of the text beside its own: in the small worlds, and in the large one. A
 #: sampler that sees more of the text misses less, and writes more that the reward does not know
-SHARES = 0.5, 0.025
+SHARES = 0.5, 0.05
 #: sentences of the text in an update in the large world, beside 64 of its own
 BESIDE = 16
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
