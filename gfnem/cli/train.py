@@ -254,13 +254,15 @@ def _dataset_of(reference: Any) -> list[str]:
 
 def _with_dataset(arguments: Sequence[str]) -> list[str]:
     """`--world energies.Points` as `--world energies --dataset Points`."""
-    found = list(arguments)
-    for reference in values_of("--world", arguments):
-        if named := _dataset_of(reference):
-            joined = f"--world={reference}"
-            at = found.index(joined if joined in found else reference)
-            before = at if joined in found else at - 1
-            found[before : at + 1] = ["--world", named[0], "--dataset", named[1]]
+    found = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        flag, _, value = ("--world", "", word) if before == "--world" else word.partition("=")
+        if flag == "--world" and (named := _dataset_of(value)):
+            world, dataset = named
+            word = world if before == "--world" else f"--world={world}"
+            found += [word, "--dataset", dataset]
+        else:
+            found.append(word)
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 import yaml
 from commands import SMALL, TINY, call, printed, refused, same, trained
 
+from gfnem.errors import UserError
 from gfnem.parsing import BracketEnergy
 
 pytestmark = pytest.mark.slow
@@ -255,6 +256,9 @@ def test_a_class_may_stand_after_its_settings(capsys, flags):
 def test_a_world_may_be_named_with_its_dataset(words):
     from gfnem.cli.train import arranged
 
-    found = arranged([*words, "--seed", "3"], [])
-    assert found[found.index("--world") + 1] == "energies"
-    assert found[found.index("--dataset") + 1] == "Points"
+    bare = [word.replace("energies.Points", "energies") for word in words]
+    expected = arranged([*bare, "--dataset", "Points", "--seed", "3"], [])
+    assert arranged([*words, "--seed", "3"], []) == expected
+    unknown = [word.replace("Points", "Lines") for word in words]
+    with pytest.raises(UserError, match="Lines"):
+        arranged(unknown, [])
