@@ -46,8 +46,8 @@ def log_probability(
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
     entries do no harm to gradients.
     """
-    blocked = ~allowed & allowed.any(axis, keepdim=True)
-    return log_weights.masked_fill(blocked, -torch.inf).log_softmax(axis)
+    nothing = allowed.sum(axis, keepdim=True) == 0  # `any` takes four times as long
+    return torch.where(allowed | nothing, log_weights, -torch.inf).log_softmax(axis)
 
 
 def explored(

@@ -136,7 +136,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
 
     def _log_p(self, logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        # to stop is permitted in every row
+        # to stop is permitted in every row: `log_probability` would ask of each whether anything is
         return torch.where(self._mask(state), logits, -torch.inf).log_softmax(2)
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
