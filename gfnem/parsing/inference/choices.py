@@ -230,7 +230,8 @@ class DenseOptions(Options):
 
     Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes,
     in exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built. Nodes
-    are taken by width, in some groups, since products of a group are padded to its widest node.
+    are taken in groups, whose products are padded to the widest of each: they had better come by
+    width.
 
     Args:
         choices: the action weights.
@@ -238,12 +239,11 @@ class DenseOptions(Options):
     """
 
     def __init__(self, choices: RuleChoices, nodes: Nodes):
-        width, order = (nodes.right - nodes.left).sort(stable=True)
-        nodes, self._place = nodes[order], order.argsort()
-        groups = min(_GROUPS, 1 + len(order) // _GROUPED)
-        ends = [(group + 1) * len(order) // groups for group in range(groups)]
-        starts, widths = [0, *ends[:-1]], width[width.new_tensor(ends) - 1].tolist()
-        column = torch.arange(widths[-1] - 1, device=width.device)
+        width = nodes.right - nodes.left
+        groups = width.tensor_split(min(_GROUPS, 1 + len(width) // _GROUPED))
+        widths = torch.stack([group.max() for group in groups]).tolist()
+        sizes, widest = [len(group) for group in groups], max(widths)
+        column = torch.arange(widest - 1, device=width.device)
         left, right = nodes.left[:, None], nodes.right[:, None]
         cut = left + 1 + column[:-1]
         cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
@@ -256,25 +256,26 @@ class DenseOptions(Options):
         of_left, of_right = choices.leaves(nodes)
         by_left, by_right = (torch.stack([of_left, of_right]) + beside.logs).unbind()
         rules, peaks = choices.rules(nodes)
-        parts = [
-            (first[start:end, : widest - 3], second[start:end, 1 : widest - 2])
-            for start, end, widest in zip(starts, ends, widths, strict=True)
-        ]
-        copies = relatives([part for pair in parts for part in pair])
-        own = rules.tensor_split(ends[:-1])
-        sums = [
-            safe_log(((one @ some) * other).sum(-1)) + lefts.peaks + rights.peaks
-            for (lefts, rights), one, some, other in zip(
-                parts, copies[::2], own, copies[1::2], strict=True
+        pairs = [
+            (lefts[:, : most - 3], rights[:, 1 : most - 2])
+            for lefts, rights, most in zip(
+                first.split(sizes), second.split(sizes), widths, strict=True
             )
         ]
-        inner = torch.cat([pad(found, (0, widths[-1] - 3 - found.shape[1])) for found in sums])
+        copies = relatives([part for pair in pairs for part in pair])
+        sums = [
+            safe_log(((one @ own) * other).sum(-1)) + lefts.peaks + rights.peaks
+            for (lefts, rights), own, one, other in zip(
+                pairs, rules.split(sizes), copies[::2], copies[1::2], strict=True
+            )
+        ]
+        inner = torch.cat([pad(found, (0, widest - 3 - found.shape[1])) for found in sums])
         inner = inner + peaks[:, None]
         left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
         scores = torch.cat([left_total, inner, right_total], 1)
         last = width[:, None] - 2
         scores = torch.where(column == last, right_total, scores)
-        self.scores = scores.masked_fill(column > last, -math.inf)[self._place]
+        self.scores = scores.masked_fill(column > last, -math.inf)
         # of the other child's label where the left, or the right, child is a word
         self._by_left, self._by_right = by_left, by_right
         self._rules, self._last = rules, width - 2
@@ -287,7 +288,6 @@ class DenseOptions(Options):
 
     def first(self, at: Tensor, column: Tensor) -> Tensor:
         """See `Options`."""
-        at = self._place[at]
         inner, by_right = self._inner(at, column)
         by_left = self._first[at, (column - 1).clamp(min=0)].relative
         weights = by_left * (self._rules[at] @ by_right[..., None]).squeeze(-1)
@@ -295,6 +295,5 @@ class DenseOptions(Options):
 
     def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
         """See `Options`."""
-        at = self._place[at]
         inner, by_right = self._inner(at, column)
         return torch.where(inner, self._rules[at, first] * by_right, self._by_left.softmax(-1)[at])

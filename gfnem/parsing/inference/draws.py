@@ -14,14 +14,14 @@ from gfnem.parsing.trees.trees import Trees
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
-    """Each different node once, and which of these each node is."""
-    n = choices.max_length
-    keys = ((nodes.row * n + nodes.left) * (n + 1) + nodes.right) * choices.symbols + nodes.label
-    keys, inverse = keys.unique(return_inverse=True)
-    span, label = keys.div(choices.symbols, rounding_mode="floor"), keys % choices.symbols
-    start, right = span.div(n + 1, rounding_mode="floor"), span % (n + 1)
-    row = start.div(n, rounding_mode="floor")
-    return Nodes(keys, row, start % n, right, label), inverse
+    """Each different node once, narrow ones first, and which of these each node is."""
+    n, symbols = choices.max_length, choices.symbols
+    spans = ((nodes.right - nodes.left) * len(choices.lengths) + nodes.row) * n + nodes.left
+    keys, inverse = (spans * symbols + nodes.label).unique(return_inverse=True)
+    span, label = keys.div(symbols, rounding_mode="floor"), keys % symbols
+    place, left = span.div(n, rounding_mode="floor"), span % n
+    width = place.div(len(choices.lengths), rounding_mode="floor")
+    return Nodes(keys, place % len(choices.lengths), left, left + width, label), inverse
 
 
 def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -43,6 +43,10 @@ class Rows:
         """Some of the rows, as a tensor of their index would be indexed."""
         return Rows(self.table, self.index[at])
 
+    def split(self, sizes: list[int]) -> list[Rows]:
+        """So many rows at a time, as a tensor of their index would be split."""
+        return [Rows(self.table, index) for index in self.index.split(sizes)]
+
     # `embedding`: its backward is fast, and deterministic on several threads
 
     @property
