@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from gfnem.component import imported, refuse_abstract
+from gfnem.component import derived, imported, refuse_abstract
 from gfnem.errors import UserError
 from gfnem.settings import read_settings, shipped
 
@@ -258,6 +258,17 @@ class World(ABC):
             )
         return content
 
+    def starts_from(self, dataset: str) -> bool:
+        """Makes a dataset of this world, by its bare name, the default; whether there is one."""
+        from gfnem.data import DataModule
+
+        self.import_classes()
+        for cls in derived(DataModule):
+            if cls.__name__ == dataset and cls.__module__ in self.modules:
+                self.parts = {**self.parts, "dataset": cls}
+                return True
+        return False
+
     def import_classes(self) -> None:
         """Imports the modules whose classes are known by bare names."""
         for module in self.modules:
@@ -302,8 +313,9 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
     """The world of a name, or of an import path; a dataset's that belongs to none if None.
 
     Args:
-        reference: the name of an installed world, the import path of a class, or that as
-            `{"class_path": path}`, which is how runs remember it.
+        reference: the name of an installed world, alone or with a dataset of it, as in
+            `energies.Points`; the import path of a class, or that as `{"class_path": path}`, which
+            is how runs remember it.
 
     Raises:
         UserError: if there is none, or it lacks what a world must have.
@@ -314,6 +326,9 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
         reference = reference.get("class_path")
     known = declared(WORLDS)
     path = known.get(reference, reference) if isinstance(reference, str) else None
+    name, _, dataset = str(path).partition(".")
+    if name in known and (world := find(name)).starts_from(dataset):
+        return world
     if path is None or "." not in path:
         raise UserError(
             f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import jsonargparse
@@ -21,7 +20,7 @@ from gfnem.cli.arguments import (
 from gfnem.cli.shared import code_argument, world_flags
 from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
-from gfnem.world import DEFAULT, WORLDS, Unnamed, World, declared, find, spec_of
+from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
 
 HELP = "train a model; without --data on sentences sampled from an embedded grammar"
 #: what a run is made of
@@ -240,35 +239,9 @@ def _without_parts(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _dataset_of(reference: Any) -> list[str]:
-    """World and dataset that `energies.Points` names together; empty if it is no such name."""
-    from gfnem.data import DataModule
-
-    name, _, dataset = str(reference).partition(".")
-    if not dataset or name not in declared(WORLDS):
-        return []
-    known = [getattr(import_module(module), dataset, None) for module in find(name).modules]
-    there = any(isinstance(cls, type) and issubclass(cls, DataModule) for cls in known)
-    return [name, dataset] if there else []
-
-
-def _with_dataset(arguments: Sequence[str]) -> list[str]:
-    """`--world energies.Points` as `--world energies --dataset Points`."""
-    found = []
-    for before, word in zip(["", *arguments], arguments, strict=False):
-        flag, _, value = ("--world", "", word) if before == "--world" else word.partition("=")
-        if flag == "--world" and (named := _dataset_of(value)):
-            world, dataset = named
-            word = world if before == "--world" else f"--world={world}"
-            found += [word, "--dataset", dataset]
-        else:
-            found.append(word)
-    return found
-
-
 def arranged(arguments: list[str], contents: Sequence[dict[str, Any]]) -> list[str]:
     """The command line in the order that its parser needs, its help that of the chosen classes."""
-    arguments = _with_dataset(_without_parts(arguments))
+    arguments = _without_parts(arguments)
     defaults = _defaults(_world(arguments, contents), arguments, contents)
     classes = {name: class_path(defaults.get(name, "")) for name in PARTS}
     return classes_first(help_on_chosen(arguments, contents, classes))
@@ -288,8 +261,6 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
     none = {name: None for name in OPTIONAL_PARTS if content.get(name) == "none"}
     content = {**content, **none}
-    if named := _dataset_of(content.get("world")):
-        content = {"dataset": named[1], **content, "world": named[0]}
     made = {name for name in PARTS if isinstance(content.get(name), Component)}
     try:
         parts = {

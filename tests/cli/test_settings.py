@@ -9,6 +9,7 @@ from commands import SMALL, TINY, call, printed, refused, same, trained
 
 from gfnem.errors import UserError
 from gfnem.parsing import BracketEnergy
+from gfnem.world import find
 
 pytestmark = pytest.mark.slow
 
@@ -252,13 +253,20 @@ def test_a_class_may_stand_after_its_settings(capsys, flags):
     assert settings["seed"] == (3 if "--seed" in flags else 0)
 
 
-@pytest.mark.parametrize("words", [["--world", "energies.Points"], ["--world=energies.Points"]])
-def test_a_world_may_be_named_with_its_dataset(words):
-    from gfnem.cli.train import arranged
+@pytest.mark.parametrize("form", ["--world {}", "--world={}", "file"])
+@pytest.mark.parametrize("dataset", ["Points", "BinaryImages"])
+def test_a_world_may_be_named_with_its_dataset(capsys, tmp_path, form, dataset):
+    def settings(world, *flags):
+        words = form.format(world).split()
+        if form == "file":
+            file = tmp_path / "settings.yaml"
+            file.write_text(f"world: {world}\n")
+            words = ["--config", str(file)]
+        text = printed(capsys, "train", *words, *flags, "--seed", "3", "--print_config")
+        return {**yaml.safe_load(text), "world": None}
 
-    bare = [word.replace("energies.Points", "energies") for word in words]
-    expected = arranged([*bare, "--dataset", "Points", "--seed", "3"], [])
-    assert arranged([*words, "--seed", "3"], []) == expected
-    unknown = [word.replace("Points", "Lines") for word in words]
+    found = settings(f"energies.{dataset}")
+    assert found == settings("energies", "--dataset", dataset)
+    assert found["dataset"]["class_path"].endswith(f".{dataset}")
     with pytest.raises(UserError, match="Lines"):
-        arranged(unknown, [])
+        find("energies.Lines")
