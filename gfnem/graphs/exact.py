@@ -299,8 +299,7 @@ def log_weights_of_all(scores: Tensor, max_parents: int | None = None) -> tuple[
 def log_weight(adjacency: Tensor, scores: Tensor, max_parents: int | None = None) -> Tensor:
     """`(...)` sum of the local scores `(n, sets)` of graphs `(..., n, n)`."""
     n = len(scores)
-    lookup = parent_sets(n, max_parents, scores.device).lookup
-    index = lookup[bit_masks(adjacency.mT)]
+    index = parent_sets(n, max_parents, scores.device).number(bit_masks(adjacency.mT))
     padded = torch.nn.functional.pad(scores, (0, 1), value=-torch.inf)
     return padded[torch.arange(n, device=scores.device), index].sum(-1)
 

@@ -195,7 +195,7 @@ class LayerPolicy(Policy[Any, Tensor, LayerState, LayerReading]):
         settled, last, _ = state.layers
         masks = draw_parents(context.sums, node, settled | last, last)
         # where a layer is closed no set is looked at
-        parents = self.space.sets(masks.device).lookup[masks].clamp(max=self.sets - 1)
+        parents = self.space.sets(masks.device).number(masks).clamp(max=self.sets - 1)
         batch = torch.arange(len(node), device=node.device)[:, None]
         log_parents = context.local[batch, node, parents] - share.gather(2, node[..., None])[..., 0]
         is_node = choice < self.variables

@@ -220,7 +220,7 @@ class LayerSpace(LatentSpace[Any, Tensor, LayerState]):
         index = node[..., None, None].expand(*node.shape, self.variables, 1)
         parents = state.adjacency.gather(3, index)[..., 0]
         weight = 2 ** torch.arange(self.variables, device=node.device)
-        number = self.sets(node.device).lookup[(parents * weight).sum(-1)]
+        number = self.sets(node.device).number((parents * weight).sum(-1))
         sets = len(self.sets())
         place = (node * sets + number).clamp(max=self.variables * sets - 1)
         return torch.where(holds, place, self.variables * sets)

@@ -289,12 +289,12 @@ class DagPosterior(Target[Tables, Tensor]):
 
     def log_parents(self, adjacency: Tensor) -> Tensor:
         """`(batch, samples, n)` float64 the prior of the parents in graphs, in nats."""
-        lookup = parent_sets(self.variables, self.max_parents, adjacency.device).lookup
+        sets = parent_sets(self.variables, self.max_parents, adjacency.device)
         table = torch.nn.functional.pad(
             self.prior_table(adjacency.device), (0, 1), value=-torch.inf
         )
         node = torch.arange(self.variables, device=adjacency.device)
-        return table[node, lookup[bit_masks(adjacency.mT)]]
+        return table[node, sets.number(bit_masks(adjacency.mT))]
 
     def log_terms(self, adjacency: Tensor) -> Tensor | float:
         """`(batch, samples)` the terms of the prior that do not add over families, in nats."""
@@ -362,7 +362,7 @@ class DagPosterior(Target[Tables, Tensor]):
             return [programme.marginals() for programme in self._programmes(x)]
         graphs, weights = self._listed(x)
         sets = parent_sets(self.variables, self.max_parents, graphs.device)
-        index = sets.lookup[bit_masks(graphs.mT)]  # (graphs, n)
+        index = sets.number(bit_masks(graphs.mT))  # (graphs, n)
         found = []
         for row in weights:
             p = row.softmax(0)

@@ -223,7 +223,7 @@ class WeightedPosterior(ParameterPosterior):
         for at in range(len(x)):
             rows = [x.values[at][x.real[at] & ~x.hand[at, :, j]] for j in range(n)]
             tables = [self.known.posterior(part, bits_of(sets.masks, n)) for part in rows]
-            index = sets.lookup[bit_masks(adjacency[at].mT)]  # (samples, n)
+            index = sets.number(bit_masks(adjacency[at].mT))  # (samples, n)
             means.append(torch.stack([tables[j][0][index[:, j], :, j] for j in range(n)], 1))
             covariances.append(torch.stack([tables[j][1][index[:, j]] for j in range(n)], 1))
         return torch.stack(means), torch.stack(covariances)
