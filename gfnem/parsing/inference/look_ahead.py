@@ -106,25 +106,31 @@ class ChartLookAhead(LookAhead):
     """Look-ahead values that are all there.
 
     Args:
-        chart: `(batch, n, n + 1, K, N)` nats.
+        values: `(..., N)` nats, rows of a chart or of its spans alone.
+        place: `(names,)` int64, which of the rows each name stands for; None if they come in the
+            order of names, as in a chart `(batch, n, n + 1, K, N)`.
     """
 
-    def __init__(self, chart: Tensor):
-        self.chart = at_least_float(chart).flatten(0, 3)
+    def __init__(self, values: Tensor, place: Tensor | None = None):
+        self.values, self.place = at_least_float(values).flatten(0, -2), place
         self._table: tuple[float, Table] | None = None
+
+    def _index(self, names: Tensor) -> Tensor:
+        return names if self.place is None else self.place[names]
 
     def __call__(self, names: Tensor) -> Tensor:
         """See `LookAhead`."""
-        return embedding(names, self.chart)
+        return embedding(self._index(names), self.values)
 
     def entries(self, names: Tensor, labels: Tensor) -> Tensor:
         """See `LookAhead`."""
-        place = names * self.chart.shape[1] + labels
-        return self.chart.reshape(-1).index_select(0, place)
+        place = self._index(names) * self.values.shape[1] + labels
+        return self.values.reshape(-1).index_select(0, place)
 
     def rows(self, names: Tensor, temperature: float) -> Rows:
         """See `LookAhead`."""
         if self._table is None or self._table[0] != temperature:
             with torch.enable_grad():  # whoever asks first
-                self._table = temperature, Table(self.chart / temperature)
-        return Rows(self._table[1], names)
+                values = self.values if temperature == 1 else self.values / temperature
+                self._table = temperature, Table(values)
+        return Rows(self._table[1], self._index(names))

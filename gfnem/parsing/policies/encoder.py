@@ -92,7 +92,9 @@ class SpanEncoder(FenceEncoder):
         width = torch.arange(x.max_length + 1, device=left.device)
         width = self.width(width.clamp(max=self.width.num_embeddings - 1))
         spans = self.sums(left, right, width, min(narrowest, x.max_length))
-        return self.mix(spans).relu()  # in place, the gradient would be copied: it is a view
+        mixed = self.mix(spans)
+        # with a gradient, in place it would be copied: it is a view
+        return nn.functional.relu(mixed, inplace=not mixed.requires_grad)
 
 
 def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor, Tensor]:

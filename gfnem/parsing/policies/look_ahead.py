@@ -8,7 +8,7 @@ from torch.nn.functional import embedding
 
 from gfnem.parsing.inference.corners import corners
 from gfnem.parsing.inference.expansion import expanded
-from gfnem.parsing.inference.look_ahead import LookAhead
+from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import span_chart, span_list
@@ -47,10 +47,10 @@ class Value(nn.Module):
 
     @staticmethod
     def narrowest(known: bool) -> int:
-        """The width of the narrowest spans whose vectors `chart` looks at; see there."""
+        """The width of the narrowest spans whose vectors `rows` looks at; see there."""
         return 3 if known else 2
 
-    def chart(
+    def rows(
         self,
         spans: Tensor,
         level: Tensor,
@@ -58,10 +58,10 @@ class Value(nn.Module):
         guess: Tensor | None,
         known: bool,
         within: Tensor | None = None,
-    ) -> Tensor:
-        """`(batch, n, n + 1, 1, N)` look-ahead of all spans; `IMPOSSIBLE` outside sentences.
+    ) -> ChartLookAhead:
+        """The look-ahead of all spans, under one context (see `RuleChoices`).
 
-        In nats, under one context.
+        Names of what is no span, or is outside its sentence, stand for some value without meaning.
 
         Args:
             spans: `(batch, spans, size)` vectors of `span_list`, from `narrowest(known)` on.
@@ -74,25 +74,28 @@ class Value(nn.Module):
             within: `(batch, n, n + 1)` nats that each span counts besides; none if None.
         """
         n = potentials.max_length
-        values = span_chart(self(spans), n, self.narrowest(known))
-        ends = torch.arange(n + 1, device=values.device)
-        width = ends - ends[:n, None]
-        whole = values + level.unsqueeze(3)
+        starts, ends = span_list(n, spans.device, self.narrowest(known))
+        cells = starts * (n + 1) + ends
+        values = self(spans) + level.flatten(1).index_select(1, cells).unsqueeze(2)
         follows = known or guess is not None  # the rules are the target's
         if self.of_corners is not None and follows:
-            weights = _STRIDE * self.of_corners[:, width.clamp(0, _WIDEST), None]
+            weights = _STRIDE * self.of_corners[:, (ends - starts).clamp(max=_WIDEST), None]
             first, last = corners(potentials)
-            last = nn.functional.pad(last, (0, 0, 1, 0))
-            whole = whole + weights[0] * first[:, :, None] + weights[1] * last[:, None]
+            values = values + weights[0] * first.index_select(1, starts)
+            values = values + weights[1] * last.index_select(1, ends - 1)
         if guess is not None:
-            whole = whole + guess
+            values = values + guess.flatten(1, 2).index_select(1, cells)
+        place = torch.zeros(n * (n + 1), dtype=torch.long, device=cells.device)
+        place[cells] = torch.arange(len(cells), device=cells.device)
         if known and n > 1:
-            pairs = nn.functional.pad(potentials.both_leaves, (0, 0, 0, 0, 0, 1))
+            pairs = potentials.both_leaves.squeeze(2)
             if within is not None:
-                pairs = pairs + within.unsqueeze(3)
-            whole = torch.where((width == 2).unsqueeze(2), pairs, whole)
-        outside = (width < 2) | (ends > potentials.lengths[:, None, None])
-        return whole.masked_fill(outside.unsqueeze(3), IMPOSSIBLE).unsqueeze(3)
+                pairs = pairs + within.diagonal(2, 1, 2).unsqueeze(2)
+            values = torch.cat([pairs, values], 1)
+            place += n - 1
+            place.view(n, n + 1).diagonal(2).copy_(torch.arange(n - 1, device=place.device))
+        rows = torch.arange(len(values), device=place.device) * values.shape[1]
+        return ChartLookAhead(values, (rows[:, None] + place).flatten())
 
 
 class ContextValue(nn.Module):
@@ -133,7 +136,7 @@ class ContextValue(nn.Module):
         """The look-ahead of one batch, row by row (see `RuleChoices`).
 
         Args:
-            spans, level: as in `Value.chart`.
+            spans, level: as in `Value.rows`.
             average: `(batch, n, n + 1, N)` log values in nats, whatever the context. What is
                 corrected is what follows from them (see `expanded`).
             potentials: the target's weights.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +9,8 @@ from gfnem.offers import NotOffered
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import marginals_and_chart
-from gfnem.parsing.inference.look_ahead import ChartLookAhead
 from gfnem.parsing.inference.nodes import Nodes
+from gfnem.parsing.inference.potentials import IMPOSSIBLE
 from gfnem.parsing.policies.whole_trees import WholeTreePolicy
 from gfnem.parsing.spaces.partial import opened_values, partial_trees
 from gfnem.parsing.spaces.topdown import TopDownState
@@ -56,8 +54,12 @@ class RulePolicy(WholeTreePolicy[TopDownState]):
                 "do not depend on the context"
             )
         rules = context.potentials
-        shape = len(context.lengths), context.max_length, context.max_length + 1
-        chart = cast(ChartLookAhead, context.look_ahead).chart.view(*shape, self.nonterminals)
+        n, lengths = context.max_length, context.lengths
+        names = torch.arange(len(lengths) * n * (n + 1), device=lengths.device)
+        chart = context.look_ahead(names).view(-1, n, n + 1, self.nonterminals)
+        ends = torch.arange(n + 1, device=lengths.device)
+        outside = (ends - ends[:n, None] < 2) | (ends > lengths[:, None, None])
+        chart = chart.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)
         found = expanded(rules, chart).squeeze(3)
         return marginals_and_chart(rules, chart - found)[0].sum(3)
 

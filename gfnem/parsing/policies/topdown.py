@@ -157,11 +157,12 @@ class TopDownPolicy(RulePolicy):
         vectors = self.encoder(x, profiles, self.value.narrowest(known))
         if spans is not None and guess is None:
             level = level + uniform_inside(spans)
-        values = self.value.chart(vectors, level, potentials, guess, known, spans)
+        ahead = self.value.rows(vectors, level, potentials, guess, known, spans)
         if own:
-            place = torch.arange(x.max_length - 1, device=values.device)
-            potentials.both_leaves = values[:, place, place + 2]
-        return RuleChoices.from_chart(potentials, values, guided=not own, spans=spans)
+            n = x.max_length
+            names = torch.arange(len(x) * n * (n + 1), device=level.device).view(len(x), n, n + 1)
+            potentials.both_leaves = ahead(names.diagonal(2, 1, 2)).unsqueeze(2)
+        return RuleChoices(potentials, ahead, guided=not own, spans=spans)
 
     def offers(self, hook: str) -> bool:
         """Marginals where the look-ahead is a whole chart and the rules are the target's."""
