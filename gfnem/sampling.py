@@ -103,6 +103,7 @@ def inverted(
     """Draws an entry a row by inverting its distribution function.
 
     One uniform number a row is much cheaper than one for each entry, as `torch.multinomial` takes.
+    Where sums are taken in order, as on a CPU, no entry of probability 0 is drawn.
 
     Args:
         probability: `(..., entries)`, up to rounding of a sum that need not be 1.
@@ -112,7 +113,8 @@ def inverted(
         `(..., 1)` the entries' numbers.
     """
     heights = probability.cumsum(-1)
-    found = torch.searchsorted(heights, chance * heights[..., -1:], right=True)
+    below = 1 - torch.finfo(heights.dtype).eps  # a product that rounds up to the sum finds nothing
+    found = torch.searchsorted(heights, chance * (heights[..., -1:] * below), right=True)
     return found.clamp(max=probability.shape[-1] - 1)
 
 

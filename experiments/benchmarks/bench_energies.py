@@ -112,7 +112,7 @@ def main() -> None:
     sizes = (BITS, 2, data.block, data.order)
     parts = MLPEnergy(BITS, 2, hidden=HIDDEN), AssignmentSpace(*sizes)
     policy = MaskedPolicy(*sizes, hidden=HIDDEN)
-    ours = Descent(EM(*parts, policy, eb_gfn(samples=BATCH)).to(options.device), Rates(fused=True))
+    ours = Descent(EM(*parts, policy, eb_gfn(samples=BATCH)).to(options.device), Rates())
     theirs = Straightforward(MLPEnergy(BITS, 2, hidden=HIDDEN)).to(options.device)
     x = data.training_batch(0).to(options.device)
 

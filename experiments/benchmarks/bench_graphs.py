@@ -200,7 +200,7 @@ def main() -> None:
     _, values = generated(n, n, 500, torch.Generator().manual_seed(0))
     x, model = Tables.of([values]), DagPosterior(n)
     recipe = posterior(DetailedBalance(), samples=args.samples)
-    ours = Descent(EM(model, DagSpace(n), Plain(n), recipe), Rates(policy=1e-3, fused=True))
+    ours = Descent(EM(model, DagSpace(n), Plain(n), recipe), Rates(policy=1e-3))
     other = Loop(values, args.samples)
     table, sets = model.given(x).table[0] - model.prior_table(), parent_sets(n)
     for node, parents in ((0, []), (3, [1, 5]), (10, [0, 2, 9])):  # both score alike

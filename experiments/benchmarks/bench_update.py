@@ -85,7 +85,7 @@ def main() -> None:
         print(f"{name + ' update':22}{took.wall:8.3f} s, {took.cpu:.3f} s of CPU time")
         record(f"{name} update, {size}, {data}", took.cpu)
 
-    sampled.eval()  # as after training, without dropout
+    sampled.requires_grad_(False).eval()  # as a run that is loaded, without dropout
     for batch in (options.sentences, 4 * options.sentences):
         tokens = torch.randint(1, options.vocabulary, (batch, options.words))
         many = Sentences(tokens, torch.full((batch,), options.words)).to(options.device)

@@ -290,10 +290,12 @@ class DenseOptions(Options):
         """See `Options`."""
         inner, by_right = self._inner(at, column)
         by_left = self._first[at, (column - 1).clamp(min=0)].relative
-        weights = by_left * (self._rules[at] @ by_right[..., None]).squeeze(-1)
-        return torch.where(inner, weights, self._by_right.softmax(-1)[at])
+        rules = self._rules.index_select(0, at)
+        weights = by_left * (rules @ by_right[..., None]).squeeze(-1)
+        return torch.where(inner, weights, self._by_right.softmax(-1).index_select(0, at))
 
     def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
         """See `Options`."""
         inner, by_right = self._inner(at, column)
-        return torch.where(inner, self._rules[at, first] * by_right, self._by_left.softmax(-1)[at])
+        rules = self._rules.flatten(0, 1).index_select(0, at * self._rules.shape[1] + first)
+        return torch.where(inner, rules * by_right, self._by_left.softmax(-1).index_select(0, at))

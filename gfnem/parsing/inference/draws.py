@@ -11,6 +11,7 @@ from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
+from gfnem.sampling import inverted
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
@@ -25,8 +26,11 @@ def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
 
 
 def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws an index of the last axis in proportion to the weights (exponential races)."""
-    return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
+    """Draws an index of the last axis in proportion to the weights; never one whose weight is 0."""
+    if weights.is_cuda:  # sums of a parallel scan need not rise: exponential races
+        return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
+    chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
+    return inverted(weights, chance).squeeze(-1)
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class Rows:
     @property
     def peaks(self) -> Tensor:
         """`(...)` their largest, without gradient."""
-        return self.table.peaks[self.index]
+        return self.table.peaks.index_select(0, self.index.flatten()).view(self.index.shape)
 
     @property
     def relative(self) -> Tensor:
@@ -116,7 +116,9 @@ class ChartLookAhead(LookAhead):
         self._table: tuple[float, Table] | None = None
 
     def _index(self, names: Tensor) -> Tensor:
-        return names if self.place is None else self.place[names]
+        if self.place is None:
+            return names
+        return self.place.index_select(0, names.flatten()).view(names.shape)
 
     def __call__(self, names: Tensor) -> Tensor:
         """See `LookAhead`."""

@@ -92,9 +92,10 @@ class SpanEncoder(FenceEncoder):
         width = torch.arange(x.max_length + 1, device=left.device)
         width = self.width(width.clamp(max=self.width.num_embeddings - 1))
         spans = self.sums(left, right, width, min(narrowest, x.max_length))
-        mixed = self.mix(spans)
-        # with a gradient, in place it would be copied: it is a view
-        return nn.functional.relu(mixed, inplace=not mixed.requires_grad)
+        # there are many: the product is the only tensor made, and it is no view, whose gradient
+        # would be copied
+        mixed = (spans.flatten(0, 1) @ self.mix.weight.T).add_(self.mix.bias).relu_()
+        return mixed.view(spans.shape)
 
 
 def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor, Tensor]:
