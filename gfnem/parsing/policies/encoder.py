@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gfnem.parsing.policies.dropout import Dropout
 from gfnem.parsing.policies.span_sums import SpanSums
 from gfnem.parsing.text.sentences import Sentences
 
@@ -22,7 +23,7 @@ class FenceEncoder(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int = 128, features: int = 0, dropout: float = 0.0):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.features = None
         if features:
             self.features = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gfnem.parsing.policies.dropout import dropped_of, random_bytes, scale_of
+
 
 class SpanSums(nn.Module):
     """`relu(left[i] + right[j] + width[j - i])` for all spans `[i, j)`, with dropout in training.
@@ -19,7 +21,7 @@ class SpanSums(nn.Module):
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
-        self.dropped = round(256 * dropout)
+        self.dropped = dropped_of(dropout)
 
     def forward(self, left: Tensor, right: Tensor, width: Tensor, narrowest: int = 1) -> Tensor:
         """`(batch, spans, size)`, a vector for each of `span_list(n, narrowest)`.
@@ -31,7 +33,7 @@ class SpanSums(nn.Module):
         """
         dropped = self.dropped if self.training else 0
         if dropped:  # few numbers are scaled here, and many after the sum
-            left, right, width = (part * (256 / (256 - dropped)) for part in (left, right, width))
+            left, right, width = (part * scale_of(dropped) for part in (left, right, width))
         return _Sums.apply(left, right, width.to(left.dtype), narrowest, dropped)
 
 
@@ -44,10 +46,7 @@ class _Sums(torch.autograd.Function):
         places = _places(ends - 1, narrowest)
         sums = left.new_empty(batch, places[-1][2] if places else 0, size)
         if dropped:
-            # eight units a draw: a draw for each takes longer than the sums
-            draws = torch.empty(sums.numel() // 8 + 1, dtype=torch.int64, device=sums.device)
-            units = draws.random_(-(2**63), None).view(torch.uint8)[: sums.numel()]
-            units = units.view(sums.shape)
+            units = random_bytes(sums.shape, sums.device)
         for start, first, last in places:
             part = sums[:, first:last]
             torch.add(right[:, start + narrowest :], width[narrowest : ends - start], out=part)

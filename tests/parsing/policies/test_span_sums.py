@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gfnem.parsing.policies.encoder import span_list
+from gfnem.parsing.policies.dropout import Dropout
 from gfnem.parsing.policies.span_sums import SpanSums
 
 
@@ -37,6 +38,17 @@ def test_dropout_drops_its_share_unit_by_unit_and_keeps_the_mean():
         size = kept.shape[axis] - 1
         both = kept.narrow(axis, 0, size) & kept.narrow(axis, 1, size)
         assert abs(both.float().mean() - 0.75**2) < 0.015
+
+
+@pytest.mark.parametrize("share", [0.25, 0.999])
+def test_dropout_by_bytes_keeps_the_mean(share):
+    torch.manual_seed(0)
+    dropout = Dropout(share)
+    found = dropout(torch.ones(200, 1000))
+    share = dropout.dropped / 256
+    assert abs((found == 0).float().mean() - share) < 0.005  # 200,000 draws: five deviations
+    torch.testing.assert_close(found[found > 0].amin() * (1 - share), torch.tensor(1.0))
+    assert torch.equal(dropout.eval()(found), found)
 
 
 def test_the_gradient_passes_through_what_was_kept(parts):
