@@ -66,6 +66,7 @@ class RuleChoices:
         self.labels = potentials.labels
         self.symbols = self.labels * potentials.contexts
         self.max_length, self.lengths = potentials.max_length, potentials.lengths
+        self._looks_up = potentials.contexts > 1  # if not, a symbol is its label
 
     @classmethod
     def from_chart(
@@ -84,7 +85,7 @@ class RuleChoices:
 
     def _row(self, row: Tensor, left: Tensor, right: Tensor, context: Tensor | int) -> Tensor:
         span = (row * self.max_length + left) * (self.max_length + 1) + right
-        return span * self.potentials.contexts + context
+        return span * self.potentials.contexts + context if self._looks_up else span
 
     def root(self) -> Tensor:
         """`(batch, N)` log weights of the root labels."""
@@ -133,8 +134,8 @@ class RuleChoices:
 
     def row(self, nodes: Nodes, left: Tensor, right: Tensor) -> Tensor:
         """Names the rows of children of the nodes over spans `(count, any number)`; int64."""
-        below = self.potentials.below(self.label_of(nodes.label))
-        return self._row(nodes.row[:, None], left, right, below[:, None])
+        below = self.potentials.below(self.label_of(nodes.label))[:, None] if self._looks_up else 0
+        return self._row(nodes.row[:, None], left, right, below)
 
     def look(self, rows: Tensor) -> Rows:
         """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
@@ -171,11 +172,13 @@ class RuleChoices:
 
     def child_symbol(self, symbol: Tensor, label: Tensor) -> Tensor:
         """The symbol of a child with this label of a node with this symbol."""
+        if not self._looks_up:
+            return label
         return self.potentials.below(self.label_of(symbol)) * self.labels + label
 
     def label_of(self, symbol: Tensor) -> Tensor:
         """The label of a node with this symbol."""
-        return symbol % self.labels
+        return symbol % self.labels if self._looks_up else symbol
 
     def action_weights(self, trees: Trees) -> Tensor:
         """`(batch, samples, 1 + nodes)` log weights of the choices that build annotated trees."""
@@ -222,7 +225,7 @@ def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[[Nodes]
 
 
 #: most groups of nodes by width, and how many nodes are worth one more
-_GROUPS, _GROUPED = 4, 64
+_GROUPS, _GROUPED = 4, 256
 
 
 class DenseOptions(Options):

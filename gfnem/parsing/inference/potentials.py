@@ -238,9 +238,11 @@ class Potentials:
         return self.leaf_tables[side].squeeze(3).mT[word, row, child]
 
     def _leaf_row(self, symbol: Tensor, row: Tensor, word: Tensor) -> Tensor:
+        place = (word * len(self.lengths) + row) * self.labels
+        if self.contexts == 1:
+            return place + symbol
         context, label = symbol.div(self.labels, rounding_mode="floor"), symbol % self.labels
-        place = word * len(self.lengths) + row
-        return (place * self.labels + label) * self.contexts + context
+        return (place + label) * self.contexts + context
 
     @optional
     def children(self) -> tuple[Tensor, Tensor]:
