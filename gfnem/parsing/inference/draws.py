@@ -74,12 +74,13 @@ def draw_trees(
             roots = roots.masked_fill(explore(roots), 1.0)
 
         def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-            split = nodes.left + 1
-            first, second = torch.zeros_like(split), torch.zeros_like(split)
+            chosen = nodes.left.new_zeros(3, len(nodes))
+            chosen[0] = nodes.left + 1
             wide = (nodes.right - nodes.left > 2).nonzero().squeeze(1)
             if len(wide):
-                split[wide], first[wide], second[wide] = choose_wide(nodes[wide])
-            first, second = (choices.child_symbol(nodes.label, part) for part in (first, second))
+                chosen[:, wide] = torch.stack(choose_wide(nodes[wide]))
+            split, *labels = chosen
+            first, second = (choices.child_symbol(nodes.label, label) for label in labels)
             return split, first, second
 
         def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,11 @@ class Nodes(Batched):
     right: Tensor
     label: Tensor
 
+    def __getitem__(self, index: Tensor) -> Nodes:
+        """Some of the nodes, by their numbers: one copy for all fields."""
+        packed = torch.stack([self.slot, self.row, self.left, self.right, self.label])
+        return Nodes(*packed.index_select(1, index))
+
 
 def grow_trees(
     lengths: Tensor,
@@ -47,24 +52,26 @@ def grow_trees(
     """
     batch, samples = roots.shape
     places = max_length - 1
-    left, right, split, label = roots.new_zeros(4, batch * samples * places)
     trees = torch.arange(batch * samples, device=roots.device)
     trees = trees[lengths.repeat_interleave(samples) > 1]
     slot, row = trees * places, trees.div(samples, rounding_mode="floor")
     nodes = Nodes(slot, row, torch.zeros_like(row), lengths[row], roots.reshape(-1)[trees])
+    grown = []
     while len(nodes.slot):
         middle, first, second = choose(nodes)
-        left[nodes.slot], right[nodes.slot] = nodes.left, nodes.right
-        split[nodes.slot], label[nodes.slot] = middle, nodes.label
+        slot, row, left, right = nodes.slot, nodes.row, nodes.left, nodes.right
+        grown.append(torch.stack([slot, left, right, middle, nodes.label]))
         # Preorder places the left child next and the right one behind the left one's subtree.
-        children = Nodes(
-            torch.cat([nodes.slot + 1, nodes.slot + middle - nodes.left]),
-            torch.cat([nodes.row, nodes.row]),
-            torch.cat([nodes.left, middle]),
-            torch.cat([middle, nodes.right]),
-            torch.cat([first, second]),
+        children = torch.stack(
+            [slot + 1, slot + middle - left, row, row, left, middle, middle, right, first, second]
         )
-        nodes = children[(children.right - children.left > 1).nonzero().squeeze(1)]
+        children = children.view(5, -1)  # all left ones, then all right ones
+        inner = (children[3] - children[2] > 1).nonzero().squeeze(1)
+        nodes = Nodes(*children.index_select(1, inner))
+    found = roots.new_zeros(4, batch * samples * places)
+    if grown:
+        grown = torch.cat(grown, 1)
+        found[:, grown[0]] = grown[1:]
     shape = (batch, samples, places)
-    parts = (part.view(shape) for part in (left, right, split, label))
+    parts = (part.view(shape) for part in found)
     return Trees(*parts, lengths[:, None].expand(batch, samples))
