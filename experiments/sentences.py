@@ -148,9 +148,10 @@ class Cell:
 
         Fewer seconds are shared out alike. Returns the updates of all fits.
         """
-        grammar, updates = self.run.policy.grammar, 0
+        grammar: Any = self.run.policy.grammar
+        updates = 0
         share = min(1.0, seconds / sum(count * each for count, each in FITS))
-        fits = [copy.deepcopy(grammar) for _ in range(FITS[0][0])]
+        fits: list[Any] = [copy.deepcopy(grammar) for _ in range(FITS[0][0])]
         for fit in fits[1:]:
             fit.load_state_dict(self.sampler().grammar.state_dict())
         descents = {fit: Descent(EM(fit, None, None, exact()), Rates(model=8e-3)) for fit in fits}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gfnem.parsing.policies.encoder import span_list
 from gfnem.parsing.policies.dropout import Dropout
+from gfnem.parsing.policies.encoder import span_list
 from gfnem.parsing.policies.span_sums import SpanSums
 
 
