@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from gfnem.component import derived, imported, refuse_abstract
+from gfnem.component import derived, imported, known, refuse_abstract
 from gfnem.errors import UserError
 from gfnem.settings import read_settings, shipped
 
@@ -258,16 +258,24 @@ class World(ABC):
             )
         return content
 
-    def starts_from(self, dataset: str) -> bool:
-        """Makes a dataset of this world, by its bare name, the default; whether there is one."""
+    def datasets(self) -> dict[str, type]:
+        """The datasets of this world, by their bare names."""
         from gfnem.data import DataModule
 
         self.import_classes()
-        for cls in derived(DataModule):
-            if cls.__name__ == dataset and cls.__module__ in self.modules:
-                self.parts = {**self.parts, "dataset": cls}
-                return True
-        return False
+        listed = known(DataModule)
+        return {
+            cls.__name__: cls
+            for cls in derived(DataModule)
+            if cls.__module__ in self.modules and cls.__name__ in listed
+        }
+
+    def starts_from(self, dataset: str) -> bool:
+        """Makes a dataset of this world, by its bare name, the default; whether there is one."""
+        cls = self.datasets().get(dataset)
+        if cls is not None:
+            self.parts = {**self.parts, "dataset": cls}
+        return cls is not None
 
     def import_classes(self) -> None:
         """Imports the modules whose classes are known by bare names."""
@@ -324,19 +332,22 @@ def find(reference: str | Mapping[str, Any] | None) -> World:
         return Unnamed()
     if isinstance(reference, Mapping):
         reference = reference.get("class_path")
-    known = declared(WORLDS)
-    path = known.get(reference, reference) if isinstance(reference, str) else None
+    worlds = declared(WORLDS)
+    path = worlds.get(reference, reference) if isinstance(reference, str) else None
     name, _, dataset = str(path).partition(".")
-    if name in known and (world := find(name)).starts_from(dataset):
+    if name in worlds and (world := find(name)).starts_from(dataset):
         return world
     if path is None or "." not in path:
         raise UserError(
-            f"there is no world {reference!r}; there are {', '.join(known)}, and yours as "
+            f"there is no world {reference!r}; there are {', '.join(worlds)}, and yours as "
             "my_file.MyWorld"
         )
     try:
         cls = imported(path)
     except UserError as error:
+        if name in worlds:
+            there = ", ".join(sorted(find(name).datasets())) or "none by name"
+            raise UserError(f"world {name} has no dataset {dataset}; it has {there}") from error
         raise UserError(f"world {reference}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, World)):
         raise UserError(f"{path} is not a World")

@@ -268,5 +268,5 @@ def test_a_world_may_be_named_with_its_dataset(capsys, tmp_path, form, dataset):
     found = settings(f"energies.{dataset}")
     assert found == settings("energies", "--dataset", dataset)
     assert found["dataset"]["class_path"].endswith(f".{dataset}")
-    with pytest.raises(UserError, match="Lines"):
+    with pytest.raises(UserError, match="no dataset Lines; it has BinaryImages, Points"):
         find("energies.Lines")
