@@ -75,6 +75,11 @@ def relatives(parts: Sequence[Rows]) -> list[Tensor]:
     return [one.view(*p.index.shape, one.shape[1]) for one, p in zip(found, parts, strict=True)]
 
 
+def names_of_spans(batch: int, n: int, device: torch.device) -> Tensor:
+    """`(batch, n, n + 1)` int64, the name of each span's row where there is one context."""
+    return torch.arange(batch * n * (n + 1), device=device).view(batch, n, n + 1)
+
+
 class LookAhead:
     """Rows of look-ahead values that are made as they are asked for.
 

@@ -9,6 +9,7 @@ from gfnem.offers import NotOffered
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.inside import marginals_and_chart
+from gfnem.parsing.inference.look_ahead import names_of_spans
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import IMPOSSIBLE
 from gfnem.parsing.policies.whole_trees import WholeTreePolicy
@@ -55,8 +56,7 @@ class RulePolicy(WholeTreePolicy[TopDownState]):
             )
         rules = context.potentials
         n, lengths = context.max_length, context.lengths
-        names = torch.arange(len(lengths) * n * (n + 1), device=lengths.device)
-        chart = context.look_ahead(names).view(-1, n, n + 1, self.nonterminals)
+        chart = context.look_ahead(names_of_spans(len(lengths), n, lengths.device))
         ends = torch.arange(n + 1, device=lengths.device)
         outside = (ends - ends[:n, None] < 2) | (ends > lengths[:, None, None])
         chart = chart.masked_fill(outside.unsqueeze(3), IMPOSSIBLE)

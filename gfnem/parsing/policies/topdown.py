@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import by_label, inside, uniform_inside
+from gfnem.parsing.inference.look_ahead import names_of_spans
 from gfnem.parsing.inference.potentials import PROFILE, GivenPotentials
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder
@@ -159,9 +160,8 @@ class TopDownPolicy(RulePolicy):
             level = level + uniform_inside(spans)
         ahead = self.value.rows(vectors, level, potentials, guess, known, spans)
         if own:
-            n = x.max_length
-            names = torch.arange(len(x) * n * (n + 1), device=level.device).view(len(x), n, n + 1)
-            potentials.both_leaves = ahead(names.diagonal(2, 1, 2)).unsqueeze(2)
+            pairs = names_of_spans(len(x), x.max_length, level.device).diagonal(2, 1, 2)
+            potentials.both_leaves = ahead(pairs).unsqueeze(2)
         return RuleChoices(potentials, ahead, guided=not own, spans=spans)
 
     def offers(self, hook: str) -> bool:
