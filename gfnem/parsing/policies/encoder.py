@@ -107,9 +107,15 @@ def span_list(n: int, device: torch.device, narrowest: int = 1) -> tuple[Tensor,
     return tuple(torch.triu_indices(n, n + 1, min(narrowest, n), device=device))
 
 
+def span_places(n: int, device: torch.device, narrowest: int = 1) -> Tensor:
+    """`(n, n + 1)` int64: which of `span_list` each span `[i, j)` is; 0 for what is none."""
+    starts, ends = span_list(n, device, narrowest)
+    place = torch.zeros(n, n + 1, dtype=torch.long, device=device)
+    place[starts, ends] = torch.arange(len(starts), device=device)
+    return place
+
+
 def span_chart(packed: Tensor, n: int, narrowest: int = 1) -> Tensor:
     """Lays `(batch, spans, size)` out as `(batch, n, n + 1, size)`; elsewhere it has no meaning."""
-    starts, ends = span_list(n, packed.device, narrowest)
-    place = torch.zeros(n, n + 1, dtype=torch.long, device=packed.device)
-    place[starts, ends] = torch.arange(len(starts), device=packed.device)
+    place = span_places(n, packed.device, narrowest)
     return packed.index_select(1, place.flatten()).unflatten(1, (n, n + 1))

@@ -11,7 +11,7 @@ from gfnem.parsing.inference.expansion import expanded
 from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead
 from gfnem.parsing.inference.potentials import IMPOSSIBLE, Potentials
 from gfnem.parsing.inference.rule_potentials import RulePotentials
-from gfnem.parsing.policies.encoder import span_chart, span_list
+from gfnem.parsing.policies.encoder import span_list, span_places
 
 #: wider spans weigh what their corners say alike
 _WIDEST = 64
@@ -85,17 +85,16 @@ class Value(nn.Module):
             values = values + weights[1] * last.index_select(1, ends - 1)
         if guess is not None:
             values = values + guess.flatten(1, 2).index_select(1, cells)
-        place = torch.zeros(n * (n + 1), dtype=torch.long, device=cells.device)
-        place[cells] = torch.arange(len(cells), device=cells.device)
+        place = span_places(n, cells.device, self.narrowest(known))
         if known and n > 1:
             pairs = potentials.both_leaves.squeeze(2)
             if within is not None:
                 pairs = pairs + within.diagonal(2, 1, 2).unsqueeze(2)
             values = torch.cat([pairs, values], 1)
             place += n - 1
-            place.view(n, n + 1).diagonal(2).copy_(torch.arange(n - 1, device=place.device))
+            place.diagonal(2).copy_(torch.arange(n - 1, device=place.device))
         rows = torch.arange(len(values), device=place.device) * values.shape[1]
-        return ChartLookAhead(values, (rows[:, None] + place).flatten())
+        return ChartLookAhead(values, (rows[:, None, None] + place).flatten())
 
 
 class ContextValue(nn.Module):
@@ -148,7 +147,7 @@ class ContextValue(nn.Module):
         starts, ends = span_list(n, spans.device)
         shares = average[:, starts, ends].log_softmax(2).clamp(min=-12)
         narrow = self.narrow(torch.cat([spans, shares], 2))
-        place = span_chart(torch.arange(count, device=spans.device).view(1, count, 1), n).flatten()
+        place = span_places(n, spans.device).flatten()
         narrow = narrow.flatten(0, 1)
         guess = expanded(potentials, average)
         known_widths = ("both_leaves", "three_words")[: n - 1]
