@@ -14,7 +14,6 @@ sampler's grammar is first fitted to them by exact EM, the best of several. Seco
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 import sys
 import time
@@ -151,12 +150,12 @@ class Cell:
         grammar: Any = self.run.policy.grammar
         updates = 0
         share = min(1.0, seconds / sum(count * each for count, each in FITS))
-        fits: list[Any] = [copy.deepcopy(grammar) for _ in range(FITS[0][0])]
-        for fit in fits[1:]:
-            fit.load_state_dict(self.sampler().grammar.state_dict())
+        fits: list[Any] = [grammar, *(self.sampler().grammar for _ in range(FITS[0][0] - 1))]
+        held_out = self._held_out()
         descents = {fit: Descent(EM(fit, None, None, exact()), Rates(model=8e-3)) for fit in fits}
         for count, each in FITS:
-            fits = sorted(fits, key=self._held_out)[:count] if count < len(fits) else fits
+            if count < len(fits):
+                fits = sorted(fits, key=lambda fit: _nll(fit, held_out))[:count]
             for fit in fits:
                 start = time.process_time()
                 while time.process_time() - start < share * each:
@@ -165,13 +164,11 @@ class Cell:
         grammar.load_state_dict(fits[0].state_dict())
         return updates
 
-    def _held_out(self, grammar: Any) -> float:
-        """A grammar's NLL of sentences that are neither trained nor tested on."""
+    def _held_out(self) -> list[Any]:
+        """Sentences that are neither trained nor tested on, in batches of like lengths."""
         assert self.data is not None
         corpus = self.data.sampled(300, 1).tokens
-        batches = [self.data.encode([corpus[row] for row in rows]) for rows in by_length(corpus)]
-        with torch.no_grad():
-            return -float(sum(grammar.log_marginal(x).double().sum() for x in batches))
+        return [self.data.encode([corpus[row] for row in rows]) for rows in by_length(corpus)]
 
     def _descend(self, updates: int, large: bool) -> int:
         run, rate = self.run, 4e-3 if large else 1e-2
@@ -204,6 +201,12 @@ class Cell:
             if parser is not None:
                 found |= parser_f1(parser, self.data, corpus, 500)
         return found
+
+
+@torch.no_grad()
+def _nll(grammar: Any, batches: list[Any]) -> float:
+    """A grammar's exact NLL of sentences, in nats."""
+    return -float(sum(grammar.log_marginal(x).double().sum() for x in batches))
 
 
 def _small(task: str) -> Any:
