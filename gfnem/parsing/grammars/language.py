@@ -44,7 +44,7 @@ class ContextTables:
 
     def everything(self) -> bool:
         """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
-        return self.rules.everything() and bool(self.words.isfinite().all())
+        return self.rules.everything() and bool(self.words.amin() > -torch.inf)
 
 
 def length_weights(tables: ContextTables, longest: int) -> Tensor:

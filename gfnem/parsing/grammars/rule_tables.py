@@ -108,7 +108,7 @@ class DenseRules(Rules):
 
     def everything(self) -> bool:
         """See `Rules`."""
-        return bool(self.table.isfinite().all())
+        return bool(self.table.amin() > -torch.inf)
 
     def weighed(self, extra: Tensor) -> DenseRules:
         """See `Rules`."""
@@ -164,7 +164,7 @@ class ApartRules(Rules):
 
     def everything(self) -> bool:
         """See `Rules`."""
-        return all(bool(side.isfinite().all()) for side in self.sides)
+        return all(bool(side.amin() > -torch.inf) for side in self.sides)
 
     def weighed(self, extra: Tensor) -> ApartRules:
         """See `Rules`."""

@@ -137,14 +137,16 @@ class _Inside(torch.autograd.Function):
                 scaled = None
                 if width > 3:
                     first, second = splits(width, starts, ends)
-                    split_peaks = sum(splits(width, start_peaks, end_peaks))
+                    split_peaks = torch.add(*splits(width, start_peaks, end_peaks))
                     top = split_peaks.amax(3, keepdim=True)
                     scaled = (first * (split_peaks - top).exp_()[..., None]).flatten(0, 2)
                     terms.append(_by_group(scaled.mT @ second.flatten(0, 2), rules, top.shape))
                     scales.append(top + rule_peaks)
                 peak = torch.stack(scales).amax(0)
                 shares = [(scale - peak).exp_() for scale in scales]
-                total = sum(term.mul_(share) for term, share in zip(terms, shares, strict=True))
+                total = terms[0].mul_(shares[0])
+                for term, share in zip(terms[1:], shares[1:], strict=True):
+                    total.addcmul_(term, share)
                 log = safe_log(total).add_(peak)
                 log = log.unflatten(3, (-1, contexts)).permute(0, 1, 4, 2, 3).flatten(3)
                 if saves:
@@ -198,8 +200,9 @@ class _Inside(torch.autograd.Function):
             if wants_leaves:
                 by_left[:count, :, :, width - 1] = first
                 by_right[width - 1 :, :, :, n - width + 1] = second
-            below[1 : count + 1] += last[1 : count + 1] * _times(left[:count].mT, first)
-            below[:count] += last[:count] * _times(right[width - 1 :].mT, second)
+            after = slice(1, count + 1)
+            below[after].addcmul_(last[after], _times(left[:count].mT, first))
+            below[:count].addcmul_(last[:count], _times(right[width - 1 :].mT, second))
             if width > 3:
                 part = (found * shares[2]).flatten(0, 1)  # spans, G, N / G * K
                 pairs = (part.transpose(0, 1) @ rules).transpose(0, 1)
@@ -210,8 +213,11 @@ class _Inside(torch.autograd.Function):
                     whole = (scaled.mT @ flat).view(-1, groups, labels * labels)
                     of_rules.baddbmm_(part.permute(1, 2, 0), whole.transpose(0, 1))
                 to_first, to_second = splits(width, inner, outer)
-                to_first += (scaled * (flat @ pairs.mT)).view(to_first.shape)
-                to_second += second * (scaled @ pairs).view(second.shape)
+                shape = second.shape
+                # BLAS is slow where the second of many small matrices is the transposed one
+                by_first = (pairs @ flat.mT).mT.unflatten(0, shape[:3])
+                to_first.addcmul_(scaled.view(shape), by_first)
+                to_second.addcmul_(second, (scaled @ pairs).view(shape))
         of_left = of_right = None
         if wants_leaves:
             of_left = _leaf_gradient(by_left[..., :n, :], starts[1:, :, :, :n]).view_as(left)
