@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, pad, silu
 
 from gfnem.parsing.inference.log_joint import tree_log_joint
 from gfnem.parsing.inference.potentials import PROFILE
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.policies.encoder import SpanEncoder, span_chart
+from gfnem.parsing.policies.gap_mixing import GapMixing
 from gfnem.parsing.spaces.forest import ForestState
 from gfnem.parsing.spaces.partial import partial_trees
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
+from gfnem.sampling import Exploration, draw
 from gfnem.space import LatentSpace, Trajectories
 from gfnem.target import Conditioned, Target
 
@@ -39,12 +42,31 @@ class ForestContext:
     potentials: RulePotentials | None
 
 
+@dataclass
+class Gaps:
+    """What is known of the gaps of states, each `(batch, samples, gaps)` or with a size behind.
+
+    Attributes:
+        seen: what each gap has seen of the others.
+        hidden: hidden units, half of them of merging and half of taking apart.
+        before, after: the labels of the roots on both sides; that of the covering root, twice,
+            where the gap is closed.
+        here: the position behind each gap.
+    """
+
+    seen: Tensor
+    hidden: Tensor
+    before: Tensor
+    after: Tensor
+    here: Tensor
+
+
 class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
     """Chooses which neighbouring roots to merge, and the label of the result.
 
-    Each root is described by its span's vector and its label; a bidirectional GRU over the gaps of
-    the sentence, in which every gap sees the two roots beside it, lets them see each other. The
-    merge weights add the target's own weight of the rule where it offers `potentials(x)`.
+    Each root is described by its span's vector and its label. Every gap of the sentence sees the
+    two roots beside it; sums by distance let gaps see each other. The merge weights add the
+    target's own weight of the rule where it offers `potentials(x)`.
 
     Args:
         vocab_size: words, the unknown word included; from the data if None.
@@ -68,11 +90,10 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         size = self.encoder.dim_out
         self.label = nn.Embedding(nonterminals + 1, size)  # the last one: a word, unlabelled
         self.join = nn.Sequential(nn.Linear(3 * size, size), nn.LayerNorm(size), nn.SiLU())
-        self.context = nn.GRU(size, size // 2, batch_first=True, bidirectional=True)
-        self.merge = nn.Sequential(
-            nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, nonterminals)
-        )
-        self.take_apart = nn.Sequential(nn.Linear(2 * size, size), nn.SiLU(), nn.Linear(size, 1))
+        self.context = GapMixing(size)
+        self.hidden = nn.Linear(2 * size, 2 * size)
+        self.merge = nn.Linear(size, nonterminals)
+        self.take_apart = nn.Linear(size, 1)
         self.flow = nn.Linear(size, 1)
         self.total = nn.Linear(size, 1)
         self.word_score = nn.Embedding(vocab_size, 1)
@@ -111,12 +132,23 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
             log_z = torch.where(x.lengths > 1, log_z, potentials.single)
         by_side = self.join[0].weight.chunk(3, 1)[:2]
         flat = spans.flatten(0, 2)
-        sides = torch.stack([nn.functional.linear(flat, weight) for weight in by_side])
+        sides = torch.stack([linear(flat, weight) for weight in by_side])
         return ForestContext(sides, log_z, levels, potentials)
 
     def log_z(self, context: ForestContext) -> Tensor:
         """`(batch,)` learned, in nats."""
         return context.log_z
+
+    def choose(
+        self,
+        context: ForestContext,
+        space: LatentSpace,
+        state: ForestState,
+        exploration: Exploration,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws a merge; no flow is needed for it."""
+        gaps = self._gaps(context, state)
+        return draw(self._merges(context, gaps), space.forward_mask(state), exploration)
 
     def forward(self, context: ForestContext, state: ForestState) -> Step:
         """Weights of every merge and of taking every root apart.
@@ -125,36 +157,47 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         weights of the words that are still single, corrected by a sum over the gaps. The initial
         state's is `log_z`.
         """
-        gaps = state.gaps()
-        inside = gaps < (state.lengths - 1).unsqueeze(2)
-        left, right = state.neighbours()
-        here = (gaps + 1).expand_as(left)
+        gaps = self._gaps(context, state)
+        inside = state.gaps() < (state.lengths - 1).unsqueeze(2)
+        ahead = (context.levels[:, None] * ~self._covered(state)).sum(2)
+        flow = self.flow(gaps.seen).squeeze(3)
+        flow = (flow * inside).sum(2) + ahead + self._known(context, state)
+        return Step(
+            self._merges(context, gaps),
+            self.take_apart(gaps.hidden.chunk(2, 3)[1]).squeeze(3),
+            torch.where((state.label < 0).all(2), context.log_z[:, None], flow),
+        )
+
+    def _gaps(self, context: ForestContext, state: ForestState) -> Gaps:
+        """What is known of the gaps of states."""
+        left, right = state.neighbours
+        here = (state.gaps() + 1).expand_as(left)
         right = torch.maximum(right, here)  # padding: keep indices in order
         # where a gap is closed both sides show the root that covers it
         is_open = state.label < 0
         covering = self._cover(state, left)
         # the root that ends at an open gap covers the gap before it, or is a word
-        shift, word = nn.functional.pad, self.nonterminals
-        before = torch.where(is_open, shift(covering, (1, 0), value=word)[..., :-1], covering)
-        after = torch.where(is_open, shift(covering, (0, 1), value=word)[..., 1:], covering)
+        word = self.nonterminals
+        before = torch.where(is_open, pad(covering, (1, 0), value=word)[..., :-1], covering)
+        after = torch.where(is_open, pad(covering, (0, 1), value=word)[..., 1:], covering)
         joined = self._joined(
             (context.sides, context.levels.shape[1]),
             ((left, torch.where(is_open, here, right)), (torch.where(is_open, here, left), right)),
             (before, after, covering),
         )
-        seen = self._seen(joined.flatten(0, 1), (state.lengths - 1).clamp(min=1).flatten())
-        features = torch.cat([joined, seen.unflatten(0, joined.shape[:2])], 3)
-        merge = self.merge(features)
+        counts = (state.lengths - 1).clamp(min=1).flatten()
+        seen = self.context(joined.flatten(0, 1), counts).unflatten(0, joined.shape[:2])
+        here_alone, of_others = self.hidden.weight.chunk(2, 1)
+        hidden = linear(joined, here_alone, self.hidden.bias) + linear(seen, of_others)
+        hidden = silu(hidden)
+        return Gaps(seen, hidden, before, after, here)
+
+    def _merges(self, context: ForestContext, gaps: Gaps) -> Tensor:
+        """`(batch, samples, gaps * N)` log weights of all merges."""
+        merge = self.merge(gaps.hidden.chunk(2, 3)[0])
         if context.potentials is not None:
-            merge = merge + self._rule_weights(context.potentials, before, after, here)
-        flow = self.flow(features[..., self.encoder.dim_out :]).squeeze(3)
-        ahead = (context.levels[:, None] * ~self._covered(state)).sum(2)
-        flow = (flow * inside).sum(2) + ahead + self._known(context, state)
-        return Step(
-            merge.flatten(2),
-            self.take_apart(features).squeeze(3),
-            torch.where((state.label < 0).all(2), context.log_z[:, None], flow),
-        )
+            merge = merge + self._rule_weights(context.potentials, gaps)
+        return merge.flatten(2)
 
     def score(
         self,
@@ -174,7 +217,7 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
 
     def _covered(self, state: ForestState) -> Tensor:
         """`(batch, samples, words)` bool: words that are merged with others."""
-        pad, closed = nn.functional.pad, state.label >= 0
+        closed = state.label >= 0
         return pad(closed, (0, 1)) | pad(closed, (1, 0))
 
     def _known(self, context: ForestContext, state: ForestState) -> Tensor:
@@ -187,7 +230,7 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
     def _cover(self, state: ForestState, left: Tensor) -> Tensor:
         """The label of the root that covers each closed gap; the word label for open ones."""
         word = self.nonterminals
-        is_root = state.roots()
+        is_root = state.roots
         # all gaps under one root share its left end, and it is the only root among them
         nowhere = state.label.shape[2] + 1
         by_left = torch.full((*left.shape[:2], nowhere + 1), word, device=left.device)
@@ -206,31 +249,22 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
             spans: the ends of the left and of the right root, four `(batch, samples, gaps)`.
             labels: those of the left, the right and the covering root, likewise.
         """
-        (table, n), (linear, *rest) = sides, self.join
-        total = linear.bias
+        (table, n), (first, *rest) = sides, self.join
+        total = first.bias
         row = torch.arange(labels[0].shape[0], device=table.device)[:, None, None]
         for by_span, (left, right) in zip(table, spans, strict=True):
             place = (row * n + left.clamp(max=n - 1)) * (n + 1) + right.clamp(max=n)
             total = total + nn.functional.embedding(place, by_span)
-        for weight, label in zip(linear.weight.chunk(3, 1), labels, strict=True):
-            by_label = nn.functional.linear(self.label.weight, weight)
+        for weight, label in zip(first.weight.chunk(3, 1), labels, strict=True):
+            by_label = linear(self.label.weight, weight)
             total = total + nn.functional.embedding(label, by_label)
         for layer in rest:
             total = layer(total)
         return total
 
-    def _seen(self, gaps: Tensor, counts: Tensor) -> Tensor:
-        """`(sequences, gaps, size)` the vectors of gaps that have seen the others of a sentence."""
-        counts = counts.cpu()
-        if int(counts.min()) == gaps.shape[1]:  # without padding the slow way is not needed
-            return self.context(gaps)[0]
-        packed = nn.utils.rnn.pack_padded_sequence(gaps, counts, True, False)
-        return nn.utils.rnn.pad_packed_sequence(
-            self.context(packed)[0], True, total_length=gaps.shape[1]
-        )[0]
-
-    def _rule_weights(self, potentials, before: Tensor, after: Tensor, here: Tensor) -> Tensor:
+    def _rule_weights(self, potentials: RulePotentials, gaps: Gaps) -> Tensor:
         """`(batch, samples, gaps, N)` the target's log weight of each label over each gap."""
+        before, after, here = gaps.before, gaps.after, gaps.here
         labels, n = self.nonterminals, potentials.max_length
         row = torch.arange(len(before), device=before.device)[:, None, None]
         word_left, word_right = before == labels, after == labels
@@ -239,7 +273,7 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         inner = potentials.heads(row, first, second)
         one = potentials.leaf_heads(row, gap, second, 0)
         other = potentials.leaf_heads(row, here.clamp(max=n - 1), first, 1)
-        both = nn.functional.pad(potentials.both_leaves[:, :, 0], (0, 0, 0, 1))[row, gap]
+        both = pad(potentials.both_leaves[:, :, 0], (0, 0, 0, 1))[row, gap]
         word_left, word_right = word_left.unsqueeze(3), word_right.unsqueeze(3)
         return torch.where(
             word_left,

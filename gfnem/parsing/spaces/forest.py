@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +44,12 @@ class ForestState(Batched):
         """`(batch, samples, gaps)` bool: gaps between two roots of the forest."""
         return (self.label < 0) & (self.gaps() < (self.lengths - 1).unsqueeze(2))
 
+    @functools.cached_property
     def neighbours(self) -> tuple[Tensor, Tensor]:
         """The two roots beside each gap, `(batch, samples, gaps)` int64.
 
-        Returns the left end of the root that ends at the gap, and the right end of the one that
-        begins there. (Of the root that covers it, where the gap is closed.)
+        The left end of the root that ends at the gap, and the right end of the one that begins
+        there. (Of the root that covers it, where the gap is closed.)
         """
         gaps = self.gaps()
         is_open = self.label < 0
@@ -61,9 +63,10 @@ class ForestState(Batched):
         right = after.flip(2).cummin(2).values.flip(2)
         return left, torch.minimum(right, self.lengths.unsqueeze(2))
 
+    @functools.cached_property
     def roots(self) -> Tensor:
         """`(batch, samples, gaps)` bool: gaps closed by a node that is a root of the forest."""
-        left, right = self.neighbours()
+        left, right = self.neighbours
         return (self.label >= 0) & (self.left == left) & (self.right == right)
 
 
@@ -127,11 +130,11 @@ class ForestSpace(LatentSpace[Sentences, Trees, ForestState]):
 
     def backward_mask(self, state: ForestState) -> Tensor:
         """Any root that is more than a word."""
-        return state.roots()
+        return state.roots
 
     def step(self, state: ForestState, action: Tensor) -> ForestState:
         """Merges the roots beside a gap."""
-        left, right = state.neighbours()
+        left, right = state.neighbours
         hit = state.gaps() == (action // self.nonterminals).unsqueeze(2)
         return ForestState(
             torch.where(hit, left, state.left),
