@@ -46,8 +46,18 @@ def log_probability(
     Rows without any permitted entry come out uniform rather than as NaN, so that their (ignored)
     entries do no harm to gradients.
     """
-    nothing = allowed.sum(axis, keepdim=True) == 0  # `any` takes four times as long
-    return torch.where(allowed | nothing, log_weights, -torch.inf).log_softmax(axis)
+    return permitted(log_weights, allowed).log_softmax(axis)
+
+
+def permitted(
+    log_weights: Float[Tensor, "*rows actions"], allowed: Bool[Tensor, "*rows actions"]
+) -> Float[Tensor, "*rows actions"]:
+    """Log weights `(..., actions)`, and a number whose `exp` is 0 for what is not permitted.
+
+    A third of the time of `torch.where`, whose choices a CPU cannot foresee.
+    """
+    bound = torch.finfo(log_weights.dtype).max
+    return torch.minimum(log_weights, allowed.to(log_weights.dtype).sub_(0.5).mul_(bound))
 
 
 def explored(
@@ -64,9 +74,7 @@ def explored(
     """
     if exploration.temperature != 1:
         log_weights = log_weights / exploration.temperature
-    # the least number stands in for -inf: a row of which nothing is permitted is not NaN
-    lowest = torch.finfo(log_weights.dtype).min
-    probability = torch.where(allowed, log_weights, lowest).softmax(-1)
+    probability = permitted(log_weights, allowed).softmax(-1)
     if exploration.epsilon > 0:
         uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         probability = torch.lerp(probability, uniform.to(probability), exploration.epsilon)
@@ -92,9 +100,27 @@ def draw(
     flat = probability.flatten(0, -2).clamp(min=0)
     # a row that has ended is uniform over nothing: give it any action, it is masked out
     flat = torch.where(flat.sum(-1, keepdim=True) > 0, flat, torch.ones_like(flat))
-    action = torch.multinomial(flat, 1).reshape(probability.shape[:-1])
+    action = by_weight(flat).reshape(probability.shape[:-1])
     drawn = probability.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return action, drawn.log()
+
+
+def by_weight(
+    weights: Float[Tensor, "*rows entries"], generator: torch.Generator | None = None
+) -> Int[Tensor, "*rows"]:
+    """Draws an entry a row in proportion to its weight; never one whose weight is 0.
+
+    Args:
+        weights: `(..., entries)`, a positive one in each row.
+        generator: the source of randomness, on the weights' device.
+
+    Returns:
+        `(...)` the entries' numbers.
+    """
+    if weights.is_cuda:  # sums of a parallel scan need not rise: exponential races
+        return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
+    chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
+    return inverted(weights, chance).squeeze(-1)
 
 
 def inverted(

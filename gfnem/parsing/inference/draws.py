@@ -11,7 +11,7 @@ from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
-from gfnem.sampling import inverted
+from gfnem.sampling import by_weight
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
@@ -23,14 +23,6 @@ def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
     place, left = span.div(n, rounding_mode="floor"), span % n
     width = place.div(len(choices.lengths), rounding_mode="floor")
     return Nodes(keys, place % len(choices.lengths), left, left + width, label), inverse
-
-
-def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws an index of the last axis in proportion to the weights; never one whose weight is 0."""
-    if weights.is_cuda:  # sums of a parallel scan need not rise: exponential races
-        return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
-    chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
-    return inverted(weights, chance).squeeze(-1)
 
 
 @torch.no_grad()
@@ -97,17 +89,17 @@ def draw_trees(
                 # A split that leaves a word alone has one label to choose, others have two.
                 actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
                 weights = torch.where(explored, actions * (column <= end), weights)
-            column = _draw(weights, generator)
+            column = by_weight(weights, generator)
             first = options.first(at, column)
             if epsilon > 0:
                 first = first.masked_fill(explored, 1.0)
-            first = _draw(first, generator)
+            first = by_weight(first, generator)
             second = options.second(at, column, first)
             if epsilon > 0:
                 second = second.masked_fill(explored, 1.0)
-            return nodes.left + 1 + column, first, _draw(second, generator)
+            return nodes.left + 1 + column, first, by_weight(second, generator)
 
-        symbols = choices.root_symbol(_draw(roots, generator))
+        symbols = choices.root_symbol(by_weight(roots, generator))
         trees = grow_trees(lengths, places + 1, symbols, choose)
         norms = normalisers.view(batch, samples, places)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
