@@ -77,12 +77,11 @@ SIZES = {
     "copy": (24, 12, 32, 128, 2.0),
     "english": (40, 60, 128, 64, 1.0),
 }
-#: fits of a grammar to the data alone in the large world: how many go on, and for how many seconds
-#: each, in which the learning rate falls from the first of two to the second. Those with the lowest
-#: NLL of other sentences go on: starts differ by 0.2 nats a token, and the sampler keeps what the
-#: fit has found
-FITS = (8, 24), (3, 60), (1, 300)
-FIT_RATES = 8e-3, 4e-4
+#: fits of a grammar to the data alone in the large world: how many go on, for how many seconds
+#: each, and the learning rate at the end. Those with the lowest NLL of other sentences go on: starts
+#: differ by 0.2 nats a token, and the sampler keeps what the fit has found
+FIT_RATE = 8e-3
+FITS = (8, 20, FIT_RATE), (4, 96, 4e-4), (1, 130, 4e-4)
 #: sentences of the text in the small worlds
 TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
@@ -151,18 +150,18 @@ class Cell:
         """
         grammar: Any = self.run.policy.grammar
         updates = 0
-        share = min(1.0, seconds / sum(count * each for count, each in FITS))
+        share = min(1.0, seconds / sum(count * each for count, each, _ in FITS))
         fits: list[Any] = [grammar, *(self.sampler().grammar for _ in range(FITS[0][0] - 1))]
         held_out = self._held_out()
         descents = {fit: Descent(EM(fit, None, None, exact())) for fit in fits}
-        first, last = FIT_RATES
-        for count, each in FITS:
+        for count, each, last in FITS:
             if count < len(fits):
                 fits = sorted(fits, key=lambda fit: _nll(fit, held_out))[:count]
             for fit in fits:
                 start, gone = time.process_time(), 0.0
                 while gone < 1:
-                    descents[fit].rates.model = first * (last / first) ** gone
+                    fallen = max(2 * gone - 1, 0)  # it falls in the second half
+                    descents[fit].rates.model = FIT_RATE * (last / FIT_RATE) ** fallen
                     descents[fit].update(self.batch(updates))
                     updates += 1
                     gone = (time.process_time() - start) / (share * each)

@@ -54,10 +54,10 @@ def permitted(
 ) -> Float[Tensor, "*rows actions"]:
     """Log weights `(..., actions)`, and a number whose `exp` is 0 for what is not permitted.
 
-    A third of the time of `torch.where`, whose choices a CPU cannot foresee.
+    A sum takes a third of the time of `torch.where`, whose choices a CPU cannot foresee.
     """
-    bound = torch.finfo(log_weights.dtype).max
-    return torch.minimum(log_weights, allowed.to(log_weights.dtype).sub_(0.5).mul_(bound))
+    barred = allowed.to(log_weights.dtype).sub_(1).mul_(torch.finfo(log_weights.dtype).max)
+    return log_weights + barred
 
 
 def explored(

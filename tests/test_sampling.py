@@ -27,6 +27,18 @@ def test_log_probability_normalises_permitted_entries_only():
     assert torch.isfinite(weights.grad).all() and weights.grad[0, 1] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_is_not_permitted_may_weigh_anything_but_nan(dtype):
+    values = [[-torch.inf, 0.5, 1e30, -1e4], [-torch.inf, -torch.inf, 3.0, 2.0]]
+    weights = torch.tensor(values, dtype=dtype, requires_grad=True)
+    allowed = torch.tensor([[False, True, False, True], [False, False, True, True]])
+    value = log_probability(weights, allowed)
+    plain = torch.where(allowed, weights, -torch.inf).log_softmax(1)
+    assert torch.equal(value[allowed], plain[allowed]) and (value[~allowed].exp() == 0).all()
+    value[allowed].sum().backward()
+    assert torch.isfinite(weights.grad).all() and (weights.grad[~allowed] == 0).all()
+
+
 @pytest.mark.parametrize("exploration", [Exploration(), Exploration(2.0), Exploration(0.5, 0.3)])
 def test_draw_follows_the_mixture_it_claims(exploration):
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, inverted
+from gfnem.sampling import Exploration, explored, inverted, log_probability
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -136,8 +136,7 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
 
     def _log_p(self, logits: Tensor, state: DagState) -> Tensor:
         """`(batch, samples, n * n + 1)` log probabilities of edges and of stopping."""
-        # to stop is permitted in every row: `log_probability` would ask of each whether anything is
-        return torch.where(self._mask(state), logits, -torch.inf).log_softmax(2)
+        return log_probability(logits, self._mask(state))
 
     def _flow(self, context: Reading, state: DagState, log_p: Tensor) -> Tensor:
         """`(batch, samples)` `R(G) / P(stop|G)` in nats."""
