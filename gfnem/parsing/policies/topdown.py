@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gfnem.errors import UserError
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.inside import by_label, inside, uniform_inside
@@ -90,10 +91,19 @@ class TopDownPolicy(RulePolicy):
         self.own: OwnRules | None = OwnRules(vocab_size, nonterminals, dim)
 
     def serve(self, target: Target) -> None:
-        """Keeps either its own rules or what it needs to follow the target's."""
+        """Keeps either its own rules or what it needs to follow the target's.
+
+        Raises:
+            UserError: if a recursion over the target's rules is asked for, and it offers none.
+        """
         if self._follows(target):
             self.own = None
         else:
+            if self.recursion is not None:
+                raise UserError(
+                    f"--policy.recursion is over the model's rules, and {_name(target)} has none: "
+                    "leave it out"
+                )
             self.use_prior = False
             self.encoder.without_features()
             self.value.of_corners = self.recursion = None
@@ -224,5 +234,5 @@ def _is_grammar(target: Target) -> bool:
     return isinstance(target, Grammar) and target.additive
 
 
-def _name(given: Conditioned | None) -> str:
-    return type(None if given is None else given.target).__name__
+def _name(found: Target | Conditioned | None) -> str:
+    return type(found.target if isinstance(found, Conditioned) else found).__name__

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from gfnem.enumeration import enumerate_trajectories
+from gfnem.errors import UserError
 from gfnem.objectives import BalancedVarGrad, VarGrad
-from gfnem.parsing import ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
+from gfnem.parsing import RNNG, ForestPolicy, ForestSpace, Sentences, TopDownPolicy, TopDownSpace
 
 WORDS, LABELS = 9, 2
 
@@ -67,3 +68,9 @@ def test_flows_that_know_nothing_of_the_target_are_left_alone(space):
     log_reward = torch.randn(scores.log_pf.shape[:2]) - 100
     loss = BalancedVarGrad()(scores, log_reward)
     torch.testing.assert_close(loss, VarGrad()(scores, log_reward))
+
+
+def test_a_recursion_over_rules_that_there_are_not_is_refused():
+    policy = TopDownPolicy(WORDS, LABELS, dim=8, recursion=2)
+    with pytest.raises(UserError, match="RNNG has none: leave it out"):
+        policy.serve(RNNG(WORDS, LABELS, dim=8))
