@@ -73,4 +73,4 @@ def test_flows_that_know_nothing_of_the_target_are_left_alone(space):
 def test_a_recursion_over_rules_that_there_are_not_is_refused():
     policy = TopDownPolicy(WORDS, LABELS, dim=8, recursion=2)
     with pytest.raises(UserError, match="RNNG has none: leave it out"):
-        policy.serve(RNNG(WORDS, LABELS, dim=8))
+        policy.serve(RNNG(WORDS, dim=8))
