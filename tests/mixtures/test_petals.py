@@ -242,7 +242,7 @@ def train(order, objective, updates, model_lr=0.0, seed=0, **settings):
 @pytest.mark.slow
 def test_sampler_learns_the_exact_posterior():
     """Means fixed at the truth, either order, learned backward policy and conditional `log Z`."""
-    module, data = train("either", TrajectoryBalance(), 200)
+    module, data = train("either", TrajectoryBalance(), 400)
     figures = data.evaluate(module)
     assert figures["posterior_tv"] < 0.2
     assert figures["recovered"] == 1.0
