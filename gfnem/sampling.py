@@ -97,10 +97,10 @@ def draw(
         Actions `(batch, samples)` and the log probability, in nats, with which each was drawn.
     """
     probability = explored(log_weights, allowed, exploration)
-    flat = probability.flatten(0, -2).clamp(min=0)
+    weights = probability.clamp(min=0)
     # a row that has ended is uniform over nothing: give it any action, it is masked out
-    flat = torch.where(flat.sum(-1, keepdim=True) > 0, flat, torch.ones_like(flat))
-    action = by_weight(flat).reshape(probability.shape[:-1])
+    some = weights.sum(-1, keepdim=True) > 0
+    action = by_weight(torch.where(some, weights, torch.ones_like(weights)))
     drawn = probability.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return action, drawn.log()
 

@@ -13,7 +13,7 @@ from gfnem.graphs.model import GivenTables
 from gfnem.graphs.space import DagState
 from gfnem.policy import Policy, Scores, Step
 from gfnem.ranges import Count, Fact
-from gfnem.sampling import Exploration, explored, inverted, log_probability
+from gfnem.sampling import Exploration, by_weight, explored, log_probability
 from gfnem.space import LatentSpace, Trajectories
 
 
@@ -114,8 +114,8 @@ class ScoredPolicy(Policy[Any, Tensor, DagState, Reading]):
         index = _first(going) if 4 * int(going.sum()) <= 3 * going.numel() else None
         some = state if index is None else state.take(index)
         p = explored(self.logits(context, some), self._mask(some), exploration)
-        action = inverted(p, torch.rand_like(p[..., :1]))
-        log_drawn, action = p.gather(2, action)[..., 0].log(), action[..., 0]
+        action = by_weight(p)
+        log_drawn = p.gather(2, action[..., None])[..., 0].log()
         if index is None:
             return action, log_drawn
         nothing = torch.full_like(state.added, p.shape[2] - 1)

@@ -187,10 +187,10 @@ class ForestPolicy(Policy[Sentences, Trees, ForestState, ForestContext]):
         )
         counts = (state.lengths - 1).clamp(min=1).flatten()
         seen = self.context(joined.flatten(0, 1), counts).unflatten(0, joined.shape[:2])
-        here_alone, of_others = self.hidden.weight.chunk(2, 1)
-        hidden = linear(joined, here_alone, self.hidden.bias) + linear(seen, of_others)
-        hidden = silu(hidden)
-        return Gaps(seen, hidden, before, after, here)
+        # as of both side by side, without the copy
+        of_joined, of_seen = self.hidden.weight.chunk(2, 1)
+        hidden = linear(joined, of_joined, self.hidden.bias) + linear(seen, of_seen)
+        return Gaps(seen, silu(hidden), before, after, here)
 
     def _merges(self, context: ForestContext, gaps: Gaps) -> Tensor:
         """`(batch, samples, gaps * N)` log weights of all merges."""

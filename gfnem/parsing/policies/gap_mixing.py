@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 #: gaps farther apart than this count as so far apart
 _FARTHEST = 16
@@ -49,4 +48,4 @@ class GapMixing(nn.Module):
         # (heads, gaps, gaps) by (heads, gaps, rows * size / heads)
         value = value.unflatten(2, (self.heads, -1)).permute(2, 1, 0, 3).flatten(2)
         seen = (self.distance[:, apart] @ value).unflatten(2, (len(gaps), -1))
-        return linear(seen.permute(2, 1, 0, 3).flatten(2), self.write.weight, self.write.bias)
+        return self.write(seen.permute(2, 1, 0, 3).flatten(2))
