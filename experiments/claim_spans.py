@@ -16,7 +16,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +124,7 @@ def possible(x: Sentences) -> Tensor:
 
 def main() -> None:
     """Makes the rows that are missing."""
-    from energies import PROVENANCE, read, write
-    from record import commit, machine
+    from energies import provenance, read, write
 
     import gfnem
 
@@ -149,7 +147,7 @@ def main() -> None:
     ]
     told += ["--samplers", *options.samplers]
     command = "python experiments/claim_spans.py RUN --data FILE " + shlex.join(told)
-    facts = (command, commit(), date.today().isoformat(), machine())
+    facts = provenance(command)
     run = gfnem.load(options.run)
     data, grammar = run.data(), run.model.requires_grad_(False).eval()
     held_out = list(data.batches(data.read(options.data).tokens[: options.limit], 32))
@@ -162,7 +160,7 @@ def main() -> None:
             for found in curve(name, grammar, data.training_batch, held_out, seed):
                 shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found.items()}
                 row = {"data": options.name, "seed": seed, **shown}
-                rows.append({**row, **dict(zip(PROVENANCE, facts, strict=True))})
+                rows.append({**row, **facts})
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             write(RESULTS, rows)
 

@@ -14,7 +14,6 @@ import argparse
 import io
 import shlex
 import sys
-from datetime import date
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,8 +23,7 @@ import claim_exact  # noqa: E402
 import claim_flows  # noqa: E402
 import claim_grids  # noqa: E402
 import matplotlib  # noqa: E402
-from energies import PROVENANCE, read, write  # noqa: E402
-from record import commit, machine  # noqa: E402
+from energies import provenance, read, write  # noqa: E402
 
 from gfnem.files import write_atomically  # noqa: E402
 
@@ -38,14 +36,14 @@ def measure(name: str, parts: list[str] | None = None) -> list[dict[str, str]]:
     """The rows of a figure, those of some parts or of all made now where they are missing."""
     path = RESULTS / f"{name}.csv"
     command = shlex.join(["python", "experiments/claims.py", name])
-    facts = (command, commit(), date.today().isoformat(), machine())
+    facts = provenance(command)
     for part in FIGURES[name].parts if parts is None else parts:
         if any(row["part"] == part for row in read(path)):
             continue
         made = []
         for found in FIGURES[name].parts[part]():
             shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in found.items()}
-            made.append({"part": part, **shown, **dict(zip(PROVENANCE, facts, strict=True))})
+            made.append({"part": part, **shown, **facts})
             print("  ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
         write(path, [*read(path), *made])  # another call may have made other parts meanwhile
     return read(path)

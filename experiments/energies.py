@@ -66,6 +66,12 @@ def budget(options: argparse.Namespace) -> str:
     return f"{options.seconds:g} s" if options.seconds else f"{options.updates} updates"
 
 
+def provenance(command: str) -> dict[str, str]:
+    """Where a row comes from that a command makes now, by the names of `PROVENANCE`."""
+    facts = (command, commit(), date.today().isoformat(), machine())
+    return dict(zip(PROVENANCE, facts, strict=True))
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """The rows that are there."""
     if not path.exists():
@@ -117,7 +123,7 @@ def main() -> None:
         if (name, method, str(seed), budget(options)) not in done
     ]
     command = shlex.join(["python", "experiments/energies.py", *sys.argv[1:]])
-    facts = (command, commit(), date.today().isoformat(), machine())
+    facts = provenance(command)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
@@ -132,7 +138,7 @@ def main() -> None:
             for future in finished:
                 found = future.result()
                 shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in found.items()}
-                rows.append({**shown, **dict(zip(PROVENANCE, facts, strict=True))})
+                rows.append({**shown, **facts})
                 write(path, rows)
                 print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
 

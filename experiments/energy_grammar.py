@@ -14,15 +14,13 @@ import argparse
 import shlex
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
-from energies import PROVENANCE, read, write  # noqa: E402
-from record import commit, machine  # noqa: E402
+from energies import provenance, read, write  # noqa: E402
 
 import gfnem  # noqa: E402
 
@@ -84,9 +82,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = list(read(options.out))
     done = {(row["grammar"], row["seed"], row["updates"]) for row in rows}
     command = shlex.join(["python", "experiments/energy_grammar.py", *sys.argv[1:]])
-    facts = dict(
-        zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
-    )
+    facts = provenance(command)
     for seed in options.seeds:
         for method in options.methods:
             if (method, str(seed), str(options.updates)) in done:

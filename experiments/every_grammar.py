@@ -15,15 +15,13 @@ import json
 import shlex
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
-from energies import PROVENANCE, read, write  # noqa: E402
-from record import commit, machine  # noqa: E402
+from energies import provenance, read, write  # noqa: E402
 
 from gfnem.files import write_atomically  # noqa: E402
 from gfnem.parsing.text.corpus import read_corpus  # noqa: E402
@@ -84,10 +82,7 @@ def row(grammar: str, recipe: str, seed: int, options: argparse.Namespace) -> di
         for name, key in FIGURES.items()
     }
     command = shlex.join(["gfnem", *words, "--data", "TRAIN", "--valid", "DEV"])
-    facts = dict(
-        zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
-    )
-    return {"grammar": grammar, "E-step": recipe, "seed": seed, **figures, **facts}
+    return {"grammar": grammar, "E-step": recipe, "seed": seed, **figures, **provenance(command)}
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
-from energies import PROVENANCE, read, write  # noqa: E402
-from record import commit, machine  # noqa: E402
+from energies import provenance, read, write  # noqa: E402
 
 from gfnem.em import EM  # noqa: E402
 from gfnem.parsing.commands import by_length  # noqa: E402
@@ -264,9 +262,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = list(read(options.out))
     done = {(row["reward"], row["sampler"], row["seed"]) for row in rows}
     command = shlex.join(["python", "experiments/sentences.py", *sys.argv[1:]])
-    facts = dict(
-        zip(PROVENANCE, (command, commit(), date.today().isoformat(), machine()), strict=True)
-    )
+    facts = provenance(command)
     start = time.monotonic()
     for seed in options.seeds:
         for sampler in options.samplers:
