@@ -1,0 +1,137 @@
+"""A grammar of more symbols made of one of fewer: symbols are split (Petrov et al. 2006)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from gfnem.component import build
+from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
+from gfnem.parsing.text.sentences import Sentences
+from gfnem.ranges import Count, NotNegative, checked
+
+#: a symbol with fewer uses than this in a sentence is dropped, and its place given to another
+RARE = 0.01
+
+
+@checked
+def split_symbols(
+    grammar: NeuralPCFG,
+    text: Iterable[Sentences],
+    nonterminals: Count,
+    preterminals: Count,
+    noise: NotNegative = 0.3,
+) -> NeuralPCFG:
+    """A grammar with more symbols: those that say the least of what is below them become several.
+
+    Training few symbols is fast, and finds what is frequent. A symbol that stands for two then has
+    many uses and spreads its probability over many rules: uses times entropy, in nats a sentence,
+    is what it costs. Places go one by one to the symbol whose copies cost the most each. Symbols
+    that are hardly used lose theirs. `copied_symbols` says what a copy is.
+
+    Args:
+        grammar: a context-free one.
+        text: batches of sentences that uses are counted in, by the posterior over trees.
+        nonterminals, preterminals: how many the new grammar has.
+        noise: by which copies differ.
+
+    Raises:
+        ValueError: as `copied_symbols`, or if there is no text.
+    """
+    _check(grammar)
+    counted = [(grammar.expected_uses(x).sum(0), len(x)) for x in text]
+    sentences = sum(count for _, count in counted)
+    if not sentences:
+        raise ValueError("symbols are split by their uses in sentences, and there are none")
+    uses = torch.stack([use for use, _ in counted]).sum(0) / sentences
+    with torch.no_grad():
+        _, rules, words = grammar.tables()
+        entropy = torch.cat([_entropy(rules.flatten(-2)), _entropy(words)]).to(uses)
+    sides = uses.split([grammar.nonterminals, grammar.preterminals])
+    costs = (uses * entropy).split([grammar.nonterminals, grammar.preterminals])
+    chosen = [
+        _places(use.tolist(), cost.tolist(), count)
+        for use, cost, count in zip(sides, costs, (nonterminals, preterminals), strict=True)
+    ]
+    return copied_symbols(grammar, *chosen, noise)
+
+
+@torch.no_grad()
+def copied_symbols(
+    grammar: NeuralPCFG, nonterminals: Sequence[int], preterminals: Sequence[int], noise: float
+) -> NeuralPCFG:
+    """A grammar whose symbols are copies of another's.
+
+    The copies of a symbol share its probability. Without noise the new grammar gives each sentence
+    the probability that the old one gives it, unless a symbol that it uses has no copy.
+
+    Args:
+        grammar: a context-free one.
+        nonterminals, preterminals: the old symbol of each new one, from 0 each.
+        noise: of symbols that have several copies, the vectors are moved by so many of their
+            standard deviations, and the scores of choosing a copy by so many nats.
+
+    Raises:
+        ValueError: if the grammar is of another kind, or looks at parents.
+    """
+    _check(grammar)
+    spec, like = grammar.spec(), grammar.start
+    sizes = {"nonterminals": len(nonterminals), "preterminals": len(preterminals)}
+    new = build({**spec, "init_args": {**spec["init_args"], **sizes}}, NeuralPCFG).to(like)
+    inner, leaves = (torch.tensor(of, device=like.device) for of in (nonterminals, preterminals))
+    of = torch.cat([inner, leaves + grammar.nonterminals])
+    copies = of.bincount()[of].to(like)
+    share, several = -copies.log(), (copies > 1).to(like)
+    new.start.copy_(grammar.start)
+    for old_vectors, vectors, rows in (
+        (grammar.nonterminal, new.nonterminal, inner),
+        (grammar.preterminal, new.preterminal, leaves),
+    ):
+        moves = noise * (rows.bincount()[rows] > 1) * old_vectors.std(1)[rows]
+        vectors.copy_(old_vectors[rows] + moves[:, None] * torch.randn_like(vectors))
+    new.word_net.load_state_dict(grammar.word_net.state_dict())
+    *hidden, last = zip(grammar.root_net, new.root_net, strict=True)
+    for old_layer, layer in hidden:
+        layer.load_state_dict(old_layer.state_dict())
+    last[1].weight.copy_(last[0].weight[of])
+    last[1].bias.copy_(last[0].bias[of] + share)
+    old, size = grammar.nonterminals + grammar.preterminals, len(of)
+    weight, bias = grammar.rule_net.weight.view(old, old, -1), grammar.rule_net.bias.view(old, old)
+    moves = noise * torch.maximum(several[:, None], several) * torch.randn(size, size).to(like)
+    new.rule_net.weight.copy_(weight[of][:, of].flatten(0, 1))
+    new.rule_net.bias.copy_((bias[of][:, of] + share[:, None] + share + moves).flatten())
+    return new
+
+
+def _check(grammar: NeuralPCFG) -> None:
+    if type(grammar) is not NeuralPCFG or grammar.contexts > 1:
+        which = f"{type(grammar).__name__} with {grammar.contexts} contexts"
+        raise ValueError(f"symbols are split in a NeuralPCFG with 1 context, not in a {which}")
+
+
+def _entropy(logs: Tensor) -> Tensor:
+    """`(rows,)` nats, of log probabilities `(..., rows, entries)`, one leading axis at most."""
+    return -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).flatten()
+
+
+def _places(uses: Sequence[float], costs: Sequence[float], count: int) -> list[int]:
+    """Which symbol each of `count` places goes to, in increasing order.
+
+    Args:
+        uses: of each symbol, in a sentence.
+        costs: of each symbol; its copies share it.
+        count: places.
+    """
+    ranked = sorted(range(len(uses)), key=lambda symbol: -uses[symbol])
+    kept = [symbol for symbol in ranked if uses[symbol] >= RARE][:count] or ranked[:1]
+    found = list(kept)
+    heap = [(-costs[symbol], symbol, 1) for symbol in kept]
+    heapq.heapify(heap)
+    while len(found) < count:
+        _, symbol, copies = heap[0]
+        found.append(symbol)
+        heapq.heapreplace(heap, (-costs[symbol] / (copies + 1), symbol, copies + 1))
+    return sorted(found)
