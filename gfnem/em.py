@@ -106,6 +106,8 @@ class EM(nn.Module):
         Args:
             x: a batch of observations.
         """
+        # probabilities below 1e-38 count as 0: products with them take a hundred times as long
+        torch.set_flush_denormal(True)
         self.target.on_step(self.clock.m_updates)
         batch, trained = Batch(self, x), set[str]()
         for number, phase in enumerate(self.phases):
