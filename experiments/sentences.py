@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -44,6 +44,7 @@ from gfnem.parsing.generation import (  # noqa: E402
 from gfnem.parsing.generation.figures import figures, likelihood, parser_f1  # noqa: E402
 from gfnem.parsing.generation.run import as_parser  # noqa: E402
 from gfnem.parsing.generation.strings import all_sentences  # noqa: E402
+from gfnem.parsing.grammars.splitting import split_symbols  # noqa: E402
 from gfnem.rates import Descent, Rates  # noqa: E402
 from gfnem.recipes import exact  # noqa: E402
 from gfnem.running.trained import Trained  # noqa: E402
@@ -69,17 +70,23 @@ LENGTHS = (2, 5)
 SHARES = 0.5, 0.05
 #: sentences of the text in an update in the large world, beside 64 of its own
 BESIDE = 16
+#: fits of a grammar to the data alone in the large world: how many, their nonterminals and
+#: preterminals, for how many seconds each, and the learning rate at the end. Those with the lowest
+#: NLL of other sentences go on, and their symbols are split: what stands for two in a fit does so
+#: in the sampler
+FIT_RATE = 8e-3
+FITS = (
+    (6, 10, 30, 8, FIT_RATE),
+    (3, 20, 40, 20, FIT_RATE),
+    (2, 30, 60, 30, FIT_RATE),
+    (1, 40, 80, 120, 4e-4),
+)
 #: nonterminals, preterminals, size of the grammar's network and of the parser's, spread
 SMALL = (12, 12, 32, 128, 2.0)
 SIZES = {
     "copy": (24, 12, 32, 128, 2.0),
-    "english": (40, 60, 128, 64, 1.0),
+    "english": (*FITS[-1][1:3], 128, 64, 1.0),
 }
-#: fits of a grammar to the data alone in the large world: how many, for how many seconds each, and
-#: the learning rate at the end. Those with the lowest NLL of other sentences go on, and one of them
-#: in the end: starts differ by 0.2 nats a token, and the sampler keeps what the fit has found
-FIT_RATE = 8e-3
-FITS = (6, 20, FIT_RATE), (3, 84, 4e-4)
 #: sentences of the text in the small worlds
 TEXT = 2000
 #: updates in the small worlds, and sentences of its own and of others in each
@@ -110,12 +117,15 @@ class Cell:
             drawn = torch.multinomial(model.log_reward(self.every).softmax(0), TEXT, True)
             self.every = self.every[drawn]
         vocab_size, shortest, longest = limits
-        *sizes, parser_dim, spread = SIZES.get(task, SMALL)
-        facts = (vocab_size, longest, shortest, *sizes)
+        inner, leaves, dim, parser_dim, spread = SIZES.get(task, SMALL)
         torch.manual_seed(seed)
         rank = RANK if sampler == RECURSIVE else None
-        self.sampler = lambda: GrammarSampler(*facts, "learned", parser_dim, spread, rank)
-        policy: Any = self.sampler()
+
+        def sampler_of(inner: int, leaves: int) -> GrammarSampler:
+            sizes = (vocab_size, longest, shortest, inner, leaves, dim)
+            return GrammarSampler(*sizes, "learned", parser_dim, spread, rank)
+
+        self.sampler_of, policy = sampler_of, cast(Any, sampler_of(inner, leaves))
         if sampler == FLAT:
             policy = _as_large(policy, lambda dim: LeftToRight(vocab_size, longest, shortest, dim))
         self.run = Trained(model, SentenceSpace(vocab_size, longest, shortest), policy)
@@ -146,23 +156,24 @@ class Cell:
 
         Fewer seconds are shared out alike. Returns the updates of all fits.
         """
-        grammar: Any = self.run.policy.grammar
-        updates = 0
-        share = min(1.0, seconds / sum(count * each for count, each, _ in FITS))
-        fits: list[Any] = [grammar, *(self.sampler().grammar for _ in range(FITS[0][0] - 1))]
-        held_out = self._held_out()
-        descents = {fit: Descent(EM(fit, None, None, exact())) for fit in fits}
-        for count, each, last in FITS:
+        updates, held_out = 0, self._held_out()
+        share = min(1.0, seconds / sum(count * each for count, _, _, each, _ in FITS))
+        fits = [self.sampler_of(*FITS[0][1:3]).grammar for _ in range(FITS[0][0])]
+        for count, inner, leaves, each, last in FITS:
             fits = fits[:count]
+            if inner > fits[0].nonterminals:
+                fits = [split_symbols(fit, held_out, inner, leaves) for fit in fits]
             for fit in fits:
+                descent = Descent(EM(fit, None, None, exact()))
                 start, gone = time.process_time(), 0.0
                 while gone < 1:
                     fallen = max(2 * gone - 1, 0)  # it falls in the second half
-                    descents[fit].rates.model = FIT_RATE * (last / FIT_RATE) ** fallen
-                    descents[fit].update(self.batch(updates))
+                    descent.rates.model = FIT_RATE * (last / FIT_RATE) ** fallen
+                    descent.update(self.batch(updates))
                     updates += 1
                     gone = (time.process_time() - start) / (share * each)
             fits.sort(key=lambda fit: _nll(fit, held_out))
+        grammar: Any = self.run.policy.grammar
         grammar.load_state_dict(fits[0].state_dict())
         return updates
 
