@@ -106,7 +106,7 @@ class EM(nn.Module):
         Args:
             x: a batch of observations.
         """
-        # probabilities below 1e-38 count as 0: products with them take a hundred times as long
+        # numbers below 1e-38 count as 0 in this thread: products with them take far longer
         torch.set_flush_denormal(True)
         self.target.on_step(self.clock.m_updates)
         batch, trained = Batch(self, x), set[str]()

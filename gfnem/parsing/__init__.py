@@ -26,6 +26,7 @@ _attribute, __dir__, __all__ = public_names(
         "rewards.whole": ("Agreement", "Coverage"),
         "rewards.trees": ("SpanReward", "TreeReward"),
         "grammars.simple_pcfg": ("SimplePCFG",),
+        "grammars.splitting": ("copied_symbols", "split_symbols"),
         "spaces.shift_reduce": ("ShiftReduceSpace",),
         "policies.shift_reduce": ("ShiftReducePolicy",),
         "grammars.tabular": ("TabularGrammar",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,12 @@ class NeuralPCFG(Grammar):
         forms: whether scores of words see how these are written (see `WordLayer`).
         vectors: a file of pretrained vectors of words, for their scores.
         vocabulary: the word at each index, for these two; from the data.
+        grown_from: a run on the same data whose grammar this one starts from. What it has more
+            symbols for is found by splitting (see `split_symbols`).
 
     Raises:
-        ValueError: if `parent_classes` does not divide `nonterminals`.
+        ValueError: if `parent_classes` does not divide `nonterminals`, or a grammar that looks at
+            parents is to be grown.
     """
 
     def __init__(
@@ -63,9 +67,12 @@ class NeuralPCFG(Grammar):
         forms: bool = False,
         vectors: str | None = None,
         vocabulary: Sequence[str] | None = None,
+        grown_from: str | None = None,
     ):
         super().__init__(nonterminals, preterminals, vocab_size, parent_classes)
-        self.shortest = shortest or 1
+        if grown_from is not None and self.contexts > 1:
+            raise ValueError("grown_from: symbols that look at their parents are not split")
+        self.shortest, self.grown_from = shortest or 1, grown_from
         symbols = nonterminals + preterminals
         self.start = nn.Parameter(torch.empty(1, dim))
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
@@ -81,6 +88,14 @@ class NeuralPCFG(Grammar):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+
+    def prepare(self, data: Any) -> None:
+        """Starts from the grammar of the run `grown_from`, where one is named."""
+        super().prepare(data)
+        if self.grown_from is not None:
+            from gfnem.parsing.grammars.splitting import grow_from_run
+
+            grow_from_run(self, self.grown_from, data)
 
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised log probabilities (see `Grammar.tables`)."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gfnem.component import build
+from gfnem.errors import UserError
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.ranges import Count, NotNegative, checked
 
 #: a symbol with fewer uses than this in a sentence is dropped, and its place given to another
 RARE = 0.01
+#: sentences that uses are counted in, of a run's data
+COUNTED = 320
 
 
 @checked
@@ -104,6 +109,40 @@ def copied_symbols(
     new.rule_net.weight.copy_(weight[of][:, of].flatten(0, 1))
     new.rule_net.bias.copy_((bias[of][:, of] + share[:, None] + share + moves).flatten())
     return new
+
+
+def grow_from_run(grammar: NeuralPCFG, run: str | os.PathLike, data: Any) -> None:
+    """Gives a grammar the weights of a run's, whose symbols are split where there are to be more.
+
+    Args:
+        grammar: what is to be trained.
+        run: a run folder or checkpoint.
+        data: what it is to be trained on: uses are counted in some of its sentences.
+
+    Raises:
+        UserError: if the run cannot be opened, is of another vocabulary or kind of model, or of
+            other sizes than those of symbols.
+    """
+    from gfnem.running.runs import load_run
+
+    other, name = load_run(run), f"model.grown_from: {run}"
+    if type(other.model) is not NeuralPCFG or other.model.contexts > 1:
+        raise UserError(f"{name}: only a NeuralPCFG without parent classes can be grown")
+    if other.metadata["vocabulary"] != data.facts()["vocabulary"]:
+        raise UserError(
+            f"{name}: it has another vocabulary; train both on the same data, read with the same "
+            "dataset settings"
+        )
+    size = len(data.sizes())
+    rows = list(range(0, size, max(size // COUNTED, 1)))[:COUNTED]
+    text = (data.batch(rows[first : first + 32]) for first in range(0, len(rows), 32))
+    grown = split_symbols(other.model, text, grammar.nonterminals, grammar.preterminals)
+    try:
+        grammar.load_state_dict(grown.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"{name}: it has other sizes; only model.nonterminals and model.preterminals may differ"
+        ) from error
 
 
 def _check(grammar: NeuralPCFG) -> None:

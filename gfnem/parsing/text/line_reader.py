@@ -20,8 +20,8 @@ from gfnem.files import (
 )
 
 ENCODING_HINT = (
-    "; name its encoding, as in --dataset.encoding latin-1 (encoding='latin-1' in Python), or "
-    "convert it to UTF-8"
+    "; convert it to UTF-8 or, to train on it, name its encoding: --dataset.encoding latin-1 "
+    "(encoding='latin-1' in Python)"
 )
 #: bytes, or characters, that are read at once
 BLOCK = 2 << 20
