@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 from energies import provenance, read, write  # noqa: E402
+from runs import gfnem, trained  # noqa: E402
 
 from gfnem.files import write_atomically  # noqa: E402
 from gfnem.parsing.text.corpus import read_corpus  # noqa: E402
@@ -44,12 +44,6 @@ GRAMMARS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 FIGURES = {"NLL per token": "nll", "ELBO gap per sentence": "elbo_gap", "NLL is": "nll_is"}
 
 
-def gfnem(*words: str) -> str:
-    """What a command prints."""
-    command = [sys.executable, "-m", "gfnem", *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def test_sentences(options: argparse.Namespace) -> Path:
     """A file of the first sentences of the test data, for all worlds alike."""
     path = options.out / "test.txt"
@@ -64,13 +58,9 @@ def row(grammar: str, recipe: str, seed: int, options: argparse.Namespace) -> di
     """Trains and evaluates one run, as far as that has not been done."""
     flags, sampler = GRAMMARS[grammar]
     flags += ("--recipe", "exact") if recipe == "exact EM" else sampler
-    words = ["train", *flags, "--max-updates", str(options.updates), "--seed", str(seed)]
+    words = [*flags, "--max-updates", str(options.updates), "--seed", str(seed)]
     run = options.out / f"{list(GRAMMARS).index(grammar)}-{recipe.replace(' ', '-')}-{seed}"
-    if (run / "config.yaml").exists():
-        gfnem("train", "--resume", str(run))
-    else:
-        data = ["--data", options.train, "--valid", options.valid]
-        gfnem(*words, *data, "--out", str(run))
+    trained(run, *words, "--data", options.train, "--valid", options.valid)
     found = json.loads(
         gfnem(
             *("evaluate", str(run), "--data", str(test_sentences(options))),
@@ -81,7 +71,7 @@ def row(grammar: str, recipe: str, seed: int, options: argparse.Namespace) -> di
         name: f"{found[key]:.4g}" if isinstance(found.get(key), float) else found.get(key, "")
         for name, key in FIGURES.items()
     }
-    command = shlex.join(["gfnem", *words, "--data", "TRAIN", "--valid", "DEV"])
+    command = shlex.join(["gfnem", "train", *words, "--data", "TRAIN", "--valid", "DEV"])
     return {"grammar": grammar, "E-step": recipe, "seed": seed, **figures, **provenance(command)}
 
 

@@ -16,13 +16,13 @@ import argparse
 import csv
 import shlex
 import statistics
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from record import commit, machine
+from runs import trained
 
 from gfnem.parsing import Ensemble
 
@@ -36,13 +36,10 @@ COLUMNS = (
 def train(options: argparse.Namespace, seed: int) -> list[Path]:
     """The runs of one seed, trained where they are not there."""
     folder = Path(options.out) / str(seed)
-    command = [sys.executable, "-m", "gfnem", "train", "--data", options.train]
-    command += ["--valid", options.valid, "--dataset.limit", str(options.limit)]
-    command += ["--seed", str(seed), "--restarts", str(options.restarts)]
-    command += ["--max-updates", str(options.max_updates)]
-    begun = (folder / "config.yaml").exists()
-    resumed = [sys.executable, "-m", "gfnem", "train", "--resume", str(folder)]
-    subprocess.run(resumed if begun else [*command, "--out", str(folder)], check=True)
+    words = ["--data", options.train, "--valid", options.valid]
+    words += ["--dataset.limit", str(options.limit), "--seed", str(seed)]
+    words += ["--restarts", str(options.restarts), "--max-updates", str(options.max_updates)]
+    trained(folder, *words)
     return [folder / f"restart-{number + 1}" for number in range(options.restarts)]
 
 
