@@ -47,24 +47,27 @@ def falling(rate: str, start: float, end: float) -> tuple[str, ...]:
     return name, "Anneal", *(word for key, value in ends for word in (f"{name}.{key}", str(value)))
 
 
+#: of the last stage; before it rates stay high: what has settled early is not told apart later
 RATES = (*falling("model", 0.006, 0.0004), *falling("policy", 0.003, 0.001))
+BEFORE = (*falling("model", 0.01, 0.006), "--rates.policy", "0.003")
 
 
 def row(way: str, recipe: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Trains the stages and evaluates the last, as far as that has not been done."""
-    told = ["--reward", "none", *RATES, *RECIPES[recipe], "--seed", str(seed)]
+    told = ["--reward", "none", *RECIPES[recipe], "--seed", str(seed)]
     data = ["--data", options.train, "--valid", options.valid] if options.train else []
     before: list[str] = []
     for number, (inner, leaves, updates) in enumerate(WAYS[way], 1):
         name = f"{way}-{recipe}-{seed}-{number}".replace(" ", "-")
         run = options.out / name
         sizes = ["--model.nonterminals", str(inner), "--model.preterminals", str(leaves)]
-        trained(run, *told, *sizes, "--max-updates", str(updates), *before, *data)
+        rates = RATES if number == len(WAYS[way]) else BEFORE
+        trained(run, *told, *sizes, *rates, "--max-updates", str(updates), *before, *data)
         before = ["--model.grown_from", str(run)]
     flags = ["--data", options.test, "--max-length", "20"] if options.test else []
     found = json.loads(gfnem("evaluate", str(run), *flags, "--samples", "16", "--format", "json"))
     figures = {name: f"{found[key]:.4g}" for name, key in FIGURES.items() if key in found}
-    command = shlex.join(["gfnem", "train", *told, *(["--data", "TRAIN"] if data else [])])
+    command = shlex.join(["gfnem", "train", *told, *RATES, *(["--data", "TRAIN"] if data else [])])
     named = {"text": options.name, "E-step": recipe, "way": way, "seed": seed}
     return {**named, **figures, **provenance(command)}
 
