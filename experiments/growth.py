@@ -67,7 +67,13 @@ def row(way: str, recipe: str, seed: int, options: argparse.Namespace) -> dict[s
     flags = ["--data", options.test, "--max-length", "20"] if options.test else []
     found = json.loads(gfnem("evaluate", str(run), *flags, "--samples", "16", "--format", "json"))
     figures = {name: f"{found[key]:.4g}" for name, key in FIGURES.items() if key in found}
-    command = shlex.join(["gfnem", "train", *told, *RATES, *(["--data", "TRAIN"] if data else [])])
+    shown = [
+        "--max-updates",
+        str(updates),
+        *(["--model.grown_from", "SMALLER"] if number > 1 else []),
+    ]
+    shown += ["--data", "TRAIN", "--valid", "DEV"] if data else []
+    command = shlex.join(["gfnem", "train", *told, *sizes, *rates, *shown])
     named = {"text": options.name, "E-step": recipe, "way": way, "seed": seed}
     return {**named, **figures, **provenance(command)}
 

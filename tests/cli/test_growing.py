@@ -41,7 +41,7 @@ def test_what_a_grammar_cannot_be_grown_from(capsys, tmp_path):
     def why(*flags) -> str:
         return refused(capsys, "train", *TINY, *flags, "--out", tmp_path / "run")
 
-    assert "nowhere: no such run" in why("--model.grown_from=nowhere")
+    assert "model.grown_from: nowhere: no such run" in why("--model.grown_from=nowhere")
     mine = f"--model.grown_from={trained()}"
     assert "only model.nonterminals and model.preterminals may differ" in why(mine, "--model.dim=8")
     text = tmp_path / "text.txt"
@@ -50,5 +50,5 @@ def test_what_a_grammar_cannot_be_grown_from(capsys, tmp_path):
     assert "their parents are not split" in why(mine, "--model.parent_classes=2")
     other = tmp_path / "other"
     printed(capsys, "train", *TINY, "--model=NeuralParentPCFG", "--max-updates=1", "--out", other)
-    assert "only a NeuralPCFG without" in why(f"--model.grown_from={other}")
+    assert "parent classes, not in a NeuralParentPCFG" in why(f"--model.grown_from={other}")
     assert not (tmp_path / "run").exists()

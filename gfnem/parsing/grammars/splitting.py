@@ -125,9 +125,15 @@ def grow_from_run(grammar: NeuralPCFG, run: str | os.PathLike, data: Any) -> Non
     """
     from gfnem.running.runs import load_run
 
-    other, name = load_run(run), f"model.grown_from: {run}"
-    if type(other.model) is not NeuralPCFG or other.model.contexts > 1:
-        raise UserError(f"{name}: only a NeuralPCFG without parent classes can be grown")
+    name = f"model.grown_from: {run}"
+    try:
+        other = load_run(run)
+    except UserError as error:  # says which run
+        raise UserError(f"model.grown_from: {error}") from error
+    try:
+        _check(other.model)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
     if other.metadata["vocabulary"] != data.facts()["vocabulary"]:
         raise UserError(
             f"{name}: it has another vocabulary; train both on the same data, read with the same "
@@ -145,14 +151,17 @@ def grow_from_run(grammar: NeuralPCFG, run: str | os.PathLike, data: Any) -> Non
         ) from error
 
 
-def _check(grammar: NeuralPCFG) -> None:
-    if type(grammar) is not NeuralPCFG or grammar.contexts > 1:
-        which = f"{type(grammar).__name__} with {grammar.contexts} contexts"
-        raise ValueError(f"symbols are split in a NeuralPCFG with 1 context, not in a {which}")
+def _check(grammar: Any) -> None:
+    name = type(grammar).__name__
+    if type(grammar) is NeuralPCFG:
+        if grammar.contexts == 1:
+            return
+        name += " with parent classes"
+    raise ValueError(f"symbols are split in a NeuralPCFG without parent classes, not in a {name}")
 
 
 def _entropy(logs: Tensor) -> Tensor:
-    """`(rows,)` nats, of log probabilities `(..., rows, entries)`, one leading axis at most."""
+    """`(rows,)` nats, of log probabilities `(rows, entries)`, or `(1, rows, entries)`."""
     return -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).flatten()
 
 
