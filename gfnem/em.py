@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -106,8 +108,10 @@ class EM(nn.Module):
         Args:
             x: a batch of observations.
         """
-        # numbers below 1e-38 count as 0 in this thread: products with them take far longer
-        torch.set_flush_denormal(True)
+        with without_denormals():
+            yield from self._update(x)
+
+    def _update(self, x: Any) -> Iterator[tuple[Phase, Tensor]]:
         self.target.on_step(self.clock.m_updates)
         batch, trained = Batch(self, x), set[str]()
         for number, phase in enumerate(self.phases):
@@ -128,3 +132,18 @@ class EM(nn.Module):
             batch.figures["threshold"] = threshold
         self.clock.tick(trained)
         self.figures = batch.figures
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Meanwhile takes numbers below 1e-38 for 0, in this thread.
+
+    Products with them take five times as long, and policies that are sure of themselves have
+    gradients full of them.
+    """
+    already = sys.float_info.min / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)

@@ -63,6 +63,28 @@ def same(one, other):
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+# -------------------------------------------------------------------- numbers
+
+
+def test_numbers_below_the_normal_range_count_as_zero_in_updates_alone():
+    def counts() -> bool:
+        return bool(torch.tensor([1e-39]) * 1 > 0)
+
+    em = make(samples=4).em
+    x = torch.tensor([0, 1])
+    assert counts()
+    for _, loss in em.update(x):
+        assert not counts()
+        loss.backward()
+        assert not counts()
+    assert counts()
+    update = em.update(x)
+    next(update)
+    with pytest.raises(KeyError):  # what goes wrong in the middle
+        update.throw(KeyError("gone"))
+    assert counts()
+
+
 # -------------------------------------------------------------------- learning
 
 

@@ -106,7 +106,7 @@ def test_symbols_that_stand_for_two_are_told_apart_once_they_are_split():
 
 def test_what_cannot_be_split():
     x = sentences()
-    with pytest.raises(ValueError, match="not in a SimplePCFG$"):
+    with pytest.raises(ValueError, match=r"not in a SimplePCFG$"):
         split_symbols(SimplePCFG(WORDS, 4, 4, dim=8), [x], 4, 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not in a NeuralPCFG with parent classes"):
         copied_symbols(grammar(parent_classes=3), [0], [0], 0.1)
