@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 from energies import provenance, read, write  # noqa: E402
-from runs import gfnem, trained  # noqa: E402
+from trained_runs import gfnem, trained  # noqa: E402
 
 from gfnem.files import write_atomically  # noqa: E402
 from gfnem.parsing.text.corpus import read_corpus  # noqa: E402

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 from energies import provenance, read, write  # noqa: E402
-from runs import gfnem, trained  # noqa: E402
+from trained_runs import gfnem, trained  # noqa: E402
 
 RESULTS = HERE / "results" / "growth.csv"
 #: nonterminals, preterminals and updates of each stage

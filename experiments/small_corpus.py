@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from record import commit, machine
-from runs import trained
+from trained_runs import trained
 
 from gfnem.parsing import Ensemble
 
