@@ -11,7 +11,6 @@ that was interrupted goes on: the command can be stopped and given anew.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 from energies import provenance, read, write  # noqa: E402
-from trained_runs import gfnem, trained  # noqa: E402
+from trained_runs import evaluated, trained  # noqa: E402
 
 from gfnem.files import write_atomically  # noqa: E402
 from gfnem.parsing.text.corpus import read_corpus  # noqa: E402
@@ -61,16 +60,7 @@ def row(grammar: str, recipe: str, seed: int, options: argparse.Namespace) -> di
     words = [*flags, "--max-updates", str(options.updates), "--seed", str(seed)]
     run = options.out / f"{list(GRAMMARS).index(grammar)}-{recipe.replace(' ', '-')}-{seed}"
     trained(run, *words, "--data", options.train, "--valid", options.valid)
-    found = json.loads(
-        gfnem(
-            *("evaluate", str(run), "--data", str(test_sentences(options))),
-            *("--samples", "16", "--format", "json"),
-        )
-    )
-    figures = {
-        name: f"{found[key]:.4g}" if isinstance(found.get(key), float) else found.get(key, "")
-        for name, key in FIGURES.items()
-    }
+    figures = evaluated(run, FIGURES, "--data", str(test_sentences(options)))
     command = shlex.join(["gfnem", "train", *words, "--data", "TRAIN", "--valid", "DEV"])
     return {"grammar": grammar, "E-step": recipe, "seed": seed, **figures, **provenance(command)}
 

@@ -13,7 +13,6 @@ row is not run again, and a run that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
 from energies import provenance, read, write  # noqa: E402
-from trained_runs import gfnem, trained  # noqa: E402
+from trained_runs import evaluated, trained  # noqa: E402
 
 RESULTS = HERE / "results" / "growth.csv"
 #: nonterminals, preterminals and updates of each stage
@@ -62,18 +61,15 @@ def row(way: str, recipe: str, seed: int, options: argparse.Namespace) -> dict[s
         run = options.out / name
         sizes = ["--model.nonterminals", str(inner), "--model.preterminals", str(leaves)]
         rates = RATES if number == len(WAYS[way]) else BEFORE
-        trained(run, *told, *sizes, *rates, "--max-updates", str(updates), *before, *data)
+        words = [*told, *sizes, *rates, "--max-updates", str(updates)]
+        trained(run, *words, *before, *data)
         before = ["--model.grown_from", str(run)]
     flags = ["--data", options.test, "--max-length", "20"] if options.test else []
-    found = json.loads(gfnem("evaluate", str(run), *flags, "--samples", "16", "--format", "json"))
-    figures = {name: f"{found[key]:.4g}" for name, key in FIGURES.items() if key in found}
-    shown = [
-        "--max-updates",
-        str(updates),
-        *(["--model.grown_from", "SMALLER"] if number > 1 else []),
-    ]
-    shown += ["--data", "TRAIN", "--valid", "DEV"] if data else []
-    command = shlex.join(["gfnem", "train", *told, *sizes, *rates, *shown])
+    figures = evaluated(run, FIGURES, *flags)
+    if number > 1:
+        words += ["--model.grown_from", "SMALLER"]
+    words += ["--data", "TRAIN", "--valid", "DEV"] if data else []
+    command = shlex.join(["gfnem", "train", *words])
     named = {"text": options.name, "E-step": recipe, "way": way, "seed": seed}
     return {**named, **figures, **provenance(command)}
 

@@ -98,11 +98,10 @@ def copied_symbols(
         moves = noise * (rows.bincount()[rows] > 1) * old_vectors.std(1)[rows]
         vectors.copy_(old_vectors[rows] + moves[:, None] * torch.randn_like(vectors))
     new.word_net.load_state_dict(grammar.word_net.state_dict())
-    *hidden, last = zip(grammar.root_net, new.root_net, strict=True)
-    for old_layer, layer in hidden:
-        layer.load_state_dict(old_layer.state_dict())
-    last[1].weight.copy_(last[0].weight[of])
-    last[1].bias.copy_(last[0].bias[of] + share)
+    new.root_net[:-1].load_state_dict(grammar.root_net[:-1].state_dict())
+    old_last, last = grammar.root_net[-1], new.root_net[-1]
+    last.weight.copy_(old_last.weight[of])
+    last.bias.copy_(old_last.bias[of] + share)
     old, size = grammar.nonterminals + grammar.preterminals, len(of)
     weight, bias = grammar.rule_net.weight.view(old, old, -1), grammar.rule_net.bias.view(old, old)
     moves = noise * torch.maximum(several[:, None], several) * torch.randn(size, size).to(like)
@@ -162,7 +161,7 @@ def _check(grammar: Any) -> None:
 
 def _entropy(logs: Tensor) -> Tensor:
     """`(rows,)` nats, of log probabilities `(rows, entries)`, or `(1, rows, entries)`."""
-    return -(logs.exp() * logs.clamp(min=-1e4)).sum(-1).flatten()
+    return torch.special.entr(logs.exp()).sum(-1).flatten()
 
 
 def _places(uses: Sequence[float], costs: Sequence[float], count: int) -> list[int]:
