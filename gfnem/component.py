@@ -32,6 +32,8 @@ class Component:
     listed: ClassVar[bool] = True
     #: what makes a class of this kind of a function, if anything does
     decorator: ClassVar[str] = ""
+    #: whether updates that it is part of can be recorded: see `gfnem.recording`
+    recordable: bool = False
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any):

@@ -14,6 +14,7 @@ from gfnem.batch import Batch
 from gfnem.phases import MODEL, POLICY, Phase
 from gfnem.policy import Policy
 from gfnem.recipes import Recipe, gflownet
+from gfnem.recording import Recorder
 from gfnem.reward import Reward, Rewarded, rewarded
 from gfnem.schedules import Clock, EveryUpdate, Schedule
 from gfnem.space import LatentSpace
@@ -30,6 +31,8 @@ class EM(nn.Module):
         recipe: what an update is made of; `gfnem.recipes.gflownet()` if None, or a list of phases.
         schedule: which phases are due when; all in every update if None.
         reward: what the E-step adds to the model's `log p(x, z)`; nothing if None.
+        record: whether updates on a GPU are recorded and repeated, where all parts allow it (see
+            `gfnem.recording`).
 
     Attributes:
         clock: counts of updates.
@@ -47,6 +50,7 @@ class EM(nn.Module):
         recipe: Recipe | list[Phase] | None = None,
         schedule: Schedule | None = None,
         reward: Reward | None = None,
+        record: bool = True,
     ):
         super().__init__()
         if isinstance(model, Rewarded):
@@ -67,6 +71,7 @@ class EM(nn.Module):
             policy.serve(model)
         for phase in phases:
             phase.check(self.target, self.space, self.policy)
+        self.recorder: Recorder | None = Recorder(self) if record else None
 
     @property
     def target(self) -> Target:
@@ -111,16 +116,32 @@ class EM(nn.Module):
         with without_denormals():
             yield from self._update(x)
 
+    def due(self) -> list[int]:
+        """The numbers of the phases that are due, as far as is known by now."""
+        return [
+            number
+            for number, phase in enumerate(self.phases)
+            if self.schedule.due(phase.trains, self.clock)
+        ]
+
+    def before(self, batch: Batch, number: int, due: Sequence[int]) -> None:
+        """Tells the batch what is still to come when a phase begins."""
+        later = [self.phases[other] for other in due if other >= number]
+        batch.policy_moves = any(phase.trains == POLICY for phase in later)
+        batch.model_climbs = any(phase.climbs(self.target) for phase in later)
+
     def _update(self, x: Any) -> Iterator[tuple[Phase, Tensor]]:
         self.target.on_step(self.clock.m_updates)
+        recording = None
+        if self.recorder is not None:
+            recording = self.recorder.recording(x, self.due())
+            x = x if recording is None else recording.read(x, self.clock.now)
         batch, trained = Batch(self, x), set[str]()
         for number, phase in enumerate(self.phases):
             if not self.schedule.due(phase.trains, self.clock):
                 continue
-            due = [p for p in self.phases[number:] if self.schedule.due(p.trains, self.clock)]
-            batch.policy_moves = any(later.trains == POLICY for later in due)
-            batch.model_climbs = any(later.climbs(self.target) for later in due)
-            loss = phase(batch)
+            self.before(batch, number, self.due())
+            loss = phase(batch) if recording is None else recording.run(number, phase, batch)
             yield phase, loss
             trained.add(phase.trains)
             batch.forget(phase.trains)

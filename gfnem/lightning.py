@@ -49,6 +49,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         rates: of the optimisers; `Rates()` if None.
         reward: what the E-step adds to the model's `log p(x, z)`; nothing if None.
         eval_samples: structures drawn for each held-out `x`.
+        record: whether updates on a GPU are recorded and repeated (see `gfnem.recording`).
         max_updates: training stops after so many updates (None: left to the Trainer).
         max_m_updates: training stops after so many M-updates.
         metadata: plain data to carry in checkpoints (vocabulary, how text was read).
@@ -69,6 +70,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
         reward: Reward | Mapping | None = None,
         *,
         eval_samples: Count = 16,
+        record: bool = True,
         max_updates: Count | None = None,
         max_m_updates: Count | None = None,
         metadata: dict[str, Any] | None = None,
@@ -83,6 +85,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
             build(recipe, Recipe),
             build(schedule, Schedule),
             build(reward, Reward),
+            record,
         )
         self.rates: Rates = build(rates, Rates) or Rates()
         self.eval_samples = eval_samples

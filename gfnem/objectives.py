@@ -203,6 +203,7 @@ class Objective(Component, nn.Module, ABC):
     forward_looking: bool = False
     #: how many steps of a trajectory are looked at, drawn at random; all if None
     steps: int | None = None
+    recordable = True  # a function of what it is given
 
     @abstractmethod
     def forward(

@@ -69,6 +69,7 @@ class TrainPolicy(Phase):
     """
 
     trains = POLICY
+    recordable = True
 
     def __init__(
         self,
@@ -196,6 +197,7 @@ class TrainModel(Phase):
     """
 
     trains = MODEL
+    recordable = True
 
     def __init__(
         self,
@@ -269,6 +271,7 @@ class ClimbMarginal(Phase):
     """Exact maximum likelihood: raises the exact `log p(x)`; no E-step is needed."""
 
     trains = MODEL
+    recordable = True
 
     def forward(self, batch: Batch) -> Float[Tensor, ""]:
         """`()` minus the mean log marginal, in nats an observation."""
@@ -316,6 +319,8 @@ class Together(Phase):
         weights: of their losses, each a number or an `Anneal`; all 1 if None. A phase that weighs
             nothing is left out.
     """
+
+    recordable = True
 
     def __init__(
         self, phases: Sequence[Phase], weights: Sequence[NotNegative | Anneal] | None = None

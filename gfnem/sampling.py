@@ -23,17 +23,30 @@ class Exploration:
     Attributes:
         temperature: log weights are divided by it before normalising; above 1 is flatter.
         epsilon: probability that a step is drawn uniformly from the permitted actions instead.
+
+    Either may be a tensor `()` in an update that is recorded; see `moves_from`.
     """
 
-    temperature: float = 1.0
-    epsilon: float = 0.0
+    temperature: float | Tensor = 1.0
+    epsilon: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 <= self.epsilon <= 1:
+        temperature, epsilon = (
+            default if isinstance(value, Tensor) else value
+            for value, default in ((self.temperature, 1), (self.epsilon, 0))
+        )
+        if temperature <= 0 or not 0 <= epsilon <= 1:
             raise ValueError(f"needs temperature > 0 and 0 <= epsilon <= 1, got {self}")
 
 
 ON_POLICY = Exploration()
+
+
+def moves_from(value: float | Tensor, other: float | Tensor) -> bool:
+    """Whether a setting is not another; of a tensor nobody knows, but that it is itself."""
+    if isinstance(value, Tensor) or isinstance(other, Tensor):
+        return value is not other
+    return value != other
 
 
 def log_probability(

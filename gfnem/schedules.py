@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -102,9 +104,28 @@ def _counted(settings: Any, updates: int | None) -> Any:
     return settings
 
 
-def value_at(schedule: float | Anneal, update: int) -> float:
-    """A plain number stays what it is; an `Anneal` is asked."""
-    return schedule(update) if isinstance(schedule, Anneal) else float(schedule)
+_MOVING: ContextVar[Callable[[Anneal], Any] | None] = ContextVar("moving", default=None)
+
+
+def value_at(schedule: float | Anneal, update: int) -> Any:
+    """A plain number stays what it is; an `Anneal` is asked.
+
+    In an update that is recorded (see `gfnem.recording`) the value of an `Anneal` is a tensor `()`.
+    """
+    if not isinstance(schedule, Anneal):
+        return float(schedule)
+    moving = _MOVING.get()
+    return schedule(update) if moving is None else moving(schedule)
+
+
+@contextmanager
+def moving(number: Callable[[Anneal], Any]) -> Iterator[None]:
+    """Meanwhile has `value_at` ask for the value of an `Anneal` there."""
+    token = _MOVING.set(number)
+    try:
+        yield
+    finally:
+        _MOVING.reset(token)
 
 
 class Clock(nn.Module):
@@ -194,6 +215,8 @@ class EveryUpdate(Schedule):
         m_every: likewise the model.
     """
 
+    recordable = True
+
     def __init__(self, e_every: Count = 1, m_every: Count = 1):
         self.e_every, self.m_every = e_every, m_every
 
@@ -231,6 +254,8 @@ class Alternating(Schedule):
         e_updates: updates of the sampler in a row.
         m_updates: updates of the model in a row.
     """
+
+    recordable = True
 
     def __init__(self, e_updates: Count = 400, m_updates: Count = 400):
         self.e_updates, self.m_updates = e_updates, m_updates

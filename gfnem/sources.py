@@ -65,6 +65,7 @@ class Own(Source):
             `Policy.arithmetic_sample`), for averages of less noise. None: where the policy can.
     """
 
+    recordable = True
     weighted = True
 
     def __init__(

@@ -155,6 +155,13 @@ def parser(
         "--precision", metavar="NAME", default="32-true", help="Lightning's precision setting"
     )
     parser.add_argument(
+        "--record",
+        metavar="BOOL",
+        type=bool,
+        default=True,
+        help="on a GPU: record updates, and repeat them, where all parts of the run allow it",
+    )
+    parser.add_argument(
         "--eval-samples",
         metavar="N",
         type=Count,

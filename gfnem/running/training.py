@@ -277,6 +277,7 @@ def _module(settings: dict[str, Any], data: DataModule, world: World) -> GFlowNe
         module = GFlowNetEM(
             *components,
             eval_samples=settings["eval_samples"],
+            record=settings.get("record", True),
             max_updates=settings["max_updates"],
             max_m_updates=settings["max_m_updates"],
             metadata={**data.metadata(), "data": data.fingerprint(), "world": reference(world)},

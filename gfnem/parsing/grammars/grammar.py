@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.offers import NotOffered
 from gfnem.parsing.bracket_prior.brackets import Brackets
 from gfnem.parsing.grammars.language import ContextTables, length_weights, recognise
@@ -159,6 +160,9 @@ class Grammar(GenerativeModel[Sentences, Trees]):
     #: whether `log_joint` is the sum of the weights of a tree's rules; a subclass that adds to it
     #: says False
     additive: bool = True
+    #: 1 or 2 where it derives all sentences of so many words or more, and no others; None where
+    #: that is for its tables to say
+    derives_from: int | None = None
 
     def __init__(
         self,
@@ -289,6 +293,8 @@ class Grammar(GenerativeModel[Sentences, Trees]):
         Charts give those about `IMPOSSIBLE`, since each of their trees has a part of that weight:
         what is far above can be derived, and what is as low is looked at exactly.
         """
+        if self.derives_from is not None and fixed_shapes(log_marginal):
+            return log_marginal.masked_fill(x.lengths < self.derives_from, -torch.inf)
         low = log_marginal.detach() < IMPOSSIBLE / 2
         if not low.any():
             return log_marginal

@@ -73,6 +73,7 @@ class NeuralPCFG(Grammar):
         if grown_from is not None and self.contexts > 1:
             raise ValueError("grown_from: symbols that look at their parents are not split")
         self.shortest, self.grown_from = shortest or 1, grown_from
+        self.derives_from = min(self.shortest, 2)
         symbols = nonterminals + preterminals
         self.start = nn.Parameter(torch.empty(1, dim))
         self.nonterminal = nn.Parameter(torch.empty(nonterminals, dim))
@@ -88,6 +89,11 @@ class NeuralPCFG(Grammar):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+
+    @property
+    def recordable(self) -> bool:
+        """Where rules do not look at parents."""
+        return self.contexts == 1
 
     def prepare(self, data: Any) -> None:
         """Starts from the grammar of the run `grown_from`, where one is named."""

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gfnem.fixed_shapes import fixed_shapes
+from gfnem.parsing.inference.bracketing_padded import top_values
 from gfnem.parsing.inference.potentials import Potentials, full_precision, relative, safe_log
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.trees.heights import by_height
@@ -28,7 +30,12 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
     with full_precision(potentials.root):
         batch, labels = len(trees.lengths), potentials.labels
         single = potentials.single[:, None].expand(-1, trees.samples)
-        if potentials.max_length == 1 or not (trees.lengths > 1).any():
+        if potentials.max_length == 1:
+            return single
+        if potentials.pads and fixed_shapes(single):
+            top = (top_values(potentials, trees) + potentials.roots[:, None]).logsumexp(2)
+            return torch.where(trees.lengths > 1, top, single)
+        if not (trees.lengths > 1).any():
             return single
         levels, place = by_height(trees)
         row = torch.arange(batch, device=place.device)[:, None, None]

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import cached_property, partial, singledispatch
+from collections.abc import Callable, Sequence
+from functools import cached_property, singledispatch
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
 from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows, relatives
 from gfnem.parsing.inference.nodes import Nodes
@@ -57,7 +58,7 @@ class RuleChoices:
         self,
         potentials: Potentials,
         look_ahead: LookAhead,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         guided: bool = True,
         spans: Tensor | None = None,
     ):
@@ -79,7 +80,7 @@ class RuleChoices:
         """With a whole look-ahead chart `(batch, n, n + 1, K, N)`."""
         return cls(potentials, ChartLookAhead(chart), guided=guided, spans=spans)
 
-    def tempered(self, temperature: float) -> RuleChoices:
+    def tempered(self, temperature: float | Tensor) -> RuleChoices:
         """The same choices at a temperature."""
         return RuleChoices(self.potentials, self.look_ahead, temperature, self.guided, self.spans)
 
@@ -104,13 +105,23 @@ class RuleChoices:
         )
         return first / self.temperature, second / self.temperature
 
+    @property
+    def padded(self) -> bool:
+        """Whether all nodes are looked at, and not those alone that count (see `fixed_shapes`)."""
+        return self.potentials.pads and fixed_shapes(self.lengths)
+
     @cached_property
-    def _options(self) -> Callable[[Nodes], Options]:
+    def _options(self) -> Callable[..., Options]:
         return options_of(self.potentials, self)
 
-    def options(self, nodes: Nodes) -> Options:
-        """What nodes of three words or more may do."""
-        return self._options(nodes)
+    def options(self, nodes: Nodes, groups: Groups | None = None) -> Options:
+        """What nodes of three words or more may do.
+
+        Args:
+            nodes: the nodes, which had better come by width.
+            groups: how many of them have how many words at most, part after part; where `padded`.
+        """
+        return self._options(self, nodes, groups)
 
     @property
     def rule_table(self) -> Tensor:
@@ -144,9 +155,13 @@ class RuleChoices:
     def node_values(self, trees: Trees) -> Tensor:
         """`(batch, samples, nodes)` look-ahead of each node of annotated trees, else 0."""
         row = torch.arange(len(self.lengths), device=trees.left.device)[:, None, None]
-        known = (trees.right > trees.left).flatten().nonzero().squeeze(1)
         context, label = trees.label // self.labels, self.label_of(trees.label)
-        names = self._row(row, trees.left, trees.right, context).flatten()[known]
+        names, nodes = self._row(row, trees.left, trees.right, context), trees.right > trees.left
+        if self.padded:
+            found = self.look_ahead.entries(names.flatten(), label.flatten())
+            return torch.where(nodes, found.view(nodes.shape), 0.0)
+        known = nodes.flatten().nonzero().squeeze(1)
+        names = names.flatten()[known]
         found = self.look_ahead.entries(names, label.flatten()[known])
         values = found.new_zeros(trees.label.numel()).index_put((known,), found)
         return values.view(trees.label.shape)
@@ -219,13 +234,24 @@ class Options(ABC):
 
 
 @singledispatch
-def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[[Nodes], Options]:
-    """Makes the options of nodes; where rules are a dense table, `DenseOptions`."""
-    return partial(DenseOptions, choices)
+def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[..., Options]:
+    """What makes options of these choices, some nodes, and their groups or None.
+
+    It must not keep the choices, which keep it. Where rules are a dense table, `DenseOptions`.
+    """
+    return DenseOptions
 
 
 #: most groups of nodes by width, and how many nodes are worth one more
-_GROUPS, _GROUPED = 4, 256
+GROUPS, _GROUPED = 4, 256
+#: how many nodes have how many words at most
+Groups = Sequence[tuple[int, int]]
+
+
+def _by_width(width: Tensor) -> Groups:
+    groups = width.tensor_split(min(GROUPS, 1 + len(width) // _GROUPED))
+    widest = torch.stack([group.max() for group in groups]).tolist()
+    return [(len(group), most) for group, most in zip(groups, widest, strict=True)]
 
 
 class DenseOptions(Options):
@@ -239,13 +265,13 @@ class DenseOptions(Options):
     Args:
         choices: the action weights.
         nodes: the nodes.
+        groups: see `RuleChoices.options`.
     """
 
-    def __init__(self, choices: RuleChoices, nodes: Nodes):
+    def __init__(self, choices: RuleChoices, nodes: Nodes, groups: Groups | None = None):
         width = nodes.right - nodes.left
-        groups = width.tensor_split(min(_GROUPS, 1 + len(width) // _GROUPED))
-        widths = torch.stack([group.max() for group in groups]).tolist()
-        sizes, widest = [len(group) for group in groups], max(widths)
+        sizes, widths = zip(*(groups or _by_width(width)), strict=True)
+        widest = max(widths)
         column = torch.arange(widest - 1, device=width.device)
         left, right = nodes.left[:, None], nodes.right[:, None]
         cut = left + 1 + column[:-1]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from gfnem.parsing.inference.choices import RuleChoices
-from gfnem.parsing.inference.nodes import Nodes, grow_trees
+from gfnem.parsing.inference.choices import GROUPS, Groups, RuleChoices
+from gfnem.parsing.inference.nodes import Nodes, grow_padded, grow_trees
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
-from gfnem.sampling import by_weight
+from gfnem.sampling import by_weight, moves_from
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
@@ -29,8 +28,8 @@ def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
 def draw_trees(
     choices: RuleChoices,
     samples: int,
-    temperature: float = 1.0,
-    epsilon: float = 0.0,
+    temperature: float | Tensor = 1.0,
+    epsilon: float | Tensor = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Trees, Tensor]:
     """Draws trees top-down, without autograd.
@@ -50,8 +49,8 @@ def draw_trees(
         The trees, and `(batch, samples)` their log probability, in nats, under the distribution
         drawn from.
     """
-    choices = choices.tempered(temperature) if temperature != 1 else choices
-    lengths, labels = choices.lengths, choices.labels
+    choices = choices.tempered(temperature) if moves_from(temperature, 1) else choices
+    lengths, labels, explores = choices.lengths, choices.labels, moves_from(epsilon, 0)
     batch, places = len(lengths), choices.max_length - 1
     root_scores = choices.root()
     with full_precision(root_scores):
@@ -62,8 +61,15 @@ def draw_trees(
             return (draws < epsilon)[..., None]
 
         roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
-        if epsilon > 0:
+        if explores:
             roots = roots.masked_fill(explore(roots), 1.0)
+
+        def choose_padded(nodes: Nodes, widest: int) -> tuple[Tensor, Tensor, Tensor]:
+            if widest < 3:
+                return nodes.left + 1, nodes.label, nodes.label
+            wide, some = _wide(nodes)
+            split, first, second = choose_wide(some, [(len(some), widest)])
+            return torch.where(wide, split, nodes.left + 1), first, second
 
         def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
             chosen = nodes.left.new_zeros(3, len(nodes))
@@ -75,13 +81,16 @@ def draw_trees(
             first, second = (choices.child_symbol(nodes.label, label) for label in labels)
             return split, first, second
 
-        def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-            different, at = _unique(choices, nodes)
-            options = choices.options(different)
+        def choose_wide(nodes: Nodes, groups: Groups | None = None) -> tuple[Tensor, ...]:
+            if groups is None:
+                different, at = _unique(choices, nodes)
+            else:
+                different, at = nodes, torch.arange(len(nodes), device=nodes.left.device)
+            options = choices.options(different, groups)
             normaliser = options.scores.logsumexp(-1, keepdim=True)
             normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
             weights = (options.scores - normaliser).exp()[at]
-            if epsilon > 0:
+            if explores:
                 explored = explore(weights)
                 last = nodes.right - nodes.left - 2
                 column = torch.arange(weights.shape[1], device=weights.device)
@@ -91,16 +100,19 @@ def draw_trees(
                 weights = torch.where(explored, actions * (column <= end), weights)
             column = by_weight(weights, generator)
             first = options.first(at, column)
-            if epsilon > 0:
+            if explores:
                 first = first.masked_fill(explored, 1.0)
             first = by_weight(first, generator)
             second = options.second(at, column, first)
-            if epsilon > 0:
+            if explores:
                 second = second.masked_fill(explored, 1.0)
             return nodes.left + 1 + column, first, by_weight(second, generator)
 
         symbols = choices.root_symbol(by_weight(roots, generator))
-        trees = grow_trees(lengths, places + 1, symbols, choose)
+        if choices.padded:
+            trees = grow_padded(lengths, places + 1, symbols, choose_padded)
+        else:
+            trees = grow_trees(lengths, places + 1, symbols, choose)
         norms = normalisers.view(batch, samples, places)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
@@ -120,7 +132,10 @@ def score_trees(potentials: Potentials, chart: Tensor, trees: Trees, *args, **kw
 
 
 def score_choices(
-    choices: RuleChoices, trees: Trees, temperature: float = 1.0, epsilon: float = 0.0
+    choices: RuleChoices,
+    trees: Trees,
+    temperature: float | Tensor = 1.0,
+    epsilon: float | Tensor = 0.0,
 ) -> Tensor:
     """Log probability of every choice that builds the given trees, differentiable.
 
@@ -134,14 +149,47 @@ def score_choices(
         `(batch, samples, 1 + nodes)` nats: the root's label, then each node's split and child
         labels, in preorder; 0 past a tree's nodes and for one-word sentences.
     """
-    choices = choices.tempered(temperature) if temperature != 1 else choices
+    choices = choices.tempered(temperature) if moves_from(temperature, 1) else choices
     return _score(choices, choices.annotate(trees), epsilon)
 
 
-def _score(choices: RuleChoices, trees: Trees, epsilon: float = 0.0) -> Tensor:
+def _wide(nodes: Nodes) -> tuple[Tensor, Nodes]:
+    """Which nodes have three words or more, and all of them, the others over the first three."""
+    wide = nodes.right - nodes.left > 2
+    left, right = torch.where(wide, nodes.left, 0), torch.where(wide, nodes.right, 3)
+    return wide, Nodes(nodes.slot, nodes.row, left, right, nodes.label)
+
+
+def _padded_norms(choices: RuleChoices, trees: Trees) -> Tensor:
+    """`(batch, samples, nodes)` log weight of all that each node may do; of narrow ones 0.
+
+    Groups of nodes by width are told by their places: see `grow_padded`.
+    """
+    batch, samples, places = trees.left.shape
+    count, trees_of = places - 1, batch * samples  # a node at the last place has two words
+    if count < 1:
+        return choices.root().new_zeros(trees.left.shape)
+    row = torch.arange(trees_of * count, device=trees.left.device)
+    row = (row % trees_of).div(samples, rounding_mode="floor")
+    parts = (part.flatten(0, 1).T[:count].flatten() for part in (trees.left, trees.right))
+    label = trees.label.flatten(0, 1).T[:count].flatten()
+    wide, nodes = _wide(Nodes(row, row, *parts, label))
+    starts = sorted({count * group // GROUPS for group in range(GROUPS)})
+    groups = [
+        ((end - start) * trees_of, places + 1 - start)
+        for start, end in zip(starts, [*starts[1:], count], strict=True)
+    ]
+    norms = torch.where(wide, choices.options(nodes, groups).scores.logsumexp(-1), 0.0)
+    return pad(norms.view(count, trees_of).T, (0, 1)).reshape(batch, samples, places)
+
+
+def _score(choices: RuleChoices, trees: Trees, epsilon: float | Tensor = 0.0) -> Tensor:
     """As `score_choices`, of annotated trees."""
     roots = choices.root()
     with full_precision(roots):
+        if choices.padded:
+            norms = _padded_norms(choices, trees)
+            return _log_probabilities(choices, trees, roots, norms, epsilon)
         width = trees.right - trees.left
         slot = (width > 2).flatten().nonzero().squeeze(1)
         place = torch.zeros(width.numel(), dtype=torch.long, device=width.device)
@@ -157,7 +205,7 @@ def _score(choices: RuleChoices, trees: Trees, epsilon: float = 0.0) -> Tensor:
 
 
 def _log_probabilities(
-    choices: RuleChoices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float
+    choices: RuleChoices, trees: Trees, roots: Tensor, norms: Tensor, epsilon: float | Tensor
 ) -> Tensor:
     """`(batch, samples, 1 + nodes)` nats of the choices that build annotated trees.
 
@@ -167,13 +215,13 @@ def _log_probabilities(
     """
     roots = roots.logsumexp(-1)[:, None, None].expand(-1, trees.samples, 1)
     scores = choices.action_weights(trees) - torch.cat([roots, norms], -1)
-    if epsilon > 0:
+    if moves_from(epsilon, 0):
         labels, width = choices.labels, trees.right - trees.left
         actions = (width - 3).clamp(min=0) * labels**2 + 2 * labels
         actions = torch.cat([actions.new_full(roots.shape, labels), actions], -1)
-        uniform = math.log(epsilon) - actions.to(scores.dtype).log()
-        kept = math.log1p(-epsilon) if epsilon < 1 else -math.inf
-        scores = torch.logaddexp(scores + kept, uniform)
+        share = torch.zeros_like(roots[:1]) + epsilon
+        uniform = share.log() - actions.to(scores.dtype).log()
+        scores = torch.logaddexp(scores + (-share).log1p(), uniform)
     return scores.masked_fill(_forced(trees), 0)
 
 

@@ -357,7 +357,7 @@ def _(potentials: FactoredPotentials, spans: Tensor) -> tuple[Tensor, BackPointe
 @options_of.register(FactoredPotentials)
 def _(potentials: FactoredPotentials, choices: RuleChoices):
     children = _Children(potentials, choices)
-    return lambda nodes: _FactoredOptions(children, choices, nodes)
+    return lambda choices, nodes, groups: _FactoredOptions(children, choices, nodes)
 
 
 class _Children:

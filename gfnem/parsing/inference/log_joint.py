@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
 
@@ -64,8 +65,12 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         row = torch.arange(len(trees.lengths), device=root.device)[:, None, None]
         parts = (row.expand_as(first), trees.left, trees.right - 1, trees.label, first, second)
         parts = [part.flatten() for part in parts]
-        scores = torch.zeros(first.numel(), dtype=root.dtype, device=root.device)
         mask = trees.mask()
+        if fixed_shapes(root):
+            scores = _of_all_nodes(potentials, parts, left_word.flatten(), right_word.flatten())
+            scores = torch.where(mask, scores.view(mask.shape), 0.0)
+            return torch.cat([root[..., None], scores], 2)
+        scores = torch.zeros(first.numel(), dtype=root.dtype, device=root.device)
 
         def pick(case: Tensor) -> tuple[Tensor, ...]:
             chosen = (case & mask).flatten().nonzero().squeeze(1)
@@ -78,8 +83,25 @@ def annotated_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         at, rows, _, last, symbol, b, _ = pick(right_word & ~left_word)
         scores = scores.index_put((at,), potentials.leaf_rule(symbol, rows, last, b, 1))
         at, rows, left, _, symbol, _, _ = pick(left_word & right_word)
-        place = rows * (potentials.max_length - 1) + left
-        both = potentials.both_leaves.reshape(-1)
-        place = place * potentials.contexts * labels + symbol
-        scores = scores.index_put((at,), both.index_select(0, place))
+        scores = scores.index_put((at,), _two_words(potentials, rows, left, symbol))
         return torch.cat([root[..., None], scores.view(first.shape)], 2)
+
+
+def _two_words(potentials: Potentials, row: Tensor, left: Tensor, symbol: Tensor) -> Tensor:
+    """`(count,)` nats of nodes over two words."""
+    place = row * (potentials.max_length - 1) + left
+    place = place * potentials.contexts * potentials.labels + symbol
+    return potentials.both_leaves.reshape(-1).index_select(0, place)
+
+
+def _of_all_nodes(
+    potentials: Potentials, parts: list[Tensor], left_word: Tensor, right_word: Tensor
+) -> Tensor:
+    """`(count,)` nats of nodes of all kinds, each taken for all; of what is no node, any."""
+    row, left, last, symbol, first, second = parts
+    last, left = last.clamp(min=0), left.clamp(max=potentials.max_length - 1)
+    one = potentials.leaf_rule(symbol, row, left, second, 0)
+    other = potentials.leaf_rule(symbol, row, last, first, 1)
+    both = _two_words(potentials, row, left.clamp(max=potentials.max_length - 2), symbol)
+    found = torch.where(right_word, other, potentials.rule(symbol, row, first, second))
+    return torch.where(left_word, torch.where(right_word, both, one), found)

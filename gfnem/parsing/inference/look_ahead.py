@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from gfnem.parsing.inference.potentials import at_least_float
+from gfnem.sampling import moves_from
 
 
 class Table:
@@ -104,7 +105,7 @@ class LookAhead:
         """`(count,)` nats: one label of each row."""
         return self(names).gather(1, labels[:, None]).squeeze(1)
 
-    def rows(self, names: Tensor, temperature: float) -> Rows:
+    def rows(self, names: Tensor, temperature: float | Tensor) -> Rows:
         """Rows over a temperature, for names of any shape; each different one is made once."""
         asked = torch.zeros(self._names, dtype=torch.bool, device=names.device)
         asked[names.flatten()] = True
@@ -123,7 +124,7 @@ class ChartLookAhead(LookAhead):
 
     def __init__(self, values: Tensor, place: Tensor | None = None):
         self.values, self.place = at_least_float(values).flatten(0, -2), place
-        self._table: tuple[float, Table] | None = None
+        self._table: tuple[float | Tensor, Table] | None = None
 
     def _index(self, names: Tensor) -> Tensor:
         return names if self.place is None else _entries(self.place, names)
@@ -137,10 +138,11 @@ class ChartLookAhead(LookAhead):
         place = self._index(names) * self.values.shape[1] + labels
         return self.values.reshape(-1).index_select(0, place)
 
-    def rows(self, names: Tensor, temperature: float) -> Rows:
+    def rows(self, names: Tensor, temperature: float | Tensor) -> Rows:
         """See `LookAhead`."""
-        if self._table is None or self._table[0] != temperature:
+        if self._table is None or moves_from(temperature, self._table[0]):
             with torch.enable_grad():  # whoever asks first
-                values = self.values if temperature == 1 else self.values / temperature
+                tempered = moves_from(temperature, 1)
+                values = self.values / temperature if tempered else self.values
                 self._table = temperature, Table(values)
         return Rows(self._table[1], self._index(names))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.policies.dropout import Dropout
 from gfnem.parsing.policies.span_sums import SpanSums
 from gfnem.parsing.text.sentences import Sentences
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class FenceEncoder(nn.Module):
@@ -46,16 +51,41 @@ class FenceEncoder(nn.Module):
         if features is not None:
             words = words + self.features(features)
         words = self.dropout(words)
-        packed = pack_padded_sequence(
-            words, x.lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=x.max_length
-        )
-        forward, backward = states.chunk(2, -1)
+        if fixed_shapes(words):
+            forward, backward = self._both_ways(words, x)
+        else:
+            packed = pack_padded_sequence(
+                words, x.lengths.cpu(), batch_first=True, enforce_sorted=False
+            )
+            states, _ = pad_packed_sequence(
+                self.lstm(packed)[0], batch_first=True, total_length=x.max_length
+            )
+            forward, backward = states.chunk(2, -1)
         pad = nn.functional.pad
         states = torch.cat([pad(forward, (0, 0, 1, 0)), pad(backward, (0, 0, 0, 1))], -1)
         return self.dropout(states)
+
+    def _both_ways(self, words: Tensor, x: Sentences) -> list[Tensor]:
+        """Two `(batch, n, dim)`: states of both directions, 0 past a sentence's end.
+
+        The words are not packed, for which lengths would have to be looked at: each sentence is
+        turned around within itself, so that its end is read first.
+        """
+        place = torch.arange(x.max_length, device=words.device)
+        turned = torch.where(x.mask(), x.lengths[:, None] - 1 - place, place)[..., None]
+        found = []
+        for suffix, order in (("", None), ("_reverse", turned)):
+            weights = [getattr(self.lstm, f"{name}_l0{suffix}") for name in _WEIGHTS]
+            read = words if order is None else words.take_along_dim(order, 1)
+            start = words.new_zeros(1, len(words), self.lstm.hidden_size)
+            # one layer, no dropout, one direction, the batch first
+            options = True, 1, 0.0, self.training, False, True
+            with warnings.catch_warnings():  # half of the weights are not one piece of memory
+                warnings.filterwarnings("ignore", "RNN module weights")
+                states = torch.lstm(read, (start, start), weights, *options)[0]
+            states = states if order is None else states.take_along_dim(order, 1)
+            found.append(states * x.mask()[..., None])
+        return found
 
 
 class SpanEncoder(FenceEncoder):

@@ -29,6 +29,8 @@ class RecursionPolicy(RulePolicy):
         ValueError: if rules look at parents, or the target has none.
     """
 
+    recordable = True
+
     def __init__(self, nonterminals: Fact = None, contexts: Count | None = None, rank: Count = 32):
         super().__init__()
         if (contexts or 1) > 1:

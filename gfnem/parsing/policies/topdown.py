@@ -57,6 +57,7 @@ class TopDownPolicy(RulePolicy):
     """
 
     log_z_parts = ("own.single_score",)
+    recordable = True
 
     def __init__(
         self,

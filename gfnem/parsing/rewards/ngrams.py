@@ -31,7 +31,7 @@ class NgramTable:
         local_grams: `(pairs,)` int64 numbers of substring and document together, rising.
         local_counts: `(pairs,)` int64 how often the substring comes in the document, twice or more.
         totals: `(4,)` int64 words, closed words, documents and sentences of the text.
-        longest: `()` int64 words of the longest substrings counted.
+        longest: words of the longest substrings counted.
     """
 
     grams: Tensor
@@ -41,7 +41,7 @@ class NgramTable:
     local_grams: Tensor
     local_counts: Tensor
     totals: Tensor
-    longest: Tensor
+    longest: int
 
     @classmethod
     def empty(cls, longest: int = 8) -> NgramTable:
@@ -92,11 +92,18 @@ class NgramTable:
         tables = _most_frequent(tables, 1, most)
         here = _most_frequent([torch.cat(part) for part in zip(*local, strict=True)], 1, most)
         totals = torch.tensor([len(keys), int(closes.sum()), documents, int((room == 1).sum())])
-        return cls(*tables, *here, totals, torch.tensor(longest))
+        return cls(*tables, *here, totals, longest)
 
     def to(self, device: torch.device) -> NgramTable:
         """The same table elsewhere."""
-        return NgramTable(*(getattr(self, part.name).to(device) for part in fields(self)))
+        return NgramTable(
+            **{name: part.to(device) for name, part in self.tensors()}, longest=self.longest
+        )
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """Everything but `longest`, by name."""
+        names = [part.name for part in fields(self) if part.name != "longest"]
+        return [(name, getattr(self, name)) for name in names]
 
     def rows(self, keys: Tensor, lengths: Tensor) -> Tensor:
         """`(batch, longest, n)` int64: where substrings stand in `grams`; -1 for others.
@@ -112,7 +119,7 @@ class NgramTable:
         n = keys.shape[1]
         number, known = torch.zeros_like(keys), keys != 0
         places = torch.arange(n, device=keys.device)
-        for length in range(1, min(int(self.longest), n) + 1):
+        for length in range(1, min(self.longest, n) + 1):
             ahead = torch.nn.functional.pad(keys[:, length - 1 :], (0, length - 1))
             number = number * _NEXT_WORD + ahead
             known = known & (ahead != 0) & (places + length <= lengths[:, None])

@@ -52,6 +52,11 @@ class Substrings(SpanReward):
 
     of_samples = False  # what a model draws has no fingerprints of words
 
+    @property
+    def recordable(self) -> bool:
+        """Where the weight does not move."""
+        return not isinstance(self.weight, Anneal)
+
     def __init__(
         self,
         weight: NotNegative | Anneal = 4.0,
@@ -78,8 +83,9 @@ class Substrings(SpanReward):
         self._keep(NgramTable.empty(longest))
 
     def _keep(self, table: NgramTable) -> None:
-        for part in fields(table):
-            self.register_buffer(part.name, getattr(table, part.name), persistent=False)
+        self.longest = table.longest
+        for name, part in table.tensors():
+            self.register_buffer(name, part, persistent=False)
 
     @property
     def table(self) -> NgramTable:
@@ -89,12 +95,13 @@ class Substrings(SpanReward):
     # a table's size is not known before it is made: buffers of a fixed size would not load
     def get_extra_state(self) -> dict[str, Tensor]:
         """The table."""
-        return {part.name: getattr(self, part.name).cpu() for part in fields(NgramTable)}
+        table = self.table.to(torch.device("cpu"))
+        return {**dict(table.tensors()), "longest": torch.tensor(table.longest)}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Takes a table from a checkpoint."""
-        device = self.totals.device
-        self._keep(NgramTable(**state).to(device))
+        table = NgramTable(**{**state, "longest": int(state["longest"])})
+        self._keep(table.to(self.totals.device))
 
     def prepare(self, data: Any) -> None:
         """Counts the substrings of the training text.

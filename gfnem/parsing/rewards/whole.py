@@ -18,6 +18,8 @@ from gfnem.schedules import Anneal
 class _Whole(Substrings):
     """What rewards of whole bracketings have in common: `Substrings` is where samplers start."""
 
+    recordable = False  # one of them learns
+
     def offers(self, hook: str) -> bool:
         """No parts, and nothing that partial trees already have; a hint."""
         return hook not in ("parts", "partial") and super().offers(hook)

@@ -55,6 +55,7 @@ class TopDownSpace(LatentSpace[Sentences, Trees, TopDownState]):
     """
 
     unique_trajectory = True
+    recordable = True
 
     def __init__(self, nonterminals: Fact = None):
         self.nonterminals = nonterminals
