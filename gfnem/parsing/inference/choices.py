@@ -132,14 +132,15 @@ class RuleChoices:
         return self.potentials.rules.flatten(0, 1)
 
     @cached_property
-    def _rules(self) -> tuple[Tensor, Tensor]:
+    def rule_weights(self) -> tuple[Tensor, Tensor]:
+        """`(entries, N * N)` weights of rules, relative to their `(entries,)` log maxima."""
         rules = self.rule_table.flatten(1) / self.temperature
         peaks = rules.detach().amax(1)
         return (rules - peaks[:, None]).exp(), peaks
 
     def rules(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
         """`(count, N, N)` weights of each node's rules, relative to their `(count,)` log maxima."""
-        weights, peaks = self._rules
+        weights, peaks = self.rule_weights
         entry = self.potentials.rules_of(nodes.label, nodes.row)
         return embedding(entry, weights).view(-1, self.labels, self.labels), peaks[entry]
 

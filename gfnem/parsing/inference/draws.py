@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from gfnem.parsing.inference.choices import GROUPS, Groups, RuleChoices
-from gfnem.parsing.inference.nodes import Nodes, grow_padded, grow_trees
+from gfnem.parsing.inference.choices import RuleChoices
+from gfnem.parsing.inference.nodes import Nodes, grow_trees
+from gfnem.parsing.inference.padded import draw_padded, padded_norms
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.trees.trees import Trees
 from gfnem.sampling import by_weight, moves_from
@@ -64,13 +64,6 @@ def draw_trees(
         if explores:
             roots = roots.masked_fill(explore(roots), 1.0)
 
-        def choose_padded(nodes: Nodes, widest: int) -> tuple[Tensor, Tensor, Tensor]:
-            if widest < 3:
-                return nodes.left + 1, nodes.label, nodes.label
-            wide, some = _wide(nodes)
-            split, first, second = choose_wide(some, [(len(some), widest)])
-            return torch.where(wide, split, nodes.left + 1), first, second
-
         def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
             chosen = nodes.left.new_zeros(3, len(nodes))
             chosen[0] = nodes.left + 1
@@ -81,12 +74,9 @@ def draw_trees(
             first, second = (choices.child_symbol(nodes.label, label) for label in labels)
             return split, first, second
 
-        def choose_wide(nodes: Nodes, groups: Groups | None = None) -> tuple[Tensor, ...]:
-            if groups is None:
-                different, at = _unique(choices, nodes)
-            else:
-                different, at = nodes, torch.arange(len(nodes), device=nodes.left.device)
-            options = choices.options(different, groups)
+        def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+            different, at = _unique(choices, nodes)
+            options = choices.options(different)
             normaliser = options.scores.logsumexp(-1, keepdim=True)
             normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
             weights = (options.scores - normaliser).exp()[at]
@@ -110,10 +100,11 @@ def draw_trees(
 
         symbols = choices.root_symbol(by_weight(roots, generator))
         if choices.padded:
-            trees = grow_padded(lengths, places + 1, symbols, choose_padded)
+            trees = draw_padded(choices, symbols, epsilon, generator)
+            norms = padded_norms(choices, trees)
         else:
             trees = grow_trees(lengths, places + 1, symbols, choose)
-        norms = normalisers.view(batch, samples, places)
+            norms = normalisers.view(batch, samples, places)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
         return trees, scores.sum(-1)
@@ -153,42 +144,12 @@ def score_choices(
     return _score(choices, choices.annotate(trees), epsilon)
 
 
-def _wide(nodes: Nodes) -> tuple[Tensor, Nodes]:
-    """Which nodes have three words or more, and all of them, the others over the first three."""
-    wide = nodes.right - nodes.left > 2
-    left, right = torch.where(wide, nodes.left, 0), torch.where(wide, nodes.right, 3)
-    return wide, Nodes(nodes.slot, nodes.row, left, right, nodes.label)
-
-
-def _padded_norms(choices: RuleChoices, trees: Trees) -> Tensor:
-    """`(batch, samples, nodes)` log weight of all that each node may do; of narrow ones 0.
-
-    Groups of nodes by width are told by their places: see `grow_padded`.
-    """
-    batch, samples, places = trees.left.shape
-    count, trees_of = places - 1, batch * samples  # a node at the last place has two words
-    if count < 1:
-        return choices.root().new_zeros(trees.left.shape)
-    row = torch.arange(trees_of * count, device=trees.left.device)
-    row = (row % trees_of).div(samples, rounding_mode="floor")
-    parts = (part.flatten(0, 1).T[:count].flatten() for part in (trees.left, trees.right))
-    label = trees.label.flatten(0, 1).T[:count].flatten()
-    wide, nodes = _wide(Nodes(row, row, *parts, label))
-    starts = sorted({count * group // GROUPS for group in range(GROUPS)})
-    groups = [
-        ((end - start) * trees_of, places + 1 - start)
-        for start, end in zip(starts, [*starts[1:], count], strict=True)
-    ]
-    norms = torch.where(wide, choices.options(nodes, groups).scores.logsumexp(-1), 0.0)
-    return pad(norms.view(count, trees_of).T, (0, 1)).reshape(batch, samples, places)
-
-
 def _score(choices: RuleChoices, trees: Trees, epsilon: float | Tensor = 0.0) -> Tensor:
     """As `score_choices`, of annotated trees."""
     roots = choices.root()
     with full_precision(roots):
         if choices.padded:
-            norms = _padded_norms(choices, trees)
+            norms = padded_norms(choices, trees)
             return _log_probabilities(choices, trees, roots, norms, epsilon)
         width = trees.right - trees.left
         slot = (width > 2).flatten().nonzero().squeeze(1)

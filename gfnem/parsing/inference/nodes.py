@@ -35,47 +35,6 @@ class Nodes(Batched):
         return Nodes(*packed.index_select(1, index))
 
 
-def grow_padded(
-    lengths: Tensor,
-    max_length: int,
-    roots: Tensor,
-    choose: Callable[[Nodes, int], tuple[Tensor, Tensor, Tensor]],
-) -> Trees:
-    """As `grow_trees`, place after place of all trees: sizes do not depend on what is chosen.
-
-    In preorder a node stands behind its parent. At place `m` it has at most `max_length - m` words.
-
-    Args:
-        lengths, max_length, roots: as in `grow_trees`.
-        choose: given the nodes at one place of all trees, and how many words they have at most,
-            returns as in `grow_trees`. What is no node, or has two words, is asked for too: any
-            answer will do, but its split, one word behind its left end.
-    """
-    batch, samples = roots.shape
-    count, places = batch * samples, max_length - 1
-    trees = torch.arange(count, device=roots.device)
-    row = trees.div(samples, rounding_mode="floor")
-    # left, right, split, label of each place; one more takes what is no node
-    table = roots.new_zeros(4, (places + 1) * count)
-    table[1, :count] = torch.where(lengths > 1, lengths, 0)[row]
-    table[3, :count] = roots.flatten()
-    for place in range(places):
-        at = slice(place * count, (place + 1) * count)
-        left, right, label = (table[part, at].clone() for part in (0, 1, 3))
-        nodes = Nodes(trees * places + place, row, left, right, label)
-        middle, first, second = choose(nodes, max_length - place)
-        middle = torch.where(right > left, middle, 0)
-        table[2, at] = middle
-        begin, end = torch.stack([left, middle]), torch.stack([middle, right])
-        below = torch.stack([torch.full_like(left, place + 1), place + middle - left])
-        below = torch.where(end - begin > 1, below, places) * count + trees
-        children = torch.stack([begin, end, torch.zeros_like(end), torch.stack([first, second])])
-        table.index_copy_(1, below.flatten(), children.flatten(1))
-    shape = (batch, samples, places)
-    parts = table.view(4, places + 1, count)[:, :places].transpose(1, 2).contiguous()
-    return Trees(*(part.view(shape) for part in parts), lengths[:, None].expand(batch, samples))
-
-
 def grow_trees(
     lengths: Tensor,
     max_length: int,
