@@ -91,6 +91,7 @@ class Recorder:
 
     def _can(self, x: Any, due: tuple[int, ...]) -> bool:
         """Tries an update out, without a step, where to wait for the GPU is an error."""
+        gc.collect()  # a graph of an earlier update that is left would be recorded with
         if due in self._tried:
             return True
         mode, states = torch.cuda.get_sync_debug_mode(), torch.cuda.get_rng_state()
@@ -161,8 +162,6 @@ class Recording:
 
     def run(self, number: int, phase: Phase, batch: Batch) -> Tensor:
         """`()` the loss of a phase, whose gradient is known; recorded when it first comes."""
-        if not self._phases:
-            gc.collect()  # a graph of an earlier update that is left cannot be recorded beside
         if number not in self._phases:
             self._phases[number] = self._record(phase, batch)
         return self._phases[number].replay(batch)

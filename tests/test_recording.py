@@ -24,7 +24,8 @@ WAITS = {
     *("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive"),
     *("masked_select", "is_nonzero", "equal", "bincount"),
 }
-ANNEALED = {"temperature": Anneal(1.5, 1.0, 10), "epsilon": Anneal(0.5, 0.0, 10)}
+# an update that is not recorded takes no random numbers for what has come to its end
+ANNEALED = {"temperature": Anneal(1.5, 1.0, 100), "epsilon": Anneal(0.5, 0.0, 100)}
 RECIPES = {
     "importance": lambda: gflownet(samples=4),
     "annealed": lambda: gflownet(samples=4, m_step="equal", **ANNEALED),

@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--valid", help="held-out text")
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=12)
+    parser.add_argument("--whole", action="store_true", help="the whole run alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if bool(options.train) != bool(options.valid):
@@ -140,7 +141,7 @@ def main() -> None:
         write(options.results, rows)
         print("  ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
 
-    for longest in (20, 40):
+    for longest in () if options.whole else (20, 40):
         for name in JOBS:
             for record, precision in ((False, "32-true"), (True, "32-true"), (True, "bf16-mixed")):
                 how = "recorded" if record else "as they come"
