@@ -17,7 +17,10 @@ _ASKED: ContextVar[bool | None] = ContextVar("fixed_shapes", default=None)
 
 
 def fixed_shapes(tensor: Tensor) -> bool:
-    """Whether sizes of what is made of a tensor may depend on its shape alone: on a GPU."""
+    """Whether sizes of what is made of a tensor of any shape depend on the shape: on a GPU.
+
+    If not, they may depend on what it holds.
+    """
     asked = _ASKED.get()
     return tensor.is_cuda if asked is None else asked
 

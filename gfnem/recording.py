@@ -1,10 +1,10 @@
 """Updates on a GPU that are recorded once for each shape of observations, and then repeated.
 
 An update is thousands of small operations, each of which takes longer to launch than to compute.
-Where all of them are the same in each update but for the numbers, they are recorded as
-CUDA graphs, one for each phase, and a phase of an update is one launch. What a phase records is its
-loss, the figures that it reports and the gradients of the network that it trains; the optimiser's
-steps between phases are taken as ever.
+Where all of them are the same in each update but for the numbers, they are recorded by CUDA, one
+recording for each phase, and a phase of an update is one launch. What a phase records is its loss,
+the figures that it reports and the gradients of the network that it trains; the optimiser's steps
+between phases are taken as ever.
 
 A part of a run says that it can be recorded (`Component.recordable`), and promises
 
@@ -187,6 +187,7 @@ class Recording:
                 f"an update could not be recorded: {str(error).splitlines()[0]}; train with "
                 "--record false, or EM(..., record=False)"
             ) from error
+        batch.forget(phase.trains)  # its graph is of the recording's stream
         figures = {name: batch.figures[name] for name in batch.figures if name not in before}
         return _Phase(graph, loss.detach(), figures, gradients, used)
 
@@ -236,17 +237,17 @@ class Gradients:
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
     def times(self, factor: Tensor) -> list[Tensor]:
-        """All that are kept, times a number."""
+        """All that are kept, times a number `()`."""
         return self._views(self._flat * factor)
 
     def of(self, loss: Tensor) -> list[Tensor | None]:
-        """The gradient of a loss in each parameter; None in one that it does not depend on."""
+        """The gradient of a loss `()` in each parameter; None in one that it does not depend on."""
         if not loss.requires_grad:
             return [None] * len(self.parameters)
         return list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
 
     def keep(self, loss: Tensor) -> list[int]:
-        """Keeps the gradients of a loss; the numbers of the parameters that it depends on."""
+        """Keeps the gradients of a loss `()`; numbers of the parameters that it depends on."""
         used = []
         for at, gradient in enumerate(self.of(loss)):
             if gradient is not None:

@@ -43,7 +43,7 @@ ON_POLICY = Exploration()
 
 
 def moves_from(value: float | Tensor, other: float | Tensor) -> bool:
-    """Whether a setting is not another; of a tensor nobody knows, but that it is itself."""
+    """Whether a setting is not another; of a tensor `()` nobody knows, but that it is itself."""
     if isinstance(value, Tensor) or isinstance(other, Tensor):
         return value is not other
     return value != other
