@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gfnem.fixed_shapes import fixed_shapes
+from gfnem.parsing.inference.bracketing_heights import Height, node_values
 from gfnem.parsing.inference.bracketing_padded import top_values
 from gfnem.parsing.inference.potentials import Potentials, full_precision, relative, safe_log
 from gfnem.parsing.inference.rule_potentials import RulePotentials
@@ -42,31 +43,44 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         left, last = (
             (end * batch + row).flatten() for end in (trees.left, (trees.right - 1).clamp(min=0))
         )
-        blocks = blocks_of(potentials)
-        values: list[Tensor] = []  # `(K, count, N)` of all different nodes, level by level
-        known = place.new_zeros(0)  # which of these each node is
-        count = 0
+        heights: list[Height] = []
+        known = place.new_zeros(0)  # which of all different nodes each node is
+        count, most = 0, place.numel() + 1
         for level in levels:
             first, second = (
                 torch.where(child < 0, -1, known[child.clamp(min=0)]) if len(known) else child
                 for child in (level.first, level.second)
             )
-            # words are told by their places, subtrees by what was found below
-            key = (first + 1) * (place.numel() + 1) + second + 1
+            # words are told by their places, subtrees by what was found below; kinds come apart
+            kind = torch.where(first < 0, 0, torch.where(second < 0, 1, 2))
+            key = (kind * most + first + 1) * most + second + 1
             key = torch.where(first + second == -2, left[level.slot], key)
             different, same = key.unique(return_inverse=True)
             one = torch.empty_like(different).scatter_(
                 0, same, torch.arange(len(same), device=same.device)
             )
-            below = torch.cat(values, 1) if values else None
-            slot = level.slot[one]
-            values.append(blocks.value(first[one], second[one], left[slot], last[slot], below))
+            slot, ends = level.slot[one], torch.tensor([1, 2], device=one.device) * most * most
+            low, high = torch.searchsorted(different, ends).tolist()
+            sizes = low, high - low, len(one) - high
+            heights.append(Height(first[one], second[one], left[slot], last[slot], sizes))
             known = torch.cat([known, same + count])
             count += len(one)
         roots = known[place[:, :, 0].clamp(min=0)].flatten()
-        top = torch.cat(values, 1)[potentials.top].index_select(0, roots).view(batch, -1, labels)
+        values = _values(potentials, heights)
+        top = values.index_select(0, roots).view(batch, -1, labels)
         top = (top + potentials.roots[:, None]).logsumexp(2)
         return torch.where(trees.lengths > 1, top, single)
+
+
+def _values(potentials: Potentials, heights: list[Height]) -> Tensor:
+    """`(nodes, N)` log weights of all nodes, height after height, under the top context."""
+    if potentials.pads:  # rules are a table, under one context
+        return node_values(potentials, heights)
+    blocks, values = blocks_of(potentials), []
+    for each in heights:
+        below = torch.cat(values, 1) if values else None
+        values.append(blocks.value(each.first, each.second, each.left, each.last, below))
+    return torch.cat(values, 1)[potentials.top]
 
 
 class Blocks(Protocol):

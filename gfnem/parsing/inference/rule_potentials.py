@@ -176,6 +176,9 @@ class RulePotentials(Potentials):
     @kept
     def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
         """See `Potentials`; without a detour by logs."""
+        if self.origin is not None:
+            with torch.enable_grad():
+                return [(weights.detach(), scale) for weights, scale in self.origin.leaf_weights]
         return [self._weights_of_leaf(table) for table in (self.word_first, self.word_second)]
 
     def _weights_of_leaf(self, table: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,143 @@
+"""The inside algorithm on given bracketings, height after height, its gradient written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfnem.parsing.inference.potentials import (
+    Potentials,
+    full_precision,
+    relative,
+    safe_log,
+    safe_over,
+)
+
+
+@dataclass
+class Height:
+    """Different nodes of one height, by the kind of their children.
+
+    Those with a word on the left come first, then those with a word on the right, then those with
+    two phrases. Above two words all are of one kind, and have `left` alone.
+
+    Attributes:
+        first, second: `(count,)` int64 children's places among all nodes; -1 for a word.
+        left, last: `(count,)` int64 first and last word, as rows of the words' tables.
+        sizes: how many of each kind.
+    """
+
+    first: Tensor
+    second: Tensor
+    left: Tensor
+    last: Tensor
+    sizes: tuple[int, int, int]
+
+    def parts(self) -> tuple[slice, slice, slice]:
+        """Where each kind stands."""
+        one, two, _ = self.sizes
+        return slice(0, one), slice(one, one + two), slice(one + two, None)
+
+
+def node_values(potentials: Potentials, heights: list[Height]) -> Tensor:
+    """`(nodes, N)` log weights of nodes under each label, height after height.
+
+    Args:
+        potentials: of rules that are a table and do not look at parents.
+        heights: different nodes of trees, from the lowest on.
+    """
+    rules = potentials.rules[0]
+    tops = rules.detach().amax((1, 2))
+    rules = (rules - tops[:, None, None]).exp().permute(1, 2, 0).flatten(1)
+    weights, scales = zip(*potentials.leaf_weights, strict=True)
+    pairs = potentials.both_leaves.squeeze(2).transpose(0, 1).flatten(0, 1)
+    scales = [scale.flatten(0, 2) for scale in scales]
+    leaves = (leaf.flatten(0, 2) for leaf in weights)
+    return _Upwards.apply(rules, *leaves, pairs, tops, scales, heights)
+
+
+class _Upwards(torch.autograd.Function):
+    """Values from the words upwards.
+
+    Of `rules` `(N, N * N)`, `[B, C * N + A]`, of two phrases, and two `leaves` `(words, N, N)`,
+    `[w, A, C]`, of a word on one side, in exp space over maxima whose logs are `tops` `(N,)` and
+    `scales` `(words, N)`; and `pairs` `(words, N)` nats of nodes above two words, by the first.
+    """
+
+    @staticmethod
+    def forward(ctx, rules, left, right, pairs, tops, scales, heights):
+        with full_precision(rules):
+            return _Upwards.upwards(ctx, rules, (left, right), pairs, tops, scales, heights)
+
+    @staticmethod
+    def upwards(ctx, rules, leaves, pairs, tops, scales, heights: list[Height]) -> Tensor:
+        count, labels = sum(len(height.first) for height in heights), len(tops)
+        logs = pairs.new_empty(count, labels)
+        values, peaks = torch.empty_like(logs), pairs.new_empty(count)
+        steps, start = [], 0
+        for number, height in enumerate(heights):
+            at = slice(start, start + len(height.first))
+            start = at.stop
+            if not number:
+                log = pairs.index_select(0, height.left)
+                steps.append(None)
+            else:
+                totals, levels, halves = pairs.new_empty(len(height.first), labels), [], None
+                for part, side in zip(height.parts(), (0, 1), strict=False):
+                    word = (height.left, height.last)[side][part]
+                    child = (height.second, height.first)[side][part]
+                    value = values.index_select(0, child)[..., None]
+                    table = leaves[side].index_select(0, word)
+                    totals[part] = torch.bmm(table, value).squeeze(2)
+                    levels.append(scales[side].index_select(0, word) + peaks[child][:, None])
+                part = height.parts()[2]
+                first, second = height.first[part], height.second[part]
+                half = values.index_select(0, first) @ rules
+                halves = half.view(len(first), labels, labels)
+                other = values.index_select(0, second)
+                totals[part] = torch.bmm(other[:, None], halves).squeeze(1)
+                levels.append((peaks[first] + peaks[second])[:, None] + tops)
+                log = safe_log(totals) + torch.cat(levels)
+                steps.append((safe_over(totals), halves))
+            logs[at] = log
+            values[at], peaks[at] = relative(log)
+        ctx.kept = rules, leaves, len(pairs), values, steps, heights
+        return logs
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        with full_precision(gradient):
+            return *_Upwards.downwards(ctx, gradient.clone()), None, None, None
+
+    @staticmethod
+    def downwards(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rules, leaves, words, values, steps, heights = ctx.kept
+        of_rules, of_leaves = torch.zeros_like(rules), [torch.zeros_like(leaf) for leaf in leaves]
+        of_pairs = gradient.new_zeros(words, gradient.shape[1])
+        end = len(gradient)
+        for height, step in zip(reversed(heights), reversed(steps), strict=True):
+            at = slice(end - len(height.first), end)
+            end = at.start
+            if step is None:
+                of_pairs.index_add_(0, height.left, gradient[at])
+                break
+            over, halves = step
+            found = gradient[at] * over
+            for part, side in zip(height.parts(), (0, 1), strict=False):
+                word = (height.left, height.last)[side][part]
+                child = (height.second, height.first)[side][part]
+                value, share = values.index_select(0, child), found[part]
+                table = leaves[side].index_select(0, word)
+                of_leaves[side].index_add_(0, word, share[:, :, None] * value[:, None])
+                gradient.index_add_(0, child, torch.bmm(share[:, None], table).squeeze(1) * value)
+            part = height.parts()[2]
+            first, second, share = height.first[part], height.second[part], found[part]
+            one, other = (values.index_select(0, child) for child in (first, second))
+            to_other = torch.bmm(halves, share[..., None]).squeeze(2)
+            of_half = (other[:, :, None] * share[:, None]).flatten(1)
+            of_rules.addmm_(one.T, of_half)
+            gradient.index_add_(0, first, (of_half @ rules.T) * one)
+            gradient.index_add_(0, second, to_other * other)
+        return of_rules, *of_leaves, of_pairs
