@@ -1,6 +1,6 @@
 """Times updates on a GPU, recorded and as they come, and a whole run on a text.
 
-    python experiments/benchmarks/bench_gpu.py [--train TEXT --valid TEXT] [--updates 10000]
+    python experiments/gpu.py [--train TEXT --valid TEXT] [--updates 10000]
 
 Random sentences, 32 a batch, 30+60 symbols, 16 trees for each: milliseconds on the clock of one
 update, medians over several after a warm-up; launches, and milliseconds that the GPU computes, are
@@ -23,22 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import ROOT
 
-sys.path.insert(0, str(ROOT / "experiments"))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "benchmarks")]
 
-from energies import provenance, read, write
+from energies import provenance, read, write  # noqa: E402
 
-from gfnem.component import build
-from gfnem.em import EM
-from gfnem.parsing import NeuralPCFG, RecursionPolicy, TopDownPolicy
-from gfnem.parsing.spaces.topdown import TopDownSpace
-from gfnem.parsing.text.sentences import Sentences
-from gfnem.policy import Policy
-from gfnem.rates import Descent
-from gfnem.recipes import exact, gflownet
+from gfnem.component import build  # noqa: E402
+from gfnem.em import EM  # noqa: E402
+from gfnem.parsing import NeuralPCFG, RecursionPolicy, TopDownPolicy  # noqa: E402
+from gfnem.parsing.spaces.topdown import TopDownSpace  # noqa: E402
+from gfnem.parsing.text.sentences import Sentences  # noqa: E402
+from gfnem.policy import Policy  # noqa: E402
+from gfnem.rates import Descent  # noqa: E402
+from gfnem.recipes import exact, gflownet  # noqa: E402
 
-RESULTS = ROOT / "experiments" / "results" / "gpu.csv"
+RESULTS = HERE / "results" / "gpu.csv"
 VOCABULARY, LABELS, LEAVES = 5000, 30, 60
 JOBS = {
     "GFlowNet-EM": (TopDownPolicy, lambda: gflownet(m_step="equal")),
@@ -132,7 +132,7 @@ def main() -> None:
 
     def keep(what: str, how: str, precision: str, figures: dict[str, Any]) -> None:
         named = {"what": what, "updates are": how, "precision": precision}
-        row = {**named, **provenance("experiments/benchmarks/bench_gpu.py"), **figures}
+        row = {**named, **provenance("experiments/gpu.py"), **figures}
         row["machine"] = gpu
         rows.append(row)
         write(options.results, rows)
