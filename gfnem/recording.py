@@ -101,14 +101,10 @@ class Recorder:
             warnings.filterwarnings("ignore", "Synchronization debug mode")
             torch.cuda.set_sync_debug_mode("error")
         try:
-            batch, one = Batch(self._em, x), torch.ones((), device="cuda")
+            one = torch.ones((), device="cuda")
             # libraries make what they need when a stream first asks, which cannot be recorded
             with torch.cuda.stream(self._stream), uncached(), moving(lambda anneal: one):
-                for number in due:
-                    phase = self._em.phases[number]
-                    self._em.before(batch, number, due)
-                    self.gradients(phase.trains).of(phase(batch))
-                    batch.forget(phase.trains)
+                self.rehearse(x, due)
         except RuntimeError as error:
             self.refused = str(error).split("\n")[0]
             _LOG.info("gfnem: updates are not recorded: %s", self.refused)
@@ -119,6 +115,15 @@ class Recorder:
             torch.cuda.set_rng_state(states)
         self._tried.add(due)
         return True
+
+    def rehearse(self, x: Any, due: Sequence[int]) -> None:
+        """Takes the phases that are due, and their gradients, and no step."""
+        batch = Batch(self._em, x)
+        for number in due:
+            phase = self._em.phases[number]
+            self._em.before(batch, number, due)
+            self.gradients(phase.trains).of(phase(batch))
+            batch.forget(phase.trains)
 
     def gradients(self, network: str) -> Gradients:
         """Where the gradients of a network are kept, for all recordings."""

@@ -77,12 +77,7 @@ def watched(em, x):
     """What an update, without steps, would wait for."""
     device = x.tokens.device
     with shapes_fixed(), moving(lambda anneal: torch.ones((), device=device)), Watch() as watch:
-        batch = Batch(em, x)
-        for number in em.due():
-            phase = em.phases[number]
-            em.before(batch, number, em.due())
-            em.recorder.gradients(phase.trains).of(phase(batch))
-            batch.forget(phase.trains)
+        em.recorder.rehearse(x, em.due())
     return watch.found
 
 

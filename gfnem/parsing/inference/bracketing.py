@@ -33,7 +33,7 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         single = potentials.single[:, None].expand(-1, trees.samples)
         if potentials.max_length == 1:
             return single
-        if potentials.pads and fixed_shapes(single):
+        if potentials.one_table and fixed_shapes(single):
             top = (top_values(potentials, trees) + potentials.roots[:, None]).logsumexp(2)
             return torch.where(trees.lengths > 1, top, single)
         if not (trees.lengths > 1).any():
@@ -74,7 +74,7 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
 
 def _values(potentials: Potentials, heights: list[Height]) -> Tensor:
     """`(nodes, N)` log weights of all nodes, height after height, under the top context."""
-    if potentials.pads:  # rules are a table, under one context
+    if potentials.one_table:
         return node_values(potentials, heights)
     blocks, values = blocks_of(potentials), []
     for each in heights:

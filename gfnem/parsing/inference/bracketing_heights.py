@@ -35,10 +35,19 @@ class Height:
     last: Tensor
     sizes: tuple[int, int, int]
 
-    def parts(self) -> tuple[slice, slice, slice]:
-        """Where each kind stands."""
+    def beside_words(self) -> list[tuple[slice, Tensor, Tensor]]:
+        """Of the first two kinds: where they stand, their words, and the other children."""
         one, two, _ = self.sizes
-        return slice(0, one), slice(one, one + two), slice(one + two, None)
+        left, right = slice(0, one), slice(one, one + two)
+        return [
+            (left, self.left[left], self.second[left]),
+            (right, self.last[right], self.first[right]),
+        ]
+
+    def phrases(self) -> tuple[slice, Tensor, Tensor]:
+        """Of the last kind: where they stand, and both children."""
+        part = slice(len(self.first) - self.sizes[2], None)
+        return part, self.first[part], self.second[part]
 
 
 def node_values(potentials: Potentials, heights: list[Height]) -> Tensor:
@@ -76,32 +85,27 @@ class _Upwards(torch.autograd.Function):
         count, labels = sum(len(height.first) for height in heights), len(tops)
         logs = pairs.new_empty(count, labels)
         values, peaks = torch.empty_like(logs), pairs.new_empty(count)
-        steps, start = [], 0
-        for number, height in enumerate(heights):
+        steps, start = [], len(heights[0].first)
+        logs[:start] = pairs.index_select(0, heights[0].left)
+        values[:start], peaks[:start] = relative(logs[:start])
+        for height in heights[1:]:
+            totals, levels = pairs.new_empty(len(height.first), labels), []
+            for (part, word, child), leaf, scale in zip(
+                height.beside_words(), leaves, scales, strict=True
+            ):
+                value = values.index_select(0, child)[..., None]
+                totals[part] = torch.bmm(leaf.index_select(0, word), value).squeeze(2)
+                levels.append(scale.index_select(0, word) + peaks[child][:, None])
+            part, first, second = height.phrases()
+            half = values.index_select(0, first) @ rules
+            halves = half.view(len(first), labels, labels)
+            other = values.index_select(0, second)
+            totals[part] = torch.bmm(other[:, None], halves).squeeze(1)
+            levels.append((peaks[first] + peaks[second])[:, None] + tops)
+            steps.append((safe_over(totals), halves))
             at = slice(start, start + len(height.first))
             start = at.stop
-            if not number:
-                log = pairs.index_select(0, height.left)
-                steps.append(None)
-            else:
-                totals, levels, halves = pairs.new_empty(len(height.first), labels), [], None
-                for part, side in zip(height.parts(), (0, 1), strict=False):
-                    word = (height.left, height.last)[side][part]
-                    child = (height.second, height.first)[side][part]
-                    value = values.index_select(0, child)[..., None]
-                    table = leaves[side].index_select(0, word)
-                    totals[part] = torch.bmm(table, value).squeeze(2)
-                    levels.append(scales[side].index_select(0, word) + peaks[child][:, None])
-                part = height.parts()[2]
-                first, second = height.first[part], height.second[part]
-                half = values.index_select(0, first) @ rules
-                halves = half.view(len(first), labels, labels)
-                other = values.index_select(0, second)
-                totals[part] = torch.bmm(other[:, None], halves).squeeze(1)
-                levels.append((peaks[first] + peaks[second])[:, None] + tops)
-                log = safe_log(totals) + torch.cat(levels)
-                steps.append((safe_over(totals), halves))
-            logs[at] = log
+            logs[at] = log = safe_log(totals) + torch.cat(levels)
             values[at], peaks[at] = relative(log)
         ctx.kept = rules, leaves, len(pairs), values, steps, heights
         return logs
@@ -117,27 +121,23 @@ class _Upwards(torch.autograd.Function):
         of_rules, of_leaves = torch.zeros_like(rules), [torch.zeros_like(leaf) for leaf in leaves]
         of_pairs = gradient.new_zeros(words, gradient.shape[1])
         end = len(gradient)
-        for height, step in zip(reversed(heights), reversed(steps), strict=True):
-            at = slice(end - len(height.first), end)
-            end = at.start
-            if step is None:
-                of_pairs.index_add_(0, height.left, gradient[at])
-                break
-            over, halves = step
-            found = gradient[at] * over
-            for part, side in zip(height.parts(), (0, 1), strict=False):
-                word = (height.left, height.last)[side][part]
-                child = (height.second, height.first)[side][part]
+        for height, (over, halves) in zip(reversed(heights[1:]), reversed(steps), strict=True):
+            end -= len(height.first)
+            found = gradient[end : end + len(height.first)] * over
+            for (part, word, child), leaf, of_leaf in zip(
+                height.beside_words(), leaves, of_leaves, strict=True
+            ):
                 value, share = values.index_select(0, child), found[part]
-                table = leaves[side].index_select(0, word)
-                of_leaves[side].index_add_(0, word, share[:, :, None] * value[:, None])
-                gradient.index_add_(0, child, torch.bmm(share[:, None], table).squeeze(1) * value)
-            part = height.parts()[2]
-            first, second, share = height.first[part], height.second[part], found[part]
+                of_leaf.index_add_(0, word, share[:, :, None] * value[:, None])
+                below = torch.bmm(share[:, None], leaf.index_select(0, word)).squeeze(1)
+                gradient.index_add_(0, child, below * value)
+            part, first, second = height.phrases()
+            share = found[part]
             one, other = (values.index_select(0, child) for child in (first, second))
             to_other = torch.bmm(halves, share[..., None]).squeeze(2)
             of_half = (other[:, :, None] * share[:, None]).flatten(1)
             of_rules.addmm_(one.T, of_half)
             gradient.index_add_(0, first, (of_half @ rules.T) * one)
             gradient.index_add_(0, second, to_other * other)
+        of_pairs.index_add_(0, heights[0].left, gradient[:end])
         return of_rules, *of_leaves, of_pairs

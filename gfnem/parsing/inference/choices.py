@@ -108,7 +108,7 @@ class RuleChoices:
     @property
     def padded(self) -> bool:
         """Whether all nodes are looked at, and not those alone that count (see `fixed_shapes`)."""
-        return self.potentials.pads and fixed_shapes(self.lengths)
+        return self.potentials.one_table and fixed_shapes(self.lengths)
 
     @cached_property
     def _options(self) -> Callable[..., Options]:

@@ -21,6 +21,8 @@ class OneContext(Potentials):
     start: Tensor
     words: Tensor
 
+    one_table = False
+
     @property
     def contexts(self) -> int:
         """One."""

@@ -125,12 +125,9 @@ class Potentials:
     lengths: Tensor
 
     @property
-    def pads(self) -> bool:
-        """Whether trees can be drawn and weighed without a look at which nodes there are.
-
-        Of rules that are a table and do not look at parents.
-        """
-        return False
+    def one_table(self) -> bool:
+        """Whether rules are one table, the same for all sentences, and do not look at parents."""
+        return self.contexts == 1
 
     @property
     def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
@@ -338,11 +335,6 @@ class GivenPotentials(Potentials):
     ):
         self.root, self.rules, self.leaf_tables = root, rules, (left_leaf, right_leaf)
         self.both_leaves, self.single, self.lengths = both_leaves, single, lengths
-
-    @property
-    def pads(self) -> bool:
-        """See `Potentials`."""
-        return self.contexts == 1
 
     def detach(self) -> GivenPotentials:
         """The same weights without gradient."""

@@ -97,11 +97,6 @@ class RulePotentials(Potentials):
         return RulePotentials(self.start, self.productions, words, lengths)
 
     @property
-    def pads(self) -> bool:
-        """See `Potentials`."""
-        return self.contexts == 1
-
-    @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""
         return self.productions.shape[1]
