@@ -5,26 +5,28 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import torch
 
 from gfnem.errors import UserError
-from gfnem.parsing.ensemble import Agreed, Ensemble
+from gfnem.parsing.ensemble import Ensemble
 from gfnem.parsing.grammars.support import why_not_derivable
-from gfnem.parsing.parser import Parses, draws
+from gfnem.parsing.parser import SAMPLES, draws
 from gfnem.parsing.text.corpus import Line
 from gfnem.parsing.trees.drawing import brackets
+from gfnem.running.workers import workers
 
 #: lines taken together where so many are there
-WINDOW = 512
+WINDOW = 1024
 #: chart cells of a batch: 64 sentences of 20 tokens
 _CELLS = 64 * 20**2
-#: tokens of a batch of which many trees are drawn
-_DRAWN_TOKENS = 16 * 20
+#: ... where trees are drawn, which takes more operations, of less memory
+_DRAWN_CELLS = 4 * _CELLS
+#: tokens of all trees that are drawn for a batch: 64 trees for 16 sentences of 20 tokens
+_DRAWN_TOKENS = 16 * 20 * 64
 _BYTES = 1 << 16
 
 
@@ -87,15 +89,29 @@ class Answer:
     Attributes:
         line: the line.
         why: why it has no tree; "" where it has one.
-        parses, row: the batch that it was parsed in, and its place there.
         trees: its trees in brackets.
+        figures: what is said of each tree beside the tree, where that was asked for.
     """
 
     line: Line
     why: str = ""
-    parses: Parses | Agreed | None = None
-    row: int = 0
     trees: list[str] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+
+#: of a line why it has no tree, its trees in brackets, and what is said of each of them
+_Found = tuple[str, list[str], list[dict[str, Any]]]
+
+
+def _bare(batch: list[Answer]) -> list[Line]:
+    """Lines without the text that they come from, which another process does not need."""
+    lines = [answer.line for answer in batch]
+    return [Line(line.number, line.words, line.tokens) for line in lines]
+
+
+def _end(batch: list[Answer], found: list[_Found]) -> None:
+    for answer, (why, trees, figures) in zip(batch, found, strict=True):
+        answer.why, answer.trees, answer.figures = why, trees, figures
 
 
 class Answers:
@@ -106,6 +122,7 @@ class Answers:
         decode, samples: see `parser.parse`.
         max_length: longer lines, in tokens, are not parsed.
         seed: of samples.
+        figures: whether to say more of trees than the trees.
     """
 
     def __init__(
@@ -115,18 +132,21 @@ class Answers:
         samples: int | None = None,
         max_length: int = 150,
         seed: int = 0,
+        figures: bool = False,
     ):
         self.ensemble, self.max_length = ensemble, max_length
         self.decode, self.samples, self.seed = decode, samples, seed
+        self.figures = figures
         self.names = ensemble.names
         #: whether trees depend on random numbers, and so on what is parsed together
         self.drawn = any(draws(run, decode, samples) for run in ensemble.runs)
+        self._drawn_trees = samples or (1 if decode == "sample" else SAMPLES)
 
     def of(self, lines: Sequence[Line]) -> list[Answer]:
         """The answers to some lines, in their order."""
         answers, batches = self._begin(lines)
         for batch in batches:
-            self._answer(batch)
+            _end(batch, self._answer(_bare(batch)))
         return answers
 
     def to(
@@ -134,29 +154,32 @@ class Answers:
     ) -> Iterator[list[Answer]]:
         """The answers to window after window.
 
-        Where nothing is drawn, batches are parsed by as many threads as torch may use, while the
-        next window is read. torch's own threads are of little use for operations of this size.
+        On a CPU batches are parsed by several processes, while the next window is read. torch's
+        own threads are of little use for operations of this size.
 
         Args:
             windows: lines that are answered together (see `windows`).
             at_hand: whether the next line can be had without waiting.
+
+        Raises:
+            UserError: if lines cannot be read, after the answers to those before.
         """
-        if self.drawn or self.ensemble.device.type != "cpu":
+        if self.ensemble.device.type != "cpu":
             yield from map(self.of, windows)
             return
-        with _threads(torch.get_num_threads()) as pool:
-            begun: deque[tuple[list[Answer], list[Future]]] = deque()
+        with workers(self._answer, self.drawn) as submit:
+            begun: deque[tuple[list[Answer], list[tuple[list[Answer], Future]]]] = deque()
 
             def finished() -> list[Answer]:
                 answers, work = begun.popleft()
-                for batch in work:
-                    batch.result()
+                for batch, found in work:
+                    _end(batch, found.result())
                 return answers
 
             try:
                 for window in windows:
                     answers, batches = self._begin(window)
-                    begun.append((answers, [pool.submit(self._answer, batch) for batch in batches]))
+                    begun.append((answers, [(batch, submit(_bare(batch))) for batch in batches]))
                     while len(begun) > 1 or (begun and not at_hand()):
                         yield finished()
             except UserError:  # at a line that cannot be read
@@ -170,20 +193,21 @@ class Answers:
         answers = [Answer(line, self._why_not(line)) for line in lines]
         return answers, self._batches([answer for answer in answers if not answer.why])
 
-    def _answer(self, batch: list[Answer]) -> None:
+    def _answer(self, batch: list[Line]) -> list[_Found]:
         if self.drawn:
             # A batch has random numbers of its own: what else is asked of an earlier one, such as
             # probabilities to print, changes no tree.
-            number = batch[0].line.number
-            torch.manual_seed(random.Random(f"{self.seed} {number}").getrandbits(63))
-        tokens = [answer.line.tokens for answer in batch]
+            torch.manual_seed(random.Random(f"{self.seed} {batch[0].number}").getrandbits(63))
+        tokens = [line.tokens for line in batch]
         parses, possible = self.ensemble.answer(tokens, self.decode, self.samples)
-        found = brackets(parses.trees, [answer.line.words for answer in batch], self.names)
-        for row, answer in enumerate(batch):
-            if possible[row]:
-                answer.parses, answer.row, answer.trees = parses, row, found[row]
-            else:
-                answer.why = why_not_derivable(self.ensemble.runs[0], len(answer.line.tokens))
+        found = brackets(parses.trees, [line.words for line in batch], self.names)
+        run = self.ensemble.runs[0]
+        return [
+            ("", found[row], parses.figures(row) if self.figures else [])
+            if possible[row]
+            else (why_not_derivable(run, len(tokens[row])), [], [])
+            for row in range(len(batch))
+        ]
 
     def _why_not(self, line: Line) -> str:
         if not line.tokens:
@@ -197,36 +221,31 @@ class Answers:
         start = 0
         while start < len(by_length):
             longest = len(by_length[start].line.tokens)
-            size = _DRAWN_TOKENS // longest if self.drawn else min(256, _CELLS // longest**2)
-            yield by_length[start : start + max(size, 1)]
-            start += max(size, 1)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads in each of which torch works by itself."""
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(count)
+            if self.drawn:
+                size = _DRAWN_TOKENS // (longest * self._drawn_trees)
+                size = min(size, _DRAWN_CELLS // longest**2)
+            else:
+                size = _CELLS // longest**2
+            size = min(max(size, 1), 256)
+            yield by_length[start : start + size]
+            start += size
 
 
 def records(answer: Answer) -> Iterator[dict[str, Any]]:
     """A JSON record for each tree of a line; one that says why where there is none.
 
     Args:
-        answer: the answer.
+        answer: the answer, with figures.
     """
-    line, parses, row = answer.line, answer.parses, answer.row
+    line = answer.line
     start: dict[str, Any] = {
         "line": line.number,
         "text": line.text,
         "tokens": line.words,
         "offsets": line.offsets,
     }
-    if parses is None:
+    if answer.why:
         yield {**start, "tree": None, "why": answer.why}
         return
-    for tree, figures in zip(answer.trees, parses.figures(row), strict=True):
+    for tree, figures in zip(answer.trees, answer.figures, strict=True):
         yield {**start, "tree": tree, **figures}

@@ -35,7 +35,7 @@ from gfnem.parsing.trees.scores import (
     random_binary,
     right_branching,
 )
-from gfnem.parsing.trees.treebank import CONVENTION
+from gfnem.parsing.trees.treebank import CONVENTION, parse_tree
 from gfnem.parsing.trees.trees import Trees
 from gfnem.running.run import Run
 from gfnem.running.trained import Trained
@@ -62,7 +62,7 @@ def parse(
         UserError: if a run or the file is unusable.
     """
     ensemble = Ensemble(runs)
-    answers = Answers(ensemble, decode, samples, max_length, seed)
+    answers = Answers(ensemble, decode, samples, max_length, seed, figures=format == "json")
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
     read = 0
@@ -79,7 +79,7 @@ def parse(
             elif format == "bracket":
                 output += answer.trees or [""]
             else:
-                drawings += _drawings(answer, answers.names)
+                drawings += _drawings(answer)
         write("".join(f"{line}\n" for line in output))
     if not read and file == "-":
         raise UserError("standard input is empty")
@@ -271,15 +271,15 @@ def _not_parsed(answer: Answer) -> str:
     return f"line {answer.line.number}: {answer.why}: not parsed"
 
 
-def _drawings(answer: Answer, names: Sequence[str]) -> Iterator[Drawing]:
-    line, parses = answer.line, answer.parses
-    if parses is None:
-        if answer.why != "blank":
-            yield f"line {line.number}: {line.text.strip()}", f"{answer.why}: not parsed"
-        return
-    for sample in range(parses.trees.samples):
-        tree = parses.trees.to_nltk(answer.row, line.words, names, sample)
-        yield f"line {line.number}: {line.text.strip()}", tree
+def _drawings(answer: Answer) -> Iterator[Drawing]:
+    line, title = answer.line, f"line {answer.line.number}: {answer.line.text.strip()}"
+    if answer.why and answer.why != "blank":
+        yield title, f"{answer.why}: not parsed"
+    for written in answer.trees:
+        tree = parse_tree(written)
+        for place, word in zip(tree.treepositions("leaves"), line.words, strict=True):
+            tree[place] = word  # brackets have some characters in another form
+        yield title, tree
 
 
 def _held_out(module: Run) -> Corpus:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
-from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.inference.decoding import minimum_risk, span_counts
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.posterior import Posterior
@@ -182,8 +182,3 @@ class _ExactPosterior(Posterior[Sentences, Trees]):
     def log_weights(self, samples: int) -> tuple[Trees, Tensor]:
         trees = self.sample(samples)
         return trees, self.exact[:, None].expand(-1, samples)
-
-
-def minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
-    """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
-    return max_span_tree(spans.sum(3), lengths, spans.argmax(3))

@@ -235,16 +235,23 @@ class Helpers:
 
 def watch_parent() -> None:
     """Ends this process soon after the one that started it: it would wait for it for ever."""
-    parent, world = os.getppid(), os.environ.get("WORLD_SIZE")
+    world = os.environ.get("WORLD_SIZE")
+    end_with_parent(f"gfnem: error: process 0 of {world} ended; go on with --resume")
+
+
+def end_with_parent(message: str = "") -> None:
+    """Has this process end soon after the one that started it.
+
+    Args:
+        message: what to print then.
+    """
+    parent = os.getppid()
 
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK)
-        print(
-            f"gfnem: error: process 0 of {world} ended; go on with --resume",
-            file=sys.stderr,
-            flush=True,
-        )
+        if message:
+            print(message, file=sys.stderr, flush=True)
         os._exit(2)
 
     threading.Thread(target=look, daemon=True).start()

@@ -50,6 +50,27 @@ def test_nothing_that_training_needs_is_imported(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--decode", "sample", "--samples", "3", "--format", "json"), ("--format", "svg")],
+    ids=["best", "drawn", "svg"],
+)
+def test_answers_do_not_depend_on_the_number_of_processes(tmp_path, flags):
+    words = "the dog sees a (cat) with the park".split()
+    lines = [" ".join((words * 6)[number % 5 : 9 + 7 * number % 30]) for number in range(300)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "gfnem", "parse", trained(), tmp_path / "text.txt", *flags]
+    found = [
+        subprocess.run(
+            command, env={**ALONE, "OMP_NUM_THREADS": threads}, capture_output=True, timeout=120
+        )
+        for threads in ("1", "3")
+    ]
+    assert found[0].stdout == found[1].stdout and found[0].returncode == 0
+    assert found[0].stdout.count(b"dog") > 200
+
+
+@pytest.mark.slow
 def test_order_is_kept_whatever_the_lengths(capsys, tmp_path):
     words = "the dog sees a cat with the park".split()
     lines = [" ".join((words * 6)[: 2 + 7 * number % 40]) for number in range(600)]

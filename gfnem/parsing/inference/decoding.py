@@ -10,7 +10,7 @@ from gfnem.parsing.trees.trees import Trees
 
 
 @torch.no_grad()
-def max_span_tree(span_scores: Tensor, lengths: Tensor, labels: Tensor | None = None) -> Trees:
+def max_span_tree(span_scores: Tensor, lengths: Tensor) -> Trees:
     """The binary tree that maximises the sum of its spans' scores.
 
     With posterior span probabilities as scores it has the largest expected number of correct
@@ -19,10 +19,9 @@ def max_span_tree(span_scores: Tensor, lengths: Tensor, labels: Tensor | None = 
     Args:
         span_scores: `(batch, n, n + 1)` score of each span `[i, j)`; widths 0 and 1 are ignored.
         lengths: `(batch,)` int64 sentence lengths in tokens.
-        labels: `(batch, n, n + 1)` int64 label to give each span. Default: 0 everywhere.
 
     Returns:
-        One tree per sentence (one sample). Among equal trees the leftmost split wins.
+        One tree per sentence (one sample), all labels 0. Among equal trees the leftmost split wins.
     """
     batch, n, _ = span_scores.shape
     device = span_scores.device
@@ -39,17 +38,19 @@ def max_span_tree(span_scores: Tensor, lengths: Tensor, labels: Tensor | None = 
         ends[:, width:, n - width] = best
         split_of.diagonal(width, 1, 2).copy_(cut + 1 + torch.arange(count, device=device))
 
-    def label_of(row: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        return torch.zeros_like(left) if labels is None else labels[row, left, right]
-
     def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
         split = split_of[nodes.row, nodes.left, nodes.right]
-        first = label_of(nodes.row, nodes.left, split)
-        return split, first, label_of(nodes.row, split, nodes.right)
+        return split, nodes.label, nodes.label
 
-    row = torch.arange(batch, device=device)
-    roots = label_of(row, torch.zeros_like(row), lengths)
-    return grow_trees(lengths, n, roots[:, None], choose)
+    return grow_trees(lengths, n, lengths.new_zeros(batch, 1), choose)
+
+
+def minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
+    """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
+    trees = max_span_tree(spans.sum(3), lengths)
+    row = torch.arange(len(lengths), device=lengths.device)[:, None, None]
+    trees.label = spans[row, trees.left, trees.right].argmax(3) * trees.mask()
+    return trees
 
 
 def span_counts(trees: Trees, weights: Tensor | None = None, labels: int | None = None) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 
 from gfnem.page import Block, Fold, Row, Share, Table, Text
 from gfnem.parsing.grammars.support import derivable
-from gfnem.parsing.parser import label_names, minimum_risk
+from gfnem.parsing.inference.decoding import minimum_risk
+from gfnem.parsing.parser import label_names
 from gfnem.parsing.reader import Reader
 from gfnem.parsing.rewards.substrings import Substrings
 from gfnem.running.run import Run

@@ -2,7 +2,7 @@ import pytest
 import torch
 from brute import all_trees, keys, random_tables
 
-from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.inference.decoding import max_span_tree, minimum_risk, span_counts
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside, span_marginals
 from gfnem.parsing.inference.rule_potentials import RulePotentials
@@ -19,15 +19,13 @@ def test_best_tree_of_all(length):
     assert not best.split[0, :, length - 1 :].any()
 
 
-def test_labels_are_read_at_the_chosen_spans():
-    scores = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(3 * 6 * 7).view(3, 6, 7)
+def test_labels_are_the_best_of_the_chosen_spans():
+    spans = torch.rand(3, 6, 7, 5, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([6, 1, 4])
-    best = max_span_tree(scores, lengths, labels)
+    best, plain = minimum_risk(spans, lengths), max_span_tree(spans.sum(3), lengths)
     row = torch.arange(3)[:, None, None]
-    expected = labels[row, best.left, best.right] * best.mask()
-    assert torch.equal(best.label, expected)
-    plain = max_span_tree(scores, lengths)
+    expected = spans.argmax(3)[row, best.left, best.right] * best.mask()
+    assert torch.equal(best.label, expected) and expected.any()
     assert torch.equal(best.split, plain.split) and not plain.label.any()
 
 
