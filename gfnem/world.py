@@ -180,12 +180,21 @@ class World(ABC):
         from gfnem.running.run import measured
 
         data = run.data()
-        if source is None:
-            batches = self.held_out(data)
-        else:
-            read = self.read(run, Path(source))
-            batches = (observed.x for observed in read if observed.x is not None)
+        batches = self.batches(run, data, source)
         return {**measured(run, batches, samples), **self.scores(run, data, source)}
+
+    def batches(self, run: Run, data: DataModule, source: str | None) -> Iterable[Any]:
+        """The observations that `evaluate` is about, batch after batch.
+
+        Args:
+            run: the trained run.
+            data: its data.
+            source: as for `evaluate`.
+        """
+        if source is None:
+            return self.held_out(data)
+        read = self.read(run, Path(source))
+        return (observed.x for observed in read if observed.x is not None)
 
     def table(self, run: Run, figures: Mapping[str, Any]) -> str:
         """The figures for a person."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gfnem.parsing.observed_sentences import BATCH, NO_WORD, ObservedText, WorldOfSentences
+from gfnem.ranges import Count
 
 
 class DependenciesWorld(WorldOfSentences):
@@ -80,7 +82,45 @@ class DependenciesWorld(WorldOfSentences):
         comments = [f"text = {record['observation']}", f"{name} = {best[name]:.4f}"]
         return written(best["latent"]["words"], best["latent"]["heads"], comments)
 
-    def scores(self, run: Any, data: Any, source: str | None) -> dict[str, Any]:
+    def flags(self, verb: str, parser: argparse.ArgumentParser) -> None:
+        """`--max-length` of `evaluate`: scores are often given for sentences of up to 10 words."""
+        if verb == "evaluate":
+            parser.add_argument(
+                "--max-length",
+                metavar="N",
+                type=Count | None,
+                help="sentences of more words are left out, punctuation not counted",
+            )
+
+    def evaluate(
+        self,
+        run: Any,
+        source: str | None = None,
+        samples: int = 64,
+        max_length: int | None = None,
+    ) -> dict[str, Any]:
+        """See `World`.
+
+        Args:
+            run, source, samples: as there.
+            max_length: longer sentences, in words, are left out; None for no limit.
+        """
+        from gfnem.running.run import measured
+
+        if max_length is None:
+            return super().evaluate(run, source, samples)
+        data = run.data()
+        batches = (
+            x[x.lengths <= max_length]
+            for x in self.batches(run, data, source)
+            if (x.lengths <= max_length).any()
+        )
+        scores = self.scores(run, data, source, max_length)
+        return {**measured(run, batches, samples), **scores}
+
+    def scores(
+        self, run: Any, data: Any, source: str | None, max_length: int | None = None
+    ) -> dict[str, Any]:
         """Attachment scores where there are gold heads, over the sentences that `read` gives."""
         from gfnem.parsing.dependencies.conllu import located, read_conllu
         from gfnem.parsing.dependencies.scores import attachment_scores
@@ -98,6 +138,8 @@ class DependenciesWorld(WorldOfSentences):
                 for each in read_conllu(found[0], found[1])
                 if len(each.words) >= reader.shortest
             ]
+        if max_length is not None:
+            pairs = [(words, heads) for words, heads in pairs if len(words) <= max_length]
         return attachment_scores(run, reader.encode, pairs)
 
     def report(self, run: Any, data: Any, samples: int) -> list[Any]:

@@ -48,6 +48,15 @@ def test_verbs_on_conllu(run, capsys, tmp_path):
     assert figures["previous_uas"] == 0 and figures["next_uas"] == pytest.approx(60)
     assert 0 <= figures["uas"] <= figures["undirected_uas"] <= 100
     assert "trees.svg" in {path.name for path in run.iterdir()}
+    # sentences of the length that scores are often given for
+    mixed = tmp_path / "mixed.conllu"
+    mixed.write_text(data.read_text() + 7 * written(["a", "dog"], [2, 0]))
+    flags = ["--samples=2", "--format=json"]
+    for longest, count in ((4, 7), (5, 67)):
+        flag = f"--max-length={longest}"
+        figures = json.loads(printed(capsys, "evaluate", run, f"--data={mixed}", flag, *flags))
+        assert figures["observations"] == figures["trees"] == count
+    assert "nothing to evaluate" in refused(capsys, "evaluate", run, "--max-length=1")
     # what is inferred is written as it can be read again
     out = tmp_path / "out.conllu"
     out.write_text(printed(capsys, "infer", run, data, "--format=conllu", "--samples=2"))
