@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from gfnem.averaging import WeightAverages
 from gfnem.component import build, plain
 from gfnem.em import EM
 from gfnem.errors import UserError
@@ -94,6 +96,9 @@ class GFlowNetEM(Inference, pl.LightningModule):
         self._not_finite = {POLICY: 0, MODEL: 0}  # gradients in a row
         self._rng: list[dict[str, Any]] | None = None
         self._averages = Averages()
+        self._weights: WeightAverages | None = None
+        self._means: dict[str, Tensor] = {}  # of a run that goes on
+        self._evaluated = ExitStack()
         self._stop_asked = self._stop_agreed = False
         self._held_out: list[dict[str, Tensor]] = []
         self._save_arguments(given)
@@ -170,14 +175,21 @@ class GFlowNetEM(Inference, pl.LightningModule):
         """Has the phases read what they need, and gives each process its own random numbers."""
         self.em.prepare()
         own_stream(stream())
+        if self.rates.average is not None:
+            self._weights = WeightAverages(self.named_parameters(), self.rates.average)
+            self._weights.load(self._means)
+        self._means = {}
 
     def on_train_start(self) -> None:
         """A run that is complete is not trained further."""
         self.trainer.should_stop = self.trainer.should_stop or self._complete()
 
     def on_fit_end(self) -> None:
-        """Forgets that it was asked to stop: the next fit is another matter."""
+        """Keeps the averages of weights, and forgets that it was asked to stop."""
         self._stop_asked = False
+        if self._weights is not None:
+            self._weights.put(self._weights.means)
+            self._weights = None
 
     def _complete(self) -> bool:
         """Whether the updates asked for are done."""
@@ -204,6 +216,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
             leave_gradients_alone(self.trainer)
         for phase, loss in self.em.update(x):
             self._descend(phase, loss, len(x))
+        if self._weights is not None:
+            self._weights.add(self.updates)
         self._averages.add(m_updates=float(self.m_updates), **self.em.figures)
         if world_size() == 1:
             self._stop_agreed = self._stop_asked
@@ -247,6 +261,8 @@ class GFlowNetEM(Inference, pl.LightningModule):
         """Gives validation a random stream of its own, so that it does not disturb training."""
         self._held_out = []
         self._training_rng = random_state()
+        if self._weights is not None:
+            self._evaluated.enter_context(self._weights.in_place())
 
     def validation_step(self, x: Any, batch_idx: int) -> None:
         """Figures of the sampler (and, where tractable, of exact inference) on held-out data."""
@@ -257,7 +273,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs `nll` a unit, `elbo_gap` and `missed` an observation, and the relative `ess`."""
         self._log_held_out("val")
-        set_random_state(self._training_rng)
+        self._end_evaluation()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -268,6 +284,10 @@ class GFlowNetEM(Inference, pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs what `on_validation_epoch_end` logs."""
         self._log_held_out("test")
+        self._end_evaluation()
+
+    def _end_evaluation(self) -> None:
+        self._evaluated.close()
         set_random_state(self._training_rng)
 
     def _log_held_out(self, prefix: str) -> None:
@@ -286,19 +306,30 @@ class GFlowNetEM(Inference, pl.LightningModule):
     # ---------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the random generators' states: a resumed run draws what it would have drawn."""
+        """Adds the random generators' states: a resumed run draws what it would have drawn.
+
+        Where weights are averaged, it has the averages, and beside them what is trained.
+        """
         checkpoint["rng"] = gather(random_state())
         checkpoint["averages"] = gather(self._averages.state_dict())
         checkpoint["has_policy"] = self.has_policy
+        if self._weights is not None:
+            state = checkpoint["state_dict"]
+            checkpoint["trained"] = {name: state[name] for name in self._weights.means}
+            checkpoint["state_dict"] = {**state, **self._weights.means}
         checkpoint.setdefault("trust", sign(dict(self.hparams)))  # a run folder has signed more
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the random generators' states until training starts."""
+        """Keeps the random generators' states until training starts, and averages of weights."""
         self._rng = checkpoint.get("rng")
         states = checkpoint.get("averages", [])
         self._averages = Averages()
         if own_rank() < len(states):
             self._averages.load_state_dict(states[own_rank()])
+        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        if training and "trained" in checkpoint:
+            self._means = dict(checkpoint["state_dict"])
+            checkpoint["state_dict"] = {**self._means, **checkpoint["trained"]}
 
     def on_train_epoch_start(self) -> None:
         """Restores the random generators of a resumed run."""

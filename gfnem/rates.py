@@ -1,4 +1,4 @@
-"""Optimisers: one Adam for the policy, one for the model."""
+"""Optimisers: one Adam for the policy, one for the model; and the averages of their weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class Rates(Component):
         model_betas: Adam's moment decays for the model.
         clip: largest gradient norm, of policy and model apart.
         fused: whether Adam's step is one operation for all parameters: three times as fast.
+        average: what is validated, kept and used is an average of the weights over the updates, in
+            which later ones count more (see `WeightAverages`, whose decay it is): 8 for about the
+            last ninth of all updates. None for the weights themselves.
     """
 
     def __init__(
@@ -34,10 +37,11 @@ class Rates(Component):
         model_betas: tuple[PartialShare, PartialShare] = (0.9, 0.999),
         clip: Positive = 5.0,
         fused: bool = True,
+        average: NotNegative | None = None,
     ):
         self.policy, self.log_z, self.model = policy, log_z, model
         self.model_betas, self.clip = (float(model_betas[0]), float(model_betas[1])), clip
-        self.fused = fused
+        self.fused, self.average = fused, average
 
     def optimizers(self, em: EM) -> dict[str, torch.optim.Optimizer]:
         """An optimiser for each network, by the name that phases call it."""

@@ -47,11 +47,12 @@ class TextWorld(WorldOfSentences):
     )
 
     def defaults(self, given: Collection[str] = ()) -> dict[str, Any]:
-        """For a text of the user's: a reward from the text itself, and an equal M-step.
+        """Averaged weights; for a text of the user's a reward from it, and an equal M-step.
 
-        Not where a treebank's brackets are given: they say more of trees.
+        The latter not where a treebank's brackets are given: they say more of trees.
         """
         content = super().defaults(given)
+        content["rates"] = {"class_path": "gfnem.rates.Rates", "init_args": {"average": 8.0}}
         if "data" in given and "brackets" not in given:
             objective = {"class_path": "gfnem.objectives.BalancedVarGrad"}
             content["recipe"] = {
