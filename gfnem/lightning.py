@@ -173,6 +173,7 @@ class GFlowNetEM(Inference, pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Has the phases read what they need, and gives each process its own random numbers."""
+        self._evaluated.close()  # of a fit that failed in the middle of a validation
         self.em.prepare()
         own_stream(stream())
         if self.rates.average is not None:

@@ -96,6 +96,8 @@ class Rates(Component):
 class Descent:
     """Takes updates without a Trainer, on one device: for scripts, tests and benchmarks.
 
+    Weights are not averaged.
+
     Args:
         em: what is trained.
         rates: of the optimisers.
