@@ -35,7 +35,11 @@ class WeightAverages:
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:
-        """Gives weights other values, by name, where they are: nothing else refers to the old."""
+        """Writes other values over the weights, by name.
+
+        Args:
+            values: tensors of any shape, that of the weight.
+        """
         for name, weight in self.weights.items():
             weight.copy_(values[name])
 
@@ -50,7 +54,11 @@ class WeightAverages:
             self.put(kept)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Takes up means of a run that goes on; those that are lacking start from the weights."""
+        """Takes up means of a run that goes on; those that are lacking start from the weights.
+
+        Args:
+            values: tensors of any shape, that of the weight.
+        """
         for name, mean in self.means.items():
             if name in values:
                 mean.copy_(values[name])
