@@ -7,10 +7,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from gfnem.running.processes import end_with_parent
 
 #: more have too little to do, and each of them is made at the start
 _MOST = 16
+#: seconds until copies of this process must have begun, which takes hundredths of one
+_PATIENCE = 10.0
 #: what a copy of this process does; a copy has it from this process, nothing is sent
 _work: Callable[[Any], Any] | None = None
 
@@ -64,12 +67,15 @@ def _copies(work: Callable[[Any], Any], count: int) -> ProcessPoolExecutor | Non
     if sys.platform != "linux":  # others have no fork, or libraries that do not survive one
         return None
     pool = ProcessPoolExecutor(count, get_context("fork"), initializer=_begin, initargs=(work,))
+    others = set(active_children())
     try:
         with warnings.catch_warnings():  # Python warns of threads; torch's are idle, and not needed
             warnings.simplefilter("ignore", DeprecationWarning)
             tried = pool.submit(_try_autograd)
-        tried.result()
-    except (RuntimeError, OSError):
+        tried.result(_PATIENCE)
+    except (RuntimeError, OSError, FutureTimeout):
+        for copy in set(active_children()) - others:  # they may wait for what never comes
+            copy.kill()
         pool.shutdown()
         return None
     return pool
