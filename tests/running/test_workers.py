@@ -61,11 +61,13 @@ def test_a_copy_that_is_killed_is_said_in_a_line():
 
 @linux
 def test_copies_end_with_the_process_that_made_them():
-    work = "print(os.getpid(), flush=True); time.sleep(600)"
+    work = 'os.write(1, b"%d\\n" % os.getpid()); time.sleep(600)'
     command = [sys.executable, "-c", SCRIPT.format(work=work)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        copies = [int(process.stdout.readline()) for _ in range(2)]
-        process.kill()
+        try:
+            copies = [int(process.stdout.readline()) for _ in range(2)]
+        finally:
+            process.kill()
     for _ in range(100):
         gone = [copy for copy in copies if not os.path.exists(f"/proc/{copy}")]
         if gone == copies:
