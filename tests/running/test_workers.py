@@ -41,6 +41,7 @@ def test_copies_do_the_work_with_one_thread_each():
 
 
 @linux
+@pytest.mark.slow
 def test_copies_have_autograd():
     work = "x = torch.tensor(float(item), requires_grad=True); (x * x).backward(); return x.grad"
     outcome = ran(work.replace("x.grad", "float(x.grad)"))
@@ -48,11 +49,13 @@ def test_copies_have_autograd():
 
 
 @linux
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_copy_is_said_here():
     assert "UserError: no 3" in ran("if item == 3: raise UserError('no 3')").stderr
 
 
 @linux
+@pytest.mark.slow
 def test_a_copy_that_is_killed_is_said_in_a_line():
     outcome = ran("os.kill(os.getpid(), 9)")
     assert "UserError: a process of this command was ended" in outcome.stderr
@@ -60,6 +63,7 @@ def test_a_copy_that_is_killed_is_said_in_a_line():
 
 
 @linux
+@pytest.mark.slow
 def test_copies_end_with_the_process_that_made_them():
     work = 'os.write(1, b"%d\\n" % os.getpid()); time.sleep(600)'
     command = [sys.executable, "-c", SCRIPT.format(work=work)]
