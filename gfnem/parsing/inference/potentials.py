@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,7 @@ def safe_over(weights: Tensor) -> Tensor:
 
     Without gradient.
     """
-    return weights.reciprocal().nan_to_num_(posinf=0.0)
+    return weights.reciprocal().nan_to_num_(nan=math.nan, posinf=0.0, neginf=0.0)
 
 
 def groups_of(contexts: int) -> int:
