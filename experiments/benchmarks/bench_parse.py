@@ -63,8 +63,9 @@ def main() -> None:
             f"{(len(lines) - 1) / work:6.0f} sentences/s"
         )
     # the loop ends with CPU time
-    record("gfnem parse, one line from start to end", start)
-    record(f"gfnem parse, {len(lines) - 1:,} sentences after the first", work)
+    name = "gfnem parse" if options.decode == "mbr" else f"gfnem parse --decode {options.decode}"
+    record(f"{name}, one line from start to end", start)
+    record(f"{name}, {len(lines) - 1:,} sentences after the first", work)
 
 
 if __name__ == "__main__":
