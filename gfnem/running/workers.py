@@ -44,7 +44,8 @@ def workers(
     Yields:
         A function that begins the work on an item; what it returns has the outcome.
     """
-    count = min(torch.get_num_threads(), _MOST)
+    before = torch.get_num_threads()
+    count = min(before, _MOST)
     pool: Executor | None = _copies(work, count) if count > 1 else None
     call: Callable[[Any], Any] = _work_here
     if pool is None:
@@ -60,7 +61,7 @@ def workers(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(count)
+        torch.set_num_threads(before)
 
 
 def _copies(work: Callable[[Any], Any], count: int) -> ProcessPoolExecutor | None:
