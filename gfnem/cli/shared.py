@@ -34,14 +34,18 @@ def world_flags(
     world.flags(verb, parser)
     given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     strange = given.difference(parser._option_string_actions)
+    known: dict[str, list[str]] = {}
     for name in declared(WORLDS) if strange else ():
         other = CommandParser()
         with contextlib.suppress(UserError):  # a world that cannot be imported has no say
             find(name).flags(verb, other)
-        if flags := strange.intersection(other._option_string_actions):
-            raise UserError(
-                f"{min(flags)}: of the world {name}, where {world.name or 'none'} is used"
-            )
+        for flag in strange.intersection(other._option_string_actions):
+            known.setdefault(flag, []).append(name)
+    if known:
+        flag, names = min(known.items())
+        raise UserError(
+            f"{flag}: of the world {' or '.join(names)}, where {world.name or 'none'} is used"
+        )
 
 
 def run_argument(parser: jsonargparse.ArgumentParser) -> None:
