@@ -30,8 +30,8 @@ class WeightAverages:
     def add(self, update: int) -> None:
         """Takes the weights as they are after an update, which are counted from 1."""
         share = min(1.0, (self.decay + 1) / (update + self.decay))
-        if self.weights:
-            torch._foreach_lerp_(list(self.means.values()), list(self.weights.values()), share)
+        for name, mean in self.means.items():
+            mean.lerp_(self.weights[name], share)
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:
