@@ -14,7 +14,7 @@ from gfnem.parsing.inference.bracketing_heights import Height, node_values
 from gfnem.parsing.inference.bracketing_padded import top_values
 from gfnem.parsing.inference.potentials import Potentials, full_precision, relative, safe_log
 from gfnem.parsing.inference.rule_potentials import RulePotentials
-from gfnem.parsing.trees.heights import by_height
+from gfnem.parsing.trees.heights import different_subtrees
 from gfnem.parsing.trees.trees import Trees
 
 
@@ -38,34 +38,14 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
             return torch.where(trees.lengths > 1, top, single)
         if not (trees.lengths > 1).any():
             return single
-        levels, place = by_height(trees)
-        row = torch.arange(batch, device=place.device)[:, None, None]
-        left, last = (
-            (end * batch + row).flatten() for end in (trees.left, (trees.right - 1).clamp(min=0))
-        )
-        heights: list[Height] = []
-        known = place.new_zeros(0)  # which of all different nodes each node is
-        count, most = 0, place.numel() + 1
-        for level in levels:
-            first, second = (
-                torch.where(child < 0, -1, known[child.clamp(min=0)]) if len(known) else child
-                for child in (level.first, level.second)
-            )
-            # words are told by their places, subtrees by what was found below; kinds come apart
-            kind = torch.where(first < 0, 0, torch.where(second < 0, 1, 2))
-            key = (kind * most + first + 1) * most + second + 1
-            key = torch.where(first + second == -2, left[level.slot], key)
-            different, same = key.unique(return_inverse=True)
-            one = torch.empty_like(different).scatter_(
-                0, same, torch.arange(len(same), device=same.device)
-            )
-            slot, ends = level.slot[one], torch.tensor([1, 2], device=one.device) * most * most
-            low, high = torch.searchsorted(different, ends).tolist()
-            sizes = low, high - low, len(one) - high
-            heights.append(Height(first[one], second[one], left[slot], last[slot], sizes))
-            known = torch.cat([known, same + count])
-            count += len(one)
-        roots = known[place[:, :, 0].clamp(min=0)].flatten()
+        found = different_subtrees(trees)
+        row = found.slot.div(trees.left[0].numel(), rounding_mode="floor")
+        left = trees.left.flatten()[found.slot] * batch + row
+        last = (trees.right.flatten()[found.slot] - 1) * batch + row
+        counts = [sum(sizes) for sizes in found.sizes]
+        parts = (part.split(counts) for part in (found.first, found.second, left, last))
+        heights = [Height(*part) for part in zip(*parts, found.sizes, strict=True)]
+        roots = found.place[:, :, 0].clamp(min=0).flatten()
         values = _values(potentials, heights)
         top = values.index_select(0, roots).view(batch, -1, labels)
         top = (top + potentials.roots[:, None]).logsumexp(2)

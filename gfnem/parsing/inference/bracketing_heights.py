@@ -10,7 +10,6 @@ from torch import Tensor
 from gfnem.parsing.inference.potentials import (
     Potentials,
     full_precision,
-    relative,
     safe_log,
     safe_over,
 )
@@ -33,7 +32,7 @@ class Height:
     second: Tensor
     left: Tensor
     last: Tensor
-    sizes: tuple[int, int, int]
+    sizes: list[int]
 
     def beside_words(self) -> list[tuple[slice, Tensor, Tensor]]:
         """Of the first two kinds: where they stand, their words, and the other children."""
@@ -82,31 +81,30 @@ class _Upwards(torch.autograd.Function):
 
     @staticmethod
     def upwards(ctx, rules, leaves, pairs, tops, scales, heights: list[Height]) -> Tensor:
-        count, labels = sum(len(height.first) for height in heights), len(tops)
-        logs = pairs.new_empty(count, labels)
-        values, peaks = torch.empty_like(logs), pairs.new_empty(count)
-        steps, start = [], len(heights[0].first)
-        logs[:start] = pairs.index_select(0, heights[0].left)
-        values[:start], peaks[:start] = relative(logs[:start])
+        logs = _scales(leaves, tops, scales, heights)
+        values, peaks = torch.empty_like(logs), logs.new_zeros(len(logs) + 1)  # and one for words
+        steps, start, labels = [], len(heights[0].first), len(tops)
+        torch.index_select(pairs, 0, heights[0].left, out=logs[:start])
+        _relative(logs[:start], values[:start], peaks[:start])
         for height in heights[1:]:
-            totals, levels = pairs.new_empty(len(height.first), labels), []
-            for (part, word, child), leaf, scale in zip(
-                height.beside_words(), leaves, scales, strict=True
-            ):
-                value = values.index_select(0, child)[..., None]
-                totals[part] = torch.bmm(leaf.index_select(0, word), value).squeeze(2)
-                levels.append(scale.index_select(0, word) + peaks[child][:, None])
+            totals = pairs.new_empty(len(height.first), labels)
+            for (part, word, child), leaf in zip(height.beside_words(), leaves, strict=True):
+                if len(word):
+                    value = values.index_select(0, child)[..., None]
+                    torch.bmm(leaf.index_select(0, word), value, out=totals[part, :, None])
             part, first, second = height.phrases()
-            half = values.index_select(0, first) @ rules
-            halves = half.view(len(first), labels, labels)
-            other = values.index_select(0, second)
-            totals[part] = torch.bmm(other[:, None], halves).squeeze(1)
-            levels.append((peaks[first] + peaks[second])[:, None] + tops)
+            halves = None
+            if len(first):
+                half = values.index_select(0, first) @ rules
+                halves = half.view(len(first), labels, labels)
+                other = values.index_select(0, second)
+                torch.bmm(other[:, None], halves, out=totals[part, None])
             steps.append((safe_over(totals), halves))
-            at = slice(start, start + len(height.first))
+            at = slice(start, start + len(totals))
             start = at.stop
-            logs[at] = log = safe_log(totals) + torch.cat(levels)
-            values[at], peaks[at] = relative(log)
+            log = logs[at].add_(safe_log(totals))
+            log.add_((peaks[height.first] + peaks[height.second])[:, None])
+            _relative(log, values[at], peaks[at])
         ctx.kept = rules, leaves, len(pairs), values, steps, heights
         return logs
 
@@ -127,11 +125,15 @@ class _Upwards(torch.autograd.Function):
             for (part, word, child), leaf, of_leaf in zip(
                 height.beside_words(), leaves, of_leaves, strict=True
             ):
+                if not len(word):
+                    continue
                 value, share = values.index_select(0, child), found[part]
                 of_leaf.index_add_(0, word, share[:, :, None] * value[:, None])
                 below = torch.bmm(share[:, None], leaf.index_select(0, word)).squeeze(1)
                 gradient.index_add_(0, child, below * value)
             part, first, second = height.phrases()
+            if halves is None:
+                continue
             share = found[part]
             one, other = (values.index_select(0, child) for child in (first, second))
             to_other = torch.bmm(halves, share[..., None]).squeeze(2)
@@ -141,3 +143,23 @@ class _Upwards(torch.autograd.Function):
             gradient.index_add_(0, second, to_other * other)
         of_pairs.index_add_(0, heights[0].left, gradient[:end])
         return of_rules, *of_leaves, of_pairs
+
+
+def _scales(
+    leaves: tuple[Tensor, Tensor], tops: Tensor, scales: list[Tensor], heights: list[Height]
+) -> Tensor:
+    """`(nodes, N)` log scales that nodes' rules are relative to; above two words, anything."""
+    left, right = (len(leaf) for leaf in leaves)
+    table = torch.cat([*scales, tops[None]])
+    names = []
+    for height in heights:
+        one, two, rest = height.sizes
+        phrases = height.left.new_full((rest,), left + right)
+        names += [height.left[:one], height.last[one : one + two] + left, phrases]
+    return table.index_select(0, torch.cat(names))
+
+
+def _relative(logs: Tensor, values: Tensor, peaks: Tensor) -> None:
+    """`relative` of `(count, N)` logs, written to `(count, N)` values and `(count,)` peaks."""
+    torch.amax(logs, -1, out=peaks)
+    torch.sub(logs, peaks[:, None], out=values).exp_()
