@@ -119,20 +119,24 @@ def draw(
 
 
 def by_weight(
-    weights: Float[Tensor, "*rows entries"], generator: torch.Generator | None = None
+    weights: Float[Tensor, "*rows entries"],
+    generator: torch.Generator | None = None,
+    chance: Float[Tensor, "*rows 1"] | None = None,
 ) -> Int[Tensor, "*rows"]:
     """Draws an entry a row in proportion to its weight; never one whose weight is 0.
 
     Args:
         weights: `(..., entries)`, a positive one in each row.
         generator: the source of randomness, on the weights' device.
+        chance: `(..., 1)` uniform between 0 and 1, which a CPU draws by if it is given.
 
     Returns:
         `(...)` the entries' numbers.
     """
     if weights.is_cuda:  # sums of a parallel scan need not rise: exponential races
         return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
-    chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
+    if chance is None:
+        chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
     return inverted(weights, chance).squeeze(-1)
 
 

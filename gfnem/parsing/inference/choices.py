@@ -23,14 +23,16 @@ from functools import cached_property, singledispatch
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, pad
+from torch.nn.functional import pad
 
 from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
-from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows, relatives
+from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows
 from gfnem.parsing.inference.nodes import Nodes
-from gfnem.parsing.inference.potentials import Potentials, safe_log
+from gfnem.parsing.inference.potentials import Potentials, relative
+from gfnem.parsing.inference.splits import Splits, split_weights
 from gfnem.parsing.trees.trees import Trees
+from gfnem.sampling import moves_from
 
 
 class RuleChoices:
@@ -94,16 +96,13 @@ class RuleChoices:
         whole = self._row(row, torch.zeros_like(row), self.lengths, self.potentials.top)
         return (self.potentials.root + self.look_ahead(whole)) / self.temperature
 
-    def leaves(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
+    def leaves(self, nodes: Nodes) -> Tensor:
         """Log weights of the rules whose left / right child is the node's first / last word.
 
-        Two `(count, N)`, over the other child's label.
+        `(2, count, N)`, over the other child's label.
         """
-        first, second = (
-            self.potentials.leaf_rules(nodes.label, nodes.row, word, side)
-            for side, word in enumerate((nodes.left, nodes.right - 1))
-        )
-        return first / self.temperature, second / self.temperature
+        found = self.potentials.edge_rules(nodes.label, nodes.row, nodes.left, nodes.right - 1)
+        return found / self.temperature if moves_from(self.temperature, 1) else found
 
     @property
     def padded(self) -> bool:
@@ -138,16 +137,36 @@ class RuleChoices:
         peaks = rules.detach().amax(1)
         return (rules - peaks[:, None]).exp(), peaks
 
-    def rules(self, nodes: Nodes) -> tuple[Tensor, Tensor]:
-        """`(count, N, N)` weights of each node's rules, relative to their `(count,)` log maxima."""
-        weights, peaks = self.rule_weights
-        entry = self.potentials.rules_of(nodes.label, nodes.row)
-        return embedding(entry, weights).view(-1, self.labels, self.labels), peaks[entry]
+    @cached_property
+    def rule_columns(self) -> Tensor:
+        """`(entries, N * N)` the same weights, by the right child's label and the left one's.
+
+        Without gradient.
+        """
+        weights = self.rule_weights[0].detach().unflatten(1, (self.labels, self.labels))
+        return weights.mT.flatten(1)
 
     def row(self, nodes: Nodes, left: Tensor, right: Tensor) -> Tensor:
         """Names the rows of children of the nodes over spans `(count, any number)`; int64."""
         below = self.potentials.below(self.label_of(nodes.label))[:, None] if self._looks_up else 0
         return self._row(nodes.row[:, None], left, right, below)
+
+    def child_rows(self, nodes: Nodes, cut: Tensor) -> Tensor:
+        """`(2, count, cuts)` names of rows of left and of right children.
+
+        Args:
+            nodes: the nodes.
+            cut: `(count, cuts)`; left children have so many words and two, right ones start so far
+                on and a word.
+        """
+        stride = self.max_length + 1
+        start = (nodes.row * self.max_length + nodes.left) * stride
+        first, second = start + nodes.left + 2, start + nodes.right + stride
+        names = torch.stack([first[:, None] + cut, second[:, None] + cut * stride])
+        if self._looks_up:
+            below = self.potentials.below(self.label_of(nodes.label))
+            names = names * self.potentials.contexts + below[:, None]
+        return names
 
     def look(self, rows: Tensor) -> Rows:
         """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
@@ -221,17 +240,16 @@ class Options(ABC):
     scores: Tensor
 
     @abstractmethod
-    def first(self, at: Tensor, column: Tensor) -> Tensor:
-        """`(draws, N)` weights of the left child's label, relative; of a word, any.
+    def children(
+        self, at: Tensor, column: Tensor, draw: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Draws the labels of both children, two `(draws,)`; that of a word has no meaning.
 
         Args:
             at: `(draws,)` which of the nodes.
             column: `(draws,)` its split, as a column of `scores`.
+            draw: draws labels `(draws,)`, given their `(draws, N)` relative weights.
         """
-
-    @abstractmethod
-    def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
-        """`(draws, N)` weights of the right child's label, given the left child's `(draws,)`."""
 
 
 @singledispatch
@@ -244,13 +262,16 @@ def options_of(potentials: Potentials, choices: RuleChoices) -> Callable[..., Op
 
 
 #: most groups of nodes by width, and how many nodes are worth one more
-GROUPS, _GROUPED = 4, 256
+_GROUPS, GROUPED = 6, 512
 #: how many nodes have how many words at most
 Groups = Sequence[tuple[int, int]]
 
 
 def _by_width(width: Tensor) -> Groups:
-    groups = width.tensor_split(min(GROUPS, 1 + len(width) // _GROUPED))
+    count = len(width)
+    if count < GROUPED:
+        return [(count, int(width.max()))]
+    groups = width.tensor_split(min(_GROUPS, 1 + count // GROUPED))
     widest = torch.stack([group.max() for group in groups]).tolist()
     return [(len(group), most) for group, most in zip(groups, widest, strict=True)]
 
@@ -258,10 +279,7 @@ def _by_width(width: Tensor) -> Groups:
 class DenseOptions(Options):
     """Options where rules are a dense table.
 
-    Weights of all splits of a node come from `V_L^T R_A V_R`, one batched product over the nodes,
-    in exp space with maxima taken out; nothing of size nodes x splits x labels^2 is built. Nodes
-    are taken in groups, whose products are padded to the widest of each: they had better come by
-    width.
+    See `splits` for those between two phrases. Nodes had better come by width.
 
     Args:
         choices: the action weights.
@@ -271,61 +289,49 @@ class DenseOptions(Options):
 
     def __init__(self, choices: RuleChoices, nodes: Nodes, groups: Groups | None = None):
         width = nodes.right - nodes.left
-        sizes, widths = zip(*(groups or _by_width(width)), strict=True)
-        widest = max(widths)
+        groups = groups or _by_width(width)
+        widest = max(most for _, most in groups)
         column = torch.arange(widest - 1, device=width.device)
-        left, right = nodes.left[:, None], nodes.right[:, None]
-        cut = left + 1 + column[:-1]
-        cuts = torch.minimum(cut + 1, right - 1), torch.minimum(cut, right - 2)
-        names = choices.row(nodes, left, cuts[0]), choices.row(nodes, cuts[1], right)
-        both = choices.look(torch.stack(names))
-        # of left children over splits `left + 2, ...`, of right ones over `left + 1, ...`
-        self._first, self._second = first, second = both[0], both[1]
-        row = torch.arange(len(width), device=width.device)
-        beside = Rows(both.table, torch.stack([second.index[:, 0], first.index[row, width - 3]]))
-        of_left, of_right = choices.leaves(nodes)
-        by_left, by_right = (torch.stack([of_left, of_right]) + beside.logs).unbind()
-        rules, peaks = choices.rules(nodes)
-        pairs = [
-            (lefts[:, : most - 3], rights[:, 1 : most - 2])
-            for lefts, rights, most in zip(
-                first.split(sizes), second.split(sizes), widths, strict=True
-            )
-        ]
-        copies = relatives([part for pair in pairs for part in pair])
-        sums = [
-            safe_log(((one @ own) * other).sum(-1)) + lefts.peaks + rights.peaks
-            for (lefts, rights), own, one, other in zip(
-                pairs, rules.split(sizes), copies[::2], copies[1::2], strict=True
-            )
-        ]
-        inner = torch.cat([pad(found, (0, widest - 3 - found.shape[1])) for found in sums])
-        inner = inner + peaks[:, None]
-        left_total, right_total = (edge.logsumexp(-1, keepdim=True) for edge in (by_left, by_right))
-        scores = torch.cat([left_total, inner, right_total], 1)
-        last = width[:, None] - 2
-        scores = torch.where(column == last, right_total, scores)
+        cut = torch.minimum(column[:-1], (width - 3)[:, None])
+        both = choices.look(choices.child_rows(nodes, cut))
+        # of phrases beside the first and beside the last word
+        edges = Rows(both.table, torch.stack([both.index[1, :, 0], both.index[0, :, -1]]))
+        self._edges, peaks = relative(choices.leaves(nodes) + edges.logs)
+        beside = (self._edges.sum(-1).log() + peaks)[..., None]
+        weights, tops = choices.rule_weights
+        entry = choices.potentials.rules_of(nodes.label, nodes.row)
+        splits = Splits.of(both.index, entry, groups)
+        values = both.table.relative
+        inner, self._joints = split_weights(
+            values, both.table.peaks, weights, choices.rule_columns, splits
+        )
+        inner = inner + tops.index_select(0, entry)[:, None]
+        scores = torch.cat([beside[0], inner, beside[1]], 1)
+        last = (width - 2)[:, None]
+        scores = torch.where(column == last, beside[1], scores)
         self.scores = scores.masked_fill(column > last, -math.inf)
-        # of the other child's label where the left, or the right, child is a word
-        self._by_left, self._by_right = by_left, by_right
-        self._rules, self._last = rules, width - 2
+        self._columns = choices.rule_columns.view(-1, choices.labels)
+        self._values, self._first = values, both.index[0]
+        self._entry, self._last = entry * choices.labels, width - 2
 
-    def _inner(self, at: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether both children are two words or more, and the look-ahead of the right one."""
-        last = self._last[at]
-        inner = ((column > 0) & (column < last))[:, None]
-        return inner, self._second[at, torch.minimum(column, last - 1)].relative
-
-    def first(self, at: Tensor, column: Tensor) -> Tensor:
+    def children(
+        self, at: Tensor, column: Tensor, draw: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """See `Options`."""
-        inner, by_right = self._inner(at, column)
-        by_left = self._first[at, (column - 1).clamp(min=0)].relative
-        rules = self._rules.index_select(0, at)
-        weights = by_left * (rules @ by_right[..., None]).squeeze(-1)
-        return torch.where(inner, weights, self._by_right.softmax(-1).index_select(0, at))
-
-    def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
-        """See `Options`."""
-        inner, by_right = self._inner(at, column)
-        rules = self._rules.flatten(0, 1).index_select(0, at * self._rules.shape[1] + first)
-        return torch.where(inner, rules * by_right, self._by_left.softmax(-1).index_select(0, at))
+        edges = self._edges.flatten(0, 1)
+        rows = torch.cat([edges, *(joint.flatten(0, 1) for joint in self._joints)])
+        start, starts = len(edges) - 1, []
+        for joint in self._joints:
+            count, splits = joint.shape[:2]
+            starts.append(start + splits * torch.arange(count, device=at.device))
+            start += count * splits
+        starts = starts[0] if len(starts) == 1 else torch.cat(starts)
+        word_last = column == self._last[at]
+        place = torch.where(column == 0, at, starts[at] + column)
+        place = torch.where(word_last, at + len(self._last), place)
+        # of two phrases the right one's label, of a phrase beside a word that one's
+        one = draw(rows.index_select(0, place))
+        name = at * self._first.shape[1] + (column - 1).clamp(min=0)
+        first = self._values.index_select(0, self._first.flatten().index_select(0, name))
+        other = draw(first * self._columns.index_select(0, self._entry[at] + one))
+        return torch.where(word_last, one, other), one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.choices import RuleChoices
+from gfnem.parsing.inference.choices import GROUPED, RuleChoices
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.padded import draw_padded, padded_norms
 from gfnem.parsing.inference.potentials import Potentials, full_precision
@@ -14,14 +14,17 @@ from gfnem.sampling import by_weight, moves_from
 
 
 def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
-    """Each different node once, narrow ones first, and which of these each node is."""
+    """Each different node once, narrow ones first, and which of these each node is.
+
+    Few nodes are not worth a comparison: they are taken as they come.
+    """
+    if len(nodes) < GROUPED:
+        return nodes, torch.arange(len(nodes), device=nodes.left.device)
     n, symbols = choices.max_length, choices.symbols
     spans = ((nodes.right - nodes.left) * len(choices.lengths) + nodes.row) * n + nodes.left
     keys, inverse = (spans * symbols + nodes.label).unique(return_inverse=True)
-    span, label = keys.div(symbols, rounding_mode="floor"), keys % symbols
-    place, left = span.div(n, rounding_mode="floor"), span % n
-    width = place.div(len(choices.lengths), rounding_mode="floor")
-    return Nodes(keys, place % len(choices.lengths), left, left + width, label), inverse
+    order = torch.arange(len(inverse), device=keys.device)
+    return nodes[torch.empty_like(keys).scatter_(0, inverse, order)], inverse
 
 
 @torch.no_grad()
@@ -64,22 +67,18 @@ def draw_trees(
         if explores:
             roots = roots.masked_fill(explore(roots), 1.0)
 
-        def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-            chosen = nodes.left.new_zeros(3, len(nodes))
-            chosen[0] = nodes.left + 1
-            wide = (nodes.right - nodes.left > 2).nonzero().squeeze(1)
-            if len(wide):
-                chosen[:, wide] = torch.stack(choose_wide(nodes[wide]))
-            split, *labels = chosen
-            first, second = (choices.child_symbol(nodes.label, label) for label in labels)
-            return split, first, second
+        # three draws a node: the split, and labels of children
+        count = 0 if choices.padded else len(normalisers)
+        lots = normalisers.new_empty(3, count, 1).uniform_(generator=generator)
 
-        def choose_wide(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+        def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
             different, at = _unique(choices, nodes)
             options = choices.options(different)
-            normaliser = options.scores.logsumexp(-1, keepdim=True)
-            normalisers[nodes.slot] = normaliser.squeeze(-1)[at]
-            weights = (options.scores - normaliser).exp()[at]
+            peaks = options.scores.amax(-1, keepdim=True)
+            weights = (options.scores - peaks).exp_()
+            norms = (weights.sum(-1).log_() + peaks.squeeze(-1)).index_select(0, at)
+            normalisers.index_copy_(0, nodes.slot, norms)
+            weights = weights.index_select(0, at)
             if explores:
                 explored = explore(weights)
                 last = nodes.right - nodes.left - 2
@@ -88,15 +87,19 @@ def draw_trees(
                 # A split that leaves a word alone has one label to choose, others have two.
                 actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
                 weights = torch.where(explored, actions * (column <= end), weights)
-            column = by_weight(weights, generator)
-            first = options.first(at, column)
-            if explores:
-                first = first.masked_fill(explored, 1.0)
-            first = by_weight(first, generator)
-            second = options.second(at, column, first)
-            if explores:
-                second = second.masked_fill(explored, 1.0)
-            return nodes.left + 1 + column, first, by_weight(second, generator)
+            chance = iter(lots.index_select(1, nodes.slot))
+            column = by_weight(weights, generator, next(chance))
+
+            def draw(weights: Tensor) -> Tensor:
+                if explores:
+                    weights = weights.masked_fill(explored, 1.0)
+                return by_weight(weights, generator, next(chance))
+
+            first, second = (
+                choices.child_symbol(nodes.label, label)
+                for label in options.children(at, column, draw)
+            )
+            return nodes.left + 1 + column, first, second
 
         symbols = choices.root_symbol(by_weight(roots, generator))
         if choices.padded:

@@ -13,6 +13,7 @@ left and as right child of each label, `l[i, k, A] = sum_B L[A, B] I[i, k, B]` a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -143,11 +144,16 @@ class FactoredPotentials(OneContext):
         left, right = self.inner
         return [beside(self.leaves[0], right), beside(self.leaves[1], left)]
 
-    def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
+    def edge_rules(self, symbol: Tensor, row: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """See `Potentials`."""
-        leaf = self.leaves[side].flatten(0, 1)
-        own = leaf[row * self.max_length + word, symbol]
-        return embedding(symbol, self.inner[1 - side]) + own[:, None]
+        sides = zip((first, last), self.leaves, reversed(self.inner), strict=True)
+        return torch.stack(
+            [
+                embedding(symbol, other)
+                + leaf.flatten(0, 1)[row * self.max_length + word, symbol][:, None]
+                for word, leaf, other in sides
+            ]
+        )
 
     def leaf_rule(self, symbol: Tensor, row: Tensor, word: Tensor, child: Tensor, side: int):
         """See `Potentials`."""
@@ -420,15 +426,14 @@ class _FactoredOptions(Options):
         rules = self._children.rules[side]
         return embedding(nodes.label[at], rules) * self._choices.look(names).relative.squeeze(1)
 
-    def first(self, at: Tensor, column: Tensor) -> Tensor:
+    def children(
+        self, at: Tensor, column: Tensor, draw: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """See `Options`."""
-        left = self._nodes.left[at]
-        return self._child(0, at, left[:, None], (left + 1 + column)[:, None])
-
-    def second(self, at: Tensor, column: Tensor, first: Tensor) -> Tensor:
-        """See `Options`."""
-        cut = self._nodes.left[at] + 1 + column
-        return self._child(1, at, cut[:, None], self._nodes.right[at][:, None])
+        left, right = self._nodes.left[at], self._nodes.right[at]
+        cut = left + 1 + column
+        first = self._child(0, at, left[:, None], cut[:, None])
+        return draw(first), draw(self._child(1, at, cut[:, None], right[:, None]))
 
 
 @blocks_of.register(FactoredPotentials)

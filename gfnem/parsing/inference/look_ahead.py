@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,10 +49,6 @@ class Rows:
         """Some of the rows, as a tensor of their index would be indexed."""
         return Rows(self.table, self.index[at])
 
-    def split(self, sizes: list[int]) -> list[Rows]:
-        """So many rows at a time, as a tensor of their index would be split."""
-        return [Rows(self.table, index) for index in self.index.split(sizes)]
-
     # `embedding`: its backward is fast, and deterministic on several threads
 
     @property
@@ -69,16 +65,6 @@ class Rows:
     def relative(self) -> Tensor:
         """`(..., N)` the rows over their largest, in exp space."""
         return embedding(self.index, self.table.relative)
-
-
-def relatives(parts: Sequence[Rows]) -> list[Tensor]:
-    """`relative` of each of some rows of one table, copied together.
-
-    The gradient of the table then is one sum over all of them, not one for each.
-    """
-    names = torch.cat([part.index.flatten() for part in parts])
-    found = embedding(names, parts[0].table.relative).split([p.index.numel() for p in parts])
-    return [one.view(*p.index.shape, one.shape[1]) for one, p in zip(found, parts, strict=True)]
 
 
 def names_of_spans(batch: int, n: int, device: torch.device) -> Tensor:

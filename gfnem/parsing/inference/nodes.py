@@ -47,31 +47,35 @@ def grow_trees(
         lengths: `(batch,)` int64 sentence lengths in tokens.
         max_length: the padded length; the trees get `max_length - 1` node places.
         roots: `(batch, samples)` int64 labels of the roots (unused for one-word sentences).
-        choose: given packed nodes, returns the split point and both child labels of each, three
-            `(count,)` int64 (a one-word child's label is ignored).
+        choose: given packed nodes of three words or more, returns the split point and both child
+            labels of each, three `(count,)` int64 (a one-word child's label is ignored).
     """
     batch, samples = roots.shape
     places = max_length - 1
     trees = torch.arange(batch * samples, device=roots.device)
     trees = trees[lengths.repeat_interleave(samples) > 1]
     slot, row = trees * places, trees.div(samples, rounding_mode="floor")
-    nodes = Nodes(slot, row, torch.zeros_like(row), lengths[row], roots.reshape(-1)[trees])
-    grown = []
-    while len(nodes.slot):
+    opened = torch.stack([slot, row, torch.zeros_like(row), lengths[row], roots.flatten()[trees]])
+    made, splits = [opened], []
+    while len(wide := (opened[3] - opened[2] > 2).nonzero().squeeze(1)):
+        nodes = Nodes(*opened.index_select(1, wide))
         middle, first, second = choose(nodes)
         slot, row, left, right = nodes.slot, nodes.row, nodes.left, nodes.right
-        grown.append(torch.stack([slot, left, right, middle, nodes.label]))
+        splits.append(torch.stack([slot, middle]))
         # Preorder places the left child next and the right one behind the left one's subtree.
         children = torch.stack(
             [slot + 1, slot + middle - left, row, row, left, middle, middle, right, first, second]
         )
         children = children.view(5, -1)  # all left ones, then all right ones
         inner = (children[3] - children[2] > 1).nonzero().squeeze(1)
-        nodes = Nodes(*children.index_select(1, inner))
+        opened = children.index_select(1, inner)
+        made.append(opened)
     found = roots.new_zeros(4, batch * samples * places)
-    if grown:
-        grown = torch.cat(grown, 1)
-        found[:, grown[0]] = grown[1:]
+    slot, _, left, right, label = torch.cat(made, 1)
+    found[:, slot] = torch.stack([left, right, left + 1, label])  # as two words are split
+    if splits:
+        slot, split = torch.cat(splits, 1)
+        found[2, slot] = split
     shape = (batch, samples, places)
-    parts = (part.view(shape) for part in found)
-    return Trees(*parts, lengths[:, None].expand(batch, samples))
+    left, right, split, label = (part.view(shape) for part in found)
+    return Trees(left, right, split, label, lengths[:, None].expand(batch, samples))

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
 
-from gfnem.parsing.inference.choices import GROUPS, RuleChoices
+from gfnem.parsing.inference.choices import RuleChoices
 from gfnem.parsing.inference.look_ahead import names_of_spans
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.trees.trees import Trees
 from gfnem.sampling import moves_from
+
+#: groups of nodes by width, told by their places
+_GROUPS = 4
 
 
 def draw_padded(
@@ -168,7 +171,7 @@ def padded_norms(choices: RuleChoices, trees: Trees) -> Tensor:
     )
     wide = right - left > 2  # what has fewer words is weighed as the first three of its sentence
     nodes = Nodes(row, row, torch.where(wide, left, 0), torch.where(wide, right, 3), label)
-    starts = sorted({count * group // GROUPS for group in range(GROUPS)})
+    starts = sorted({count * group // _GROUPS for group in range(_GROUPS)})
     groups = [
         ((end - start) * size, places + 1 - start)
         for start, end in zip(starts, [*starts[1:], count], strict=True)

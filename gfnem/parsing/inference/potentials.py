@@ -185,23 +185,28 @@ class Potentials:
         """The context of a label's children."""
         return label.div(self.labels // self.groups, rounding_mode="floor")
 
-    def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
+    def edge_rules(self, symbol: Tensor, row: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """Log weights of the other child's label where one child is a given word.
 
         Args:
             symbol: `(count,)` int64, `k * N + A` of the node that is expanded.
             row: `(count,)` int64, its sentence.
-            word: `(count,)` int64, the word's position.
-            side: 0 if the word is the left child, 1 if it is the right one.
+            first, last: `(count,)` int64, the positions of a word that is the left child and of one
+                that is the right child.
 
         Returns:
-            `(count, N)` nats.
+            `(2, count, N)` nats: the left child is a word, and the right one is.
         """
-        table = self.leaf_tables[side].flatten(0, 3)
-        return embedding(self._leaf_row(symbol, row, word), table)
+        places = self._leaf_row(symbol, row, torch.stack([first, last]))
+        return torch.stack(
+            [
+                embedding(place, table.flatten(0, 3))
+                for place, table in zip(places, self.leaf_tables, strict=True)
+            ]
+        )
 
     def leaf_rule(self, symbol: Tensor, row: Tensor, word: Tensor, child: Tensor, side: int):
-        """`(count,)` nats: entry `child` of `leaf_rules`."""
+        """`(count,)` nats: an entry of `edge_rules`, for one side, by the other child's label."""
         place = self._leaf_row(symbol, row, word) * self.labels + child
         return self.leaf_tables[side].flatten().index_select(0, place)
 

@@ -245,13 +245,19 @@ class RulePotentials(Potentials):
             ((table - top[:, None]).exp(), top) for table, top in zip(tables, peaks, strict=True)
         ]
 
-    def leaf_rules(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
+    def edge_rules(self, symbol: Tensor, row: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """See `Potentials`."""
         # a tree asks for two rows of each word, the tables have one for each symbol
         if self.labels * self.contexts <= _ROWS_OF_WORD:  # only those asked for need a log
-            place, (weights, scale) = self._leaf_row(symbol, row, word), self.leaf_weights[side]
-            logs = safe_log(embedding(place, weights.flatten(0, -2)))
-            return logs + scale.flatten()[place][:, None]
+            places = self._leaf_row(symbol, row, torch.stack([first, last]))
+            tables = [(at, *table) for at, table in zip(places, self.leaf_weights, strict=True)]
+            weights = [embedding(at, weights.flatten(0, -2)) for at, weights, _ in tables]
+            scales = [scale.flatten().index_select(0, at) for at, _, scale in tables]
+            return safe_log(torch.stack(weights)) + torch.stack(scales)[..., None]
+        sides = enumerate((first, last))
+        return torch.stack([self._edge(symbol, row, word, side) for side, word in sides])
+
+    def _edge(self, symbol: Tensor, row: Tensor, word: Tensor, side: int) -> Tensor:
         with full_precision(self.productions):
             weights, tops = self._leaf_weights[side]
             weights = embedding(symbol, weights).unflatten(1, (-1, self.labels))

@@ -133,8 +133,9 @@ def _best_choice(potentials: Potentials, best: Tensor, row, left, right, context
     labels, n = potentials.labels, potentials.max_length
     symbol, below = context * labels + label, potentials.below(label)
     after = (left + 1).clamp(max=n - 1)
-    by_left = potentials.leaf_rules(symbol, row, left, 0) + best[row, after, right, below]
-    by_right = potentials.leaf_rules(symbol, row, right - 1, 1) + best[row, left, right - 1, below]
+    by_left, by_right = potentials.edge_rules(symbol, row, left, right - 1)
+    by_left = by_left + best[row, after, right, below]
+    by_right = by_right + best[row, left, right - 1, below]
     (one, second), (other, first) = by_left.max(1), by_right.max(1)
     split, nothing = left + 1, torch.zeros_like(left)
     choice = torch.stack([split, nothing, second]), torch.stack([right - 1, first, nothing])
