@@ -169,19 +169,22 @@ class World(ABC):
         """
         return data.evaluate(run, source)
 
-    def evaluate(self, run: Run, source: str | None = None, samples: int = 64) -> dict[str, Any]:
+    def evaluate(
+        self, run: Run, source: str | None = None, samples: int = 64, **flags: Any
+    ) -> dict[str, Any]:
         """The figures of `gfnem evaluate`; keyword arguments are its flags.
 
         Args:
             run: the trained run.
             source: the path of data to evaluate on; None for what was held out.
             samples: importance samples for each observation.
+            flags: those of this world alone; `batches` and `scores` are given them.
         """
         from gfnem.running.run import measured
 
         data = run.data()
-        batches = self.batches(run, data, source)
-        return {**measured(run, batches, samples), **self.scores(run, data, source)}
+        batches = self.batches(run, data, source, **flags)
+        return {**measured(run, batches, samples), **self.scores(run, data, source, **flags)}
 
     def batches(self, run: Run, data: DataModule, source: str | None) -> Iterable[Any]:
         """The observations that `evaluate` is about, batch after batch.
@@ -226,7 +229,7 @@ class World(ABC):
         """Adds the flags that `train` or `evaluate` has in this world alone.
 
         Those of `train` are turned into settings by `expand`; those of `evaluate` are arguments of
-        the method of that name.
+        the method of that name, which hands them to `batches` and `scores`.
         """
         return
 

@@ -53,7 +53,7 @@ def test_means_stand_where_weights_are_for_a_while():
     assert layer.weight.data_ptr() == place
 
 
-def test_what_lightning_validates_keeps_and_leaves_are_the_averages(tmp_path):
+def test_what_lightning_validates_keeps_and_leaves_are_the_averages():
     module = make(recipe="exact", max_updates=6, rates={"average": 2.0})
     em = copy.deepcopy(module.em)
     data = BitData(interval=3, held=(0, 1, 2))

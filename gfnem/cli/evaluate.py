@@ -10,9 +10,9 @@ import jsonargparse
 from gfnem.cli.arguments import CommandParser
 from gfnem.cli.shared import (
     code_argument,
+    refuse_flags_of_others,
     run_argument,
     seed_argument,
-    world_flags,
     world_of_run,
 )
 from gfnem.files import as_json, write
@@ -43,12 +43,14 @@ def parser(arguments: Sequence[str], _: Any = None) -> jsonargparse.ArgumentPars
         default=64,
         help="importance samples for each observation",
     )
-    world_flags(parser, world_of_run(arguments), "evaluate", arguments)
+    world = world_of_run(arguments)
+    world.flags("evaluate", parser)
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="tables, or one JSON object"
     )
     code_argument(parser)
     seed_argument(parser)
+    refuse_flags_of_others(parser, world, "evaluate", arguments)
     return parser
 
 

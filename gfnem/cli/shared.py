@@ -23,17 +23,16 @@ def world_of_run(arguments: Sequence[str]) -> World:
     return find(DEFAULT) if run is None else world_of(run)
 
 
-def world_flags(
+def refuse_flags_of_others(
     parser: jsonargparse.ArgumentParser, world: World, verb: str, arguments: Sequence[str]
 ) -> None:
-    """Adds the flags that a world has of its own.
+    """Says whose a flag is that this parser, which has all of its flags, does not know.
 
     Raises:
         UserError: if a flag of another world is given.
     """
-    world.flags(verb, parser)
     given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-    strange = given.difference(parser._option_string_actions)
+    strange = {flag for flag in given if "." not in flag}.difference(parser._option_string_actions)
     known: dict[str, list[str]] = {}
     for name in declared(WORLDS) if strange else ():
         other = CommandParser()

@@ -17,7 +17,7 @@ from gfnem.cli.arguments import (
     is_chosen,
     values_of,
 )
-from gfnem.cli.shared import code_argument, world_flags
+from gfnem.cli.shared import code_argument, refuse_flags_of_others
 from gfnem.errors import UserError
 from gfnem.ranges import Count, Seed
 from gfnem.world import DEFAULT, Unnamed, World, find, spec_of
@@ -89,7 +89,7 @@ def parser(
         type=str | None,
         help="held-out data, likewise (short for --dataset.valid)",
     )
-    world_flags(parser, world, "train", arguments)
+    world.flags("train", parser)
     parser.add_argument(
         "--out",
         metavar="RUN",
@@ -192,6 +192,7 @@ def parser(
         if is_chosen(name, arguments, contents):
             defaults.pop(name, None)
     parser.set_defaults(defaults)
+    refuse_flags_of_others(parser, world, "train", arguments)
     for action in parser._actions:
         if action.dest.endswith(".help"):
             action.help, action.metavar = "the settings of the class chosen, or named here", "CLASS"

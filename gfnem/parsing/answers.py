@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import torch
+from nltk import Tree
 
 from gfnem.errors import UserError
 from gfnem.parsing.ensemble import Ensemble
@@ -17,6 +18,7 @@ from gfnem.parsing.grammars.support import why_not_derivable
 from gfnem.parsing.parser import SAMPLES, draws
 from gfnem.parsing.text.corpus import Line
 from gfnem.parsing.trees.drawing import brackets
+from gfnem.parsing.trees.treebank import parse_tree
 from gfnem.running.workers import workers
 
 #: lines taken together where so many are there
@@ -97,6 +99,14 @@ class Answer:
     why: str = ""
     trees: list[str] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
+
+    def nltk(self) -> Iterator[Tree]:
+        """Its trees, with the words of the line: brackets have some characters in another form."""
+        for written in self.trees:
+            tree = parse_tree(written)
+            for place, word in zip(tree.treepositions("leaves"), self.line.words, strict=True):
+                tree[place] = word
+            yield tree
 
 
 #: of a line why it has no tree, its trees in brackets, and what is said of each of them

@@ -35,7 +35,7 @@ from gfnem.parsing.trees.scores import (
     random_binary,
     right_branching,
 )
-from gfnem.parsing.trees.treebank import CONVENTION, parse_tree
+from gfnem.parsing.trees.treebank import CONVENTION
 from gfnem.parsing.trees.trees import Trees
 from gfnem.running.run import Run
 from gfnem.running.trained import Trained
@@ -272,13 +272,10 @@ def _not_parsed(answer: Answer) -> str:
 
 
 def _drawings(answer: Answer) -> Iterator[Drawing]:
-    line, title = answer.line, f"line {answer.line.number}: {answer.line.text.strip()}"
+    title = f"line {answer.line.number}: {answer.line.text.strip()}"
     if answer.why and answer.why != "blank":
         yield title, f"{answer.why}: not parsed"
-    for written in answer.trees:
-        tree = parse_tree(written)
-        for place, word in zip(tree.treepositions("leaves"), line.words, strict=True):
-            tree[place] = word  # brackets have some characters in another form
+    for tree in answer.nltk():
         yield title, tree
 
 

@@ -19,7 +19,6 @@ from gfnem.parsing.run import load_text_run
 from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.scores import SpanF1
-from gfnem.parsing.trees.treebank import parse_tree
 from gfnem.parsing.trees.trees import Trees
 
 #: the label of a node of several runs, whose own labels mean different things
@@ -153,9 +152,7 @@ class Ensemble:
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         lines = [f"{' '.join(text.split())}\n" for text in texts]
         answers = Answers(self, decode).of(list(read_sentences(lines, self.preprocessing)))
-        trees = [
-            parse_tree(answer.trees[0]) if answer.trees else Tree("TOP", []) for answer in answers
-        ]
+        trees = [next(answer.nltk(), Tree("TOP", [])) for answer in answers]
         return trees[0] if isinstance(sentences, str) else trees
 
     def evaluate(self, treebank: str, decode: str = "mbr", max_length: int = 150) -> dict[str, Any]:

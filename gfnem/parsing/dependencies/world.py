@@ -92,36 +92,20 @@ class DependenciesWorld(WorldOfSentences):
                 help="sentences of more words are left out, punctuation not counted",
             )
 
-    def evaluate(
-        self,
-        run: Any,
-        source: str | None = None,
-        samples: int = 64,
-        max_length: int | None = None,
-    ) -> dict[str, Any]:
-        """See `World`.
-
-        Args:
-            run, source, samples: as there.
-            max_length: longer sentences, in words, are left out; None for no limit.
-        """
-        from gfnem.running.run import measured
-
-        if max_length is None:
-            return super().evaluate(run, source, samples)
-        data = run.data()
-        batches = (
-            x[x.lengths <= max_length]
-            for x in self.batches(run, data, source)
-            if (x.lengths <= max_length).any()
-        )
-        scores = self.scores(run, data, source, max_length)
-        return {**measured(run, batches, samples), **scores}
+    def batches(
+        self, run: Any, data: Any, source: str | None, max_length: int | None = None
+    ) -> Iterator[Any]:
+        """See `World`; without sentences of more than `max_length` words."""
+        for x in super().batches(run, data, source):
+            if max_length is None:
+                yield x
+            elif (kept := x.lengths <= max_length).any():
+                yield x[kept]
 
     def scores(
         self, run: Any, data: Any, source: str | None, max_length: int | None = None
     ) -> dict[str, Any]:
-        """Attachment scores where there are gold heads, over the sentences that `read` gives."""
+        """Attachment scores where there are gold heads, over the sentences of `batches`."""
         from gfnem.parsing.dependencies.conllu import located, read_conllu
         from gfnem.parsing.dependencies.scores import attachment_scores
         from gfnem.parsing.reader import Reader

@@ -36,6 +36,7 @@ from gfnem.parsing.inference.potentials import (
     kept,
     relative,
     safe_log,
+    safe_over,
 )
 from gfnem.parsing.inference.viterbi import BackPointers, viterbi_pass
 
@@ -230,9 +231,7 @@ class _Inside(torch.autograd.Function):
             total = (first * scales * second).sum(2)
             log = safe_log(total).add_(top)
             if saves:
-                tiny = torch.finfo(total.dtype).tiny
-                over = (1 / total.clamp(min=tiny)).masked_fill_(total <= 0, 0)
-                steps.append((scales, over))
+                steps.append((scales, safe_over(total)))
             if extra is not None:
                 log = log + extra.diagonal(width, 1, 2).permute(2, 0, 1)
             chart.diagonal(width, 1, 2)[:, 0].copy_(log.permute(1, 2, 0))
@@ -267,8 +266,8 @@ class _Inside(torch.autograd.Function):
             found = gradient.diagonal(width, 1, 2).permute(2, 0, 1)
             if width < n:
                 value = values[:count, :, width]
-                as_left = _over(inner[:count, :, width], starts[:count, :, width])
-                as_right = _over(outer[width:, :, n - width], ends[width:, :, n - width])
+                as_left = inner[:count, :, width] * safe_over(starts[:count, :, width])
+                as_right = outer[width:, :, n - width] * safe_over(ends[width:, :, n - width])
                 found = found + value * (as_left @ left + as_right @ right)
                 if wants_rules:
                     value = value.flatten(0, 1)
@@ -286,12 +285,6 @@ class _Inside(torch.autograd.Function):
         if wants_leaves:
             leaves = inner[:n, :, 1].transpose(0, 1), outer[1:, :, n - 1].transpose(0, 1)
         return of_left.mul_(left), of_right.mul_(right), *leaves, of_extra, None
-
-
-def _over(gradient: Tensor, weights: Tensor) -> Tensor:
-    """A gradient in log weights as one in weights, 0 where these are 0."""
-    tiny = torch.finfo(weights.dtype).tiny
-    return torch.where(weights > 0, gradient / weights.clamp(min=tiny), 0)
 
 
 def _splits(n: int, width: int, by_start: Tensor, by_end: Tensor) -> list[Tensor]:
