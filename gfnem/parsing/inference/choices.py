@@ -152,21 +152,33 @@ class RuleChoices:
         return self._row(nodes.row[:, None], left, right, below)
 
     def child_rows(self, nodes: Nodes, cut: Tensor) -> Tensor:
-        """`(2, count, cuts)` names of rows of left and of right children.
+        """Names of rows of left and of right children, `(2, count, cuts)`.
 
         Args:
             nodes: the nodes.
-            cut: `(count, cuts)`; left children have so many words and two, right ones start so far
-                on and a word.
+            cut: `(count, cuts)`, how many words more than two the left child has.
         """
         stride = self.max_length + 1
         start = (nodes.row * self.max_length + nodes.left) * stride
-        first, second = start + nodes.left + 2, start + nodes.right + stride
+        first, second = start + nodes.left + 2, start + nodes.right + 2 * stride
         names = torch.stack([first[:, None] + cut, second[:, None] + cut * stride])
-        if self._looks_up:
-            below = self.potentials.below(self.label_of(nodes.label))
-            names = names * self.potentials.contexts + below[:, None]
-        return names
+        return self._under(nodes, names)
+
+    def edge_rows(self, nodes: Nodes) -> Tensor:
+        """Names of rows of what follows the first word, and of what precedes the last one.
+
+        `(2, count, 1)`.
+        """
+        stride = self.max_length + 1
+        start = (nodes.row * self.max_length + nodes.left) * stride + nodes.right
+        return self._under(nodes, torch.stack([start + stride, start - 1]).unsqueeze(2))
+
+    def _under(self, nodes: Nodes, names: Tensor) -> Tensor:
+        """Names `(..., count, any)` of children under one context as those under their own."""
+        if not self._looks_up:
+            return names
+        below = self.potentials.below(self.label_of(nodes.label))
+        return names * self.potentials.contexts + below[:, None]
 
     def look(self, rows: Tensor) -> Rows:
         """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
@@ -292,18 +304,25 @@ class DenseOptions(Options):
         groups = groups or _by_width(width)
         widest = max(most for _, most in groups)
         column = torch.arange(widest - 1, device=width.device)
-        cut = torch.minimum(column[:-1], (width - 3)[:, None])
-        both = choices.look(choices.child_rows(nodes, cut))
-        # of phrases beside the first and beside the last word
-        edges = Rows(both.table, torch.stack([both.index[1, :, 0], both.index[0, :, -1]]))
-        self._edges, peaks = relative(choices.leaves(nodes) + edges.logs)
+        inner = (width - 4).clamp(min=0)[:, None]
+        names, start = [], 0
+        for count, most in groups:
+            at = slice(start, start + count)
+            cut = torch.minimum(column[: most - 3], inner[at])
+            names.append(choices.child_rows(nodes.part(at), cut).flatten())
+            start += count
+        sides = choices.edge_rows(nodes)
+        rows = choices.look(torch.cat([*names, sides.flatten()]))
+        edges = rows[-sides.numel() :]
+        # of the label of a phrase beside the first word, and beside the last one
+        self._edges, peaks = relative(choices.leaves(nodes) + edges.logs.view(2, len(width), -1))
         beside = (self._edges.sum(-1).log() + peaks)[..., None]
         weights, tops = choices.rule_weights
         entry = choices.potentials.rules_of(nodes.label, nodes.row)
-        splits = Splits.of(both.index, entry, groups)
-        values = both.table.relative
+        self._names, table = rows.index, rows.table
+        self._splits = Splits(rows.index[: -sides.numel()], entry, groups)
         inner, self._joints = split_weights(
-            values, both.table.peaks, weights, choices.rule_columns, splits
+            table.relative, table.peaks, weights, choices.rule_columns, self._splits
         )
         inner = inner + tops.index_select(0, entry)[:, None]
         scores = torch.cat([beside[0], inner, beside[1]], 1)
@@ -311,8 +330,7 @@ class DenseOptions(Options):
         scores = torch.where(column == last, beside[1], scores)
         self.scores = scores.masked_fill(column > last, -math.inf)
         self._columns = choices.rule_columns.view(-1, choices.labels)
-        self._values, self._first = values, both.index[0]
-        self._entry, self._last = entry * choices.labels, width - 2
+        self._values, self._last = table.relative, width - 2
 
     def children(
         self, at: Tensor, column: Tensor, draw: Callable[[Tensor], Tensor]
@@ -320,18 +338,15 @@ class DenseOptions(Options):
         """See `Options`."""
         edges = self._edges.flatten(0, 1)
         rows = torch.cat([edges, *(joint.flatten(0, 1) for joint in self._joints)])
-        start, starts = len(edges) - 1, []
-        for joint in self._joints:
-            count, splits = joint.shape[:2]
-            starts.append(start + splits * torch.arange(count, device=at.device))
-            start += count * splits
-        starts = starts[0] if len(starts) == 1 else torch.cat(starts)
+        inner, names = (part[at] + column - 1 for part in self._splits.starts())
         word_last = column == self._last[at]
-        place = torch.where(column == 0, at, starts[at] + column)
+        place = torch.where(column == 0, at, inner + len(edges))
         place = torch.where(word_last, at + len(self._last), place)
         # of two phrases the right one's label, of a phrase beside a word that one's
         one = draw(rows.index_select(0, place))
-        name = at * self._first.shape[1] + (column - 1).clamp(min=0)
-        first = self._values.index_select(0, self._first.flatten().index_select(0, name))
-        other = draw(first * self._columns.index_select(0, self._entry[at] + one))
+        # beside a word it has no meaning, and may be any
+        name = self._names.index_select(0, names.clamp(0, len(self._names) - 1))
+        first = self._values.index_select(0, name)
+        entry = self._splits.entries[at] * first.shape[1]
+        other = draw(first * self._columns.index_select(0, entry + one))
         return torch.where(word_last, one, other), one

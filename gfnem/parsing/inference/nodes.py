@@ -34,6 +34,10 @@ class Nodes(Batched):
         packed = torch.stack([self.slot, self.row, self.left, self.right, self.label])
         return Nodes(*packed.index_select(1, index))
 
+    def part(self, at: slice) -> Nodes:
+        """Neighbouring nodes, which are not copied."""
+        return Nodes(self.slot[at], self.row[at], self.left[at], self.right[at], self.label[at])
+
 
 def grow_trees(
     lengths: Tensor,

@@ -32,15 +32,15 @@ class Splits:
     entries: Tensor
     groups: Sequence[tuple[int, int]]
 
-    @classmethod
-    def of(cls, rows: Tensor, entries: Tensor, groups: Sequence[tuple[int, int]]) -> Splits:
-        """Of names `(2, count, cuts)` of children's rows as `RuleChoices.child_rows` has them."""
-        names, start = [], 0
-        for count, widest in groups:
-            left, right = rows[:, start : start + count]
-            names += [left[:, : widest - 3].flatten(), right[:, 1 : widest - 2].flatten()]
-            start += count
-        return cls(torch.cat(names), entries, groups)
+    def starts(self) -> tuple[Tensor, Tensor]:
+        """Two `(count,)` int64: of all nodes' splits each node's first one, and its left child."""
+        splits, names, start = [], [], 0
+        for count, widest in self.groups:
+            places = torch.arange(count, device=self.names.device) * (widest - 3) + start
+            splits.append(places)
+            names.append(places + start)  # right children of the groups before stand between
+            start += count * (widest - 3)
+        return torch.cat(splits), torch.cat(names)
 
     def parts(self, *rows: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
         """Group by group: its nodes, and of each of some rows left and right ones.

@@ -14,12 +14,21 @@ def case(labels: int = 3):
     return logs, rules, rows, torch.tensor([3, 0, 3]), [(2, 5), (1, 7)]
 
 
+def splits(rows, entries, groups):
+    names, start = [], 0
+    for count, widest in groups:
+        left, right = rows[:, start : start + count]
+        names += [left[:, : widest - 3].flatten(), right[:, 1 : widest - 2].flatten()]
+        start += count
+    return Splits(torch.cat(names), entries, groups)
+
+
 def weigh(logs, rules, rows, entries, groups):
     labels = logs.shape[1]
     peaks = logs.detach().amax(1)
     columns = rules.detach().unflatten(1, (labels, labels)).mT.flatten(1)
     values = (logs - peaks[:, None]).exp()
-    return split_weights(values, peaks, rules, columns, Splits.of(rows, entries, groups))
+    return split_weights(values, peaks, rules, columns, splits(rows, entries, groups))
 
 
 def listed(logs, rules, rows, entries, groups):
@@ -53,6 +62,8 @@ def test_without_gradient_it_says_what_the_right_child_may_be():
     with torch.no_grad():
         found, (first, second) = weigh(logs, rules, *rest)
     assert first.shape == (2, 2, 3) and second.shape == (1, 4, 3)
+    starts = splits(*rest).starts()
+    assert [part.tolist() for part in starts] == [[0, 2, 4], [0, 2, 8]]
     torch.testing.assert_close(found, weigh(logs, rules, *rest)[0].detach())
     rows, entries = rest[0], rest[1]
     share = (second / second.sum(2, keepdim=True))[0]
