@@ -29,7 +29,10 @@ def clean(tmp_path, monkeypatch):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    # other tests may have put the folder of the file, or the file itself, among what is imported
+    places = [place for place in sys.path if place and not Path(place, "my_grammar.py").exists()]
+    monkeypatch.setattr(sys, "path", places)
+    monkeypatch.delitem(sys.modules, "my_grammar", raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
