@@ -7,8 +7,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# threads that spin while they wait make small tensors slow on shared machines
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test quick lint docs tables clean
 

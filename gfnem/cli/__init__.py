@@ -23,9 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, 130 when interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Threads that spin while they wait make the many small tensors here tens of times slower as
-    # soon as another process wants the cores. It must be said before torch is imported; what the
-    # user says counts.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # soon as another process wants the cores; threads that sleep at once take twice as long where
+    # none does. It must be said before torch is imported; what the user says counts.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # some 50 microseconds
     # which of its own fonts it does not find on a machine is no news for who draws a curve
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # trees hold words of any script, and what reads them expects UTF-8; the names of files may hold
