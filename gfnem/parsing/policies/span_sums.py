@@ -48,16 +48,12 @@ class _Sums(torch.autograd.Function):
         if dropped:
             units = random_bytes(sums.shape, sums.device)
         for start, first, last in places:
-            part = right[:, start + narrowest :] + width[narrowest : ends - start]
-            part.add_(left[:, start, None])
-            kept = sums[:, first:last]
+            part = sums[:, first:last]
+            torch.add(right[:, start + narrowest :], width[narrowest : ends - start], out=part)
+            part.add_(left[:, start, None]).relu_()
             if dropped:  # the derivative of a step: a product with a mask takes four times as long
                 chance, above = units[:, first:last].to(part.dtype), dropped - 0.5
-                torch.ops.aten.threshold_backward.grad_input(
-                    part.relu_(), chance, above, grad_input=kept
-                )
-            else:
-                torch.clamp(part, min=0, out=kept)
+                torch.ops.aten.threshold_backward.grad_input(part, chance, above, grad_input=part)
         ctx.save_for_backward(sums)
         ctx.narrowest, ctx.ends = narrowest, ends
         return sums
