@@ -151,35 +151,6 @@ class RuleChoices:
         below = self.potentials.below(self.label_of(nodes.label))[:, None] if self._looks_up else 0
         return self._row(nodes.row[:, None], left, right, below)
 
-    def child_rows(self, nodes: Nodes, cut: Tensor) -> Tensor:
-        """Names of rows of left and of right children, `(2, count, cuts)`.
-
-        Args:
-            nodes: the nodes.
-            cut: `(count, cuts)`, how many words more than two the left child has.
-        """
-        stride = self.max_length + 1
-        start = (nodes.row * self.max_length + nodes.left) * stride
-        first, second = start + nodes.left + 2, start + nodes.right + 2 * stride
-        names = torch.stack([first[:, None] + cut, second[:, None] + cut * stride])
-        return self._under(nodes, names)
-
-    def edge_rows(self, nodes: Nodes) -> Tensor:
-        """Names of rows of what follows the first word, and of what precedes the last one.
-
-        `(2, count, 1)`.
-        """
-        stride = self.max_length + 1
-        start = (nodes.row * self.max_length + nodes.left) * stride + nodes.right
-        return self._under(nodes, torch.stack([start + stride, start - 1]).unsqueeze(2))
-
-    def _under(self, nodes: Nodes, names: Tensor) -> Tensor:
-        """Names `(..., count, any)` of children under one context as those under their own."""
-        if not self._looks_up:
-            return names
-        below = self.potentials.below(self.label_of(nodes.label))
-        return names * self.potentials.contexts + below[:, None]
-
     def look(self, rows: Tensor) -> Rows:
         """The look-ahead of rows, which may be named more than once: any shape, then `N`."""
         return self.look_ahead.rows(rows, self.temperature)
@@ -304,23 +275,23 @@ class DenseOptions(Options):
         groups = groups or _by_width(width)
         widest = max(most for _, most in groups)
         column = torch.arange(widest - 1, device=width.device)
-        inner = (width - 4).clamp(min=0)[:, None]
+        left, right = nodes.left[:, None], nodes.right[:, None]
         names, start = [], 0
         for count, most in groups:
             at = slice(start, start + count)
-            cut = torch.minimum(column[: most - 3], inner[at])
-            names.append(choices.child_rows(nodes.part(at), cut).flatten())
-            start += count
-        sides = choices.edge_rows(nodes)
-        rows = choices.look(torch.cat([*names, sides.flatten()]))
-        edges = rows[-sides.numel() :]
+            part, start = nodes.part(at), at.stop
+            cut = torch.minimum(left[at] + 2 + column[: most - 3], right[at] - 2)
+            names += [choices.row(part, left[at], cut), choices.row(part, cut, right[at])]
+        names += [choices.row(nodes, left + 1, right), choices.row(nodes, left, right - 1)]
+        rows = choices.look(torch.cat([name.flatten() for name in names]))
+        inside, edges = rows[: -2 * len(width)], rows[-2 * len(width) :]
         # of the label of a phrase beside the first word, and beside the last one
         self._edges, peaks = relative(choices.leaves(nodes) + edges.logs.view(2, len(width), -1))
         beside = (self._edges.sum(-1).log() + peaks)[..., None]
         weights, tops = choices.rule_weights
         entry = choices.potentials.rules_of(nodes.label, nodes.row)
         self._names, table = rows.index, rows.table
-        self._splits = Splits(rows.index[: -sides.numel()], entry, groups)
+        self._splits = Splits(inside.index, entry, groups)
         inner, self._joints = split_weights(
             table.relative, table.peaks, weights, choices.rule_columns, self._splits
         )
