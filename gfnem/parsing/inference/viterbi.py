@@ -45,8 +45,8 @@ def viterbi(potentials: Potentials, spans: Tensor | None = None) -> tuple[Trees,
     return trees, torch.where(lengths == 1, potentials.single, score)
 
 
-#: given sentences, left and right ends, contexts and labels of nodes: the split and both children's
-#: labels of the best tree over each
+#: given sentences, left and right ends, contexts and labels of nodes of three words or more: the
+#: split and both children's labels of the best tree over each
 BackPointers = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -123,7 +123,9 @@ _AT_ONCE = 2**18
 
 
 def _best_choice(potentials: Potentials, best: Tensor, row, left, right, context, label):
-    """Split and both children's labels of the best tree over some nodes, `(count,)` int64 each.
+    """Split and both children's labels of the best tree over nodes of three words or more.
+
+    `(count,)` int64 each.
 
     Args:
         potentials: the rules' weights.
@@ -132,15 +134,14 @@ def _best_choice(potentials: Potentials, best: Tensor, row, left, right, context
     """
     labels, n = potentials.labels, potentials.max_length
     symbol, below = context * labels + label, potentials.below(label)
-    after = (left + 1).clamp(max=n - 1)
     by_left, by_right = potentials.edge_rules(symbol, row, left, right - 1)
-    by_left = by_left + best[row, after, right, below]
+    by_left = by_left + best[row, left + 1, right, below]
     by_right = by_right + best[row, left, right - 1, below]
     (one, second), (other, first) = by_left.max(1), by_right.max(1)
     split, nothing = left + 1, torch.zeros_like(left)
     choice = torch.stack([split, nothing, second]), torch.stack([right - 1, first, nothing])
     scores, found = torch.maximum(one, other), torch.where(other > one, choice[1], choice[0])
-    splits = max(int((right - left).max()) - 3, 0)
+    splits = int((right - left).max()) - 3
     if splits:
         cuts = left[:, None] + 2 + torch.arange(splits, device=left.device)
         outside = cuts > (right - 2)[:, None]
@@ -153,5 +154,4 @@ def _best_choice(potentials: Potentials, best: Tensor, row, left, right, context
         cut = at.gather(1, pair[:, None])[:, 0] + left + 2
         inner_choice = torch.stack([cut, pair // labels, pair % labels])
         found = torch.where(inner > scores, inner_choice, found)
-    # two words have nothing to choose
-    return tuple(torch.where(right - left == 2, torch.stack([split, nothing, nothing]), found))
+    return tuple(found)
