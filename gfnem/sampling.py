@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gfnem.batched import Context, State, X, Z, each
@@ -118,26 +119,48 @@ def draw(
     return action, drawn.log()
 
 
+def lots(
+    shape: Sequence[int],
+    entries: int,
+    like: Shaped[Tensor, "..."],
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "*rows numbers"]:
+    """Random numbers for draws of `by_weight` that are made before the weights are known.
+
+    Args:
+        shape: how many rows.
+        entries: the most entries that a row of weights has.
+        like: a tensor of any shape, whose type and device they have.
+        generator: the source of randomness, on that device.
+
+    Returns:
+        `(*shape, 1)` uniform between 0 and 1; on a GPU `(*shape, entries)`.
+    """
+    if like.is_cuda:  # sums of a parallel scan need not rise: exponential races
+        return like.new_empty(*shape, entries).exponential_(generator=generator).reciprocal_()
+    return like.new_empty(*shape, 1).uniform_(generator=generator)
+
+
 def by_weight(
     weights: Float[Tensor, "*rows entries"],
     generator: torch.Generator | None = None,
-    chance: Float[Tensor, "*rows 1"] | None = None,
+    lot: Float[Tensor, "*rows numbers"] | None = None,
 ) -> Int[Tensor, "*rows"]:
     """Draws an entry a row in proportion to its weight; never one whose weight is 0.
 
     Args:
         weights: `(..., entries)`, a positive one in each row.
         generator: the source of randomness, on the weights' device.
-        chance: `(..., 1)` uniform between 0 and 1, which a CPU draws by if it is given.
+        lot: `(..., any number)` numbers of `lots` to draw by, for as many entries or more.
 
     Returns:
         `(...)` the entries' numbers.
     """
-    if weights.is_cuda:  # sums of a parallel scan need not rise: exponential races
-        return (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax(-1)
-    if chance is None:
-        chance = torch.empty_like(weights[..., :1]).uniform_(generator=generator)
-    return inverted(weights, chance).squeeze(-1)
+    if lot is None:
+        lot = lots(weights.shape[:-1], weights.shape[-1], weights, generator)
+    if weights.is_cuda:
+        return (weights * lot[..., : weights.shape[-1]]).argmax(-1)
+    return inverted(weights, lot).squeeze(-1)
 
 
 def inverted(

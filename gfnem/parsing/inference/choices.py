@@ -250,7 +250,8 @@ _GROUPS, GROUPED = 6, 512
 Groups = Sequence[tuple[int, int]]
 
 
-def _by_width(width: Tensor) -> Groups:
+def by_width(width: Tensor) -> Groups:
+    """Groups of nodes with these rising numbers of words `(count,)`."""
     count = len(width)
     if count < GROUPED:
         return [(count, int(width.max()))]
@@ -272,7 +273,7 @@ class DenseOptions(Options):
 
     def __init__(self, choices: RuleChoices, nodes: Nodes, groups: Groups | None = None):
         width = nodes.right - nodes.left
-        groups = groups or _by_width(width)
+        groups = groups or by_width(width)
         widest = max(most for _, most in groups)
         column = torch.arange(widest - 1, device=width.device)
         left, right = nodes.left[:, None], nodes.right[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from gfnem.parsing.inference.choices import GROUPED, RuleChoices
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.padded import draw_padded, padded_norms
 from gfnem.parsing.inference.potentials import Potentials, full_precision
+from gfnem.parsing.inference.table_draws import Expansions, Lots, TableDraws
 from gfnem.parsing.trees.trees import Trees
 from gfnem.sampling import by_weight, moves_from
 
@@ -37,8 +40,6 @@ def draw_trees(
 ) -> tuple[Trees, Tensor]:
     """Draws trees top-down, without autograd.
 
-    Nodes that several samples of a sentence share are weighed once.
-
     Args:
         choices: the action weights.
         samples: trees per sentence.
@@ -53,64 +54,72 @@ def draw_trees(
         drawn from.
     """
     choices = choices.tempered(temperature) if moves_from(temperature, 1) else choices
-    lengths, labels, explores = choices.lengths, choices.labels, moves_from(epsilon, 0)
-    batch, places = len(lengths), choices.max_length - 1
+    batch, places = len(choices.lengths), choices.max_length - 1
     root_scores = choices.root()
     with full_precision(root_scores):
-        normalisers = root_scores.new_zeros(batch * samples * places)
-
-        def explore(weights: Tensor) -> Tensor:
-            draws = torch.rand(weights.shape[:-1], generator=generator, device=weights.device)
-            return (draws < epsilon)[..., None]
-
+        shape = (places, batch * samples) if choices.padded else (batch * samples * places,)
+        lots = Lots.draw(shape, places, choices, epsilon, generator)
         roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
-        if explores:
-            roots = roots.masked_fill(explore(roots), 1.0)
-
-        # three draws a node: the split, and labels of children
-        count = 0 if choices.padded else len(normalisers)
-        lots = normalisers.new_empty(3, count, 1).uniform_(generator=generator)
-
-        def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-            different, at = _unique(choices, nodes)
-            options = choices.options(different)
-            peaks = options.scores.amax(-1, keepdim=True)
-            weights = (options.scores - peaks).exp_()
-            norms = (weights.sum(-1).log_() + peaks.squeeze(-1)).index_select(0, at)
-            normalisers.index_copy_(0, nodes.slot, norms)
-            weights = weights.index_select(0, at)
-            if explores:
-                explored = explore(weights)
-                last = nodes.right - nodes.left - 2
-                column = torch.arange(weights.shape[1], device=weights.device)
-                end = last[:, None]
-                # A split that leaves a word alone has one label to choose, others have two.
-                actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
-                weights = torch.where(explored, actions * (column <= end), weights)
-            chance = iter(lots.index_select(1, nodes.slot))
-            column = by_weight(weights, generator, next(chance))
-
-            def draw(weights: Tensor) -> Tensor:
-                if explores:
-                    weights = weights.masked_fill(explored, 1.0)
-                return by_weight(weights, generator, next(chance))
-
-            first, second = (
-                choices.child_symbol(nodes.label, label)
-                for label in options.children(at, column, draw)
-            )
-            return nodes.left + 1 + column, first, second
-
+        if moves_from(epsilon, 0):
+            chance = torch.rand(batch, samples, 1, generator=generator, device=roots.device)
+            roots = roots.masked_fill(chance < epsilon, 1.0)
         symbols = choices.root_symbol(by_weight(roots, generator))
         if choices.padded:
-            trees = draw_padded(choices, symbols, epsilon, generator)
-            norms = padded_norms(choices, trees)
+            trees, norms = draw_padded(choices, symbols, lots)
         else:
-            trees = grow_trees(lengths, places + 1, symbols, choose)
-            norms = normalisers.view(batch, samples, places)
+            trees, norms = _draw_levels(choices, symbols, lots)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
         return trees, scores.sum(-1)
+
+
+def _draw_levels(choices: RuleChoices, roots: Tensor, lots: Lots) -> tuple[Trees, Tensor]:
+    """Annotated trees with these root symbols, and the log weight of all that each node may do."""
+    (batch, samples), places = roots.shape, choices.max_length - 1
+    table = choices.potentials.one_table
+    expand = TableDraws(choices) if table else partial(_by_options, choices)
+    slots, norms = [], []
+
+    def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
+        drawn = expand(nodes, lots.rows(nodes.slot))
+        slots.append(nodes.slot)
+        norms.append(drawn.norms)
+        return drawn.middle, drawn.first, drawn.second
+
+    trees = grow_trees(choices.lengths, places + 1, roots, choose)
+    known = choices.rule_weights[0].new_zeros(batch * samples * places)
+    if slots:
+        known.index_copy_(0, torch.cat(slots), torch.cat(norms))
+    return trees, known.view(batch, samples, places)
+
+
+def _by_options(choices: RuleChoices, nodes: Nodes, lots: Lots) -> Expansions:
+    """Draws how nodes of three words or more are expanded, whatever the rules.
+
+    Nodes that several samples of a sentence share are weighed once.
+    """
+    different, at = _unique(choices, nodes)
+    options = choices.options(different)
+    peaks = options.scores.amax(-1, keepdim=True)
+    weights = (options.scores - peaks).exp_()
+    norms = (weights.sum(-1).log_() + peaks.squeeze(-1)).index_select(0, at)
+    weights = weights.index_select(0, at)
+    if lots.explored is not None:
+        last = nodes.right - nodes.left - 2
+        column = torch.arange(weights.shape[1], device=weights.device)
+        end = last[:, None]
+        # a split that leaves a word alone has one label to choose, others have two
+        actions = torch.where((column == 0) | (column == end), 1.0, float(choices.labels))
+        weights = torch.where(lots.explored, actions * (column <= end), weights)
+    column, labels = by_weight(weights, lot=lots.split), iter((lots.one, lots.other))
+
+    def draw(weights: Tensor) -> Tensor:
+        return by_weight(lots.explore(weights), lot=next(labels))
+
+    first, second = (
+        choices.child_symbol(nodes.label, label) for label in options.children(at, column, draw)
+    )
+    return Expansions(nodes.left + 1 + column, first, second, norms)
 
 
 def sample_trees(

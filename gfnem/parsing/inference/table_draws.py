@@ -1,0 +1,164 @@
+"""How nodes of three words or more are drawn where rules are one table, without a gradient.
+
+Of a node of `w` words the splits are columns `0 .. w - 2`: the first leaves a word to the left, the
+last a word to the right. At each, one child's label is drawn from weights over it: of a phrase
+beside a word that of the phrase, and of two phrases that of the right one, with the left one's
+summed out. What has two sides, a start and an end or a first and a last word, is looked up for both
+at once. Operations are few, since nodes often are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gfnem.batched import Batched
+from gfnem.parsing.inference.choices import GROUPED, RuleChoices, by_width
+from gfnem.parsing.inference.look_ahead import names_of_spans
+from gfnem.parsing.inference.nodes import Nodes
+from gfnem.parsing.inference.potentials import relative
+from gfnem.sampling import by_weight, moves_from
+from gfnem.sampling import lots as lots_of
+
+
+@dataclass
+class Lots(Batched):
+    """Random numbers that expansions of nodes are drawn by.
+
+    Attributes:
+        split, one, other: of the split and of both labels, see `gfnem.sampling.lots`.
+        explored: `(..., 1)` bool, whether all three are drawn uniformly; None where none is.
+    """
+
+    split: Tensor
+    one: Tensor
+    other: Tensor
+    explored: Tensor | None
+
+    @classmethod
+    def draw(
+        cls,
+        shape: Sequence[int],
+        splits: int,
+        like: RuleChoices,
+        epsilon: float | Tensor,
+        generator: torch.Generator | None,
+    ) -> Lots:
+        """Numbers for as many nodes as `shape` has, of `splits` splits or fewer."""
+        of = like.rule_weights[0]
+        found = (lots_of(shape, count, of, generator) for count in (splits, *2 * [like.labels]))
+        explored = None
+        if moves_from(epsilon, 0):
+            chance = torch.rand(*shape, 1, generator=generator, device=of.device)
+            explored = chance < epsilon
+        return cls(*found, explored)
+
+    def rows(self, at: Tensor) -> Lots:
+        """Those of some nodes, `(count,)` int64."""
+        return self.map(lambda numbers: numbers.index_select(0, at))
+
+    def explore(self, weights: Tensor) -> Tensor:
+        """Weights `(count, entries)` to draw by: all 1 where a node is explored."""
+        return weights if self.explored is None else weights.masked_fill(self.explored, 1.0)
+
+
+@dataclass
+class Expansions(Batched):
+    """What nodes become; every field is `(count,)`.
+
+    Attributes:
+        middle: int64, where they are split.
+        first, second: int64 labels of the children; that of a word has no meaning.
+        norms: log weight of all that a node may do, in nats.
+    """
+
+    middle: Tensor
+    first: Tensor
+    second: Tensor
+    norms: Tensor
+
+
+class TableDraws:
+    """Draws nodes' expansions under some choices.
+
+    Args:
+        choices: the action weights, of rules that are one table.
+    """
+
+    def __init__(self, choices: RuleChoices):
+        n, batch, device = choices.max_length, len(choices.lengths), choices.lengths.device
+        side, row = torch.arange(2, device=device)[:, None], torch.arange(batch, device=device)
+        rows = choices.look(names_of_spans(batch, n, device))
+        self.choices, self.table, self.labels = choices, rows.table, choices.labels
+        place = pad(rows.index, (0, 0, 0, 1))  # (batch, n + 1, n + 1)
+        # rows of spans by the start, or by the end, that they share
+        self.place, self.ends = torch.cat([place, place.mT]).flatten(), n + 1
+        self.span = (side * batch + row) * self.ends
+        self.rules, self.tops = choices.rule_weights
+        self.columns = choices.rule_columns.view(-1, self.labels)
+        self.after = torch.arange(1, n + 1, device=device)
+
+    def __call__(self, nodes: Nodes, lots: Lots) -> Expansions:
+        """Draws for nodes of any widths, each with its own numbers."""
+        width = nodes.right - nodes.left
+        if len(nodes) < GROUPED:
+            return self.draw(nodes, int(width.max()), lots)
+        order, start, found = width.argsort(), 0, []
+        nodes, lots = nodes[order], lots.rows(order)
+        for count, widest in by_width(width[order]):
+            part = slice(start, start + count)
+            found.append(self.draw(nodes.part(part), widest, lots[part]))
+            start += count
+        drawn, back = Expansions.cat(found, 0), torch.empty_like(order)
+        return drawn[back.scatter_(0, order, torch.arange(len(order), device=order.device))]
+
+    def draw(self, nodes: Nodes, widest: int, lots: Lots) -> Expansions:
+        """As a call, of nodes of so many words at most, padded to these.
+
+        Nodes may have two words, too. What comes of these has no meaning.
+        """
+        left, last, label = nodes.left, nodes.right - 1, nodes.label
+        count, splits, labels = len(left), widest - 1, self.labels
+        cut = left[:, None] + self.after[:splits]
+        outside = cut > last[:, None]
+        cut = torch.minimum(cut, last[:, None])
+        spans = self.span.index_select(1, nodes.row) + torch.stack([left, nodes.right])
+        names = (spans * self.ends)[..., None] + cut
+        index = self.place.index_select(0, names.flatten())
+        values = self.table.relative.index_select(0, index).view(2, -1, labels)
+        first, second = values
+        level = self.table.peaks.index_select(0, index).view(2, count, splits).sum(0)
+        rules = self.rules.index_select(0, label).view(-1, labels, labels)
+        weights = torch.bmm(first.view(count, splits, -1), rules).view(-1, labels).mul_(second)
+        level.add_(self.tops.index_select(0, label)[:, None])
+        # a word as the left child, at the first split, and as the right one at a node's last
+        start = torch.arange(0, count * splits, splits, device=label.device)
+        end = start + (last - left - 1)
+        ends = torch.cat([start, end])
+        index = index.index_select(0, torch.cat([start + count * splits, end]))
+        beside = self.choices.leaves(nodes).flatten(0, 1)
+        beside, peaks = relative(beside + self.table.logs.index_select(0, index))
+        weights.index_copy_(0, ends, beside)
+        level.view(-1).index_copy_(0, ends, peaks)
+
+        scores = weights.sum(-1).log_().view(count, splits).add_(level)
+        top = scores.masked_fill_(outside, -math.inf).amax(-1, keepdim=True)
+        chances = scores.sub_(top).exp_()
+        norms = chances.sum(-1).log_().add_(top.squeeze(-1))
+        if lots.explored is not None:
+            # a split that leaves a word alone has one label to choose, others have two
+            actions = chances.new_full((count * splits,), float(labels)).index_fill_(0, ends, 1.0)
+            actions = actions.view(count, splits).masked_fill_(outside, 0.0)
+            chances = torch.where(lots.explored, actions, chances)
+        column = by_weight(chances, lot=lots.split)
+        at = start + column
+        one = by_weight(lots.explore(weights.index_select(0, at)), lot=lots.one)
+        rest = first.index_select(0, at).mul_(self.columns.index_select(0, label * labels + one))
+        middle = left + 1 + column
+        other = torch.where(middle == last, one, by_weight(lots.explore(rest), lot=lots.other))
+        return Expansions(middle, other, one, norms)
