@@ -1,4 +1,4 @@
-"""Several trained runs that parse together: the tree that agrees best with each run's own tree."""
+"""Several trained runs that parse together: the tree that agrees best with all of them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Agreed:
 
     Attributes:
         trees: one for each sentence, all labels 0.
-        f1: `(batch,)` mean F1, in percent, to the runs' own trees. Spans of one word and of the
-            whole sentence do not count; a sentence without others has 100.
+        f1: `(batch,)` mean F1, in percent, that the runs expect of them. Spans of one word and of
+            the whole sentence do not count; a sentence without others has 100.
     """
 
     def __init__(self, trees: Trees, f1: Tensor):
@@ -43,35 +43,50 @@ class Agreed:
 
 
 @torch.no_grad()
-def average(trees: Sequence[Trees], votes: Tensor | None = None) -> Agreed:
-    """The binary trees with the highest mean F1 to some trees of the same sentences.
+def average(spans: Sequence[Tensor], lengths: Tensor, votes: Tensor | None = None) -> Agreed:
+    """The binary trees with the highest F1 that some runs expect in the mean.
 
-    Tree averaging (Shayegh et al. 2024, arXiv 2310.01717, section 3.2). All binary trees over a
-    sentence have equally many spans, so the mean F1 is proportional to the number of trees that
-    have each span, summed over the spans: CKY finds the best tree.
+    Where a run says how probable each span is, this is the minimum-risk tree (Goodman 1996) under
+    the mixture of the runs' posteriors; where it has one tree, it is that of tree averaging
+    (Shayegh et al. 2024, arXiv 2310.01717, section 3.2). All binary trees over a sentence have
+    equally many spans, so the mean F1 is proportional to the sum of all runs' probabilities of the
+    tree's spans: CKY finds the best tree.
 
     Args:
-        trees: of each run, one tree for each sentence (one sample).
-        votes: `(runs, batch)` what each run's tree counts. Default: 1.
+        spans: of each run `(batch, n, n + 1)`, how probable each span `[i, j)` is; 1 for those of
+            its tree.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+        votes: `(runs, batch)` what each run counts. Default: 1.
     """
-    shape = len(trees), len(trees[0].lengths)
-    votes = torch.ones(shape, device=trees[0].left.device) if votes is None else votes
-    counts = sum(span_counts(each, vote[:, None]) for each, vote in zip(trees, votes, strict=True))
-    lengths = trees[0].lengths[:, 0]
+    votes = torch.ones(len(spans), len(lengths)) if votes is None else votes
+    counts = sum(
+        torch.where(vote > 0, each * vote, 0.0)
+        for each, vote in zip(spans, votes[..., None, None].to(spans[0]), strict=True)
+    )
     best = max_span_tree(counts, lengths)
-    matched = (span_counts(best) * counts).sum((1, 2))
+    return Agreed(best, _mean_f1(best, counts, votes.sum(0).to(counts)))
+
+
+def _mean_f1(trees: Trees, counts: Tensor, total: Tensor | int) -> Tensor:
+    """`(batch,)` mean F1 of trees, given the sum of all runs' probabilities and the votes."""
+    matched, proper = (span_counts(trees) * counts).sum((1, 2)), trees.lengths[:, 0] - 2
     # the span of the whole sentence is in all trees
-    total, proper = votes.sum(0), (lengths - 2).clamp(min=0)
     share = (matched - total) / (total * proper).clamp(min=1)
-    return Agreed(best, 100 * torch.where(proper > 0, share, 1.0))
+    return 100 * torch.where(proper > 0, share, 1.0)
+
+
+def _spans(parses: Parses) -> Tensor:
+    """`(batch, n, n + 1)` how probable each span is to a run; 1 for those of one tree."""
+    return (span_counts(parses.trees) if parses.spans is None else parses.spans).cpu()
 
 
 class Ensemble:
     """Several trained runs on text that parse together.
 
-    Each run parses by itself; the tree of a sentence is the one that agrees best with the runs'
-    own trees (see `average`). Runs that err in different ways gain most: of other seeds, other
-    models, other rewards. Labels of different runs are not the same, so the trees have none.
+    Each run says how probable each span of a sentence is, or which tree is the most probable; the
+    sentence gets the tree that agrees best with all of them (see `average`). Runs that err in
+    different ways gain most: of other seeds, other models, other rewards. Labels of different runs
+    are not the same, so the trees have none.
 
     Args:
         runs: trained runs, or their folders or checkpoints.
@@ -134,14 +149,16 @@ class Ensemble:
         any_run = possible.any(0).tolist()
         if len(found) == 1:
             return found[0], any_run
-        return average([parses.trees.to("cpu") for parses in found], possible.float()), any_run
+        lengths = found[0].trees.lengths[:, 0].cpu()
+        return average([_spans(parses) for parses in found], lengths, possible.float()), any_run
 
     def parse(self, sentences: str | Sequence[str], decode: str = "mbr") -> Tree | list[Tree]:
         """The tree of a sentence, or of each of several.
 
         Args:
             sentences: one, or a list of them.
-            decode: how each run chooses its tree, "map" or "mbr".
+            decode: what each run says, "mbr" for the probability of each span or "map" for its
+                most probable tree.
 
         Returns:
             An `nltk` tree, or a list of them; a tree without leaves for a sentence that has none.
@@ -160,7 +177,7 @@ class Ensemble:
 
         Args:
             treebank: a file or folder of gold trees.
-            decode: how each run chooses its tree, "map" or "mbr".
+            decode: as in `parse`; a run alone chooses its tree by it.
             max_length: longer sentences, in tokens, are left out.
 
         Returns:
@@ -180,13 +197,16 @@ class Ensemble:
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
             tokens = [corpus.tokens[row] for row in part]
-            single = [
-                parse(run, reader.encode(tokens).to(run.device), decode).trees.to("cpu")
+            found = [
+                parse(run, reader.encode(tokens).to(run.device), decode)
                 for run, reader in zip(self.runs, self.readers, strict=True)
             ]
-            together = average(single)
-            agreement += float(together.f1.sum())
-            for score, trees in zip(scores, [together.trees, *single], strict=True):
+            single = [parses.trees.to("cpu") for parses in found]
+            lengths = single[0].lengths[:, 0]
+            together = average([_spans(parses) for parses in found], lengths).trees
+            own = sum(span_counts(trees) for trees in single)
+            agreement += float(_mean_f1(together, own, len(single)).sum())
+            for score, trees in zip(scores, [together, *single], strict=True):
                 for place, row in enumerate(part):
                     score.update(trees.spans(place), corpus.spans[row], len(tokens[place]))
         return {

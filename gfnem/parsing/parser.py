@@ -30,6 +30,7 @@ class Parses:
         trees: one or more trees for each sentence.
         posterior: makes the sampler's posterior, or what stands in for it.
         log_marginal: how to compute `log p(x)`.
+        spans: `(batch, n, n + 1)` how probable each span is, where trees were chosen by it.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Parses:
         trees: Trees,
         posterior: Callable[[], Posterior],
         log_marginal: Callable[[], LogMarginal],
+        spans: Tensor | None = None,
     ):
-        self.trees = trees
+        self.trees, self.spans = trees, spans
         self._given = given
         self._posterior, self._log_marginal = posterior, log_marginal
 
@@ -121,17 +123,18 @@ def parse(
         count = None if exact else SAMPLES
         return Parses(alone, trees, posterior, lambda: posterior().log_marginal(count))
     if exact:
-        trees = _best_trees(alone, decode)
-        return Parses(alone, trees, posterior, lambda: LogMarginal.from_exact(alone.log_marginal()))
+        trees, spans = _best_trees(alone, decode)
+        exactly = lambda: LogMarginal.from_exact(alone.log_marginal())  # noqa: E731
+        return Parses(alone, trees, posterior, exactly, spans)
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
     of_model = posterior().model_weights(drawn, log_weights)
     if decode == "map":
-        trees = drawn.take(aimed_at().log_joint(drawn).argmax(1, keepdim=True))
+        trees, spans = drawn.take(aimed_at().log_joint(drawn).argmax(1, keepdim=True)), None
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
-        spans = span_counts(drawn, log_weights.softmax(1), labels=labels)
-        trees = minimum_risk(spans, x.lengths)
-    return Parses(alone, trees, posterior, lambda: LogMarginal.from_weights(of_model))
+        counts = span_counts(drawn, log_weights.softmax(1), labels=labels)
+        trees, spans = minimum_risk(counts, x.lengths)
+    return Parses(alone, trees, posterior, lambda: LogMarginal.from_weights(of_model), spans)
 
 
 def draws(module: Inference, decode: str, samples: int | None) -> bool:
@@ -154,12 +157,12 @@ def label_names(module: Inference) -> list[str]:
 def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor]:
     """The best trees by exact inference, and the exact `(batch,)` `log p(x)` in nats."""
     given = model.given(x)
-    return _best_trees(given, decode), given.log_marginal()
+    return _best_trees(given, decode)[0], given.log_marginal()
 
 
-def _best_trees(given: Any, decode: str) -> Trees:
+def _best_trees(given: Any, decode: str) -> tuple[Trees, Tensor | None]:
     if decode == "map":
-        return given.best_trees()
+        return given.best_trees(), None
     return minimum_risk(given.span_marginals(), given.x.lengths)
 
 

@@ -9,6 +9,7 @@ import gfnem
 from gfnem.errors import UserError
 from gfnem.parsing import Ensemble
 from gfnem.parsing.ensemble import average
+from gfnem.parsing.inference.decoding import span_counts
 from gfnem.parsing.trees.scores import SpanF1
 from gfnem.parsing.trees.trees import Trees
 
@@ -39,17 +40,43 @@ def test_no_tree_agrees_better(length):
     for _ in range(10):
         rows = torch.randint(len(every), (5,), generator=generator).tolist()
         others = [every[row] for row in rows]
-        agreed = average([Trees.from_nodes([[nodes]], [length]) for nodes in others])
+        trees = [Trees.from_nodes([[nodes]], [length]) for nodes in others]
+        agreed = average([span_counts(tree) for tree in trees], torch.tensor([length]))
         best = max(mean_f1(nodes, others, length) for nodes in every)
         spans = agreed.trees.spans(0)
         assert mean_f1(spans, others, length) == pytest.approx(best)
         assert float(agreed.f1[0]) == pytest.approx(best, abs=1e-3)
 
 
+@pytest.mark.parametrize("length", [3, 6])
+def test_no_tree_is_expected_to_agree_better(length):
+    """Runs that say how probable each tree is: the mean F1 over all of their trees."""
+    every = list(bracketings(0, length))
+    torch.manual_seed(length)
+    for _ in range(5):
+        shares = (2 * torch.randn(3, len(every))).softmax(1)
+        counted = torch.cat([span_counts(Trees.from_nodes([[nodes]], [length])) for nodes in every])
+        spans = [(share[:, None, None] * counted).sum(0, keepdim=True) for share in shares]
+        agreed = average(spans, torch.tensor([length]))
+
+        def expected(nodes):
+            f1 = torch.tensor([mean_f1(nodes, [other], length) for other in every])
+            return float((shares.mean(0) * f1).sum())
+
+        best = max(expected(nodes) for nodes in every)
+        assert expected(agreed.trees.spans(0)) == pytest.approx(best, abs=1e-3)
+        assert float(agreed.f1[0]) == pytest.approx(best, abs=1e-3)
+
+
 def test_a_tree_without_a_vote_does_not_count():
     first, second = list(bracketings(0, 4))[:2]
-    trees = [Trees.from_nodes([[nodes], [nodes]], [4, 4]) for nodes in (first, second, second)]
-    agreed = average(trees, torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    spans = [
+        span_counts(Trees.from_nodes([[nodes], [nodes]], [4, 4]))
+        for nodes in (first, second, second)
+    ]
+    spans[1][0] = torch.nan  # a run that has no tree may say anything
+    votes = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    agreed = average(spans, torch.tensor([4, 4]), votes)
     assert [node[:2] for node in agreed.trees.spans(0)] == [node[:2] for node in first]
     assert [node[:2] for node in agreed.trees.spans(1)] == [node[:2] for node in second]
     assert float(agreed.f1[0]) == 100
@@ -79,6 +106,8 @@ def test_the_front_door(tmp_path):
     figures = ensemble.evaluate(str(gold))
     assert figures["sentence_f1"] == figures["single"][0] == figures["single"][1]
     assert figures["agreement"] == pytest.approx(100)
+    by_trees = ensemble.evaluate(str(gold), decode="map")
+    assert by_trees["single"][0] == by_trees["sentence_f1"]
 
 
 def test_what_cannot_be():

@@ -45,12 +45,17 @@ def max_span_tree(span_scores: Tensor, lengths: Tensor) -> Trees:
     return grow_trees(lengths, n, lengths.new_zeros(batch, 1), choose)
 
 
-def minimum_risk(spans: Tensor, lengths: Tensor) -> Trees:
-    """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label."""
-    trees = max_span_tree(spans.sum(3), lengths)
+def minimum_risk(spans: Tensor, lengths: Tensor) -> tuple[Trees, Tensor]:
+    """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label.
+
+    Returns:
+        The trees, and `(batch, n, n + 1)` how probable each span is, whatever its label.
+    """
+    whatever = spans.sum(3)
+    trees = max_span_tree(whatever, lengths)
     row = torch.arange(len(lengths), device=lengths.device)[:, None, None]
     trees.label = spans[row, trees.left, trees.right].argmax(3) * trees.mask()
-    return trees
+    return trees, whatever
 
 
 def span_counts(trees: Trees, weights: Tensor | None = None, labels: int | None = None) -> Tensor:

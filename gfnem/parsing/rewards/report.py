@@ -91,7 +91,7 @@ def _changed(
     x, some = x[fits], [some[row] for row in fits.nonzero().flatten().tolist()]
     given = run.target.given(x)
     bare, drawn = (
-        minimum_risk(each.span_marginals(), x.lengths) for each in (given.normalised(), given)
+        minimum_risk(each.span_marginals(), x.lengths)[0] for each in (given.normalised(), given)
     )
     names = label_names(run)
     shared = []
