@@ -58,7 +58,7 @@ def draw_trees(
     root_scores = choices.root()
     with full_precision(root_scores):
         shape = (places, batch * samples) if choices.padded else (batch * samples * places,)
-        lots = Lots.draw(shape, places, choices, epsilon, generator)
+        lots = Lots.draw(shape, places, choices.labels, root_scores, epsilon, generator)
         roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
         if moves_from(epsilon, 0):
             chance = torch.rand(batch, samples, 1, generator=generator, device=roots.device)
@@ -87,7 +87,7 @@ def _draw_levels(choices: RuleChoices, roots: Tensor, lots: Lots) -> tuple[Trees
         return drawn.middle, drawn.first, drawn.second
 
     trees = grow_trees(choices.lengths, places + 1, roots, choose)
-    known = choices.rule_weights[0].new_zeros(batch * samples * places)
+    known = lots.split.new_zeros(batch * samples * places)
     if slots:
         known.index_copy_(0, torch.cat(slots), torch.cat(norms))
     return trees, known.view(batch, samples, places)

@@ -45,16 +45,24 @@ class Lots(Batched):
         cls,
         shape: Sequence[int],
         splits: int,
-        like: RuleChoices,
-        epsilon: float | Tensor,
-        generator: torch.Generator | None,
+        labels: int,
+        like: Tensor,
+        epsilon: float | Tensor = 0.0,
+        generator: torch.Generator | None = None,
     ) -> Lots:
-        """Numbers for as many nodes as `shape` has, of `splits` splits or fewer."""
-        of = like.rule_weights[0]
-        found = (lots_of(shape, count, of, generator) for count in (splits, *2 * [like.labels]))
+        """Numbers for as many nodes as `shape` has, of so many splits, or fewer, and labels.
+
+        Args:
+            shape: how many nodes.
+            splits, labels: how many.
+            like: a tensor of any shape, whose type and device they have.
+            epsilon: the share of nodes that are explored.
+            generator: the source of randomness, on that device.
+        """
+        found = [lots_of(shape, count, like, generator) for count in (splits, labels, labels)]
         explored = None
         if moves_from(epsilon, 0):
-            chance = torch.rand(*shape, 1, generator=generator, device=of.device)
+            chance = torch.rand(*shape, 1, generator=generator, device=like.device)
             explored = chance < epsilon
         return cls(*found, explored)
 

@@ -122,6 +122,18 @@ def test_choices_under_any_look_ahead_agree_with_those_of_the_table(temperature,
     torch.testing.assert_close(found[0][0].sum(-1), drawn)
 
 
+def test_no_table_of_rules_is_made(monkeypatch):
+    apart, _ = both(*tables())
+    ahead = torch.randn(len(LENGTHS), 7, 8, 1, LABELS).double()
+
+    def made(self):
+        raise AssertionError("a table with a cell for each pair of children")
+
+    monkeypatch.setattr(FactoredPotentials, "rules", property(made))
+    choices = RuleChoices.from_chart(apart, ahead)
+    score_choices(choices, draw_trees(choices, 20, 1.7, 0.2)[0])
+
+
 def test_samples_come_as_often_as_the_posterior_says():
     root, left, right, words, lengths = tables(2, (4,))
     apart, _ = both(root, left, right, words, lengths)

@@ -44,7 +44,7 @@ def nodes(count):
 @torch.no_grad()
 def test_both_ways_make_the_same_of_the_same_random_numbers(count, temperature, epsilon):
     found = choices().tempered(temperature)
-    some, lots = nodes(count), Lots.draw((count,), 8, found, epsilon, None)
+    some, lots = nodes(count), Lots.draw((count,), 8, LABELS, found.root(), epsilon)
     short, general = TableDraws(found)(some, lots), _by_options(found, some, lots)
     torch.testing.assert_close(short.norms, general.norms, rtol=1e-5, atol=1e-5)
     # sums that are rounded in another order may end on the other side of a random number
@@ -67,7 +67,7 @@ def test_a_word_beside_a_phrase_that_its_rules_hardly_allow():
         weights.copy_(weights * steep)
     found.look_ahead.values.copy_(-steep.log() * 1.2)
     some = nodes(200)
-    drawn = TableDraws(found)(some, Lots.draw((200,), 8, found, 0.0, None))
+    drawn = TableDraws(found)(some, Lots.draw((200,), 8, LABELS, found.root()))
     assert drawn.norms.isfinite().all()
     assert ((drawn.middle > some.left) & (drawn.middle < some.right)).all()
     scores = found.options(some).scores.logsumexp(-1)
