@@ -250,14 +250,28 @@ _GROUPS, GROUPED = 6, 512
 Groups = Sequence[tuple[int, int]]
 
 
-def by_width(width: Tensor) -> Groups:
-    """Groups of nodes with these rising numbers of words `(count,)`."""
+def by_width(width: Tensor, worth: int = GROUPED) -> Groups:
+    """Groups of nodes with these rising numbers of words `(count,)`; `worth` are worth one more."""
     count = len(width)
-    if count < GROUPED:
+    if count < worth:
         return [(count, int(width.max()))]
-    groups = width.tensor_split(min(_GROUPS, 1 + count // GROUPED))
+    groups = width.tensor_split(min(_GROUPS, 1 + count // worth))
     widest = torch.stack([group.max() for group in groups]).tolist()
     return [(len(group), most) for group, most in zip(groups, widest, strict=True)]
+
+
+def different_nodes(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
+    """Each different node once, narrow ones first, and `(count,)` which of these each node is.
+
+    Few nodes are not worth a comparison: they are taken as they come.
+    """
+    if len(nodes) < GROUPED:
+        return nodes, torch.arange(len(nodes), device=nodes.left.device)
+    n, symbols = choices.max_length, choices.symbols
+    spans = ((nodes.right - nodes.left) * len(choices.lengths) + nodes.row) * n + nodes.left
+    keys, inverse = (spans * symbols + nodes.label).unique(return_inverse=True)
+    order = torch.arange(len(inverse), device=keys.device)
+    return nodes[torch.empty_like(keys).scatter_(0, inverse, order)], inverse
 
 
 class DenseOptions(Options):

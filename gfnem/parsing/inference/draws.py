@@ -7,27 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gfnem.parsing.inference.choices import GROUPED, RuleChoices
+from gfnem.parsing.inference.choices import RuleChoices, different_nodes
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.padded import draw_padded, padded_norms
 from gfnem.parsing.inference.potentials import Potentials, full_precision
 from gfnem.parsing.inference.table_draws import Expansions, Lots, TableDraws
 from gfnem.parsing.trees.trees import Trees
 from gfnem.sampling import by_weight, moves_from
-
-
-def _unique(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
-    """Each different node once, narrow ones first, and which of these each node is.
-
-    Few nodes are not worth a comparison: they are taken as they come.
-    """
-    if len(nodes) < GROUPED:
-        return nodes, torch.arange(len(nodes), device=nodes.left.device)
-    n, symbols = choices.max_length, choices.symbols
-    spans = ((nodes.right - nodes.left) * len(choices.lengths) + nodes.row) * n + nodes.left
-    keys, inverse = (spans * symbols + nodes.label).unique(return_inverse=True)
-    order = torch.arange(len(inverse), device=keys.device)
-    return nodes[torch.empty_like(keys).scatter_(0, inverse, order)], inverse
 
 
 @torch.no_grad()
@@ -98,7 +84,7 @@ def _by_options(choices: RuleChoices, nodes: Nodes, lots: Lots) -> Expansions:
 
     Nodes that several samples of a sentence share are weighed once.
     """
-    different, at = _unique(choices, nodes)
+    different, at = different_nodes(choices, nodes)
     options = choices.options(different)
     peaks = options.scores.amax(-1, keepdim=True)
     weights = (options.scores - peaks).exp_()
@@ -170,7 +156,7 @@ def _score(choices: RuleChoices, trees: Trees, epsilon: float | Tensor = 0.0) ->
         if len(slot):
             row = slot.div(width[0].numel(), rounding_mode="floor")
             parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
-            nodes, at = _unique(choices, Nodes(slot, row, *parts))
+            nodes, at = different_nodes(choices, Nodes(slot, row, *parts))
             norms = torch.cat([norms, choices.options(nodes).scores.logsumexp(-1)])
             place[slot] = at + 1
         norms = norms.index_select(0, place).view(width.shape)

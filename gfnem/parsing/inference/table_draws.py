@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from gfnem.batched import Batched
-from gfnem.parsing.inference.choices import GROUPED, RuleChoices, by_width
+from gfnem.parsing.inference.choices import GROUPED, RuleChoices, by_width, different_nodes
 from gfnem.parsing.inference.look_ahead import names_of_spans
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import relative
 from gfnem.sampling import by_weight, moves_from
 from gfnem.sampling import lots as lots_of
+
+#: how many nodes are worth another group of like width: a group has all operations of a draw
+_WORTH = 4 * GROUPED
 
 
 @dataclass
@@ -113,22 +116,31 @@ class TableDraws:
 
     def __call__(self, nodes: Nodes, lots: Lots) -> Expansions:
         """Draws for nodes of any widths, each with its own numbers."""
-        width = nodes.right - nodes.left
         if len(nodes) < GROUPED:
-            return self.draw(nodes, int(width.max()), lots)
-        order, start, found = width.argsort(), 0, []
-        nodes, lots = nodes[order], lots.rows(order)
-        for count, widest in by_width(width[order]):
-            part = slice(start, start + count)
-            found.append(self.draw(nodes.part(part), widest, lots[part]))
-            start += count
-        drawn, back = Expansions.cat(found, 0), torch.empty_like(order)
-        return drawn[back.scatter_(0, order, torch.arange(len(order), device=order.device))]
+            return self.draw(nodes, int((nodes.right - nodes.left).max()), lots)
+        different, at = different_nodes(self.choices, nodes)
+        groups = by_width(different.right - different.left, _WORTH)
+        ends = torch.tensor([count for count, _ in groups], device=at.device).cumsum(0)
+        at, order = at.sort()
+        lots, found, start, first = lots.rows(order), [], 0, 0
+        for (count, widest), last in zip(groups, torch.searchsorted(at, ends).tolist(), strict=True):
+            part = different.part(slice(start, start + count))
+            found.append(self.draw(part, widest, lots[first:last], at[first:last] - start))
+            start, first = start + count, last
+        back = torch.empty_like(order)
+        back.scatter_(0, order, torch.arange(len(order), device=order.device))
+        return Expansions.cat(found, 0)[back]
 
-    def draw(self, nodes: Nodes, widest: int, lots: Lots) -> Expansions:
+    def draw(self, nodes: Nodes, widest: int, lots: Lots, at: Tensor | None = None) -> Expansions:
         """As a call, of nodes of so many words at most, padded to these.
 
         Nodes may have two words, too. What comes of these has no meaning.
+
+        Args:
+            nodes: the nodes.
+            widest: how many words the widest has.
+            lots: random numbers, of each draw.
+            at: `(draws,)` int64, which of the nodes each draw is of; if None, there is one of each.
         """
         left, last, label = nodes.left, nodes.right - 1, nodes.label
         count, splits, labels = len(left), widest - 1, self.labels
@@ -158,15 +170,20 @@ class TableDraws:
         top = scores.masked_fill_(outside, -math.inf).amax(-1, keepdim=True)
         chances = scores.sub_(top).exp_()
         norms = chances.sum(-1).log_().add_(top.squeeze(-1))
+        parts = [start, left, last, label, norms, chances]
         if lots.explored is not None:
             # a split that leaves a word alone has one label to choose, others have two
             actions = chances.new_full((count * splits,), float(labels)).index_fill_(0, ends, 1.0)
-            actions = actions.view(count, splits).masked_fill_(outside, 0.0)
-            chances = torch.where(lots.explored, actions, chances)
+            parts.append(actions.view(count, splits).masked_fill_(outside, 0.0))
+        if at is not None:
+            parts = [part.index_select(0, at) for part in parts]
+        start, left, last, label, norms, chances, *actions = parts
+        if lots.explored is not None:
+            chances = torch.where(lots.explored, *actions, chances)
         column = by_weight(chances, lot=lots.split)
-        at = start + column
-        one = by_weight(lots.explore(weights.index_select(0, at)), lot=lots.one)
-        rest = first.index_select(0, at).mul_(self.columns.index_select(0, label * labels + one))
+        place = start + column
+        one = by_weight(lots.explore(weights.index_select(0, place)), lot=lots.one)
+        rest = first.index_select(0, place).mul_(self.columns.index_select(0, label * labels + one))
         middle = left + 1 + column
         other = torch.where(middle == last, one, by_weight(lots.explore(rest), lot=lots.other))
         return Expansions(middle, other, one, norms)
