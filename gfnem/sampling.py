@@ -134,7 +134,8 @@ def lots(
         generator: the source of randomness, on that device.
 
     Returns:
-        `(*shape, 1)` uniform between 0 and 1; on a GPU `(*shape, entries)`.
+        `(*shape, 1)` uniform between 0 and 1; on a GPU `(*shape, entries)`, one over exponential
+        times: the greatest product with a weight is drawn.
     """
     if like.is_cuda:  # sums of a parallel scan need not rise: exponential races
         return like.new_empty(*shape, entries).exponential_(generator=generator).reciprocal_()

@@ -59,15 +59,25 @@ def average(spans: Sequence[Tensor], lengths: Tensor, votes: Tensor | None = Non
         votes: `(runs, batch)` what each run counts. Default: 1.
     """
     votes = torch.ones(len(spans), len(lengths)) if votes is None else votes
-    counts = sum(
-        torch.where(vote > 0, each * vote, 0.0)
-        for each, vote in zip(spans, votes[..., None, None].to(spans[0]), strict=True)
-    )
+    counts = _voted(spans, votes)
     best = max_span_tree(counts, lengths)
-    return Agreed(best, _mean_f1(best, counts, votes.sum(0).to(counts)))
+    return Agreed(best, _mean_f1(best, counts, votes.sum(0)))
 
 
-def _mean_f1(trees: Trees, counts: Tensor, total: Tensor | int) -> Tensor:
+def _voted(spans: Sequence[Tensor], votes: Tensor) -> Tensor:
+    """`(batch, n, n + 1)` the sum over runs; what a run without a vote says may be anything."""
+    each = zip(spans, votes[..., None, None], strict=True)
+    return sum(torch.where(vote > 0, probable * vote, 0.0) for probable, vote in each)
+
+
+def _together(found: Sequence[Parses], votes: Tensor) -> Agreed:
+    """What several runs make of their `Parses`."""
+    spans = [span_counts(each.trees) if each.spans is None else each.spans for each in found]
+    lengths = found[0].trees.lengths[:, 0].cpu()
+    return average([probable.cpu().float() for probable in spans], lengths, votes)
+
+
+def _mean_f1(trees: Trees, counts: Tensor, total: Tensor) -> Tensor:
     """`(batch,)` mean F1 of trees, given the sum of all runs' probabilities and the votes."""
     matched, proper = (span_counts(trees) * counts).sum((1, 2)), trees.lengths[:, 0] - 2
     # the span of the whole sentence is in all trees
@@ -75,28 +85,25 @@ def _mean_f1(trees: Trees, counts: Tensor, total: Tensor | int) -> Tensor:
     return 100 * torch.where(proper > 0, share, 1.0)
 
 
-def _spans(parses: Parses) -> Tensor:
-    """`(batch, n, n + 1)` how probable each span is to a run; 1 for those of one tree."""
-    return (span_counts(parses.trees) if parses.spans is None else parses.spans).cpu()
-
-
 class Ensemble:
     """Several trained runs on text that parse together.
 
-    Each run says how probable each span of a sentence is, or which tree is the most probable; the
-    sentence gets the tree that agrees best with all of them (see `average`). Runs that err in
-    different ways gain most: of other seeds, other models, other rewards. Labels of different runs
-    are not the same, so the trees have none.
+    Each run says how probable each span of a sentence is ("mbr"), or which tree is the most
+    probable ("map"); the sentence gets the tree that agrees best with all of them (see `average`).
+    Runs that err in different ways gain most: of other seeds, other models, other rewards. Labels
+    of different runs are not the same, so the trees have none. A run that cannot derive a sentence
+    has no vote in it.
 
     Args:
-        runs: trained runs, or their folders or checkpoints.
+        runs: trained runs, or their folders or checkpoints; one of these, or several.
 
     Raises:
         UserError: if there is no run, one is unusable, or they cut text in different ways.
     """
 
-    def __init__(self, runs: Sequence[Any]):
+    def __init__(self, runs: Any):
         paths = (str, os.PathLike)
+        runs = runs if isinstance(runs, list | tuple) else [runs]
         self.runs = [load_text_run(run) if isinstance(run, paths) else run for run in runs]
         if not self.runs:
             raise UserError("an ensemble of no run: name one at least")
@@ -129,8 +136,6 @@ class Ensemble:
     ) -> tuple[Parses | Agreed, list[bool]]:
         """Trees of tokenised sentences, and which of the sentences have any.
 
-        A run that cannot derive a sentence has no vote in it.
-
         Args:
             sentences: tokens, as the runs' preprocessing makes them.
             decode, samples: see `parser.parse`.
@@ -138,19 +143,27 @@ class Ensemble:
         Raises:
             UserError: if draws of several runs are asked for, or a run cannot parse.
         """
-        if len(self.runs) > 1 and decode == "sample":
-            raise UserError("several runs draw no common samples: decode map or mbr")
+        if len(self.runs) == 1:
+            (run,), (reader,) = self.runs, self.readers
+            x = reader.encode(sentences).to(run.device)
+            return parse(run, x, decode, samples), derivable(run, x).tolist()
+        found, votes = self._parses(sentences, decode, samples)
+        return _together(found, votes), (votes > 0).any(0).tolist()
+
+    def _parses(
+        self, sentences: Sequence[Sequence[str]], decode: str, samples: int | None = None
+    ) -> tuple[list[Parses], Tensor]:
+        """What each run makes of tokenised sentences, and `(runs, batch)` their votes, 0 or 1."""
+        if decode not in ("map", "mbr"):
+            raise UserError(
+                f"several runs draw no common samples: decode is map or mbr, not {decode}"
+            )
         found, votes = [], []
         for run, reader in zip(self.runs, self.readers, strict=True):
             x: Sentences = reader.encode(sentences).to(run.device)
             found.append(parse(run, x, decode, samples))
             votes.append(derivable(run, x).cpu())
-        possible = torch.stack(votes)
-        any_run = possible.any(0).tolist()
-        if len(found) == 1:
-            return found[0], any_run
-        lengths = found[0].trees.lengths[:, 0].cpu()
-        return average([_spans(parses) for parses in found], lengths, possible.float()), any_run
+        return found, torch.stack(votes).float()
 
     def parse(self, sentences: str | Sequence[str], decode: str = "mbr") -> Tree | list[Tree]:
         """The tree of a sentence, or of each of several.
@@ -197,15 +210,13 @@ class Ensemble:
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
             tokens = [corpus.tokens[row] for row in part]
-            found = [
-                parse(run, reader.encode(tokens).to(run.device), decode)
-                for run, reader in zip(self.runs, self.readers, strict=True)
-            ]
-            single = [parses.trees.to("cpu") for parses in found]
-            lengths = single[0].lengths[:, 0]
-            together = average([_spans(parses) for parses in found], lengths).trees
-            own = sum(span_counts(trees) for trees in single)
-            agreement += float(_mean_f1(together, own, len(single)).sum())
+            found, votes = self._parses(tokens, decode)
+            together, single = (
+                _together(found, votes).trees,
+                [each.trees.to("cpu") for each in found],
+            )
+            own = [span_counts(trees) for trees in single]
+            agreement += float(_mean_f1(together, _voted(own, votes), votes.sum(0)).sum())
             for score, trees in zip(scores, [together, *single], strict=True):
                 for place, row in enumerate(part):
                     score.update(trees.spans(place), corpus.spans[row], len(tokens[place]))

@@ -20,6 +20,8 @@ from gfnem.target import Conditioned, Target
 
 #: importance samples for each sentence where exact inference does not exist
 SAMPLES = 64
+#: how trees are chosen
+DECODES = ("map", "mbr", "sample")
 
 
 class Parses:
@@ -101,8 +103,11 @@ def parse(
         given: `module.target.given(x)`, where it is at hand.
 
     Raises:
-        UserError: if the module has no sampler and its model no exact inference.
+        UserError: if the module has no sampler and its model no exact inference, or `decode` is
+            none of these.
     """
+    if decode not in DECODES:
+        raise UserError(f"decode is {', '.join(DECODES[:-1])} or {DECODES[-1]}, not {decode}")
     model, solvable = module.model, _is_solvable(module)
     if not module.has_policy and not solvable:
         raise UserError(f"{type(model).__name__} was trained without a sampler: it cannot parse")

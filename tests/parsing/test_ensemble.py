@@ -9,7 +9,8 @@ import gfnem
 from gfnem.errors import UserError
 from gfnem.parsing import Ensemble
 from gfnem.parsing.ensemble import average
-from gfnem.parsing.inference.decoding import span_counts
+from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.parser import Parses
 from gfnem.parsing.trees.scores import SpanF1
 from gfnem.parsing.trees.trees import Trees
 
@@ -110,8 +111,37 @@ def test_the_front_door(tmp_path):
     assert by_trees["single"][0] == by_trees["sentence_f1"]
 
 
+def test_a_run_that_cannot_derive_a_sentence_has_no_vote_in_its_evaluation(tmp_path, monkeypatch):
+    gold = tmp_path / "gold.mrg"
+    gold.write_text("(S (NP (D the) (N dog)) (VP (V sees) (NP (D a) (N cat))))\n")
+    ensemble = Ensemble([trained(), trained()])
+    right, wrong = torch.zeros(2, 1, 5, 6)
+    for left, end in ((0, 2), (2, 5), (3, 5), (0, 5)):
+        right[:, left, end] = 1
+    for left, end in ((0, 4), (1, 4), (2, 4), (0, 5)):
+        wrong[:, left, end] = 1.1  # of a sentence that it cannot derive a run says anything
+    said = iter((right, wrong))
+
+    def parse(run, x, decode, samples):
+        spans = next(said)
+        return Parses(None, max_span_tree(spans, x.lengths), None, None, spans)
+
+    monkeypatch.setattr("gfnem.parsing.ensemble.parse", parse)
+    can = iter((torch.tensor([True]), torch.tensor([False])))
+    monkeypatch.setattr("gfnem.parsing.ensemble.derivable", lambda run, x: next(can))
+    figures = ensemble.evaluate(str(gold))
+    assert figures["sentence_f1"] == figures["single"][0] == 100 > figures["single"][1]
+    assert figures["agreement"] == 100
+
+
+def test_one_run_by_its_folder():
+    assert len(Ensemble(trained()).runs) == 1
+
+
 def test_what_cannot_be():
     with pytest.raises(UserError, match="no run"):
         Ensemble([])
     with pytest.raises(UserError, match="no common samples"):
         Ensemble([trained(), trained()]).answer([["dog", "sees"]], decode="sample")
+    with pytest.raises(UserError, match="decode is map, mbr or sample, not best"):
+        Ensemble([trained()]).answer([["dog", "sees"]], decode="best")

@@ -21,7 +21,7 @@ from gfnem.batched import Batched
 from gfnem.parsing.inference.choices import GROUPED, RuleChoices, by_width, different_nodes
 from gfnem.parsing.inference.look_ahead import names_of_spans
 from gfnem.parsing.inference.nodes import Nodes
-from gfnem.parsing.inference.potentials import relative
+from gfnem.parsing.inference.potentials import relative, safe_log
 from gfnem.sampling import by_weight, moves_from
 from gfnem.sampling import lots as lots_of
 
@@ -123,7 +123,9 @@ class TableDraws:
         ends = torch.tensor([count for count, _ in groups], device=at.device).cumsum(0)
         at, order = at.sort()
         lots, found, start, first = lots.rows(order), [], 0, 0
-        for (count, widest), last in zip(groups, torch.searchsorted(at, ends).tolist(), strict=True):
+        for (count, widest), last in zip(
+            groups, torch.searchsorted(at, ends).tolist(), strict=True
+        ):
             part = different.part(slice(start, start + count))
             found.append(self.draw(part, widest, lots[first:last], at[first:last] - start))
             start, first = start + count, last
@@ -166,7 +168,7 @@ class TableDraws:
         weights.index_copy_(0, ends, beside)
         level.view(-1).index_copy_(0, ends, peaks)
 
-        scores = weights.sum(-1).log_().view(count, splits).add_(level)
+        scores = safe_log(weights.sum(-1)).view(count, splits).add_(level)
         top = scores.masked_fill_(outside, -math.inf).amax(-1, keepdim=True)
         chances = scores.sub_(top).exp_()
         norms = chances.sum(-1).log_().add_(top.squeeze(-1))

@@ -24,7 +24,7 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         usage="gfnem parse RUN [RUN ...] [FILE] [--decode map|mbr|sample] "
         "[--format bracket|json|svg] ...",
         description="Print a tree for each line of a text. Several runs parse together: the tree "
-        "is the one that agrees best with each run's own tree.",
+        "is the one that agrees best with what each run says of the sentence.",
     )
     parser.add_argument(
         "runs",
@@ -38,7 +38,8 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         choices=("map", "mbr", "sample"),
         default="mbr",
         help="map: most probable tree; mbr: the tree with the most probable spans; "
-        "sample: draws from the sampler",
+        "sample: draws from the sampler. Several runs vote for spans, by their most probable trees "
+        "(map) or by how probable each span is (mbr)",
     )
     parser.add_argument(
         "--samples",
