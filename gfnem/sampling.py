@@ -122,7 +122,7 @@ def draw(
 def lots(
     shape: Sequence[int],
     entries: int,
-    like: Shaped[Tensor, "..."],
+    like: Shaped[Tensor, ...],
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*rows numbers"]:
     """Random numbers for draws of `by_weight` that are made before the weights are known.
