@@ -1,11 +1,12 @@
 """Several starts on a small corpus: single runs, the one kept by held-out NLL, and all together.
 
     python experiments/small_corpus.py --train TREES --valid TREES --test TREES --out runs/small
-        [--limit 5000] [--seeds 0 10 20] [--restarts 4] [--max-updates 1000]
+        [--limit 5000] [--seeds 0 10 20] [--restarts 4 | --differ] [--max-updates 1000]
     python experiments/small_corpus.py --name NAME --test TREES --runs RUN RUN ...
 
-The first form trains, for each seed, `gfnem train --restarts` on the words of the first trees; what
-is there is not trained again. The second form takes runs that there are. Trees are there to be
+The first form trains, for each seed, `gfnem train --restarts` on the words of the first trees, or
+with `--differ` four runs that see words and count samples in different ways; what is there is not
+trained again. The second form takes runs that there are. Trees are there to be
 compared with; nothing is trained on them. Rows are appended to
 `experiments/results/small_corpus.csv`.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shlex
 import statistics
 import sys
 from datetime import date
@@ -31,15 +31,27 @@ COLUMNS = (
     *("row", "runs", "sentences", "single runs", "best single run", "kept by NLL", "together"),
     *("agreement", "last NLL over best", "command", "commit", "date", "machine"),
 )
+#: with --differ: settings of all runs, and of each
+CLASSES = "--dataset.unknown_classes true"
+KINDS = (
+    "",
+    "--recipe.m_step equal",
+    "--model.forms true",
+    "--model.forms true --recipe.m_step equal",
+)
 
 
 def train(options: argparse.Namespace, seed: int) -> list[Path]:
     """The runs of one seed, trained where they are not there."""
-    folder = Path(options.out) / str(seed)
     words = ["--data", options.train, "--valid", options.valid]
-    words += ["--dataset.limit", str(options.limit), "--seed", str(seed)]
-    words += ["--restarts", str(options.restarts), "--max-updates", str(options.max_updates)]
-    trained(folder, *words)
+    words += ["--dataset.limit", str(options.limit), "--max-updates", str(options.max_updates)]
+    if options.differ:
+        runs = [Path(options.out) / f"{seed}-{number + 1}" for number in range(len(KINDS))]
+        for number, (run, kind) in enumerate(zip(runs, KINDS, strict=True)):
+            trained(run, *words, "--seed", str(seed + number), *f"{CLASSES} {kind}".split())
+        return runs
+    folder = Path(options.out) / str(seed)
+    trained(folder, *words, "--seed", str(seed), "--restarts", str(options.restarts))
     return [folder / f"restart-{number + 1}" for number in range(options.restarts)]
 
 
@@ -91,6 +103,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5000, help="trees read, of all lengths")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 10, 20])
     parser.add_argument("--restarts", type=int, default=4)
+    parser.add_argument("--differ", action="store_true", help="four runs of different settings")
     parser.add_argument("--max-updates", type=int, default=1000)
     parser.add_argument("--max-length", type=int, default=20, help="of sentences of --test")
     parser.add_argument("--name", help="of the row")
@@ -101,12 +114,14 @@ def main() -> None:
         row = {"row": options.name or "runs", **measured(options.runs, options)}
         record(row, options.command or "")
         return
+    command = f"gfnem train --data TRAIN --valid DEV --dataset.limit {options.limit}"
     for seed in options.seeds:
         row = {"row": f"{options.name or 'restarts'}, seed {seed}"}
         row |= measured(train(options, seed), options)
-        command = f"gfnem train --data TRAIN --valid DEV --dataset.limit {options.limit} --seed"
-        settings = ["--restarts", str(options.restarts), "--max-updates", str(options.max_updates)]
-        record(row, f"{command} {seed} {shlex.join(settings)}")
+        own = ["--seed", str(seed), "--restarts", str(options.restarts)]
+        if options.differ:
+            own = ["--seed", f"{seed} and on", *CLASSES.split(), f"({'|'.join(KINDS)})"]
+        record(row, " ".join([command, *own, "--max-updates", str(options.max_updates)]))
 
 
 if __name__ == "__main__":
