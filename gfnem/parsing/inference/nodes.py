@@ -57,25 +57,23 @@ def grow_trees(
     batch, samples = roots.shape
     places = max_length - 1
     trees = torch.arange(batch * samples, device=roots.device)
-    trees = trees[lengths.repeat_interleave(samples) > 1]
     slot, row = trees * places, trees.div(samples, rounding_mode="floor")
-    opened = torch.stack([slot, row, torch.zeros_like(row), lengths[row], roots.flatten()[trees]])
-    made, splits = [opened], []
-    while len(wide := (opened[3] - opened[2] > 2).nonzero().squeeze(1)):
-        nodes = Nodes(*opened.index_select(1, wide))
+    below = torch.stack([slot, row, torch.zeros_like(row), lengths[row], roots.flatten()])
+    made, splits = [below], []
+    while len(wide := (below[3] - below[2] > 2).nonzero().squeeze(1)):
+        nodes = Nodes(*below.index_select(1, wide))
         middle, first, second = choose(nodes)
         slot, row, left, right = nodes.slot, nodes.row, nodes.left, nodes.right
         splits.append(torch.stack([slot, middle]))
         # Preorder places the left child next and the right one behind the left one's subtree.
-        children = torch.stack(
+        below = torch.stack(
             [slot + 1, slot + middle - left, row, row, left, middle, middle, right, first, second]
-        )
-        children = children.view(5, -1)  # all left ones, then all right ones
-        inner = (children[3] - children[2] > 1).nonzero().squeeze(1)
-        opened = children.index_select(1, inner)
-        made.append(opened)
+        ).view(5, -1)  # all left ones, then all right ones
+        made.append(below)
     found = roots.new_zeros(4, batch * samples * places)
-    slot, _, left, right, label = torch.cat(made, 1)
+    every = torch.cat(made, 1)  # words, too, which stand at no place of a tree
+    inner = (every[3] - every[2] > 1).nonzero().squeeze(1)
+    slot, _, left, right, label = every.index_select(1, inner)
     found[:, slot] = torch.stack([left, right, left + 1, label])  # as two words are split
     if splits:
         slot, split = torch.cat(splits, 1)
