@@ -129,7 +129,10 @@ def parse(
         return Parses(alone, trees, posterior, lambda: posterior().log_marginal(count))
     if exact:
         trees, spans = _best_trees(alone, decode)
-        exactly = lambda: LogMarginal.from_exact(alone.log_marginal())  # noqa: E731
+
+        def exactly() -> LogMarginal:
+            return LogMarginal.from_exact(alone.log_marginal())
+
         return Parses(alone, trees, posterior, exactly, spans)
     drawn, log_weights = posterior().log_weights(samples or SAMPLES)
     of_model = posterior().model_weights(drawn, log_weights)

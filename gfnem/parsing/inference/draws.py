@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -43,40 +44,47 @@ def draw_trees(
     batch, places = len(choices.lengths), choices.max_length - 1
     root_scores = choices.root()
     with full_precision(root_scores):
-        shape = (places, batch * samples) if choices.padded else (batch * samples * places,)
-        lots = Lots.draw(shape, places, choices.labels, root_scores, epsilon, generator)
+
+        def lots(*shape: int) -> Lots:
+            return Lots.draw(shape, places, choices.labels, root_scores, epsilon, generator)
+
         roots = root_scores.softmax(-1)[:, None].repeat(1, samples, 1)
         if moves_from(epsilon, 0):
             chance = torch.rand(batch, samples, 1, generator=generator, device=roots.device)
             roots = roots.masked_fill(chance < epsilon, 1.0)
         symbols = choices.root_symbol(by_weight(roots, generator))
         if choices.padded:
-            trees, norms = draw_padded(choices, symbols, lots)
+            trees, norms = draw_padded(choices, symbols, lots(places, batch * samples))
         else:
-            trees, norms = _draw_levels(choices, symbols, lots)
+            norms = root_scores.new_zeros(batch, samples, places)
+            trees = _draw_levels(choices, symbols, lots, norms)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
         return trees, scores.sum(-1)
 
 
-def _draw_levels(choices: RuleChoices, roots: Tensor, lots: Lots) -> tuple[Trees, Tensor]:
-    """Annotated trees with these root symbols, and the log weight of all that each node may do."""
-    (batch, samples), places = roots.shape, choices.max_length - 1
+def _draw_levels(
+    choices: RuleChoices, roots: Tensor, lots: Callable[[int], Lots], norms: Tensor
+) -> Trees:
+    """Annotated trees with these root symbols, level by level.
+
+    Args:
+        choices: the action weights.
+        roots: `(batch, samples)` int64.
+        lots: makes the random numbers of so many nodes.
+        norms: `(batch, samples, places)`, where the log weight of all that each node of three words
+            or more may do is put.
+    """
     table = choices.potentials.one_table
     expand = TableDraws(choices) if table else partial(_by_options, choices)
-    slots, norms = [], []
+    known = norms.view(-1)
 
     def choose(nodes: Nodes) -> tuple[Tensor, Tensor, Tensor]:
-        drawn = expand(nodes, lots.rows(nodes.slot))
-        slots.append(nodes.slot)
-        norms.append(drawn.norms)
+        drawn = expand(nodes, lots(len(nodes)))
+        known.index_copy_(0, nodes.slot, drawn.norms)
         return drawn.middle, drawn.first, drawn.second
 
-    trees = grow_trees(choices.lengths, places + 1, roots, choose)
-    known = lots.split.new_zeros(batch * samples * places)
-    if slots:
-        known.index_copy_(0, torch.cat(slots), torch.cat(norms))
-    return trees, known.view(batch, samples, places)
+    return grow_trees(choices.lengths, choices.max_length, roots, choose)
 
 
 def _by_options(choices: RuleChoices, nodes: Nodes, lots: Lots) -> Expansions:
