@@ -118,10 +118,10 @@ def main() -> None:
     for seed in options.seeds:
         row = {"row": f"{options.name or 'restarts'}, seed {seed}"}
         row |= measured(train(options, seed), options)
-        own = ["--seed", str(seed), "--restarts", str(options.restarts)]
+        own = f"{seed} --restarts {options.restarts}"
         if options.differ:
-            own = ["--seed", f"{seed} and on", *CLASSES.split(), f"({'|'.join(KINDS)})"]
-        record(row, " ".join([command, *own, "--max-updates", str(options.max_updates)]))
+            own = f"{seed} and on {CLASSES} ({'|'.join(KINDS)})"
+        record(row, f"{command} --seed {own} --max-updates {options.max_updates}")
 
 
 if __name__ == "__main__":

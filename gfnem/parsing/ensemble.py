@@ -77,6 +77,11 @@ def _together(found: Sequence[Parses], votes: Tensor) -> Agreed:
     return average([probable.cpu().float() for probable in spans], lengths, votes)
 
 
+def _no_draws(decode: str) -> None:
+    if decode not in ("map", "mbr"):
+        raise UserError(f"several runs draw no common samples: decode is map or mbr, not {decode}")
+
+
 def _mean_f1(trees: Trees, counts: Tensor, total: Tensor) -> Tensor:
     """`(batch,)` mean F1 of trees, given the sum of all runs' probabilities and the votes."""
     matched, proper = (span_counts(trees) * counts).sum((1, 2)), trees.lengths[:, 0] - 2
@@ -143,21 +148,16 @@ class Ensemble:
         Raises:
             UserError: if draws of several runs are asked for, or a run cannot parse.
         """
-        if len(self.runs) == 1:
-            (run,), (reader,) = self.runs, self.readers
-            x = reader.encode(sentences).to(run.device)
-            return parse(run, x, decode, samples), derivable(run, x).tolist()
+        if len(self.runs) > 1:
+            _no_draws(decode)
         found, votes = self._parses(sentences, decode, samples)
-        return _together(found, votes), (votes > 0).any(0).tolist()
+        agreed = _together(found, votes) if len(found) > 1 else found[0]
+        return agreed, (votes > 0).any(0).tolist()
 
     def _parses(
         self, sentences: Sequence[Sequence[str]], decode: str, samples: int | None = None
     ) -> tuple[list[Parses], Tensor]:
         """What each run makes of tokenised sentences, and `(runs, batch)` their votes, 0 or 1."""
-        if decode not in ("map", "mbr"):
-            raise UserError(
-                f"several runs draw no common samples: decode is map or mbr, not {decode}"
-            )
         found, votes = [], []
         for run, reader in zip(self.runs, self.readers, strict=True):
             x: Sentences = reader.encode(sentences).to(run.device)
@@ -198,8 +198,9 @@ class Ensemble:
             run], "agreement": mean F1 of the ensemble's trees to those of the runs}`.
 
         Raises:
-            UserError: if the treebank cannot be read or holds no trees.
+            UserError: if the treebank cannot be read or holds no trees, or draws are asked for.
         """
+        _no_draws(decode)
         corpus = self.readers[0].read(treebank, max_length)
         rows = [row for row, gold in enumerate(corpus.spans) if gold is not None]
         if not rows:
@@ -211,10 +212,8 @@ class Ensemble:
             part = rows[start : start + 64]
             tokens = [corpus.tokens[row] for row in part]
             found, votes = self._parses(tokens, decode)
-            together, single = (
-                _together(found, votes).trees,
-                [each.trees.to("cpu") for each in found],
-            )
+            together = _together(found, votes).trees
+            single = [each.trees.to("cpu") for each in found]
             own = [span_counts(trees) for trees in single]
             agreement += float(_mean_f1(together, _voted(own, votes), votes.sum(0)).sum())
             for score, trees in zip(scores, [together, *single], strict=True):

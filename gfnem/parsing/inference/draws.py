@@ -98,13 +98,7 @@ def _by_options(choices: RuleChoices, nodes: Nodes, lots: Lots) -> Expansions:
     weights = (options.scores - peaks).exp_()
     norms = (weights.sum(-1).log_() + peaks.squeeze(-1)).index_select(0, at)
     weights = weights.index_select(0, at)
-    if lots.explored is not None:
-        last = nodes.right - nodes.left - 2
-        column = torch.arange(weights.shape[1], device=weights.device)
-        end = last[:, None]
-        # a split that leaves a word alone has one label to choose, others have two
-        actions = torch.where((column == 0) | (column == end), 1.0, float(choices.labels))
-        weights = torch.where(lots.explored, actions * (column <= end), weights)
+    weights = lots.explore_splits(weights, nodes.right - nodes.left, choices.labels)
     column, labels = by_weight(weights, lot=lots.split), iter((lots.one, lots.other))
 
     def draw(weights: Tensor) -> Tensor:

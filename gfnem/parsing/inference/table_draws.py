@@ -77,6 +77,22 @@ class Lots(Batched):
         """Weights `(count, entries)` to draw by: all 1 where a node is explored."""
         return weights if self.explored is None else weights.masked_fill(self.explored, 1.0)
 
+    def explore_splits(self, weights: Tensor, width: Tensor, labels: int) -> Tensor:
+        """Weights `(count, splits)` to draw by: of explored nodes how many choices each split has.
+
+        A split that leaves a word alone has one label to choose, others have two.
+
+        Args:
+            weights: of the splits.
+            width: `(count,)` the nodes' words.
+            labels: how many there are.
+        """
+        if self.explored is None:
+            return weights
+        column, end = torch.arange(weights.shape[1], device=weights.device), width[:, None] - 2
+        actions = torch.where((column == 0) | (column == end), 1.0, float(labels))
+        return torch.where(self.explored, actions * (column <= end), weights)
+
 
 @dataclass
 class Expansions(Batched):
@@ -129,9 +145,8 @@ class TableDraws:
             part = different.part(slice(start, start + count))
             found.append(self.draw(part, widest, lots[first:last], at[first:last] - start))
             start, first = start + count, last
-        back = torch.empty_like(order)
-        back.scatter_(0, order, torch.arange(len(order), device=order.device))
-        return Expansions.cat(found, 0)[back]
+        drawn = Expansions.cat(found, 0)
+        return drawn.map(lambda part: torch.empty_like(part).index_copy_(0, order, part))
 
     def draw(self, nodes: Nodes, widest: int, lots: Lots, at: Tensor | None = None) -> Expansions:
         """As a call, of nodes of so many words at most, padded to these.
@@ -172,16 +187,10 @@ class TableDraws:
         top = scores.masked_fill_(outside, -math.inf).amax(-1, keepdim=True)
         chances = scores.sub_(top).exp_()
         norms = chances.sum(-1).log_().add_(top.squeeze(-1))
-        parts = [start, left, last, label, norms, chances]
-        if lots.explored is not None:
-            # a split that leaves a word alone has one label to choose, others have two
-            actions = chances.new_full((count * splits,), float(labels)).index_fill_(0, ends, 1.0)
-            parts.append(actions.view(count, splits).masked_fill_(outside, 0.0))
         if at is not None:
-            parts = [part.index_select(0, at) for part in parts]
-        start, left, last, label, norms, chances, *actions = parts
-        if lots.explored is not None:
-            chances = torch.where(lots.explored, *actions, chances)
+            parts = start, left, last, label, norms, chances
+            start, left, last, label, norms, chances = (part.index_select(0, at) for part in parts)
+        chances = lots.explore_splits(chances, last + 1 - left, labels)
         column = by_weight(chances, lot=lots.split)
         place = start + column
         one = by_weight(lots.explore(weights.index_select(0, place)), lot=lots.one)
