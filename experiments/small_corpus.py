@@ -1,7 +1,7 @@
 """Several starts on a small corpus: single runs, the one kept by held-out NLL, and all together.
 
     python experiments/small_corpus.py --train TREES --valid TREES --test TREES --out runs/small
-        [--limit 5000] [--seeds 0 10 20] [--restarts 4 | --differ] [--max-updates 1000]
+        [--limit 5000] [--seeds 0 10 20] [--restarts 4 | --differ] [--max-updates 1000] [--pauses]
     python experiments/small_corpus.py --name NAME --test TREES --runs RUN RUN ...
 
 The first form trains, for each seed, `gfnem train --restarts` on the words of the first trees, or
@@ -65,7 +65,8 @@ def held_out(run: Path) -> tuple[float, float]:
 
 def measured(runs: list[Path], options: argparse.Namespace) -> dict[str, object]:
     """The figures of some runs alone and together."""
-    figures = Ensemble(runs).evaluate(options.test, max_length=options.max_length)
+    ensemble = Ensemble(runs, options.pauses)
+    figures = ensemble.evaluate(options.test, max_length=options.max_length)
     single, nll = figures["single"], [held_out(run) for run in runs]
     kept = min(range(len(runs)), key=lambda number: nll[number][0])
     spread = f" ± {statistics.stdev(single):.1f}" if len(single) > 1 else ""
@@ -81,10 +82,12 @@ def measured(runs: list[Path], options: argparse.Namespace) -> dict[str, object]
     }
 
 
-def record(row: dict[str, object], command: str) -> None:
+def record(row: dict[str, object], command: str, options: argparse.Namespace) -> None:
     """Appends a row, and prints it."""
     new = not TABLE.exists()
     made = {"command": command, "commit": commit(), "date": date.today().isoformat()}
+    if options.pauses:
+        row = {**row, "row": f"{row['row']}, pauses heeded"}
     with open(TABLE, "a", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         if new:
@@ -106,13 +109,14 @@ def main() -> None:
     parser.add_argument("--differ", action="store_true", help="four runs of different settings")
     parser.add_argument("--max-updates", type=int, default=1000)
     parser.add_argument("--max-length", type=int, default=20, help="of sentences of --test")
+    parser.add_argument("--pauses", action="store_true", help="heed the text's punctuation")
     parser.add_argument("--name", help="of the row")
     parser.add_argument("--command", help="how --runs were trained")
     parser.add_argument("--runs", type=Path, nargs="+", help="runs that there are")
     options = parser.parse_args()
     if options.runs:
         row = {"row": options.name or "runs", **measured(options.runs, options)}
-        record(row, options.command or "")
+        record(row, options.command or "", options)
         return
     command = f"gfnem train --data TRAIN --valid DEV --dataset.limit {options.limit}"
     for seed in options.seeds:
@@ -121,7 +125,7 @@ def main() -> None:
         own = f"{seed} --restarts {options.restarts}"
         if options.differ:
             own = f"{seed} and on {CLASSES} ({'|'.join(KINDS)})"
-        record(row, f"{command} --seed {own} --max-updates {options.max_updates}")
+        record(row, f"{command} --seed {own} --max-updates {options.max_updates}", options)
 
 
 if __name__ == "__main__":

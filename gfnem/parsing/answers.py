@@ -116,7 +116,7 @@ _Found = tuple[str, list[str], list[dict[str, Any]]]
 def _bare(batch: list[Answer]) -> list[Line]:
     """Lines without the text that they come from, which another process does not need."""
     lines = [answer.line for answer in batch]
-    return [Line(line.number, line.words, line.tokens) for line in lines]
+    return [Line(line.number, line.words, line.tokens, pauses=line.pauses) for line in lines]
 
 
 def _end(batch: list[Answer], found: list[_Found]) -> None:
@@ -209,7 +209,8 @@ class Answers:
             # probabilities to print, changes no tree.
             torch.manual_seed(random.Random(f"{self.seed} {batch[0].number}").getrandbits(63))
         tokens = [line.tokens for line in batch]
-        parses, possible = self.ensemble.answer(tokens, self.decode, self.samples)
+        pauses = [line.pauses for line in batch]
+        parses, possible = self.ensemble.answer(tokens, self.decode, self.samples, pauses)
         found = brackets(parses.trees, [line.words for line in batch], self.names)
         run = self.ensemble.runs[0]
         return [

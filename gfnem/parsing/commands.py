@@ -20,7 +20,7 @@ from gfnem.files import as_json, write
 from gfnem.parsing.answers import Answer, Answers, LinesAtHand, records, windows
 from gfnem.parsing.ensemble import Ensemble
 from gfnem.parsing.grammars.support import derivable
-from gfnem.parsing.parser import label_names
+from gfnem.parsing.parser import check_pauses, label_names
 from gfnem.parsing.parser import parse as parse_batch
 from gfnem.parsing.reader import Reader
 from gfnem.parsing.run import load_text_run
@@ -55,13 +55,16 @@ def parse(
     format: str = "bracket",
     max_length: int = 150,
     seed: int = 0,
+    pauses: bool = False,
 ) -> None:
     """Prints a tree for every line of a text; of several runs the one that they agree on.
 
     Raises:
         UserError: if a run or the file is unusable.
     """
-    ensemble = Ensemble(runs)
+    ensemble = Ensemble(runs, pauses)
+    if pauses:
+        check_pauses(decode, ensemble.preprocessing)
     answers = Answers(ensemble, decode, samples, max_length, seed, figures=format == "json")
     source, at_hand = _input(file, answers.drawn)
     drawings: list[Drawing] = []
@@ -133,6 +136,7 @@ def evaluate(
     samples: int = 64,
     limit: int | None = None,
     max_length: int = 150,
+    pauses: bool = False,
 ) -> dict[str, Any]:
     """NLL, the sampler's quality, and tree scores where there are gold trees.
 
@@ -144,11 +148,14 @@ def evaluate(
         samples: importance samples for each sentence.
         limit: how many sentences to evaluate on, from the first.
         max_length: longer sentences are left out.
+        pauses: whether spans that cross a pause of the text count less (see `minimum_risk`).
 
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
     """
     reader, truth = Reader(module), None
+    if pauses:
+        check_pauses(decode, reader.preprocessing)
     if data is not None:
         corpus = reader.read(data, max_length)
     elif module.metadata.get("grammar") is not None:
@@ -156,7 +163,7 @@ def evaluate(
     else:
         corpus = _held_out(module)
     figures = {"data": corpus.source, "read": corpus.summary(), "read_from": corpus.unit}
-    figures |= measure(module, corpus, truth, decode, samples, limit)
+    figures |= measure(module, corpus, truth, decode, samples, limit, pauses)
     return {**figures, "samples": samples}
 
 
@@ -175,6 +182,7 @@ def measure(
     decode: str = "mbr",
     samples: int = 64,
     limit: int | None = None,
+    pauses: bool = False,
 ) -> dict[str, Any]:
     """The figures that `evaluate` prints.
 
@@ -182,11 +190,14 @@ def measure(
         module: the trained module.
         corpus: what to evaluate on.
         truth: what it was drawn from, where that is known.
-        decode, samples, limit: as for `evaluate`.
+        decode, samples, limit, pauses: as for `evaluate`.
     """
     reader = Reader(module)
     tokens, gold = corpus.tokens[:limit], corpus.spans[:limit]
-    figures = _figures(module, reader, tokens, gold, corpus.labels[:limit], decode, samples)
+    places = corpus.pauses[:limit] if pauses else [[] for _ in tokens]
+    figures = _figures(module, reader, tokens, places, gold, corpus.labels[:limit], decode, samples)
+    if pauses:
+        figures["pauses"] = sum(map(len, places))
     if truth is not None:
         figures.update(truth.figures(reader.encode, by_length(tokens), tokens, gold, decode))
     return figures
@@ -312,6 +323,7 @@ def _figures(
     module: Trained,
     reader: Reader,
     tokens: Sequence[Sequence[str]],
+    pauses: Sequence[Sequence[int]],
     gold: Sequence[set[tuple[int, int]] | None],
     gold_labels: Sequence[LabelledSpans | None],
     decode: str,
@@ -327,7 +339,7 @@ def _figures(
     surprise, model = 0.0, module.model
     exact = model.offers("log_marginal")
     for rows in by_length(tokens):
-        x = reader.encode([tokens[row] for row in rows])
+        x = reader.encode([tokens[row] for row in rows], [pauses[row] for row in rows])
         possible = derivable(module, x)
         if not possible.any():
             continue
@@ -488,8 +500,9 @@ def report(figures: dict[str, Any], unit: str) -> str:
     row(f"effective sample size, of {samples}", "{:.1%}", "ess")
     row(f"different trees among {samples} samples of a sentence", "{:.1f}", "different_trees")
     row(f"labels in use, of {figures['labels']}", "{}", "labels_in_use")
-    row("sentence F1", "{:.1f}", "sentence_f1")
-    row("corpus F1", "{:.1f}", "corpus_f1")
+    heeded = ", pauses heeded" if "pauses" in figures else ""
+    row(f"sentence F1{heeded}", "{:.1f}", "sentence_f1")
+    row(f"corpus F1{heeded}", "{:.1f}", "corpus_f1")
     row("labelled F1, symbols to labels one to one", "{:.1f}", "labelled_f1_one_to_one")
     row("labelled F1, symbols to labels many to one", "{:.1f}", "labelled_f1_many_to_one")
     console.print(table)
@@ -518,6 +531,13 @@ def remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
         )
     if figures.get("unigram_nll", figures["nll"]) < figures["nll"]:
         yield "The model predicts the words less well than unigrams do: it has not learned yet."
+    if "pauses" in figures:
+        yield (
+            "Trees were chosen with a look at the text's punctuation, which is no word of theirs: "
+            "their F1 does not compare with that of words alone."
+            if figures["pauses"]
+            else "No sentence pauses at punctuation that was removed: there was nothing to heed."
+        )
     if figures["labels_in_use"] == 1 < figures["labels"]:
         yield f"Collapsed: one label of {figures['labels']} is in use."
     if figures.get("elbo_gap_is") == OWN_SAMPLES and figures["different_trees"] < 1.5 < samples:

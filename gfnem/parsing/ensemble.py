@@ -13,11 +13,10 @@ from torch import Tensor
 from gfnem.errors import UserError
 from gfnem.parsing.grammars.support import derivable
 from gfnem.parsing.inference.decoding import max_span_tree, span_counts
-from gfnem.parsing.parser import Parses, label_names, parse
+from gfnem.parsing.parser import Parses, check_pauses, label_names, parse
 from gfnem.parsing.reader import Reader
 from gfnem.parsing.run import load_text_run
 from gfnem.parsing.text.preprocessing import Preprocessing
-from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.scores import SpanF1
 from gfnem.parsing.trees.trees import Trees
 
@@ -101,18 +100,21 @@ class Ensemble:
 
     Args:
         runs: trained runs, or their folders or checkpoints; one of these, or several.
+        pauses: whether spans that cross a pause of the text, at punctuation that the runs do not
+            read, count less (see `minimum_risk`). Trees that are found so do not compare with those
+            of words alone.
 
     Raises:
         UserError: if there is no run, one is unusable, or they cut text in different ways.
     """
 
-    def __init__(self, runs: Any):
+    def __init__(self, runs: Any, pauses: bool = False):
         paths = (str, os.PathLike)
         runs = runs if isinstance(runs, list | tuple) else [runs]
         self.runs = [load_text_run(run) if isinstance(run, paths) else run for run in runs]
         if not self.runs:
             raise UserError("an ensemble of no run: name one at least")
-        self.readers = [Reader(run) for run in self.runs]
+        self.pauses, self.readers = pauses, [Reader(run) for run in self.runs]
         for run, reader in zip(self.runs, self.readers, strict=True):
             if reader.preprocessing != self.preprocessing:
                 raise UserError(
@@ -137,30 +139,42 @@ class Ensemble:
 
     @torch.no_grad()
     def answer(
-        self, sentences: Sequence[Sequence[str]], decode: str = "mbr", samples: int | None = None
+        self,
+        sentences: Sequence[Sequence[str]],
+        decode: str = "mbr",
+        samples: int | None = None,
+        pauses: Sequence[Sequence[int]] = (),
     ) -> tuple[Parses | Agreed, list[bool]]:
         """Trees of tokenised sentences, and which of the sentences have any.
 
         Args:
             sentences: tokens, as the runs' preprocessing makes them.
             decode, samples: see `parser.parse`.
+            pauses: of each sentence behind how many tokens it pauses, where that is known; they are
+                heeded if the ensemble heeds pauses.
 
         Raises:
             UserError: if draws of several runs are asked for, or a run cannot parse.
         """
         if len(self.runs) > 1:
             _no_draws(decode)
-        found, votes = self._parses(sentences, decode, samples)
+        found, votes = self._parses(sentences, pauses, decode, samples)
         agreed = _together(found, votes) if len(found) > 1 else found[0]
         return agreed, (votes > 0).any(0).tolist()
 
     def _parses(
-        self, sentences: Sequence[Sequence[str]], decode: str, samples: int | None = None
+        self,
+        sentences: Sequence[Sequence[str]],
+        pauses: Sequence[Sequence[int]],
+        decode: str,
+        samples: int | None = None,
     ) -> tuple[list[Parses], Tensor]:
         """What each run makes of tokenised sentences, and `(runs, batch)` their votes, 0 or 1."""
+        if self.pauses:
+            check_pauses(decode, self.preprocessing)
         found, votes = [], []
         for run, reader in zip(self.runs, self.readers, strict=True):
-            x: Sentences = reader.encode(sentences).to(run.device)
+            x = reader.encode(sentences, pauses if self.pauses else ()).to(run.device)
             found.append(parse(run, x, decode, samples))
             votes.append(derivable(run, x).cpu())
         return found, torch.stack(votes).float()
@@ -211,7 +225,7 @@ class Ensemble:
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
             tokens = [corpus.tokens[row] for row in part]
-            found, votes = self._parses(tokens, decode)
+            found, votes = self._parses(tokens, [corpus.pauses[row] for row in part], decode)
             together = _together(found, votes).trees
             single = [each.trees.to("cpu") for each in found]
             own = [span_counts(trees) for trees in single]

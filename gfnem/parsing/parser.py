@@ -12,6 +12,7 @@ from torch import Tensor
 from gfnem.errors import UserError
 from gfnem.estimates import LogMarginal
 from gfnem.parsing.inference.decoding import minimum_risk, span_counts
+from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.parsing.trees.trees import Trees
 from gfnem.posterior import Posterior
@@ -32,7 +33,7 @@ class Parses:
         trees: one or more trees for each sentence.
         posterior: makes the sampler's posterior, or what stands in for it.
         log_marginal: how to compute `log p(x)`.
-        spans: `(batch, n, n + 1)` how probable each span is, where trees were chosen by it.
+        spans: `(batch, n, n + 1)` what each span counts, where trees were chosen by it.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ def parse(
         module: a trained module over `Trees`.
         x: the sentences.
         decode: "map" for the most probable tree, "mbr" for the tree with the greatest expected
-            number of right spans (Goodman 1996), "sample" for draws from the sampler.
+            number of right spans (Goodman 1996), where spans that cross a pause count less (see
+            `minimum_risk`), "sample" for draws from the sampler.
         samples: with "sample", how many trees (default 1). Otherwise: None asks for exact inference
             where the model offers it; a number for importance samples instead.
         given: `module.target.given(x)`, where it is at hand.
@@ -141,8 +143,20 @@ def parse(
     else:
         labels = int(drawn.label.max()) + 1 if drawn.label.numel() else 1
         counts = span_counts(drawn, log_weights.softmax(1), labels=labels)
-        trees, spans = minimum_risk(counts, x.lengths)
+        trees, spans = minimum_risk(counts, x.lengths, x.pauses)
     return Parses(alone, trees, posterior, lambda: LogMarginal.from_weights(of_model), spans)
+
+
+def check_pauses(decode: str, preprocessing: Preprocessing) -> None:
+    """Whether pauses of the text can have a say in its trees.
+
+    Raises:
+        UserError: if not, with the reason.
+    """
+    if decode != "mbr":
+        raise UserError(f"pauses weigh spans, which decode mbr chooses trees by, not {decode}")
+    if preprocessing.punctuation:
+        raise UserError("pauses are those of removed punctuation, and this run keeps it as words")
 
 
 def draws(module: Inference, decode: str, samples: int | None) -> bool:
@@ -171,7 +185,7 @@ def exact_trees(model: Target, x: Sentences, decode: str) -> tuple[Trees, Tensor
 def _best_trees(given: Any, decode: str) -> tuple[Trees, Tensor | None]:
     if decode == "map":
         return given.best_trees(), None
-    return minimum_risk(given.span_marginals(), given.x.lengths)
+    return minimum_risk(given.span_marginals(), given.x.lengths, given.x.pauses)
 
 
 class _ExactPosterior(Posterior[Sentences, Trees]):

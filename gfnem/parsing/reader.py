@@ -57,6 +57,8 @@ class Reader:
         lengths = {"min_length": self.shortest, "max_length": max_length}
         return read_corpus(data, **asdict(self.preprocessing), **lengths)
 
-    def encode(self, sentences: Sequence[Sequence[str]]) -> Sentences:
-        """Tokens as word indices, padded."""
-        return Sentences.from_words(sentences, self.vocabulary)
+    def encode(
+        self, sentences: Sequence[Sequence[str]], pauses: Sequence[Sequence[int]] = ()
+    ) -> Sentences:
+        """Tokens as word indices, padded; `pauses` as in `Sentences.from_words`."""
+        return Sentences.from_words(sentences, self.vocabulary, pauses)

@@ -132,6 +132,12 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
         help="how trees are chosen, as for parse",
     )
     parser.add_argument(
+        "--pauses",
+        action="store_true",
+        help="as for parse: spans that cross the text's punctuation count less; F1 then does not "
+        "compare with that of words alone",
+    )
+    parser.add_argument(
         "--limit", metavar="N", type=Count | None, help="evaluate only the first so many"
     )
     parser.add_argument(

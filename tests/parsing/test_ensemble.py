@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from commands import printed, trained
+from commands import SMALL, call, printed, trained
 from nltk import Tree
 
 import gfnem
@@ -10,8 +10,10 @@ from gfnem.errors import UserError
 from gfnem.parsing import Ensemble
 from gfnem.parsing.ensemble import average
 from gfnem.parsing.inference.decoding import max_span_tree, span_counts
-from gfnem.parsing.parser import Parses
+from gfnem.parsing.parser import Parses, check_pauses
+from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.trees.scores import SpanF1
+from gfnem.parsing.trees.treebank import tree_spans
 from gfnem.parsing.trees.trees import Trees
 
 
@@ -112,6 +114,33 @@ def test_the_front_door(tmp_path):
     assert by_trees["single"][0] == by_trees["sentence_f1"]
 
 
+def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
+    words, text, gold = tmp_path / "words.txt", tmp_path / "text.txt", tmp_path / "gold.mrg"
+    words.write_text("the dog sees a cat\na cat sees the dog\n" * 20)
+    assert call("train", *SMALL, "--data", words, "--max-updates=2", "--out", tmp_path / "run") == 0
+    text.write_text("the dog sees a cat\nthe , dog sees a , cat\n")
+    gold.write_text("(S (NP (D the) (, ,) (N dog)) (VP (V sees) (NP (D a) (, ,) (N cat))))\n")
+    alone = printed(capsys, "parse", tmp_path / "run", text).splitlines()
+    assert alone[0] == alone[1]
+    for runs in ([tmp_path / "run"], [tmp_path / "run"] * 2):
+        heeded = printed(capsys, "parse", *runs, text, "--pauses").splitlines()
+        tree = Tree.fromstring(heeded[1])
+        spans = [" ".join(part.leaves()) for part in tree.subtrees()]
+        assert "dog sees a" in spans and heeded[0] != heeded[1]
+        front = Ensemble([str(run) for run in runs], pauses=True)
+        assert front.parse("the , dog sees a , cat") == tree
+        plain = Ensemble(runs).parse("the , dog sees a , cat")
+        for ensemble, found in ((front, tree), (Ensemble(runs), plain)):
+            shared = {(0, 2), (2, 5), (3, 5)} & tree_spans(found)
+            f1 = ensemble.evaluate(str(gold))["sentence_f1"]
+            assert f1 == pytest.approx(100 * len(shared) / 3)
+    found = gfnem.load(tmp_path / "run").evaluate(str(gold), pauses=True)
+    assert found["pauses"] == 2 and found["sentence_f1"] == 0
+    assert "pauses" not in gfnem.load(tmp_path / "run").evaluate(str(gold))
+    out = printed(capsys, "evaluate", tmp_path / "run", "--data", gold, "--pauses")
+    assert "pauses heeded" in out and "does not compare" in " ".join(out.split())
+
+
 def test_a_run_that_cannot_derive_a_sentence_has_no_vote_in_its_evaluation(tmp_path, monkeypatch):
     gold = tmp_path / "gold.mrg"
     gold.write_text("(S (NP (D the) (N dog)) (VP (V sees) (NP (D a) (N cat))))\n")
@@ -146,3 +175,7 @@ def test_what_cannot_be():
         Ensemble([trained(), trained()]).answer([["dog", "sees"]], decode="sample")
     with pytest.raises(UserError, match="decode is map, mbr or sample, not best"):
         Ensemble([trained()]).answer([["dog", "sees"]], decode="best")
+    with pytest.raises(UserError, match=r"pauses weigh spans.* not map"):
+        Ensemble([trained()], pauses=True).answer([["dog", "sees"]], decode="map")
+    with pytest.raises(UserError, match="this run keeps it as words"):
+        check_pauses("mbr", Preprocessing(punctuation=True))

@@ -45,13 +45,45 @@ def max_span_tree(span_scores: Tensor, lengths: Tensor) -> Trees:
     return grow_trees(lengths, n, lengths.new_zeros(batch, 1), choose)
 
 
-def minimum_risk(spans: Tensor, lengths: Tensor) -> tuple[Trees, Tensor]:
+#: what is left of the probability of a span that crosses a pause; from 0.2 to 0.05 trees of a
+#: development set were alike
+CROSSING = 0.1
+
+
+def crossing(pauses: Tensor, lengths: Tensor) -> Tensor:
+    """`(batch, n, n + 1)` bool: which spans have a pause inside and an end in the midst of words.
+
+    A span that holds whole stretches between pauses, or is a part of one, crosses none.
+
+    Args:
+        pauses: `(batch, n)` bool, behind which words the text pauses, before its last one.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+    """
+    before = torch.nn.functional.pad(pauses, (1, 0))  # at each place between words
+    count = before.cumsum(1)
+    place = torch.arange(before.shape[1], device=pauses.device)
+    starts = (before | (place == 0))[:, :-1, None]
+    ends = (before | (place == lengths[:, None]))[:, None]
+    inside = (count - before.long())[:, None] > count[:, :-1, None]
+    return inside & ~(starts & ends)
+
+
+def minimum_risk(
+    spans: Tensor, lengths: Tensor, pauses: Tensor | None = None
+) -> tuple[Trees, Tensor]:
     """The best tree for `(batch, n, n + 1, N)` span posteriors, each span with its best label.
 
+    Args:
+        spans: how probable each span is with each label.
+        lengths: `(batch,)` int64 sentence lengths in tokens.
+        pauses: see `crossing`: spans that cross a pause count `CROSSING` of their probability.
+
     Returns:
-        The trees, and `(batch, n, n + 1)` how probable each span is, whatever its label.
+        The trees, and `(batch, n, n + 1)` what each span counts, whatever its label.
     """
     whatever = spans.sum(3)
+    if pauses is not None and pauses.any():
+        whatever = torch.where(crossing(pauses, lengths), CROSSING * whatever, whatever)
     trees = max_span_tree(whatever, lengths)
     row = torch.arange(len(lengths), device=lengths.device)[:, None, None]
     trees.label = spans[row, trees.left, trees.right].argmax(3) * trees.mask()

@@ -1,4 +1,4 @@
-"""Growing trees from their roots, all open nodes of all trees at a time."""
+"""Growing trees from their roots, many open nodes of all trees at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gfnem.batched import Batched
 from gfnem.parsing.trees.trees import Trees
+
+#: nodes are expanded together with the widest ones if so many times their words are more
+_SHARE = 1.5
 
 
 @dataclass
@@ -45,7 +48,10 @@ def grow_trees(
     roots: Tensor,
     choose: Callable[[Nodes], tuple[Tensor, Tensor, Tensor]],
 ) -> Trees:
-    """Builds trees from their roots, all open nodes of all trees at a time, level by level.
+    """Builds trees from their roots, open nodes of like width of all trees at a time.
+
+    The widest go first, and narrow ones wait for those of their width. That takes no more turns
+    than the longest sentence has words, and what is padded to the widest is padded little.
 
     Args:
         lengths: `(batch,)` int64 sentence lengths in tokens.
@@ -60,8 +66,16 @@ def grow_trees(
     slot, row = trees * places, trees.div(samples, rounding_mode="floor")
     below = torch.stack([slot, row, torch.zeros_like(row), lengths[row], roots.flatten()])
     made, splits = [below], []
-    while len(wide := (below[3] - below[2] > 2).nonzero().squeeze(1)):
-        nodes = Nodes(*below.index_select(1, wide))
+    waiting = below[:, :0]
+    while True:
+        width = below[3] - below[2]
+        waiting = torch.cat([waiting, below.index_select(1, (width > 2).nonzero().squeeze(1))], 1)
+        if not waiting.shape[1]:
+            break
+        width = waiting[3] - waiting[2]
+        now = width * _SHARE > width.amax()
+        nodes = Nodes(*waiting.index_select(1, now.nonzero().squeeze(1)))
+        waiting = waiting.index_select(1, now.logical_not_().nonzero().squeeze(1))
         middle, first, second = choose(nodes)
         slot, row, left, right = nodes.slot, nodes.row, nodes.left, nodes.right
         splits.append(torch.stack([slot, middle]))

@@ -60,6 +60,7 @@ class Entry:
         spans: of its tree, sorted; None where there is no tree.
         tree: its tree.
         removed: words that have been removed as punctuation.
+        pauses: of a tree, behind how many of its words the text pauses.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Entry:
     spans: list[tuple[int, int]] | None = None
     tree: Tree | None = None
     removed: int = 0
+    pauses: Sequence[int] = ()
 
 
 @dataclass
@@ -115,7 +117,14 @@ class TreeBlock(Block):
         for source, line, expression in self.expressions:
             gold = read_tree(expression, source, line, keep_punctuation)
             yield Entry(
-                source, line, None, gold.tokens, sorted(gold.spans), gold.tree, gold.removed
+                source,
+                line,
+                None,
+                gold.tokens,
+                sorted(gold.spans),
+                gold.tree,
+                gold.removed,
+                gold.pauses,
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 UNKNOWN = "<unk>"
 
@@ -64,6 +65,11 @@ def is_word(word: str) -> bool:
 def pauses(word: str) -> bool:
     """Whether a token is punctuation at which the text pauses."""
     return word == "--" or (word != "" and _PAUSES.issuperset(word))
+
+
+def within(places: Iterable[int], words: int) -> list[int]:
+    """Each place between two of so many words once, rising."""
+    return sorted({place for place in places if 0 < place < words})
 
 
 def places(word: str) -> list[tuple[int, int]] | None:

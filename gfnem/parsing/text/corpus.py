@@ -51,8 +51,9 @@ class Corpus:
 
     Attributes:
         data: a `datasets.Dataset`, one sentence a row: `tokens` (list of strings, normalised),
-            `spans` (list of half-open `[left, right]` in tokens, sorted, or None where there is no
-            gold tree), `tree` (the gold tree over the unnormalised words in brackets, or None),
+            `pauses` (behind how many tokens the text pauses, see `preprocessing.Part`), `spans`
+            (list of half-open `[left, right]` in tokens, sorted, or None where there is no gold
+            tree), `tree` (the gold tree over the unnormalised words in brackets, or None),
             `source` (string) and `line` (line or row of the source, from 1). That of a large
             source is memory-mapped.
         source: where it all came from.
@@ -85,6 +86,11 @@ class Corpus:
     def tokens(self) -> list[list[str]]:
         """The tokens of every sentence, all in memory; see `rows` for some of them."""
         return self.data["tokens"][:]
+
+    @cached_property
+    def pauses(self) -> list[list[int]]:
+        """Behind how many of its tokens each sentence pauses, at punctuation that was removed."""
+        return self.data["pauses"][:]
 
     @cached_property
     def spans(self) -> list[set[tuple[int, int]] | None]:

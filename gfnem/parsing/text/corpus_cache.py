@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 #: of what is stored; another number, and what is there is made anew
-VERSION = 1
+VERSION = 2
 _DATA, _WORDS, _FACTS = "sentences.arrow", "words.arrow", "facts.json"
 #: seconds after which an unfinished folder is taken for one of a process that was killed
 _ABANDONED = 24 * 3600

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gfnem.files import shown
 from gfnem.parsing.text.blocks import Block, Entry
-from gfnem.parsing.text.preprocessing import Preprocessing
+from gfnem.parsing.text.preprocessing import Part, Preprocessing
 from gfnem.parsing.trees.drawing import bracket
 
 if TYPE_CHECKING:  # it takes a second to import, which `--help` should not
@@ -42,17 +42,18 @@ class BlockReader:
         import pyarrow as pa
 
         ends, words = [0], []
-        spans, trees, sources, lines = [], [], [], []
+        pauses, spans, trees, sources, lines = [], [], [], [], []
         skipped = dict.fromkeys(REASONS, 0)
         read = removed = 0
         for entry in block.entries(self.preprocessing.punctuation):
             read += 1
-            tokens, gone, reason = self._tokens(entry)
+            part, reason = self._judged(entry)
             if reason:
                 skipped[reason] += 1
                 continue
-            removed += gone
-            words += tokens
+            removed += part.removed
+            words += part.tokens
+            pauses.append(part.pauses)
             ends.append(len(words))
             spans.append(entry.spans)
             trees.append(None if entry.tree is None else bracket(entry.tree))
@@ -68,6 +69,7 @@ class BlockReader:
             *(
                 pa.array(values, columns_of.field(name).type)
                 for name, values in (
+                    ("pauses", pauses),
                     ("spans", spans),
                     ("tree", trees),
                     ("source", sources),
@@ -78,31 +80,25 @@ class BlockReader:
         batch = pa.RecordBatch.from_arrays(columns, schema=columns_of).serialize()
         return Made(block.size, batch.to_pybytes(), read, skipped, removed, dict(Counter(words)))
 
-    def _tokens(self, entry: Entry) -> tuple[list[str], int, str]:
-        """The tokens of an entry, how many words went, and why it is skipped ("" if not)."""
-        preprocessing, longest = self.preprocessing, self.max_length
+    def _judged(self, entry: Entry) -> tuple[Part, str]:
+        """What becomes of an entry, and why it is skipped ("" if not)."""
+        longest = self.max_length
         if entry.text is not None:
-            text = entry.text
-            if longest is not None and preprocessing.longer_than(text, longest):
-                return [], 0, "too long"
-            tokens, removed = preprocessing.tokens(text)
-            if not (tokens or removed):
-                return [], 0, "blank"
+            if longest is not None and self.preprocessing.longer_than(entry.text, longest):
+                return Part([], [], 0, []), "too long"
+            part = self.preprocessing.cut(entry.text)
         elif entry.spans is not None:  # punctuation has gone from the tree already
-            tokens, removed = preprocessing.normalise(entry.words), entry.removed
-            if not (tokens or removed):
-                return [], 0, "blank"
+            words = list(entry.words)
+            tokens = self.preprocessing.normalise(words)
+            part = Part(words, tokens, entry.removed, list(entry.pauses))
         else:
-            if not entry.words:
-                return [], 0, "blank"
-            tokens, removed = preprocessing.cut_already(entry.words)
+            part = self.preprocessing.cut_already(entry.words)
+        tokens = len(part.tokens)
         if not tokens:
-            return [], 0, "only punctuation"
-        if longest is not None and len(tokens) > longest:
-            return [], 0, "too long"
-        if len(tokens) < self.min_length:
-            return [], 0, "too short"
-        return tokens, removed, ""
+            return part, "only punctuation" if part.removed else "blank"
+        if longest is not None and tokens > longest:
+            return part, "too long"
+        return part, "too short" if tokens < self.min_length else ""
 
 
 def schema() -> pa.Schema:
@@ -111,6 +107,7 @@ def schema() -> pa.Schema:
 
     return Features(
         tokens=Sequence(Value("string")),
+        pauses=Sequence(Value("int32")),
         spans=Sequence(Sequence(Value("int32"))),
         tree=Value("string"),
         source=Value("string"),

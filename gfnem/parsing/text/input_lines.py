@@ -24,6 +24,7 @@ class Line:
             `characters.clean`); empty for a blank line.
         tokens: the same words normalised, for `Vocabulary.encode`; one for each of `words`.
         text: the line itself; of a tree its words with a space between.
+        pauses: behind how many of the words the text pauses, see `Part`.
         locate: makes `offsets`.
     """
 
@@ -31,6 +32,7 @@ class Line:
     words: list[str]
     tokens: list[str]
     text: str = ""
+    pauses: list[int] = field(default_factory=list)
     locate: Callable[[], list[tuple[int, int]]] = field(default=list, repr=False, compare=False)
 
     @cached_property
@@ -72,8 +74,15 @@ def read_sentences(
 def _line(entry: Entry, preprocessing: Preprocessing) -> Line:
     if entry.text is not None:
         text = entry.text
-        words, tokens = preprocessing.words_and_tokens(text)
-        return Line(entry.line, words, tokens, text, lambda: preprocessing.located(text)[1])
+        found = preprocessing.cut(text)
+        return Line(
+            entry.line,
+            found.words,
+            found.tokens,
+            text,
+            found.pauses,
+            lambda: preprocessing.located(text)[1],
+        )
     words, offsets, start = [], [], 0
     for word in entry.words:
         if kept := preprocessing.kept(word, entry.tree is not None):
@@ -81,4 +90,7 @@ def _line(entry: Entry, preprocessing: Preprocessing) -> Line:
             offsets.append((start, start + len(word)))
         start += len(word) + 1
     tokens = preprocessing.normalise(words)
-    return Line(entry.line, words, tokens, " ".join(entry.words), lambda: offsets)
+    pauses = (
+        entry.pauses if entry.spans is not None else preprocessing.cut_already(entry.words).pauses
+    )
+    return Line(entry.line, words, tokens, " ".join(entry.words), pauses, lambda: offsets)

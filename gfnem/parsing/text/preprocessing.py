@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gfnem.parsing.text import tokenizers
-from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, places
+from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, pauses, places, within
 
 _DIGITS = re.compile(r"\d+")
 # NLTK's tokenizer would take `<unk>` apart; it leaves letters together.
@@ -73,25 +73,21 @@ class Preprocessing:
                 at = end
         return found, offsets
 
-    def tokens(self, text: str) -> tuple[list[str], int]:
-        """The tokens of one sentence, and how many of its words were removed as punctuation."""
-        tokens: list[str] = []
-        removed = 0
-        for part in self._parts(text):
-            tokens += part.tokens
-            removed += part.removed
-        return tokens, removed
-
-    def words_and_tokens(self, text: str) -> tuple[list[str], list[str]]:
-        """What `words` and `tokens` say of one sentence, one token for each word."""
+    def cut(self, text: str) -> Part:
+        """One sentence in words."""
         words: list[str] = []
         tokens: list[str] = []
+        found: list[int] = []
+        removed = 0
         for part in self._parts(text):
+            if part.pauses:
+                found += [len(words) + place for place in part.pauses]
             words += part.words
             tokens += part.tokens
-        return words, tokens
+            removed += part.removed
+        return Part(words, tokens, removed, within(found, len(words)))
 
-    def _parts(self, text: str) -> list[_Part]:
+    def _parts(self, text: str) -> list[Part]:
         """One sentence in parts, most of which come from memory."""
         pieces = text.split()
         if not pieces:
@@ -112,10 +108,10 @@ class Preprocessing:
             return list(words)
         return [word for word in words if is_word(word)]
 
-    def cut_already(self, words: Iterable[str]) -> tuple[list[str], int]:
-        """The tokens of words that are cut, and how many were removed as punctuation."""
+    def cut_already(self, words: Iterable[str]) -> Part:
+        """One sentence whose words are cut."""
         part = self._judged([spelt for word in words if (spelt := clean(word))])
-        return part.tokens, part.removed
+        return part._replace(pauses=within(part.pauses, len(part.words)))
 
     def kept(self, word: str, of_tree: bool = False) -> str:
         """The one spelling of a word that is cut, "" if it goes; a tree has been pruned already."""
@@ -142,10 +138,18 @@ class Preprocessing:
             length
         )
 
-    def _judged(self, words: Sequence[str]) -> _Part:
+    def _judged(self, words: Sequence[str]) -> Part:
         words = [clean(word) for word in words]
         kept = self.without_punctuation(words)
-        return _Part(kept, self.normalise(kept), len(words) - len(kept))
+        found: list[int] = []
+        if len(kept) < len(words):
+            before = 0
+            for word in words:
+                if is_word(word):
+                    before += 1
+                elif pauses(word):
+                    found.append(before)
+        return Part(kept, self.normalise(kept), len(words) - len(kept), found)
 
     def _cut(self, text: str) -> list[tuple[str, list[str]]]:
         """The pieces between white space, each with the words it is made of."""
@@ -201,9 +205,9 @@ class Preprocessing:
 
     @cached_property
     def _middle(self) -> _Pieces:
-        def cut(piece: str) -> _Part:
+        def cut(piece: str) -> Part:
             if piece.isalpha() and piece.isascii() and not _CONTRACTED.search(piece):
-                return _Part([piece], [piece.lower() if self.lower else piece], 0)
+                return Part([piece], [piece.lower() if self.lower else piece], 0, [])
             if self.tokenizer == "space":
                 return self._judged([spelt] if (spelt := clean(piece)) else [])
             return self._judged(self._within(clean(piece), "x ", " x"))
@@ -214,7 +218,7 @@ class Preprocessing:
     def _last(self) -> _Pieces:
         """As `_middle`, None if what comes before the last piece must be known to cut the text."""
 
-        def cut(piece: str) -> _Part | None:
+        def cut(piece: str) -> Part | None:
             word = clean(piece)
             if _CLOSERS.issuperset(word):
                 return None
@@ -255,21 +259,30 @@ _CONTRACTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGN
 _ENDING = re.compile("[.':,]")
 
 
-class _Part(NamedTuple):
-    """What a part of a sentence becomes: words as spelt, the same normalised, words removed."""
+class Part(NamedTuple):
+    """What a sentence, or a part of it, becomes.
+
+    Attributes:
+        words: its words as spelt.
+        tokens: the same normalised.
+        removed: how many words were removed as punctuation.
+        pauses: behind how many of the words the text pauses, at punctuation that was removed,
+            rising; of a whole sentence pauses between two words alone.
+    """
 
     words: list[str]
     tokens: list[str]
     removed: int
+    pauses: list[int]
 
 
 class _Pieces(dict):
     """What the pieces of a text become; the oldest are forgotten when there are too many."""
 
-    def __init__(self, cut: Callable[[str], _Part | None]):
+    def __init__(self, cut: Callable[[str], Part | None]):
         self.cut = cut
 
-    def __missing__(self, piece: str) -> _Part | None:
+    def __missing__(self, piece: str) -> Part | None:
         if len(self) >= _REMEMBERED:
             self.clear()
         self[piece] = made = self.cut(piece)

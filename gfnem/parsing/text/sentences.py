@@ -28,18 +28,23 @@ class Sentences(Batched):
             the vocabulary does not; 0 where that is not known, and past a sentence's end.
         documents: `(batch,)` int64 fingerprints of the documents that the sentences stand in; 0
             where that is not known.
+        pauses: `(batch, n)` bool, behind which words the text pauses, before its last one; False
+            where that is not known.
     """
 
     tokens: Tensor
     lengths: Tensor
     keys: Tensor = None  # type: ignore[assignment]  # made from the others
     documents: Tensor = None  # type: ignore[assignment]
+    pauses: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self):
         if self.keys is None:
             self.keys = torch.zeros_like(self.tokens)
         if self.documents is None:
             self.documents = torch.zeros_like(self.lengths)
+        if self.pauses is None:
+            self.pauses = torch.zeros_like(self.tokens, dtype=torch.bool)
 
     @classmethod
     def from_lists(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
@@ -57,12 +62,18 @@ class Sentences(Batched):
         return cls(tokens, lengths)
 
     @classmethod
-    def from_words(cls, sentences: Sequence[Sequence[str]], vocabulary: Vocabulary) -> Sentences:
+    def from_words(
+        cls,
+        sentences: Sequence[Sequence[str]],
+        vocabulary: Vocabulary,
+        pauses: Sequence[Sequence[int]] = (),
+    ) -> Sentences:
         """Pads lists of words into one batch.
 
         Args:
             sentences: the words.
             vocabulary: numbers them.
+            pauses: of each sentence how many words come before each of its pauses, if known.
 
         Raises:
             ValueError: as `from_lists`.
@@ -70,6 +81,8 @@ class Sentences(Batched):
         made = cls.from_lists([vocabulary.encode(words) for words in sentences])
         for row, words in zip(made.keys, sentences, strict=True):
             row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
+        for row, places in zip(made.pauses, pauses, strict=bool(pauses)):
+            row[[place - 1 for place in places]] = True
         return made
 
     def mask(self) -> Tensor:
@@ -80,8 +93,9 @@ class Sentences(Batched):
         """The sentences at `index` (anything that indexes a tensor's first axis), repadded."""
         lengths = self.lengths[index]
         longest = int(lengths.max())
-        tokens, keys = (part[index][..., :longest] for part in (self.tokens, self.keys))
-        return Sentences(tokens, lengths, keys, self.documents[index])
+        by_word = (self.tokens, self.keys, self.pauses)
+        tokens, keys, pauses = (part[index][..., :longest] for part in by_word)
+        return Sentences(tokens, lengths, keys, self.documents[index], pauses)
 
     def by_length(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """What a function says of all sentences, asked of similar lengths at a time.

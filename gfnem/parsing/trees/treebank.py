@@ -13,7 +13,7 @@ from nltk import Tree
 
 from gfnem.errors import UserError
 from gfnem.files import read_text
-from gfnem.parsing.text.characters import clean, is_word
+from gfnem.parsing.text.characters import clean, is_word, pauses, within
 from gfnem.parsing.trees.labels import labelled_spans
 from gfnem.parsing.trees.xml_treebanks import EXTENSION, xml_expressions
 
@@ -61,6 +61,7 @@ class GoldTree:
         source: the file's path.
         line: the line, from 1, on which the tree begins.
         removed: how many words were removed as punctuation.
+        pauses: behind how many of the words kept the text pauses, at punctuation that was removed.
     """
 
     tokens: list[str]
@@ -70,6 +71,7 @@ class GoldTree:
     source: str = ""
     line: int = 0
     removed: int = 0
+    pauses: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -81,6 +83,7 @@ class _Kept:
     tags: list[str] = field(default_factory=list)
     spans: set[tuple[int, int]] = field(default_factory=set)
     removed: int = 0
+    pauses: list[int] = field(default_factory=list)
 
 
 def read_treebank(
@@ -239,7 +242,9 @@ def gold_tree(tree: Tree, *, keep_punctuation: bool = False) -> GoldTree:
     """Applies `CONVENTION` to one tree, which is left as it is."""
     kept = _Kept(keep_punctuation)
     pruned = _prune(tree, kept)
-    return GoldTree(kept.tokens, kept.tags, kept.spans, pruned, removed=kept.removed)
+    found = GoldTree(kept.tokens, kept.tags, kept.spans, pruned, removed=kept.removed)
+    found.pauses = within(kept.pauses, len(kept.tokens))
+    return found
 
 
 def tree_words(tree: Tree) -> list[str]:
@@ -311,6 +316,8 @@ def _keep(leaf: str, node: Tree, kept: _Kept) -> str:
     word = clean(leaf)
     if not (kept.punctuation or is_word(word)):
         kept.removed += 1
+        if pauses(word):
+            kept.pauses.append(len(kept.tokens))
         return ""
     if word:
         kept.tokens.append(word)

@@ -48,6 +48,12 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
         help="trees to print with --decode sample (default 1); otherwise importance samples "
         "instead of exact inference",
     )
+    parser.add_argument(
+        "--pauses",
+        action="store_true",
+        help="with --decode mbr: spans that cross the text's punctuation, which the model does not "
+        "read, count less. Trees of real text are better so",
+    )
     format_argument(parser)
     code_argument(parser)
     parser.add_argument(

@@ -1,8 +1,16 @@
+import random
+
 import pytest
 import torch
 from brute import all_trees, keys, random_tables
 
-from gfnem.parsing.inference.decoding import max_span_tree, minimum_risk, span_counts
+from gfnem.parsing.inference.decoding import (
+    CROSSING,
+    crossing,
+    max_span_tree,
+    minimum_risk,
+    span_counts,
+)
 from gfnem.parsing.inference.draws import sample_trees
 from gfnem.parsing.inference.inside import inside, span_marginals
 from gfnem.parsing.inference.rule_potentials import RulePotentials
@@ -51,3 +59,36 @@ def test_frequencies_of_samples_approach_exact_posteriors():
     counts = span_counts(trees, labels=3)
     assert (counts - exact).abs().max() < 0.04  # four standard errors of a fair coin
     assert counts.sum((1, 2, 3)).tolist() == pytest.approx([4, 0, 5], rel=1e-4)
+
+
+def test_spans_that_cross_a_pause():
+    rng = random.Random(0)
+    for _ in range(50):
+        length = rng.randint(1, 8)
+        cuts = sorted(rng.sample(range(1, length), rng.randint(0, length - 1)))
+        parts = list(zip([0, *cuts], [*cuts, length], strict=True))
+        pauses = torch.zeros(2, 8, dtype=torch.bool)
+        pauses[0, [cut - 1 for cut in cuts]] = True
+        found = crossing(pauses, torch.tensor([length, 8]))
+        assert not found[1].any()
+        for left in range(length):
+            for right in range(left + 1, length + 1):
+                within = any(start <= left and right <= end for start, end in parts)
+                whole = left in [start for start, _ in parts] and right in [end for _, end in parts]
+                assert bool(found[0, left, right]) == (not within and not whole)
+
+
+def test_spans_that_cross_a_pause_count_less():
+    spans = torch.rand(1, 6, 7, 2, generator=torch.Generator().manual_seed(3))
+    lengths, pauses = torch.tensor([6]), torch.zeros(1, 6, dtype=torch.bool)
+    trees = all_trees(6, 1)
+    chosen = set()
+    for cuts in ([], [1], [3], [1, 3], [0, 1, 4]):
+        pauses[:], pauses[0, cuts] = False, True
+        counts = torch.where(crossing(pauses, lengths), CROSSING, 1.0) * spans.sum(3)
+        sums = counts[0][trees.left[0], trees.right[0]].sum(-1)
+        best, counted = minimum_risk(spans, lengths, pauses)
+        assert torch.equal(best.split[0, 0], trees.split[0, int(sums.argmax())])
+        torch.testing.assert_close(counted, counts)
+        chosen.add(tuple(best.split.flatten().tolist()))
+    assert len(chosen) > 2

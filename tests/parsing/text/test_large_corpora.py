@@ -159,13 +159,13 @@ def test_errors_name_the_line_and_leave_nothing(tmp_path, file, large, processes
 
 def test_large_treebanks(tmp_path, large):
     bank = tmp_path / "bank.mrg"
-    bank.write_text("(S (NP (DT The) (NN cat)) (VBD sat) (. .))\n" * 1200)
+    bank.write_text("(S (NP (DT The) (NN cat)) (, ,) (VBD sat) (. .))\n" * 1200)
     one = read_corpus(bank, cache="off", processes=1)
     two = read_corpus(bank, cache=str(tmp_path / "cache"), processes=2)
     again = read_corpus(bank, cache=str(tmp_path / "cache"))
-    assert len(one) == 1200 and one.removed == 1200
+    assert len(one) == 1200 and one.removed == 2400
     assert one.data[:] == two.data[:] == again.data[:]
-    assert two.spans[700] == {(0, 2), (0, 3)}
+    assert two.spans[700] == {(0, 2), (0, 3)} and two.pauses[700] == [2]
 
 
 @pytest.mark.skipif(not can_fork(), reason="needs fork")

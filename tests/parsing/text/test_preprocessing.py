@@ -5,6 +5,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from gfnem.parsing.text.characters import clean, places
 from gfnem.parsing.text.preprocessing import Preprocessing
+from gfnem.parsing.text.raw import RawText
 
 WORDS = (
     """the cat cannot CANNOT gonna wanna Gimme don't isn't can't. DON'T 'tis d'ye more'n they'll X's
@@ -30,7 +31,7 @@ def test_lines_are_cut_as_nltk_cuts_them():
         else:
             text = "".join(rng.choices(CHARACTERS, k=rng.randint(1, 20)))
         expected = [clean(word) for word in nltk(text)]
-        assert kept.tokens(text) == (expected, 0), text
+        assert kept.cut(text) == (expected, expected, 0, []), text
         assert kept.words(text) == expected, text
 
 
@@ -41,18 +42,35 @@ def test_a_line_becomes_the_same_however_it_is_asked():
         for _ in range(200):
             text = " ".join(rng.choices([*WORDS, "<unk>", "<UNK>,", "-LRB-"], k=rng.randint(1, 7)))
             words, offsets = preprocessing.located(text)
-            tokens, removed = preprocessing.tokens(text)
-            assert words == preprocessing.words(text)
+            found, tokens, removed, _ = preprocessing.cut(text)
+            assert words == preprocessing.words(text) == found
             assert tokens == preprocessing.normalise(words)
             assert bool(removed) <= (not preprocessing.punctuation)
             assert len(words) == len(offsets) and offsets == sorted(offsets)
+
+
+def test_a_text_pauses_where_its_punctuation_was():
+    rng = random.Random(2)
+    pausing = 0
+    for settings in ({}, {"tokenizer": "space"}, {"tokenizer": "wordpunct"}):
+        removed, kept = Preprocessing(**settings), Preprocessing(**settings, punctuation=True)
+        for _ in range(200):
+            text = " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))
+            whole = RawText.read(kept.words(text), False, 0)
+            closed = [] if whole is None else whole.closed[:-1]
+            places = [place for place, pauses in enumerate(closed, start=1) if pauses]
+            assert removed.cut(text).pauses == places, text
+            assert removed.cut_already(kept.words(text)).pauses == places
+            assert kept.cut(text).pauses == []
+            pausing += bool(places)
+    assert pausing > 200
 
 
 def test_what_has_been_seen_is_forgotten_in_time(monkeypatch):
     monkeypatch.setattr("gfnem.parsing.text.preprocessing._REMEMBERED", 3)
     preprocessing = Preprocessing()
     for number in range(10):
-        assert preprocessing.tokens(f"a{number}, b{number}, c.")[0] == [f"a{0}", f"b{0}", "c"]
+        assert preprocessing.cut(f"a{number}, b{number}, c.").tokens == [f"a{0}", f"b{0}", "c"]
     assert len(preprocessing._middle) <= 3
 
 
@@ -86,7 +104,7 @@ def test_typographic_marks_are_read_as_straight_ones():
     straight = "He said \"don't go\" to 'him', it's the dogs' rock 'n' roll."
     for kept in (True, False):
         preprocessing = Preprocessing(punctuation=kept)
-        assert preprocessing.tokens(curly) == preprocessing.tokens(straight)
+        assert preprocessing.cut(curly) == preprocessing.cut(straight)
     assert Preprocessing().words("I don’t") == ["I", "do", "n't"]
 
 

@@ -32,9 +32,8 @@ def test_a_line_becomes_the_same_however_it_is_asked(name):
         preprocessing = Preprocessing(name, punctuation=punctuation)
         for text in ("“水”喝3杯, OK?", "  the dog's  <unk> bone. ", "cafe\u0301 ที่", "", "?!"):
             words, offsets = preprocessing.located(text)
-            tokens, removed = preprocessing.tokens(text)
-            assert words == preprocessing.words(text)
-            assert preprocessing.words_and_tokens(text) == (words, tokens)
+            found, tokens, removed, _ = preprocessing.cut(text)
+            assert words == preprocessing.words(text) == found
             assert tokens == preprocessing.normalise(words)
             assert bool(removed) <= (not punctuation)
             assert len(words) == len(offsets) and offsets == sorted(offsets)

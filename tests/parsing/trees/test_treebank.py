@@ -6,6 +6,7 @@ import pytest
 from nltk import Tree
 
 from gfnem.errors import UserError
+from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.trees.scores import SpanF1, left_branching, right_branching
 from gfnem.parsing.trees.treebank import (
     CONVENTION,
@@ -32,6 +33,16 @@ def _file(folder, content, name="a.mrg"):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def test_pauses_of_a_tree_are_those_of_its_text():
+    tree = Tree.fromstring(
+        "(S (X (, ,) (W A)) (-LRB- -LRB-) (X (W b) (HYPH -) (W c) (: --)) (W d) (, ,) (. .) (W e)"
+        " (-NONE- *) (. .))"
+    )
+    gold, kept = gold_tree(tree), gold_tree(tree, keep_punctuation=True)
+    assert gold.pauses == [1, 3, 4] == Preprocessing().cut_already(kept.tokens).pauses
+    assert kept.pauses == []
 
 
 def test_convention_on_a_penn_tree(tmp_path):
