@@ -42,6 +42,8 @@ def test_cpu_time_does_not_count_waiting(record):
 
     seconds = record.median_seconds(lambda: time.sleep(0.02), 3)
     assert seconds.wall >= 0.02 and seconds.cpu < 0.01
+    waits, works = record.medians_in_turn([lambda: time.sleep(0.02), lambda: sum(range(10**6))], 3)
+    assert waits.wall >= 0.02 and waits.cpu < 0.01 and works.cpu > 0.005
     seconds = record.program_seconds([sys.executable, "-S", "-c", "sum(range(10**6))"])
     assert seconds.cpu > 0.005
 

@@ -2,18 +2,21 @@
 
     python experiments/benchmarks/bench_update.py [--model NeuralParentPCFG]
 
-Random sentences, medians over several updates after a warm-up. `--model`, `--samples`, `--threads`,
-`--words` and the sizes of grammar and batch can be set; `--device cuda` times a GPU. Trees of parts
-that have learned nothing are flat; `--trained 40` times updates after so many others, when they
-have become deep.
+Random sentences, medians over several updates after a warm-up, both kinds in turn. `--model`,
+`--samples`, `--threads`, `--words` and the sizes of grammar and batch can be set; `--device cuda`
+times a GPU. Trees of parts that have learned nothing are flat; `--trained 40` times updates after
+so many others of one batch, when they have become deep and alike. `--text FILE` takes other
+sentences of a text for each update, the first words of those that are long enough: trees are then
+deep and differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 
 import torch
-from record import median_seconds, record
+from record import median_seconds, medians_in_turn, record
 
 from gfnem.component import build
 from gfnem.em import EM
@@ -23,6 +26,7 @@ from gfnem.parsing import (
     NeuralParentPCFG,
     NeuralPCFG,
     RecursionPolicy,
+    TextData,
     TopDownPolicy,
 )
 from gfnem.parsing.spaces.topdown import TopDownSpace
@@ -53,13 +57,27 @@ def main() -> None:
     parser.add_argument("--preterminals", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--trained", type=int, default=0, help="updates before those timed")
+    parser.add_argument("--text", help="sentences, in any form that `gfnem train --data` takes")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    tokens = torch.randint(1, options.vocabulary, (options.sentences, options.words))
     lengths = torch.full((options.sentences,), options.words)
-    x = Sentences(tokens, lengths).to(options.device)
+    if options.text:
+        text = TextData(options.text, min_length=options.words, max_length=100_000)
+        options.vocabulary, order = len(text.vocabulary), random.Random(0)
+
+        def batch() -> Sentences:
+            rows = order.sample(range(len(text.sizes())), options.sentences)
+            tokens = text.batch(rows).tokens[:, : options.words]
+            return Sentences(tokens, lengths).to(options.device)
+    else:
+        tokens = torch.randint(1, options.vocabulary, (options.sentences, options.words))
+        only = Sentences(tokens, lengths).to(options.device)
+
+        def batch() -> Sentences:
+            return only
+
     labels = options.nonterminals
 
     def trained_by(recipe: Recipe) -> EM:
@@ -77,17 +95,23 @@ def main() -> None:
     size = f"{options.model} of {labels}+{options.preterminals} symbols"
     size += f", {options.sampler}" if options.sampler != "top-down" else ""
     data = f"{options.sentences} sentences of {options.words} words"
+    data += " of a text" if options.text else ""
+    data += f", {options.samples} samples" if options.samples != 4 else ""
     after = f", after {options.trained} updates" if options.trained else ""
     print(
         f"torch {torch.__version__}, {options.threads} threads, {options.device}; {data}, {size}, "
         f"{options.samples} samples a sentence"
     )
     sampled = trained_by(gflownet(samples=options.samples))
-    for name, em in (("GFlowNet-EM", sampled), ("exact-EM", trained_by(exact()))):
-        descent = Descent(em)
-        for _ in range(options.trained):
+    both = [Descent(em) for em in (sampled, trained_by(exact()))]
+    for _ in range(options.trained):
+        x = batch()
+        for descent in both:
             descent.update(x)
-        took = median_seconds(lambda descent=descent: descent.update(x), options.repeats, wait)
+    jobs = [lambda descent=descent: descent.update(batch()) for descent in both]
+    for name, took in zip(
+        ("GFlowNet-EM", "exact-EM"), medians_in_turn(jobs, options.repeats, wait), strict=True
+    ):
         print(f"{name + ' update':22}{took.wall:8.3f} s, {took.cpu:.3f} s of CPU time")
         record(f"{name} update, {size}, {data}{after}", took.cpu)
 

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -44,14 +44,30 @@ def median_seconds(
         repeats: calls that count.
         wait: called after each, for devices that work on by themselves.
     """
-    walls, cpus = [], []
+    return medians_in_turn([job], repeats, wait)[0]
+
+
+def medians_in_turn(
+    jobs: Sequence[Callable[[], object]], repeats: int, wait: Callable[[], None] = lambda: None
+) -> list[Seconds]:
+    """Of each of several jobs what `median_seconds` says, one call of each after the other.
+
+    A machine that is slower for a while is slower for all of them.
+    """
+    found: list[list[Seconds]] = [[] for _ in jobs]
     for _ in range(repeats + 2):
-        start, before = time.perf_counter(), time.process_time()
-        job()
-        wait()
-        walls.append(time.perf_counter() - start)
-        cpus.append(time.process_time() - before)
-    return Seconds(statistics.median(walls[2:]), statistics.median(cpus[2:]))
+        for job, seconds in zip(jobs, found, strict=True):
+            start, before = time.perf_counter(), time.process_time()
+            job()
+            wait()
+            seconds.append(Seconds(time.perf_counter() - start, time.process_time() - before))
+    return [
+        Seconds(
+            statistics.median(each.wall for each in seconds[2:]),
+            statistics.median(each.cpu for each in seconds[2:]),
+        )
+        for seconds in found
+    ]
 
 
 def program_seconds(command: list[str], **settings) -> Seconds:

@@ -133,7 +133,8 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pauses",
-        action="store_true",
+        type=bool,
+        default=False,
         help="as for parse: spans that cross the text's punctuation count less; F1 then does not "
         "compare with that of words alone",
     )

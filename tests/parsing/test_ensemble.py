@@ -123,7 +123,7 @@ def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
     alone = printed(capsys, "parse", tmp_path / "run", text).splitlines()
     assert alone[0] == alone[1]
     for runs in ([tmp_path / "run"], [tmp_path / "run"] * 2):
-        heeded = printed(capsys, "parse", *runs, text, "--pauses").splitlines()
+        heeded = printed(capsys, "parse", *runs, text, "--pauses", "true").splitlines()
         tree = Tree.fromstring(heeded[1])
         spans = [" ".join(part.leaves()) for part in tree.subtrees()]
         assert "dog sees a" in spans and heeded[0] != heeded[1]
@@ -137,7 +137,7 @@ def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
     found = gfnem.load(tmp_path / "run").evaluate(str(gold), pauses=True)
     assert found["pauses"] == 2 and found["sentence_f1"] == 0
     assert "pauses" not in gfnem.load(tmp_path / "run").evaluate(str(gold))
-    out = printed(capsys, "evaluate", tmp_path / "run", "--data", gold, "--pauses")
+    out = printed(capsys, "evaluate", tmp_path / "run", "--data", gold, "--pauses", "true")
     assert "pauses heeded" in out and "does not compare" in " ".join(out.split())
 
 

@@ -109,6 +109,11 @@ class RuleChoices:
         """Whether all nodes are looked at, and not those alone that count (see `fixed_shapes`)."""
         return self.potentials.one_table and fixed_shapes(self.lengths)
 
+    @property
+    def dense(self) -> bool:
+        """Whether rules are a dense table, whose entries may be a symbol's or a sentence's own."""
+        return self._options is DenseOptions
+
     @cached_property
     def _options(self) -> Callable[..., Options]:
         return options_of(self.potentials, self)

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gfnem.parsing.inference.by_rule import norms_of
 from gfnem.parsing.inference.choices import RuleChoices, different_nodes
 from gfnem.parsing.inference.nodes import Nodes, grow_trees
 from gfnem.parsing.inference.padded import draw_padded, padded_norms
@@ -159,7 +160,7 @@ def _score(choices: RuleChoices, trees: Trees, epsilon: float | Tensor = 0.0) ->
             row = slot.div(width[0].numel(), rounding_mode="floor")
             parts = (part.flatten()[slot] for part in (trees.left, trees.right, trees.label))
             nodes, at = different_nodes(choices, Nodes(slot, row, *parts))
-            norms = torch.cat([norms, choices.options(nodes).scores.logsumexp(-1)])
+            norms = torch.cat([norms, norms_of(choices, nodes)])
             place[slot] = at + 1
         norms = norms.index_select(0, place).view(width.shape)
         return _log_probabilities(choices, trees, roots, norms, epsilon)

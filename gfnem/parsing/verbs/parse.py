@@ -50,7 +50,8 @@ def parser(*_: Any) -> jsonargparse.ArgumentParser:
     )
     parser.add_argument(
         "--pauses",
-        action="store_true",
+        type=bool,
+        default=False,
         help="with --decode mbr: spans that cross the text's punctuation, which the model does not "
         "read, count less. Trees of real text are better so",
     )
