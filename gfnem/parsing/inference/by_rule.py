@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.choices import RuleChoices
-from gfnem.parsing.inference.look_ahead import Rows
 from gfnem.parsing.inference.nodes import Nodes
 from gfnem.parsing.inference.potentials import full_precision, safe_log, safe_over
 
@@ -98,7 +98,8 @@ def norms_of(choices: RuleChoices, nodes: Nodes) -> Tensor:
         choices: the action weights.
         nodes: the nodes; where there are few for the rules that there are, narrow ones first.
     """
-    if choices.dense and len(nodes) >= _WORTH * len(choices.rule_weights[0]):
+    on_host = not fixed_shapes(nodes.left)
+    if on_host and choices.dense and len(nodes) >= _WORTH * len(choices.rule_weights[0]):
         return norms_by_rule(choices, nodes)
     return choices.options(nodes).scores.logsumexp(-1)
 
@@ -120,11 +121,11 @@ def norms_by_rule(choices: RuleChoices, nodes: Nodes) -> Tensor:
         choices.row(nodes, left, right - 1),
     ]
     rows = choices.look(torch.cat(names).squeeze(1))
-    first, second, edges = rows.index.split([len(node), len(node), 2 * count])
+    first, second, _ = rows.index.split([len(node), len(node), 2 * count])
     weights, tops = choices.rule_weights
     tops = tops.index_select(0, entries)
     # of the label of a phrase beside the first word, and beside the last one
-    beside = choices.leaves(nodes) + Rows(rows.table, edges).logs.view(2, count, -1)
+    beside = choices.leaves(nodes) + rows[-2 * count :].logs.view(2, count, -1)
     beside = beside.logsumexp(-1) - tops
     joins = Joins(first, second, _parts(entries, inner, len(weights)))
     inside = joined(rows.table.relative, rows.table.peaks, weights, joins)

@@ -90,7 +90,7 @@ def _line(entry: Entry, preprocessing: Preprocessing) -> Line:
             offsets.append((start, start + len(word)))
         start += len(word) + 1
     tokens = preprocessing.normalise(words)
-    pauses = (
-        entry.pauses if entry.spans is not None else preprocessing.cut_already(entry.words).pauses
-    )
+    pauses = list(entry.pauses)
+    if entry.tree is None:
+        pauses = preprocessing.cut_already(entry.words).pauses
     return Line(entry.line, words, tokens, " ".join(entry.words), pauses, lambda: offsets)

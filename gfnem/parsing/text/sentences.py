@@ -81,8 +81,9 @@ class Sentences(Batched):
         made = cls.from_lists([vocabulary.encode(words) for words in sentences])
         for row, words in zip(made.keys, sentences, strict=True):
             row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
-        for row, places in zip(made.pauses, pauses, strict=bool(pauses)):
-            row[[place - 1 for place in places]] = True
+        for row, places in enumerate(pauses):
+            for place in places:
+                made.pauses[row, place - 1] = True
         return made
 
     def mask(self) -> Tensor:
