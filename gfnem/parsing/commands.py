@@ -148,7 +148,7 @@ def evaluate(
         samples: importance samples for each sentence.
         limit: how many sentences to evaluate on, from the first.
         max_length: longer sentences are left out.
-        pauses: whether spans that cross a pause of the text count less (see `minimum_risk`).
+        pauses: whether spans that cross a pause of the text count less (see `heeding`).
 
     Raises:
         UserError: if the data is unusable, or none is given and the run's own is not there.
@@ -503,8 +503,9 @@ def report(figures: dict[str, Any], unit: str) -> str:
     heeded = ", pauses heeded" if "pauses" in figures else ""
     row(f"sentence F1{heeded}", "{:.1f}", "sentence_f1")
     row(f"corpus F1{heeded}", "{:.1f}", "corpus_f1")
-    row("labelled F1, symbols to labels one to one", "{:.1f}", "labelled_f1_one_to_one")
-    row("labelled F1, symbols to labels many to one", "{:.1f}", "labelled_f1_many_to_one")
+    labelled = f"labelled F1{heeded}, symbols to labels"
+    row(f"{labelled} one to one", "{:.1f}", "labelled_f1_one_to_one")
+    row(f"{labelled} many to one", "{:.1f}", "labelled_f1_many_to_one")
     console.print(table)
     for remark in remarks(figures, samples):
         console.print(remark)
@@ -531,7 +532,7 @@ def remarks(figures: dict[str, Any], samples: int) -> Iterator[str]:
         )
     if figures.get("unigram_nll", figures["nll"]) < figures["nll"]:
         yield "The model predicts the words less well than unigrams do: it has not learned yet."
-    if "pauses" in figures:
+    if "pauses" in figures and "sentence_f1" in figures:
         yield (
             "Trees were chosen with a look at the text's punctuation, which is no word of theirs: "
             "their F1 does not compare with that of words alone."

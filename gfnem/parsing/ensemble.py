@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gfnem.errors import UserError
 from gfnem.parsing.grammars.support import derivable
-from gfnem.parsing.inference.decoding import max_span_tree, span_counts
+from gfnem.parsing.inference.decoding import heeding, max_span_tree, span_counts
 from gfnem.parsing.parser import Parses, check_pauses, label_names, parse
 from gfnem.parsing.reader import Reader
 from gfnem.parsing.run import load_text_run
@@ -42,7 +42,12 @@ class Agreed:
 
 
 @torch.no_grad()
-def average(spans: Sequence[Tensor], lengths: Tensor, votes: Tensor | None = None) -> Agreed:
+def average(
+    spans: Sequence[Tensor],
+    lengths: Tensor,
+    votes: Tensor | None = None,
+    pauses: Tensor | None = None,
+) -> Agreed:
     """The binary trees with the highest F1 that some runs expect in the mean.
 
     Where a run says how probable each span is, this is the minimum-risk tree (Goodman 1996) under
@@ -56,10 +61,11 @@ def average(spans: Sequence[Tensor], lengths: Tensor, votes: Tensor | None = Non
             its tree.
         lengths: `(batch,)` int64 sentence lengths in tokens.
         votes: `(runs, batch)` what each run counts. Default: 1.
+        pauses: see `heeding`; the trees are then the best among what is left of the spans.
     """
     votes = torch.ones(len(spans), len(lengths)) if votes is None else votes
     counts = _voted(spans, votes)
-    best = max_span_tree(counts, lengths)
+    best = max_span_tree(heeding(counts, pauses, lengths), lengths)
     return Agreed(best, _mean_f1(best, counts, votes.sum(0)))
 
 
@@ -69,11 +75,11 @@ def _voted(spans: Sequence[Tensor], votes: Tensor) -> Tensor:
     return sum(torch.where(vote > 0, probable * vote, 0.0) for probable, vote in each)
 
 
-def _together(found: Sequence[Parses], votes: Tensor) -> Agreed:
-    """What several runs make of their `Parses`."""
+def _together(found: Sequence[Parses], votes: Tensor, pauses: Tensor) -> Agreed:
+    """What several runs make of their `Parses`, with the sentences' `(batch, n)` pauses."""
     spans = [span_counts(each.trees) if each.spans is None else each.spans for each in found]
     lengths = found[0].trees.lengths[:, 0].cpu()
-    return average([probable.cpu().float() for probable in spans], lengths, votes)
+    return average([probable.cpu().float() for probable in spans], lengths, votes, pauses)
 
 
 def _no_draws(decode: str) -> None:
@@ -101,7 +107,7 @@ class Ensemble:
     Args:
         runs: trained runs, or their folders or checkpoints; one of these, or several.
         pauses: whether spans that cross a pause of the text, at punctuation that the runs do not
-            read, count less (see `minimum_risk`). Trees that are found so do not compare with those
+            read, count less (see `heeding`). Trees that are found so do not compare with those
             of words alone.
 
     Raises:
@@ -158,8 +164,8 @@ class Ensemble:
         """
         if len(self.runs) > 1:
             _no_draws(decode)
-        found, votes = self._parses(sentences, pauses, decode, samples)
-        agreed = _together(found, votes) if len(found) > 1 else found[0]
+        found, votes, heeded = self._parses(sentences, pauses, decode, samples)
+        agreed = _together(found, votes, heeded) if len(found) > 1 else found[0]
         return agreed, (votes > 0).any(0).tolist()
 
     def _parses(
@@ -168,16 +174,23 @@ class Ensemble:
         pauses: Sequence[Sequence[int]],
         decode: str,
         samples: int | None = None,
-    ) -> tuple[list[Parses], Tensor]:
-        """What each run makes of tokenised sentences, and `(runs, batch)` their votes, 0 or 1."""
+    ) -> tuple[list[Parses], Tensor, Tensor]:
+        """What each run makes of tokenised sentences.
+
+        Returns:
+            Their parses, `(runs, batch)` their votes, 0 or 1, and `(batch, n)` the pauses heeded.
+        """
         if self.pauses:
             check_pauses(decode, self.preprocessing)
+        encoded = [
+            reader.encode(sentences, pauses if self.pauses else ()) for reader in self.readers
+        ]
         found, votes = [], []
-        for run, reader in zip(self.runs, self.readers, strict=True):
-            x = reader.encode(sentences, pauses if self.pauses else ()).to(run.device)
+        for run, x in zip(self.runs, encoded, strict=True):
+            x = x.to(run.device)
             found.append(parse(run, x, decode, samples))
             votes.append(derivable(run, x).cpu())
-        return found, torch.stack(votes).float()
+        return found, torch.stack(votes).float(), encoded[0].pauses
 
     def parse(self, sentences: str | Sequence[str], decode: str = "mbr") -> Tree | list[Tree]:
         """The tree of a sentence, or of each of several.
@@ -225,8 +238,9 @@ class Ensemble:
         for start in range(0, len(rows), 64):
             part = rows[start : start + 64]
             tokens = [corpus.tokens[row] for row in part]
-            found, votes = self._parses(tokens, [corpus.pauses[row] for row in part], decode)
-            together = _together(found, votes).trees
+            pauses = [corpus.pauses[row] for row in part]
+            found, votes, heeded = self._parses(tokens, pauses, decode)
+            together = _together(found, votes, heeded).trees
             single = [each.trees.to("cpu") for each in found]
             own = [span_counts(trees) for trees in single]
             agreement += float(_mean_f1(together, _voted(own, votes), votes.sum(0)).sum())

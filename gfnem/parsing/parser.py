@@ -33,7 +33,7 @@ class Parses:
         trees: one or more trees for each sentence.
         posterior: makes the sampler's posterior, or what stands in for it.
         log_marginal: how to compute `log p(x)`.
-        spans: `(batch, n, n + 1)` what each span counts, where trees were chosen by it.
+        spans: `(batch, n, n + 1)` how probable each span is, where trees were chosen by it.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def parse(
         x: the sentences.
         decode: "map" for the most probable tree, "mbr" for the tree with the greatest expected
             number of right spans (Goodman 1996), where spans that cross a pause count less (see
-            `minimum_risk`), "sample" for draws from the sampler.
+            `heeding`), "sample" for draws from the sampler.
         samples: with "sample", how many trees (default 1). Otherwise: None asks for exact inference
             where the model offers it; a number for importance samples instead.
         given: `module.target.given(x)`, where it is at hand.
@@ -154,9 +154,12 @@ def check_pauses(decode: str, preprocessing: Preprocessing) -> None:
         UserError: if not, with the reason.
     """
     if decode != "mbr":
-        raise UserError(f"pauses weigh spans, which decode mbr chooses trees by, not {decode}")
+        raise UserError(f"pauses need decode mbr, which chooses trees by their spans, not {decode}")
     if preprocessing.punctuation:
-        raise UserError("pauses are those of removed punctuation, and this run keeps it as words")
+        raise UserError(
+            "pauses are where punctuation has been removed from a text, and this run reads it as "
+            "words, as runs with dataset.punctuation and those of a grammar's own sentences do"
+        )
 
 
 def draws(module: Inference, decode: str, samples: int | None) -> bool:

@@ -10,7 +10,8 @@ from gfnem.errors import UserError
 from gfnem.parsing import Ensemble
 from gfnem.parsing.ensemble import average
 from gfnem.parsing.inference.decoding import max_span_tree, span_counts
-from gfnem.parsing.parser import Parses, check_pauses
+from gfnem.parsing.parser import Parses, check_pauses, parse
+from gfnem.parsing.reader import Reader
 from gfnem.parsing.text.preprocessing import Preprocessing
 from gfnem.parsing.trees.scores import SpanF1
 from gfnem.parsing.trees.treebank import tree_spans
@@ -114,6 +115,16 @@ def test_the_front_door(tmp_path):
     assert by_trees["single"][0] == by_trees["sentence_f1"]
 
 
+WORDS = [["the", "dog", "sees", "a", "cat"]]
+
+
+def bracketed_f1(nodes, runs) -> float:
+    """The F1 that some runs expect of a tree of `WORDS` in the mean, words alone."""
+    spans = [parse(run, Reader(run).encode(WORDS)).spans[0] for run in map(gfnem.load, runs)]
+    proper = [node[:2] for node in nodes if node[:2] != (0, 5)]
+    return 100 * sum(float(each[span]) for each in spans for span in proper) / (3 * len(spans))
+
+
 def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
     words, text, gold = tmp_path / "words.txt", tmp_path / "text.txt", tmp_path / "gold.mrg"
     words.write_text("the dog sees a cat\na cat sees the dog\n" * 20)
@@ -128,6 +139,12 @@ def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
         spans = [" ".join(part.leaves()) for part in tree.subtrees()]
         assert "dog sees a" in spans and heeded[0] != heeded[1]
         front = Ensemble([str(run) for run in runs], pauses=True)
+        if len(runs) > 1:  # the trees are others, what the runs expect of trees is not
+            pair = [Ensemble(runs, heeds).answer(WORDS, pauses=[[1, 4]])[0] for heeds in (0, 1)]
+            assert 0 < float(pair[1].f1) < float(pair[0].f1)
+            every = [bracketed_f1(nodes, runs) for nodes in bracketings(0, 5)]
+            assert float(pair[0].f1) == pytest.approx(max(every), abs=1e-3)
+            assert any(float(pair[1].f1) == pytest.approx(each, abs=1e-3) for each in every)
         assert front.parse("the , dog sees a , cat") == tree
         plain = Ensemble(runs).parse("the , dog sees a , cat")
         for ensemble, found in ((front, tree), (Ensemble(runs), plain)):
@@ -175,7 +192,7 @@ def test_what_cannot_be():
         Ensemble([trained(), trained()]).answer([["dog", "sees"]], decode="sample")
     with pytest.raises(UserError, match="decode is map, mbr or sample, not best"):
         Ensemble([trained()]).answer([["dog", "sees"]], decode="best")
-    with pytest.raises(UserError, match=r"pauses weigh spans.* not map"):
+    with pytest.raises(UserError, match=r"pauses need decode mbr.* not map"):
         Ensemble([trained()], pauses=True).answer([["dog", "sees"]], decode="map")
-    with pytest.raises(UserError, match="this run keeps it as words"):
+    with pytest.raises(UserError, match="this run reads it as words"):
         check_pauses("mbr", Preprocessing(punctuation=True))

@@ -68,6 +68,18 @@ def crossing(pauses: Tensor, lengths: Tensor) -> Tensor:
     return inside & ~(starts & ends)
 
 
+def heeding(spans: Tensor, pauses: Tensor | None, lengths: Tensor) -> Tensor:
+    """`(batch, n, n + 1)` what spans count whose probabilities, or sums of such, are these.
+
+    Args:
+        spans: `(batch, n, n + 1)`.
+        pauses, lengths: see `crossing`; spans that cross a pause count `CROSSING` of theirs.
+    """
+    if pauses is None or not pauses.any():
+        return spans
+    return torch.where(crossing(pauses, lengths), CROSSING * spans, spans)
+
+
 def minimum_risk(
     spans: Tensor, lengths: Tensor, pauses: Tensor | None = None
 ) -> tuple[Trees, Tensor]:
@@ -76,15 +88,13 @@ def minimum_risk(
     Args:
         spans: how probable each span is with each label.
         lengths: `(batch,)` int64 sentence lengths in tokens.
-        pauses: see `crossing`: spans that cross a pause count `CROSSING` of their probability.
+        pauses: see `heeding`.
 
     Returns:
-        The trees, and `(batch, n, n + 1)` what each span counts, whatever its label.
+        The trees, and `(batch, n, n + 1)` how probable each span is, whatever its label.
     """
     whatever = spans.sum(3)
-    if pauses is not None and pauses.any():
-        whatever = torch.where(crossing(pauses, lengths), CROSSING * whatever, whatever)
-    trees = max_span_tree(whatever, lengths)
+    trees = max_span_tree(heeding(whatever, pauses, lengths), lengths)
     row = torch.arange(len(lengths), device=lengths.device)[:, None, None]
     trees.label = spans[row, trees.left, trees.right].argmax(3) * trees.mask()
     return trees, whatever

@@ -35,7 +35,7 @@ _CLUSTER = re.compile(
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 #: punctuation at which text pauses, of several scripts; hyphens, slashes and quotes join instead
-_PAUSES = frozenset(",;:.?!()[]{}–—…،؛؟۔।。、，；：？！（）「」『』〈〉《》")
+_PAUSES = frozenset(",;:.?!()[]{}–—―…‥⋯،؛؟۔।。｡、，﹐﹑；：？！（）「」『』〈〉《》【】")
 
 
 def clean(word: str) -> str:
@@ -63,8 +63,8 @@ def is_word(word: str) -> bool:
 
 
 def pauses(word: str) -> bool:
-    """Whether a token is punctuation at which the text pauses."""
-    return word == "--" or (word != "" and _PAUSES.issuperset(word))
+    """Whether a token is punctuation at which the text pauses, perhaps with a quote beside it."""
+    return word == "--" or (not _PAUSES.isdisjoint(word) and not is_word(word))
 
 
 def within(places: Iterable[int], words: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,6 +18,8 @@ _UNKNOWN = re.compile(re.escape(UNKNOWN), re.IGNORECASE)
 #: what may follow a sentence's last full stop
 _QUOTES = frozenset("'\"")
 _CLOSERS = frozenset("])}>\"'»”’")
+#: marks that stand in numbers, times and abbreviations
+_JOINING = frozenset(".,:")
 #: pieces remembered; a text's frequent ones come again soon after they have been forgotten
 _REMEMBERED = 200_000
 
@@ -100,7 +102,17 @@ class Preprocessing:
             start = clean(pieces[0])[:2]
             if last is not None and (len(start) == 1 or not _QUOTES.issuperset(start)):
                 return [*map(self._middle.__getitem__, pieces[:-1]), last]
-        return [self._judged([word for _, words in self._cut(text) for word in words])]
+        cut = self._cut(text)
+        if self.tokenizer == "word":
+            return [self._judged([word for _, words in cut for word in words])]
+        # libraries that cut at marks cut numbers and abbreviations too
+        joining, place = set(), 0
+        for number, (piece, (word,)) in enumerate(cut):
+            start = text.index(piece, place)
+            place = start + len(piece)
+            if word in _JOINING and (text[start - 1 : start] + text[place : place + 1]).isalnum():
+                joining.add(number)
+        return [self._judged([word for _, (word,) in cut], joining)]
 
     def without_punctuation(self, words: Sequence[str]) -> list[str]:
         """The words with a letter or digit in them, or all if punctuation is kept."""
@@ -138,16 +150,17 @@ class Preprocessing:
             length
         )
 
-    def _judged(self, words: Sequence[str]) -> Part:
+    def _judged(self, words: Sequence[str], joining: Collection[int] = ()) -> Part:
+        """Of words, some of which, by their numbers, are marks at which the text does not pause."""
         words = [clean(word) for word in words]
         kept = self.without_punctuation(words)
         found: list[int] = []
         if len(kept) < len(words):
             before = 0
-            for word in words:
+            for number, word in enumerate(words):
                 if is_word(word):
                     before += 1
-                elif pauses(word):
+                elif pauses(word) and number not in joining:
                     found.append(before)
         return Part(kept, self.normalise(kept), len(words) - len(kept), found)
 

@@ -52,9 +52,9 @@ def test_a_line_becomes_the_same_however_it_is_asked():
 def test_a_text_pauses_where_its_punctuation_was():
     rng = random.Random(2)
     pausing = 0
-    for settings in ({}, {"tokenizer": "space"}, {"tokenizer": "wordpunct"}):
+    for settings in ({}, {"tokenizer": "space"}):
         removed, kept = Preprocessing(**settings), Preprocessing(**settings, punctuation=True)
-        for _ in range(200):
+        for _ in range(300):
             text = " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))
             whole = RawText.read(kept.words(text), False, 0)
             closed = [] if whole is None else whole.closed[:-1]
@@ -64,6 +64,22 @@ def test_a_text_pauses_where_its_punctuation_was():
             assert kept.cut(text).pauses == []
             pausing += bool(places)
     assert pausing > 200
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "places"),
+    [
+        ("wordpunct", "we gave 3.5 cells, at 12:30, to mice", [5, 8]),
+        ("wordpunct", "the U.S. cells e.g. bind", [3, 6]),
+        ("wordpunct", 'it said "cells," then -- mice left.', [3, 4]),
+        ("word", "the U.S. cells, e.g. 3.5 mm, bind", [3, 6]),
+        ("word", 'it said "cells," then -- mice (left).', [3, 4, 5]),
+        ("space", "a ― b ⋯ c 【 d 】 e ｡ f ,' g", [1, 2, 3, 4, 5, 6]),
+        ("character", "我，你 3.5 他", [1]),
+    ],
+)
+def test_where_a_text_pauses(tokenizer, text, places):
+    assert Preprocessing(tokenizer).cut(text).pauses == places
 
 
 def test_what_has_been_seen_is_forgotten_in_time(monkeypatch):
