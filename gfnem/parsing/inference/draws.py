@@ -58,16 +58,16 @@ def draw_trees(
             trees, norms = draw_padded(choices, symbols, lots(places, batch * samples))
         else:
             norms = root_scores.new_zeros(batch, samples, places)
-            trees = _draw_levels(choices, symbols, lots, norms)
+            trees = _draw_grown(choices, symbols, lots, norms)
         scores = _log_probabilities(choices, trees, root_scores, norms, epsilon)
         trees.label = torch.where(trees.mask(), choices.label_of(trees.label), 0)
         return trees, scores.sum(-1)
 
 
-def _draw_levels(
+def _draw_grown(
     choices: RuleChoices, roots: Tensor, lots: Callable[[int], Lots], norms: Tensor
 ) -> Trees:
-    """Annotated trees with these root symbols, level by level.
+    """Annotated trees with these root symbols, grown from them (see `grow_trees`).
 
     Args:
         choices: the action weights.
