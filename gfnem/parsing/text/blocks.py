@@ -11,6 +11,7 @@ from nltk import Tree
 from gfnem.errors import UserError
 from gfnem.files import decode, encoding_name, no_text
 from gfnem.parsing.text.line_reader import ENCODING_HINT
+from gfnem.parsing.text.preprocessing import Part, Preprocessing
 from gfnem.parsing.trees.treebank import read_tree, tree_spans, tree_words
 
 FORMATS = ("auto", "text", "trees")
@@ -71,6 +72,16 @@ class Entry:
     tree: Tree | None = None
     removed: int = 0
     pauses: Sequence[int] = ()
+
+    def part(self, preprocessing: Preprocessing) -> Part:
+        """What becomes of its words."""
+        if self.text is not None:
+            return preprocessing.cut(self.text)
+        words = list(self.words or ())
+        if self.spans is None:
+            return preprocessing.cut_already(words)
+        # punctuation has gone from the tree already
+        return Part(words, preprocessing.normalise(words), self.removed, list(self.pauses))
 
 
 @dataclass

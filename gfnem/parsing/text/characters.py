@@ -67,6 +67,21 @@ def pauses(word: str) -> bool:
     return word == "--" or (not _PAUSES.isdisjoint(word) and not is_word(word))
 
 
+def pause_places(words: Iterable[str], keep_punctuation: bool = False) -> list[int]:
+    """Before which marks the text pauses, rising: how many words come before each.
+
+    Args:
+        words: words and punctuation.
+        keep_punctuation: whether punctuation counts as words.
+    """
+    found, before = [], 0
+    for word in words:
+        if pauses(word):
+            found.append(before)
+        before += keep_punctuation or is_word(word)
+    return found
+
+
 def within(places: Iterable[int], words: int) -> list[int]:
     """Each place between two of so many words once, rising."""
     return sorted({place for place in places if 0 < place < words})

@@ -83,16 +83,10 @@ class BlockReader:
     def _judged(self, entry: Entry) -> tuple[Part, str]:
         """What becomes of an entry, and why it is skipped ("" if not)."""
         longest = self.max_length
-        if entry.text is not None:
-            if longest is not None and self.preprocessing.longer_than(entry.text, longest):
+        if entry.text is not None and longest is not None:
+            if self.preprocessing.longer_than(entry.text, longest):
                 return Part([], [], 0, []), "too long"
-            part = self.preprocessing.cut(entry.text)
-        elif entry.spans is not None:  # punctuation has gone from the tree already
-            words = list(entry.words)
-            tokens = self.preprocessing.normalise(words)
-            part = Part(words, tokens, entry.removed, list(entry.pauses))
-        else:
-            part = self.preprocessing.cut_already(entry.words)
+        part = entry.part(self.preprocessing)
         tokens = len(part.tokens)
         if not tokens:
             return part, "only punctuation" if part.removed else "blank"

@@ -72,25 +72,18 @@ def read_sentences(
 
 
 def _line(entry: Entry, preprocessing: Preprocessing) -> Line:
-    if entry.text is not None:
-        text = entry.text
-        found = preprocessing.cut(text)
-        return Line(
-            entry.line,
-            found.words,
-            found.tokens,
-            text,
-            found.pauses,
-            lambda: preprocessing.located(text)[1],
-        )
-    words, offsets, start = [], [], 0
-    for word in entry.words:
-        if kept := preprocessing.kept(word, entry.tree is not None):
-            words.append(kept)
-            offsets.append((start, start + len(word)))
-        start += len(word) + 1
-    tokens = preprocessing.normalise(words)
-    pauses = list(entry.pauses)
-    if entry.tree is None:
-        pauses = preprocessing.cut_already(entry.words).pauses
-    return Line(entry.line, words, tokens, " ".join(entry.words), pauses, lambda: offsets)
+    part, text = entry.part(preprocessing), entry.text
+
+    def locate() -> list[tuple[int, int]]:
+        if entry.text is not None:
+            return preprocessing.located(entry.text)[1]
+        offsets, start = [], 0
+        for word in entry.words or ():
+            if preprocessing.kept(word, entry.spans is not None):
+                offsets.append((start, start + len(word)))
+            start += len(word) + 1
+        return offsets
+
+    if text is None:
+        text = " ".join(entry.words or ())
+    return Line(entry.line, part.words, part.tokens, text, part.pauses, locate)

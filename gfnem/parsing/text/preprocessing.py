@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gfnem.parsing.text import tokenizers
-from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, pauses, places, within
+from gfnem.parsing.text.characters import UNKNOWN, clean, is_word, pause_places, places, within
 
 _DIGITS = re.compile(r"\d+")
 # NLTK's tokenizer would take `<unk>` apart; it leaves letters together.
@@ -156,12 +156,8 @@ class Preprocessing:
         kept = self.without_punctuation(words)
         found: list[int] = []
         if len(kept) < len(words):
-            before = 0
-            for number, word in enumerate(words):
-                if is_word(word):
-                    before += 1
-                elif pauses(word) and number not in joining:
-                    found.append(before)
+            marked = (word for number, word in enumerate(words) if number not in joining)
+            found = pause_places(marked)
         return Part(kept, self.normalise(kept), len(words) - len(kept), found)
 
     def _cut(self, text: str) -> list[tuple[str, list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gfnem.parsing.text.characters import is_word, pauses
+from gfnem.parsing.text.characters import is_word, pause_places, within
 
 
 @dataclass
@@ -31,15 +31,11 @@ class RawText:
             keep_punctuation: whether punctuation counts as words.
             document: fingerprint of its document.
         """
-        words: list[str] = []
-        closed: list[bool] = []
-        for token in tokens:
-            if words and pauses(token):
-                closed[-1] = True
-            if keep_punctuation or is_word(token):
-                words.append(token)
-                closed.append(False)
+        words = [token for token in tokens if keep_punctuation or is_word(token)]
         if not words:
             return None
+        closed = [False] * len(words)
+        for place in within(pause_places(tokens, keep_punctuation), len(words)):
+            closed[place - 1] = True
         closed[-1] = True
         return cls(words, closed, document)

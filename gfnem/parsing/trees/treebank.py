@@ -242,9 +242,14 @@ def gold_tree(tree: Tree, *, keep_punctuation: bool = False) -> GoldTree:
     """Applies `CONVENTION` to one tree, which is left as it is."""
     kept = _Kept(keep_punctuation)
     pruned = _prune(tree, kept)
-    found = GoldTree(kept.tokens, kept.tags, kept.spans, pruned, removed=kept.removed)
-    found.pauses = within(kept.pauses, len(kept.tokens))
-    return found
+    return GoldTree(
+        kept.tokens,
+        kept.tags,
+        kept.spans,
+        pruned,
+        removed=kept.removed,
+        pauses=within(kept.pauses, len(kept.tokens)),
+    )
 
 
 def tree_words(tree: Tree) -> list[str]:
