@@ -253,7 +253,8 @@ class Grammar(GenerativeModel[Sentences, Trees]):
     def _potentials(self, tables: tuple[Tensor, Tensor | Rules, Tensor], x: Sentences):
         root, rules, emissions = tables
         words = emissions.movedim(-1, 0).index_select(0, x.tokens.flatten())
-        return rules_of(rules).potentials(root, words.unflatten(0, x.tokens.shape), x.lengths)
+        words = words.unflatten(0, x.tokens.shape)
+        return rules_of(rules).potentials(root, words, x.lengths, x.tokens)
 
     def _fixed_tables(self) -> tuple[Tensor, Tensor | Rules, Tensor]:
         """The `tables`; made once for parameters that nobody trains or changes."""

@@ -37,7 +37,9 @@ class Rules(ABC):
         return self.each(torch.exp)
 
     @abstractmethod
-    def potentials(self, root: Tensor, words: Tensor, lengths: Tensor) -> Potentials:
+    def potentials(
+        self, root: Tensor, words: Tensor, lengths: Tensor, kinds: Tensor | None = None
+    ) -> Potentials:
         """The potentials of a batch, of log weights (see `RulePotentials.from_tables`)."""
 
     @abstractmethod
@@ -101,10 +103,12 @@ class DenseRules(Rules):
         """See `Rules`."""
         return DenseRules(change(self.table))
 
-    def potentials(self, root: Tensor, words: Tensor, lengths: Tensor) -> RulePotentials:
+    def potentials(
+        self, root: Tensor, words: Tensor, lengths: Tensor, kinds: Tensor | None = None
+    ) -> RulePotentials:
         """See `Rules`."""
         words = words if words.dim() == 4 else words.unsqueeze(2)
-        return RulePotentials.from_tables(root, self.table, words, lengths)
+        return RulePotentials.from_tables(root, self.table, words, lengths, kinds)
 
     def everything(self) -> bool:
         """See `Rules`."""
@@ -157,8 +161,10 @@ class ApartRules(Rules):
         """See `Rules`."""
         return ApartRules(*(change(side) for side in self.sides))
 
-    def potentials(self, root: Tensor, words: Tensor, lengths: Tensor) -> FactoredPotentials:
-        """See `Rules`."""
+    def potentials(
+        self, root: Tensor, words: Tensor, lengths: Tensor, kinds: Tensor | None = None
+    ) -> FactoredPotentials:
+        """See `Rules`; kinds of words make nothing cheaper here."""
         words = words if words.dim() == 3 else words.squeeze(2)
         return FactoredPotentials.from_tables(root, *self.sides, words, lengths)
 

@@ -34,6 +34,11 @@ class Height:
     last: Tensor
     sizes: list[int]
 
+    def of_rows(self, place: Tensor) -> Height:
+        """The same with other rows for words, of which `(words,)` says where they stand."""
+        rows = (place.index_select(0, word) for word in (self.left, self.last))
+        return Height(self.first, self.second, *rows, self.sizes)
+
     def beside_words(self) -> list[tuple[slice, Tensor, Tensor]]:
         """Of the first two kinds: where they stand, their words, and the other children."""
         one, two, _ = self.sizes
@@ -59,10 +64,11 @@ def node_values(potentials: Potentials, heights: list[Height]) -> Tensor:
     rules = potentials.rules[0]
     tops = rules.detach().amax((1, 2))
     rules = (rules - tops[:, None, None]).exp().permute(1, 2, 0).flatten(1)
-    weights, scales = zip(*potentials.leaf_weights, strict=True)
+    tables, place = potentials.leaf_rows
+    leaves, scales = zip(*((part.squeeze(1) for part in table) for table in tables), strict=True)
     pairs = potentials.both_leaves.squeeze(2).transpose(0, 1).flatten(0, 1)
-    scales = [scale.flatten(0, 2) for scale in scales]
-    leaves = (leaf.flatten(0, 2) for leaf in weights)
+    if place is not None:
+        heights = [heights[0], *(height.of_rows(place) for height in heights[1:])]
     return _Upwards.apply(rules, *leaves, pairs, tops, scales, heights)
 
 
@@ -151,8 +157,8 @@ def _scales(
     """`(nodes, N)` log scales that nodes' rules are relative to; above two words, anything."""
     left, right = (len(leaf) for leaf in leaves)
     table = torch.cat([*scales, tops[None]])
-    names = []
-    for height in heights:
+    names = [torch.zeros_like(heights[0].left)]
+    for height in heights[1:]:
         one, two, rest = height.sizes
         phrases = height.left.new_full((rest,), left + right)
         names += [height.left[:one], height.last[one : one + two] + left, phrases]

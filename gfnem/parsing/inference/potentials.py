@@ -136,15 +136,27 @@ class Potentials:
         return self.contexts == 1
 
     @property
-    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
-        """The two `leaf_tables` in exp space, for charts.
+    def leaf_rows(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """The two `leaf_tables` in exp space, word by word.
 
-        Each as `(n, batch, G, N / G * K, N)` weights and the `(n, batch, G, N / G * K)` log scale
-        that they are relative to, without gradient.
+        Each as `(rows, G, N / G * K, N)` weights and the `(rows, G, N / G * K)` log scale that they
+        are relative to, without gradient; and `(n * batch,)` int64 which row word `i` of sentence
+        `b` has, by `i * batch + b`, or None where rows are so numbered.
         """
+        rows = (table.flatten(0, 1).unflatten(1, (self.groups, -1)) for table in self.leaf_tables)
+        return [relative(table.flatten(2, 3)) for table in rows], None
+
+    @property
+    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """`leaf_rows` of all words, for charts: `(n, batch, G, N / G * K, N)` and so on."""
+        tables, place = self.leaf_rows
+        shape = (self.max_length, len(self.lengths))
         return [
-            relative(table.unflatten(2, (self.groups, -1)).flatten(3, 4))
-            for table in self.leaf_tables
+            tuple(
+                (part if place is None else part.index_select(0, place)).unflatten(0, shape)
+                for part in table
+            )
+            for table in tables
         ]
 
     def beside_words(self) -> list[BesideWords]:
@@ -253,8 +265,13 @@ class Potentials:
         """
         return self.leaf_tables[side].squeeze(3).mT[word, row, child]
 
-    def _leaf_row(self, symbol: Tensor, row: Tensor, word: Tensor) -> Tensor:
-        place = (word * len(self.lengths) + row) * self.labels
+    def _leaf_row(
+        self, symbol: Tensor, row: Tensor, word: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        place = word * len(self.lengths) + row
+        if rows is not None:
+            place = rows.index_select(0, place.flatten()).view(place.shape)
+        place = place * self.labels
         if self.contexts == 1:
             return place + symbol
         context, label = symbol.div(self.labels, rounding_mode="floor"), symbol % self.labels

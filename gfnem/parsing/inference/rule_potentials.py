@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.potentials import (
     Potentials,
     full_precision,
@@ -31,6 +34,8 @@ class RulePotentials(Potentials):
         productions: `(K, N, N + T, N + T)`, `[k, A, B, C]` for A -> B C under k.
         words: `(batch, n, K, T)` log weight of each word under each preterminal under k.
         lengths: `(batch,)` int64 sentence lengths in tokens.
+        kinds: `(batch, n)` int64 numbers of words: where they are equal, `words` are; None where
+            that is not known.
         origin: the same weights with gradient, whose tables then serve both.
     """
 
@@ -40,14 +45,20 @@ class RulePotentials(Potentials):
         productions: Tensor,
         words: Tensor,
         lengths: Tensor,
+        kinds: Tensor | None = None,
         origin: RulePotentials | None = None,
     ):
         self.start, self.productions, self.words = start, productions, words
-        self.lengths, self.origin = lengths, origin
+        self.lengths, self.kinds, self.origin = lengths, kinds, origin
 
     @classmethod
     def from_tables(
-        cls, root: Tensor, rules: Tensor, emissions: Tensor, lengths: Tensor
+        cls,
+        root: Tensor,
+        rules: Tensor,
+        emissions: Tensor,
+        lengths: Tensor,
+        kinds: Tensor | None = None,
     ) -> RulePotentials:
         """Checks a grammar's tables.
 
@@ -61,6 +72,7 @@ class RulePotentials(Potentials):
                 context, likewise; positions past a sentence's length may hold anything but nan and
                 plus infinity.
             lengths: `(batch,)` int64 sentence lengths in tokens.
+            kinds: `(batch, n)` int64, equal where the words are; None where that is not known.
 
         Raises:
             ValueError: if the shapes do not agree.
@@ -83,18 +95,20 @@ class RulePotentials(Potentials):
             raise ValueError(
                 f"{labels} nonterminals do not fall into {groups_of(contexts)} groups of equal size"
             )
-        return cls(*held(root, rules, emissions), lengths)
+        return cls(*held(root, rules, emissions), lengths, kinds)
 
     def detach(self) -> RulePotentials:
         """The same weights without gradient."""
         tables = (self.start, self.productions, self.words, self.lengths)
-        return RulePotentials(*(table.detach() for table in tables), self)
+        return RulePotentials(*(table.detach() for table in tables), self.kinds, self)
 
     def some(self, rows: Tensor) -> RulePotentials:
         """See `Potentials`."""
         lengths = self.lengths[rows]
-        words = self.words[rows, : int(lengths.max())]
-        return RulePotentials(self.start, self.productions, words, lengths)
+        longest = int(lengths.max())
+        kinds = None if self.kinds is None else self.kinds[rows, :longest]
+        words = self.words[rows, :longest]
+        return RulePotentials(self.start, self.productions, words, lengths, kinds)
 
     @property
     def labels(self) -> int:
@@ -168,23 +182,42 @@ class RulePotentials(Potentials):
         """See `Potentials`."""
         return self._one_leaf(self.word_first), self._one_leaf(self.word_second)
 
+    @cached_property
+    def _different(self) -> tuple[Tensor, Tensor] | None:
+        """A place of each different word, and `(n * batch,)` which of the words each place has.
+
+        Places are numbered `i * batch + b`. None where all places are looked at.
+        """
+        if self.kinds is None or fixed_shapes(self.kinds):
+            return None
+        return _first_of(self.kinds.T.flatten())
+
+    @property
+    def _word_rows(self) -> tuple[Tensor, Tensor]:
+        """`word_weights` of different words, `(G, rows, T)` and `(G, rows)`; else of all places."""
+        rows = tuple(part.flatten(1, 2) for part in self.word_weights)
+        if self._different is None:
+            return rows
+        return tuple(part.index_select(1, self._different[0]) for part in rows)
+
     @kept
-    def leaf_weights(self) -> list[tuple[Tensor, Tensor]]:
+    def leaf_rows(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """See `Potentials`; without a detour by logs."""
         if self.origin is not None:
             with torch.enable_grad():
-                return [(weights.detach(), scale) for weights, scale in self.origin.leaf_weights]
-        return [self._weights_of_leaf(table) for table in (self.word_first, self.word_second)]
+                tables, place = self.origin.leaf_rows
+                return [(weights.detach(), scale) for weights, scale in tables], place
+        tables = [self._weights_of_leaf(table) for table in (self.word_first, self.word_second)]
+        return tables, None if self._different is None else self._different[1]
 
     def _weights_of_leaf(self, table: Tensor) -> tuple[Tensor, Tensor]:
         with full_precision(table):
-            words, peaks = self.word_weights
+            words, peaks = self._word_rows
             table = table.unflatten(1, (self.groups, -1)).permute(1, 3, 2, 0, 4)  # G T N/G K C
             tops = table.detach().amax((1, 4), keepdim=True)
-            weights = words.flatten(1, 2) @ (table - tops).exp().flatten(2)
-            weights = weights.unflatten(1, words.shape[1:3]).unflatten(3, (-1, self.labels))
-            scale = peaks[..., None] + tops.flatten(1)[:, None, None]
-            return weights.permute(1, 2, 0, 3, 4).contiguous(), scale.permute(1, 2, 0, 3)
+            weights = (words @ (table - tops).exp().flatten(2)).unflatten(2, (-1, self.labels))
+            scale = peaks[..., None] + tops.flatten(1)[:, None]
+            return weights.transpose(0, 1).contiguous(), scale.transpose(0, 1)
 
     def _one_leaf(self, table: Tensor) -> Tensor:
         with full_precision(table):
@@ -204,13 +237,32 @@ class RulePotentials(Potentials):
             with torch.enable_grad():
                 return self.origin.both_leaves.detach()
         with full_precision(self.productions):
-            words, peaks = self.word_weights
             weights, tops = self.by_group(self.productions[:, :, self.labels :, self.labels :])
-            half = words[:, :-1].flatten(1, 2) @ weights
-            half = half.view(*words[:, 1:].shape, tops.shape[-1])
-            both = safe_log((words[:, 1:, :, None] @ half).squeeze(3))
-            both = both + (peaks[:, :-1] + peaks[:, 1:])[..., None] + tops[:, None]
+            words, peaks = self._word_rows
+            first, second, place = self._neighbours()
+            half = (words if place is not None else words.index_select(1, first)) @ weights
+            half = half if place is None else half.index_select(1, first)
+            half = half.unflatten(2, (-1, tops.shape[-1]))
+            both = safe_log((words.index_select(1, second)[:, :, None] @ half).squeeze(2))
+            scale = peaks.index_select(1, first) + peaks.index_select(1, second)
+            both = both + scale[..., None] + tops
+            both = both if place is None else both.index_select(1, place)
+            both = both.unflatten(1, (-1, len(self.lengths)))
             return self.by_label(both).transpose(0, 1)
+
+    def _neighbours(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Different pairs of neighbours, as rows of `_word_rows`, and which pair each place has.
+
+        None for the latter where they are the pairs of all places.
+        """
+        batch = len(self.lengths)
+        if self._different is None:
+            place = torch.arange(self.max_length * batch, device=self.lengths.device)
+            return place[:-batch], place[batch:], None
+        which = self._different[1]
+        first, second = which[:-batch], which[batch:]
+        places, pair = _first_of(first * (len(which) + 1) + second)
+        return first[places], second[places], pair
 
     @kept
     def three_words(self) -> Tensor:
@@ -249,8 +301,9 @@ class RulePotentials(Potentials):
         """See `Potentials`."""
         # a tree asks for two rows of each word, the tables have one for each symbol
         if self.labels * self.contexts <= _ROWS_OF_WORD:  # only those asked for need a log
-            places = self._leaf_row(symbol, row, torch.stack([first, last]))
-            tables = [(at, *table) for at, table in zip(places, self.leaf_weights, strict=True)]
+            tables, place = self.leaf_rows
+            places = self._leaf_row(symbol, row, torch.stack([first, last]), place)
+            tables = [(at, *table) for at, table in zip(places, tables, strict=True)]
             weights = [embedding(at, weights.flatten(0, -2)) for at, weights, _ in tables]
             scales = [scale.flatten().index_select(0, at) for at, _, scale in tables]
             return safe_log(torch.stack(weights)) + torch.stack(scales)[..., None]
@@ -302,7 +355,7 @@ class RulePotentials(Potentials):
             inner, leaf = share[:, : self.labels], share[:, self.labels :]
             rules = (self.productions + inner[..., None, None]).logsumexp(0)
             words = (self.words + leaf).logsumexp(2)
-        return RulePotentials.from_tables(self.start, rules, words, self.lengths)
+        return RulePotentials.from_tables(self.start, rules, words, self.lengths, self.kinds)
 
     def word_sides(self) -> list[Tensor]:
         """See `Potentials`."""
@@ -317,3 +370,10 @@ class RulePotentials(Potentials):
                 logs = logs.unflatten(1, words.shape[1:3]) + peaks[..., None]
                 sides.append(logs.permute(2, 1, 0, 3).flatten(2))
             return sides
+
+
+def _first_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each different number stands, one place of it, and `(count,)` which of them each is."""
+    different, which = numbers.unique(return_inverse=True)
+    places = torch.arange(len(numbers), device=numbers.device)
+    return torch.empty_like(different).scatter_(0, which, places), which

@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.text.fingerprints import fingerprint
 from gfnem.parsing.text.raw import RawText
 
@@ -111,19 +113,21 @@ class NgramTable:
         Args:
             keys, lengths: see `look_up`.
         """
-        found = [_rows(self.grams, *each) for each in self._numbers(keys, lengths)]
-        return torch.stack(found, 1)
+        return torch.stack([row for _, row in self._found(keys, lengths)], 1)
 
-    def _numbers(self, keys: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each length the `(batch, n)` numbers of substrings, and which are there and known."""
+    def _found(self, keys: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each length the `(batch, n)` numbers of substrings, and where they stand, or -1."""
         n = keys.shape[1]
-        number, known = torch.zeros_like(keys), keys != 0
-        places = torch.arange(n, device=keys.device)
+        number = torch.zeros_like(keys)
+        there = (keys != 0) & (torch.arange(n, device=keys.device) < lengths[:, None])
         for length in range(1, min(self.longest, n) + 1):
-            ahead = torch.nn.functional.pad(keys[:, length - 1 :], (0, length - 1))
-            number = number * _NEXT_WORD + ahead
-            known = known & (ahead != 0) & (places + length <= lengths[:, None])
-            yield number + _of_length(length), known
+            number = number * _NEXT_WORD + pad(keys[:, length - 1 :], (0, length - 1))
+            if length > 1:  # what is repeated begins and ends with what is
+                there = there & pad(there[:, 1:], (0, 1))
+            gram = number + _of_length(length)
+            row = _rows(self.grams, gram, there)
+            there = row >= 0
+            yield gram, row
 
     def look_up(self, keys: Tensor, lengths: Tensor, documents: Tensor) -> Found:
         """What is known of every substring of a batch of sentences.
@@ -134,10 +138,9 @@ class NgramTable:
             documents: `(batch,)` fingerprints of the documents; 0 where it is not known.
         """
         found: list[tuple[Tensor, ...]] = []
-        for gram, known in self._numbers(keys, lengths):
-            row = _rows(self.grams, gram, known)
+        for gram, row in self._found(keys, lengths):
             pair = _within(gram, documents[:, None])
-            local = _rows(self.local_grams, pair, known & (documents != 0)[:, None])
+            local = _rows(self.local_grams, pair, (row >= 0) & (documents != 0)[:, None])
             parts = [_values(part, row) for part in (self.counts, self.closed, self.spread)]
             found.append((*parts, _values(self.local_counts, local)))
         stacked = [torch.stack(part, 1) for part in zip(*found, strict=True)]
@@ -225,11 +228,19 @@ def _within(gram: Tensor, document: Tensor) -> Tensor:
 
 
 def _rows(table: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Where numbers that are known stand in a rising table; -1 for what does not."""
+    """Where numbers that may be known stand in a rising table; -1 for what does not."""
     if not len(table):
         return torch.full_like(wanted, -1)
-    row = torch.searchsorted(table, wanted).clamp(max=len(table) - 1)
-    return torch.where(known & (table[row] == wanted), row, -1)
+    if fixed_shapes(wanted):
+        return torch.where(known, _places(table, wanted), -1)
+    some = known.nonzero(as_tuple=True)
+    return torch.full_like(wanted, -1).index_put_(some, _places(table, wanted[some]))
+
+
+def _places(table: Tensor, wanted: Tensor) -> Tensor:
+    """As `_rows`, of numbers all of which may be known."""
+    row = torch.searchsorted(table, wanted).clamp_(max=len(table) - 1)
+    return torch.where(table[row] == wanted, row, -1)
 
 
 def _values(column: Tensor, row: Tensor) -> Tensor:

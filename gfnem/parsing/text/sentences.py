@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -53,13 +54,8 @@ class Sentences(Batched):
         Raises:
             ValueError: if there is no sentence, or a sentence is empty.
         """
-        if not sentences or not all(len(sentence) for sentence in sentences):
-            raise ValueError("a batch needs at least one sentence, and each at least one token")
-        lengths = torch.tensor([len(sentence) for sentence in sentences])
-        tokens = torch.zeros(len(sentences), int(lengths.max()), dtype=torch.long)
-        for row, sentence in zip(tokens, sentences, strict=True):
-            row[: len(sentence)] = torch.as_tensor(sentence)
-        return cls(tokens, lengths)
+        lengths = _lengths(sentences)
+        return cls(_padded(list(chain.from_iterable(sentences)), lengths), lengths)
 
     @classmethod
     def from_words(
@@ -78,9 +74,9 @@ class Sentences(Batched):
         Raises:
             ValueError: as `from_lists`.
         """
-        made = cls.from_lists([vocabulary.encode(words) for words in sentences])
-        for row, words in zip(made.keys, sentences, strict=True):
-            row[: len(words)] = torch.tensor([fingerprint(word) for word in words])
+        lengths, words = _lengths(sentences), list(chain.from_iterable(sentences))
+        keys = _padded([fingerprint(word) for word in words], lengths)
+        made = cls(_padded(vocabulary.encode(words), lengths), lengths, keys)
         for row, places in enumerate(pauses):
             for place in places:
                 made.pauses[row, place - 1] = True
@@ -125,3 +121,17 @@ class Sentences(Batched):
     def max_length(self) -> int:
         """Tokens of the longest sentence (the padded width `n`)."""
         return self.tokens.shape[1]
+
+
+def _lengths(sentences: Sequence[Sequence]) -> Tensor:
+    """`(batch,)` int64 lengths of sentences, of which there is one and none is empty."""
+    if not sentences or not all(len(sentence) for sentence in sentences):
+        raise ValueError("a batch needs at least one sentence, and each at least one token")
+    return torch.tensor([len(sentence) for sentence in sentences])
+
+
+def _padded(numbers: Sequence[int], lengths: Tensor) -> Tensor:
+    """`(batch, n)` int64: the numbers of all words, one sentence after the other, by sentence."""
+    there = torch.arange(int(lengths.max())) < lengths[:, None]
+    found = torch.zeros(there.shape, dtype=torch.long)
+    return found.masked_scatter_(there, torch.tensor(numbers, dtype=torch.long))
