@@ -65,7 +65,7 @@ def test_a_word_beside_a_phrase_that_its_rules_hardly_allow():
     """Weights of words and of phrases are added as logs: their product may be no number above 0."""
     found = choices()
     potentials = found.potentials
-    first, last = potentials.leaf_weights
+    (first, last), _ = potentials.leaf_rows
     steep = torch.logspace(-30, 0, LABELS)  # of the phrase's label, the one against the other
     for weights, _ in (first, last):
         weights.copy_(weights * steep)
