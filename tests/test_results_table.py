@@ -1,7 +1,7 @@
 """The table of all models and recipes: what is done is not done again, what cannot be is said."""
 
+import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,33 +11,42 @@ SCRIPT = Path(__file__).parent.parent / "experiments" / "results_table.py"
 TREE = "(S (NP (D the) (N {0})) (VP (V saw) (NP (D the) (N {1}))))\n"
 
 
-def table(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    trees = folder / "trees.mrg"
+@pytest.fixture
+def table(tmp_path, monkeypatch, capfd):
+    """Calls the script in this process; its cells are processes of their own."""
+    spec = importlib.util.spec_from_file_location("results_table", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "results_table", script)  # where dataclasses look
+    spec.loader.exec_module(script)
+    trees = tmp_path / "trees.mrg"
     nouns = ("dog", "cat", "bird", "fish")
     trees.write_text("".join(TREE.format(one, other) for one in nouns for other in nouns))
     data = [part for name in ("--train", "--test") for part in (name, trees)]
     size = ["--symbols", "2", "3", "--updates", "2", "--limit", "4", "--samples", "2"]
-    command = [sys.executable, SCRIPT, *data, *size, "--out", folder, *words]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=500)
+
+    def call(*words: str) -> str:
+        arguments = [SCRIPT, *data, *size, "--out", tmp_path, *words]
+        monkeypatch.setattr("sys.argv", [*map(str, arguments)])
+        script.main()
+        return capfd.readouterr().err
+
+    return call
 
 
 @pytest.mark.slow
-def test_cells_are_added_refused_and_kept(tmp_path):
-    done = table(
-        tmp_path, "--models", "PCFG", "--recipes", "gflownet", "--e-every", "2", "--m-step", "equal"
-    )
-    assert done.returncode == 0, done.stderr
+def test_cells_are_added_refused_and_kept(tmp_path, table):
+    table("--models", "PCFG", "--recipes", "gflownet", "--e-every", "2", "--m-step", "equal")
     first = tmp_path / "PCFG-gflownet-0" / "figures.json"
     before = first.read_bytes(), first.stat().st_mtime_ns
-    assert table(tmp_path, "--models", "PCFG", "--recipes", "gflownet").returncode == 0
+    table("--models", "PCFG", "--recipes", "gflownet")
     assert (first.read_bytes(), first.stat().st_mtime_ns) == before
     settings = (first.parent / "run" / "config.yaml").read_text()
     assert "e_every: 2" in settings and "m_step: equal" in settings
 
-    done = table(tmp_path, "--models", "PCFG", "RNNG", "--recipes", "exact")
-    assert done.returncode == 0, done.stderr
+    said = table("--models", "PCFG", "RNNG", "--recipes", "exact")
     refused = json.loads((tmp_path / "RNNG-exact-0" / "figures.json").read_text())["refused"]
-    assert "RNNG" in refused and "exact" in refused and refused in done.stderr
+    assert "RNNG" in refused and "exact" in refused and refused in said
 
     lines = (tmp_path / "table.md").read_text().splitlines()
     rows = [[part.strip() for part in line.split("|")[1:3]] for line in lines[2:] if "|" in line]

@@ -161,7 +161,7 @@ def test_ctrl_c_stops_all_at_the_same_update_and_saves(tmp_path):
         *SETTINGS, "--out", run, "--devices=2", "--max-updates=100000", "--dataset.interval=500"
     )
     assert any("training on" in line for line in process.stdout)
-    time.sleep(5)  # into the first interval
+    time.sleep(2)  # into the first interval
     process.send_signal(signal.SIGINT)
     _, errors = finished(process, code=130, patience=120)
     assert errors == f"gfnem: interrupted (go on with: gfnem train --resume {run})\n"
