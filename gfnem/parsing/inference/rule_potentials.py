@@ -240,14 +240,12 @@ class RulePotentials(Potentials):
             weights, tops = self.by_group(self.productions[:, :, self.labels :, self.labels :])
             words, peaks = self._word_rows
             first, second, place = self._neighbours()
-            half = (words if place is not None else words.index_select(1, first)) @ weights
-            half = half if place is None else half.index_select(1, first)
-            half = half.unflatten(2, (-1, tops.shape[-1]))
+            half = (words @ weights).index_select(1, first).unflatten(2, (-1, tops.shape[-1]))
             both = safe_log((words.index_select(1, second)[:, :, None] @ half).squeeze(2))
             scale = peaks.index_select(1, first) + peaks.index_select(1, second)
             both = both + scale[..., None] + tops
             both = both if place is None else both.index_select(1, place)
-            both = both.unflatten(1, (-1, len(self.lengths)))
+            both = both.unflatten(1, (self.max_length - 1, len(self.lengths)))
             return self.by_label(both).transpose(0, 1)
 
     def _neighbours(self) -> tuple[Tensor, Tensor, Tensor | None]:

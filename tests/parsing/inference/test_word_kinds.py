@@ -66,3 +66,15 @@ def test_rules_with_words_are_made_once_for_each_kind():
     assert len(some.leaf_rows[0][0][0]) == len(kinds[[3, 2], :4].unique())
     assert place.shape == (kinds.numel(),)
     torch.testing.assert_close(some.both_leaves[1], potentials.both_leaves[2, :3])
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_sentences_of_one_word_have_no_neighbours(told):
+    root, rules, emissions, kinds = tables(1)
+    kinds = kinds[:, :1]
+    known = kinds if told else None
+    lengths = torch.ones(len(kinds), dtype=torch.long)
+    potentials = RulePotentials.from_tables(root, rules, emissions[kinds], lengths, known)
+    assert potentials.both_leaves.shape == (len(kinds), 0, 1, N)
+    words = (root[N:] + emissions[kinds[:, 0], 0]).logsumexp(-1)
+    torch.testing.assert_close(log_partition(potentials), words)
