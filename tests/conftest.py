@@ -18,6 +18,12 @@ shape_checks.install()
 
 
 @pytest.fixture(autouse=True)
+def checks_from_the_start():
+    """The first calls of each test have their shapes checked."""
+    shape_checks.CALLS.clear()
+
+
+@pytest.fixture(autouse=True)
 def search_path():
     """Commands have a user's folders searched for modules: not those of the next test too."""
     before = list(sys.path)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from shape_checks import MODULES
+from shape_checks import EVERY, FIRST, MODULES
 from toy import BitModel, BitPolicy, BitSpace
 
 import gfnem
@@ -60,6 +60,23 @@ def test_a_users_parts_are_checked_where_the_core_asks_them():
     z = BitModel().sample_posterior(X, 3)
     with pytest.raises(TypeCheckError, match="return"):
         OneNumberForAll().given(X).log_joint(z)
+
+
+def test_first_calls_are_checked_and_some_of_the_others():
+    right, wrong = torch.zeros(2), torch.zeros(3)
+
+    def found(log_z):
+        try:
+            trajectory_balance(steps(4), steps(4), steps(), log_z)
+        except TypeCheckError:
+            return True
+        except RuntimeError:  # shapes that do not fit each other, where they meet
+            return False
+        return False
+
+    assert all(found(wrong) for _ in range(FIRST))
+    assert sum(found(wrong) for _ in range(2 * EVERY)) == 2
+    assert not any(found(right) for _ in range(2 * EVERY))
 
 
 @pytest.mark.parametrize("name", MODULES)
