@@ -1,8 +1,9 @@
 """Shapes in the core's annotations, checked when a test calls what is annotated.
 
 A test that trains calls some functions thousands of times, and checks took two fifths of its time:
-of each function the first calls of a test are checked, and then every fiftieth. `conftest.py` has jaxtyping wrap the functions that name a shape, in the modules below, as these are
-imported. Whether other annotations hold is pyright's matter.
+of each function the first calls of a test are checked, and then every fiftieth. `conftest.py` has
+jaxtyping wrap the functions that name a shape, in the modules below, as these are imported. Whether
+other annotations hold is pyright's matter.
 """
 
 from __future__ import annotations
