@@ -21,10 +21,10 @@ demo: .venv/installed
 	echo "the old man saw a bird in the garden" | $(BIN)/gfnem parse runs/demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 quick: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
