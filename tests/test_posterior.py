@@ -15,6 +15,7 @@ def parts():
     return BitModel(), BitSpace(), BitPolicy(scale=2.0)
 
 
+@pytest.mark.slow
 def test_densities_of_all_structures_sum_to_one(parts):
     posterior = Posterior(*parts, KINDS)
     z = strings(3).expand(2, -1, -1)
@@ -22,6 +23,7 @@ def test_densities_of_all_structures_sum_to_one(parts):
     torch.testing.assert_close(total, torch.zeros(2), atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_draws_come_as_often_as_their_density_says(parts):
     posterior = Posterior(*parts, KINDS[:1])
     z = posterior.sample((6000,))

@@ -22,6 +22,7 @@ def figures(capsys, *arguments):
     return json.loads(text, parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_undefined_figures_are_null(capsys, tmp_path):
     file = tmp_path / "trees.mrg"
     file.write_text("(S (DT the) (NN dog))\n" * 3)  # no span to score: corpus F1 is undefined

@@ -1,5 +1,6 @@
 """A grammar that starts from another run's, with more symbols: `--model.grown_from`."""
 
+import pytest
 import torch
 from commands import TINY, printed, refused, trained
 
@@ -9,6 +10,7 @@ from gfnem.parsing.grammars.splitting import grow_from_run
 from gfnem.running.runs import load_run, read_config
 
 
+@pytest.mark.slow
 def test_a_grammar_of_as_many_symbols_starts_where_the_other_is():
     run = load_run(trained())
     data = run.data()
@@ -20,6 +22,7 @@ def test_a_grammar_of_as_many_symbols_starts_where_the_other_is():
     torch.testing.assert_close(model.log_marginal(x), run.model.log_marginal(x))
 
 
+@pytest.mark.slow
 def test_a_run_grows_and_goes_on(capsys, tmp_path):
     more = ["--model.nonterminals=7", "--model.preterminals=9", "--model.grown_from", trained()]
     printed(capsys, "train", *TINY, *more, "--out", tmp_path / "grown", "--max-updates=1")
@@ -37,6 +40,7 @@ def test_a_run_grows_and_goes_on(capsys, tmp_path):
     assert "going on after update 1" in out
 
 
+@pytest.mark.slow
 def test_what_a_grammar_cannot_be_grown_from(capsys, tmp_path):
     def why(*flags) -> str:
         return refused(capsys, "train", *TINY, *flags, "--out", tmp_path / "run")

@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_writes_and_parses(folder, capsys):
     records = [json.loads(line) for line in printed(capsys, "sample", folder / "tree").splitlines()]
     assert len(records) == 5
@@ -42,6 +43,7 @@ def test_a_run_writes_and_parses(folder, capsys):
     assert all(latent["log_prob"] <= 0 for latent in record["latents"])
 
 
+@pytest.mark.slow
 def test_what_is_evaluated(folder, capsys):
     found = printed(capsys, "evaluate", folder / "tree")
     names = [line.split()[0] for line in found.splitlines()]
@@ -51,6 +53,7 @@ def test_what_is_evaluated(folder, capsys):
     assert "P_F" in (folder / "tree" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_words_from_left_to_right_have_no_trees(folder, capsys):
     record = json.loads(printed(capsys, "sample", folder / "words", "-n", 1))
     assert record["latent"] is None

@@ -125,6 +125,7 @@ def bracketed_f1(nodes, runs) -> float:
     return 100 * sum(float(each[span]) for each in spans for span in proper) / (3 * len(spans))
 
 
+@pytest.mark.slow
 def test_pauses_are_heeded_where_that_is_asked_for(tmp_path, capsys):
     words, text, gold = tmp_path / "words.txt", tmp_path / "text.txt", tmp_path / "gold.mrg"
     words.write_text("the dog sees a cat\na cat sees the dog\n" * 20)

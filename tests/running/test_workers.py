@@ -34,6 +34,7 @@ def ran(work: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @linux
 def test_copies_do_the_work_with_one_thread_each():
     work = "return os.getpid() != first, torch.get_num_threads(), item"
