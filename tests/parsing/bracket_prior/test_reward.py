@@ -110,8 +110,8 @@ def test_the_prior_is_not_trained_and_travels_with_the_weights(tmp_path):
 @pytest.mark.parametrize(
     ("space", "policy", "sentences", "updates"),
     [
-        (TopDownSpace(LABELS), TopDownPolicy, (0, 1, 2), 200),
-        (ForestSpace(LABELS), ForestPolicy, (0, 1), 500),
+        (TopDownSpace(LABELS), TopDownPolicy, (0, 1, 2), 150),
+        (ForestSpace(LABELS), ForestPolicy, (0, 1), 300),
     ],
     ids=["down", "up"],
 )

@@ -166,10 +166,10 @@ def train(policy, space, grammar, x, objective, updates, peak):
 def test_the_sampler_becomes_the_posterior(name, space):
     grammar = model()
     if space.unique_trajectory:
-        policy, updates = TopDownPolicy(WORDS, LABELS, dim=32).eval(), 300
+        policy, updates = TopDownPolicy(WORDS, LABELS, dim=32).eval(), 200
         x = Sentences.from_lists([[1, 2, 3], [7, 3, 2, 6]])
     else:
-        policy, updates = ForestPolicy(WORDS, LABELS, dim=32).eval(), 400
+        policy, updates = ForestPolicy(WORDS, LABELS, dim=32).eval(), 320
         x = Sentences.from_lists([[7, 3, 2]])
     before = compare(policy, space, grammar, x, len(x) - 1)["distance"]
     train(policy, space, grammar, x, OBJECTIVES[name], updates, 1e-2)

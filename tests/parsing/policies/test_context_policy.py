@@ -54,7 +54,7 @@ def test_the_sampler_becomes_the_posterior():
     grammar, sampler = model(), policy(dim=32)
     x = Sentences.from_lists(SENTENCES)
     before = compare(sampler, SPACE, grammar, x, 3)["distance"]
-    e_train(sampler, SPACE, grammar, x, VarGrad(), 500)
+    e_train(sampler, SPACE, grammar, x, VarGrad(), 300)
     for row in range(len(x)):
         result = compare(sampler, SPACE, grammar, x, row)
         assert result["distance"] <= 0.02, result
