@@ -5,9 +5,9 @@
     python experiments/small_corpus.py --name NAME --test TREES --runs RUN RUN ...
 
 The first form trains, for each seed, `gfnem train --restarts` on the words of the first trees, or
-with `--differ` four runs that see words in two ways, two seeds each; what is there is not trained
-again. The second form takes runs that there are. Trees are there to be compared with; nothing is
-trained on them. Rows are appended to `experiments/results/small_corpus.csv`.
+with `--differ` four runs that see words and count samples in different ways; what is there is not
+trained again. The second form takes runs that there are. Trees are there to be compared with;
+nothing is trained on them. Rows are appended to `experiments/results/small_corpus.csv`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ COLUMNS = (
 )
 #: with --differ: settings of all runs, and of each
 CLASSES = "--dataset.unknown_classes true"
-KINDS = ("", "", "--model.forms true", "--model.forms true")
+KINDS = (
+    "",
+    "--recipe.m_step importance",
+    "--model.forms true",
+    "--model.forms true --recipe.m_step importance",
+)
 
 
 def train(options: argparse.Namespace, seed: int) -> list[Path]:
@@ -100,7 +105,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5000, help="trees read, of all lengths")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 10, 20])
     parser.add_argument("--restarts", type=int, default=4)
-    parser.add_argument("--differ", action="store_true", help="four runs, of two settings")
+    parser.add_argument("--differ", action="store_true", help="four runs of different settings")
     parser.add_argument("--max-updates", type=int, default=1000)
     parser.add_argument("--max-length", type=int, default=20, help="of sentences of --test")
     parser.add_argument("--pauses", action="store_true", help="heed the text's punctuation")
