@@ -29,7 +29,7 @@ from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.log_joint import annotated, annotated_log_joint, span_scores
 from gfnem.parsing.inference.look_ahead import ChartLookAhead, LookAhead, Rows
 from gfnem.parsing.inference.nodes import Nodes
-from gfnem.parsing.inference.potentials import Potentials, relative
+from gfnem.parsing.inference.potentials import Potentials, first_of, relative
 from gfnem.parsing.inference.splits import Splits, split_weights
 from gfnem.parsing.trees.trees import Trees
 from gfnem.sampling import moves_from
@@ -274,9 +274,8 @@ def different_nodes(choices: RuleChoices, nodes: Nodes) -> tuple[Nodes, Tensor]:
         return nodes, torch.arange(len(nodes), device=nodes.left.device)
     n, symbols = choices.max_length, choices.symbols
     spans = ((nodes.right - nodes.left) * len(choices.lengths) + nodes.row) * n + nodes.left
-    keys, inverse = (spans * symbols + nodes.label).unique(return_inverse=True)
-    order = torch.arange(len(inverse), device=keys.device)
-    return nodes[torch.empty_like(keys).scatter_(0, inverse, order)], inverse
+    places, which = first_of(spans * symbols + nodes.label)
+    return nodes[places], which
 
 
 class DenseOptions(Options):

@@ -64,6 +64,13 @@ def safe_over(weights: Tensor) -> Tensor:
     return weights.reciprocal().nan_to_num_(nan=math.nan, posinf=0.0, neginf=0.0)
 
 
+def first_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each different number stands, one place of it, and `(count,)` which of them each is."""
+    different, which = numbers.unique(return_inverse=True)
+    places = torch.arange(len(numbers), device=numbers.device)
+    return torch.empty_like(different).scatter_(0, which, places), which
+
+
 def groups_of(contexts: int) -> int:
     """The number of groups of labels where symbols stand under so many contexts."""
     return max(contexts - 1, 1)

@@ -11,6 +11,7 @@ from torch.nn.functional import embedding, pad
 from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.potentials import (
     Potentials,
+    first_of,
     full_precision,
     groups_of,
     held,
@@ -190,7 +191,7 @@ class RulePotentials(Potentials):
         """
         if self.kinds is None or fixed_shapes(self.kinds):
             return None
-        return _first_of(self.kinds.T.flatten())
+        return first_of(self.kinds.T.flatten())
 
     @property
     def _word_rows(self) -> tuple[Tensor, Tensor]:
@@ -259,7 +260,7 @@ class RulePotentials(Potentials):
             return place[:-batch], place[batch:], None
         which = self._different[1]
         first, second = which[:-batch], which[batch:]
-        places, pair = _first_of(first * (len(which) + 1) + second)
+        places, pair = first_of(first * (len(which) + 1) + second)
         return first[places], second[places], pair
 
     @kept
@@ -368,10 +369,3 @@ class RulePotentials(Potentials):
                 logs = logs.unflatten(1, words.shape[1:3]) + peaks[..., None]
                 sides.append(logs.permute(2, 1, 0, 3).flatten(2))
             return sides
-
-
-def _first_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each different number stands, one place of it, and `(count,)` which of them each is."""
-    different, which = numbers.unique(return_inverse=True)
-    places = torch.arange(len(numbers), device=numbers.device)
-    return torch.empty_like(different).scatter_(0, which, places), which
