@@ -69,19 +69,55 @@ class TabularGrammar(Grammar):
         # few of the rules are there: the rest is not gone through again and again
         context, label, left, right = rules.nonzero().T
         below = label // (self.nonterminals // groups_of(self.contexts))
-        p = weights = rules[context, label, left, right]
+        p = rules[context, label, left, right]
         ending = words.new_zeros(self.contexts, len(root))
         ending[:, self.nonterminals :] = words.sum(2)
-        for _ in range(1000):  # the least fixed point, from below (Nederhof and Satta 2008)
-            larger = ending.clone()
-            larger[:, : self.nonterminals] = 0
-            weights = p * ending[below, left] * ending[below, right]
-            larger.index_put_((context, label), weights, accumulate=True)
-            if torch.allclose(larger, ending, rtol=1e-12, atol=0):
-                break
-            ending = larger
-        rules[context, label, left, right] = weights
+        children = (below * len(root) + left, below * len(root) + right)
+        ending = _least_solution(p, context * len(root) + label, children, ending)
+        rules[context, label, left, right] = p * ending[below, left] * ending[below, right]
         return root * ending[-1], rules, words
+
+
+def _least_solution(
+    p: Tensor, parent: Tensor, children: tuple[Tensor, Tensor], known: Tensor
+) -> Tensor:
+    """The least solution of `known[parent] = sum of p known[left] known[right]`, from below.
+
+    A few turns of substitution (Nederhof and Satta 2008) suffice where derivations are short. They
+    approach slowly where derivations are long, which Newton's method does not (Etessami and
+    Yannakakis 2009, section 6).
+
+    Args:
+        p: `(rules,)` probabilities.
+        parent, children: `(rules,)` places of the symbols in `known`, flattened.
+        known: what does not depend on others, 0 for parents.
+    """
+    value, (left, right) = known.flatten(), children
+    asked = parent.unique()
+    place = torch.full_like(value, -1, dtype=torch.long)
+    place[asked] = torch.arange(len(asked))
+    row, steps = place[parent], 200
+    for turn in range(steps):
+        sums = value.new_zeros(len(asked)).index_add_(0, row, p * value[left] * value[right])
+        change = sums - value[asked]
+        if torch.all(change.abs() <= 1e-12 * sums):
+            break
+        if turn >= steps // 2:
+            change = torch.linalg.solve(_slope(p, row, children, place, value), change)
+        value[asked] += change.clamp(min=0)  # roundings near the end
+    return value.reshape_as(known)
+
+
+def _slope(
+    p: Tensor, row: Tensor, children: tuple[Tensor, Tensor], place: Tensor, value: Tensor
+) -> Tensor:
+    """One less the derivatives of the sums of `_least_solution`, by what is asked for."""
+    slope = torch.eye(int(row.max()) + 1, dtype=value.dtype)
+    for child, other in (children, children[::-1]):
+        moves = place[child] >= 0
+        entry = (row[moves], place[child[moves]])
+        slope.index_put_(entry, -p[moves] * value[other[moves]], accumulate=True)
+    return slope
 
 
 def find_grammar(name: str) -> Path:

@@ -147,3 +147,20 @@ def test_tables_of_a_fixed_grammar_are_kept_until_it_changes():
         next(model.parameters()).add_(1.0)
     assert model._fixed_tables() is not first
     assert model.double()._fixed_tables()[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "text, ends",
+    [
+        ("S -> A S [0.9999] | A A [0.0001]\nA -> 'a' [1.0]\n", 1.0),
+        ("S -> S S [0.49] | 'a' [0.51]\n", 1.0),
+        ("S -> S S [0.51] | 'a' [0.49]\n", 49 / 51),
+        ("S -> S T [0.51] | 'a' [0.49]\nT -> S T [0.51] | 'b' [0.49]\n", 49 / 51),
+    ],
+    ids=["long", "short", "not all end", "two symbols"],
+)
+def test_derivations_end_as_often_as_they_do(tmp_path, text, ends):
+    """Where sentences are long, too: with two children and one leaf it is `z = p z z + 1 - p`."""
+    (tmp_path / "toy.pcfg").write_text(text)
+    root, _, _ = TabularGrammar(tmp_path / "toy.pcfg").production_probabilities()
+    assert float(root.sum()) == pytest.approx(ends, abs=1e-5)
