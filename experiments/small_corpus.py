@@ -33,10 +33,10 @@ COLUMNS = (
 #: with --differ: settings of all runs, and of each
 CLASSES = "--dataset.unknown_classes true"
 KINDS = (
-    "",
-    "--recipe.m_step importance",
-    "--model.forms true",
-    "--model.forms true --recipe.m_step importance",
+    "--reward.right 0",
+    "--dataset.min_count 15 --recipe.m_step importance",
+    "--dataset.min_count 40",
+    "--dataset.min_count 15 --reward.right 0",
 )
 
 
