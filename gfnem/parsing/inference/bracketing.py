@@ -12,7 +12,13 @@ from torch import Tensor
 from gfnem.fixed_shapes import fixed_shapes
 from gfnem.parsing.inference.bracketing_heights import Height, node_values
 from gfnem.parsing.inference.bracketing_padded import top_values
-from gfnem.parsing.inference.potentials import Potentials, full_precision, relative, safe_log
+from gfnem.parsing.inference.potentials import (
+    Potentials,
+    full_precision,
+    relative,
+    safe_log,
+    too_far_apart,
+)
 from gfnem.parsing.inference.rule_potentials import RulePotentials
 from gfnem.parsing.trees.heights import different_subtrees
 from gfnem.parsing.trees.trees import Trees
@@ -47,9 +53,11 @@ def bracketing_log_joint(potentials: Potentials, trees: Trees) -> Tensor:
         heights = [Height(*part) for part in zip(*parts, found.sizes, strict=True)]
         roots = found.place[:, :, 0].clamp(min=0).flatten()
         values = _values(potentials, heights)
+        if too_far_apart(values):
+            values = _values(potentials.double(), heights)
         top = values.index_select(0, roots).view(batch, -1, labels)
         top = (top + potentials.roots[:, None]).logsumexp(2)
-        return torch.where(trees.lengths > 1, top, single)
+        return torch.where(trees.lengths > 1, top.to(single), single)
 
 
 def _values(potentials: Potentials, heights: list[Height]) -> Tensor:

@@ -71,6 +71,11 @@ class SentencePotentials(OneContext):
         tables = (self.start, self.productions, self.words)
         return SentencePotentials(*(table.detach() for table in tables), self.lengths, self)
 
+    def double(self) -> SentencePotentials:
+        """See `Potentials`."""
+        tables = (self.start, self.productions, self.words)
+        return SentencePotentials(*(table.double() for table in tables), self.lengths)
+
     def alone(self, row: int) -> RulePotentials:
         """Those of one sentence."""
         words = self.words[row : row + 1, :, None]

@@ -80,6 +80,8 @@ class RuleChoices:
         spans: Tensor | None = None,
     ) -> RuleChoices:
         """With a whole look-ahead chart `(batch, n, n + 1, K, N)`."""
+        if chart.dtype != potentials.root.dtype:  # see `inside`
+            potentials = potentials.double()
         return cls(potentials, ChartLookAhead(chart), guided=guided, spans=spans)
 
     def tempered(self, temperature: float | Tensor) -> RuleChoices:

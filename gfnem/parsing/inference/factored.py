@@ -93,6 +93,11 @@ class FactoredPotentials(OneContext):
         tables = (self.start, self.left, self.right, self.words)
         return FactoredPotentials(*(table.detach() for table in tables), self.lengths, self)
 
+    def double(self) -> FactoredPotentials:
+        """See `Potentials`."""
+        tables = (self.start, self.left, self.right, self.words)
+        return FactoredPotentials(*(table.double() for table in tables), self.lengths)
+
     @property
     def labels(self) -> int:
         """The number `N` of nonterminals."""

@@ -24,6 +24,7 @@ from gfnem.parsing.inference.potentials import (
     relative,
     safe_log,
     safe_over,
+    too_far_apart,
 )
 
 
@@ -35,8 +36,8 @@ def by_label(spans: Tensor, labels: int) -> Tensor:
 def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Tensor:
     """Log inside value of every span and label (Baker, 1979; Lari and Young, 1990, eq. 6).
 
-    In exp space relative to detached maxima. In float32 a term about 87 nats below the largest
-    conceivable one of its span and label counts as 0.
+    In exp space relative to detached maxima. Where labels of a span are further apart than float32
+    can hold, the chart is of float64.
 
     Args:
         potentials: the rules' weights.
@@ -51,7 +52,11 @@ def inside(potentials: Potentials, span_potentials: Tensor | None = None) -> Ten
     with full_precision(potentials.root):
         if span_potentials is not None:
             span_potentials = at_least_float(span_potentials)
-        return inside_pass(potentials, span_potentials)
+        chart = inside_pass(potentials, span_potentials)
+        if not too_far_apart(chart):
+            return chart
+        extra = None if span_potentials is None else span_potentials.double()
+        return inside_pass(potentials.double(), extra)
 
 
 @singledispatch
@@ -287,7 +292,7 @@ def log_partition(potentials: Potentials, chart: Tensor | None = None) -> Tensor
     """
     chart = inside(potentials) if chart is None else chart
     total = torch.logsumexp(root_values(potentials, chart), -1)
-    return torch.where(potentials.lengths == 1, potentials.single, total)
+    return torch.where(potentials.lengths == 1, potentials.single, total.to(potentials.single))
 
 
 def span_marginals(potentials: Potentials, spans: Tensor | None = None) -> Tensor:

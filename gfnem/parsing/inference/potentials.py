@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, pad
 
+from gfnem.fixed_shapes import fixed_shapes
 from gfnem.offers import optional
 
 #: The log weight, in nats, of what cannot happen: finite, so that no gradient is ever nan, and so
 #: low that `exp` of it is 0 in single and in double precision.
 IMPOSSIBLE = -1e4
+
+
+#: nats that weights of one row may differ by in float32, whose smallest number is 87 below 1: two
+#: of them are multiplied
+APART = 40.0
 
 
 def full_precision(tensor: Tensor):
@@ -42,6 +48,19 @@ def relative(logs: Tensor) -> tuple[Tensor, Tensor]:
     """
     peaks = logs.detach().amax(-1)
     return (logs - peaks[..., None]).exp_(), peaks
+
+
+def too_far_apart(logs: Tensor) -> bool:
+    """Whether possible weights in a row, the last axis, differ by more than float32 can hold.
+
+    The smaller ones are then lost, and may be those that count in the end. Not looked at where
+    shapes are fixed, which no value may decide on.
+    """
+    if logs.dtype == torch.float64 or fixed_shapes(logs):
+        return False
+    logs = logs.detach()
+    lowest = torch.where(logs > IMPOSSIBLE / 2, logs, torch.inf).amin(-1)
+    return bool((logs.amax(-1) - lowest > APART).any())
 
 
 def safe_log(weights: Tensor) -> Tensor:
@@ -307,6 +326,10 @@ class Potentials:
         """
         return self.rules[0].logsumexp((1, 2))
 
+    def double(self) -> Potentials:
+        """The same weights in float64, with gradient where they have one."""
+        raise NotImplementedError(f"{type(self).__name__} has no double")
+
     @optional
     def some(self, rows: Tensor) -> Potentials:
         """Those of some sentences, padded to the longest of them, with the same rules.
@@ -373,8 +396,15 @@ class GivenPotentials(Potentials):
 
     def detach(self) -> GivenPotentials:
         """The same weights without gradient."""
+        return self._each(Tensor.detach)
+
+    def double(self) -> GivenPotentials:
+        """See `Potentials`."""
+        return self._each(Tensor.double)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> GivenPotentials:
         tables = (self.root, self.rules, *self.leaf_tables, self.both_leaves, self.single)
-        return GivenPotentials(*(table.detach() for table in tables), self.lengths)
+        return GivenPotentials(*map(change, tables), self.lengths)
 
 
 def kept(make: Callable[[Any], Any]) -> cached_property:

@@ -103,6 +103,11 @@ class RulePotentials(Potentials):
         tables = (self.start, self.productions, self.words, self.lengths)
         return RulePotentials(*(table.detach() for table in tables), self.kinds, self)
 
+    def double(self) -> RulePotentials:
+        """See `Potentials`."""
+        tables = (self.start, self.productions, self.words)
+        return RulePotentials(*(table.double() for table in tables), self.lengths, self.kinds)
+
     def some(self, rows: Tensor) -> RulePotentials:
         """See `Potentials`."""
         lengths = self.lengths[rows]

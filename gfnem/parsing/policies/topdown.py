@@ -227,7 +227,7 @@ class OwnRules(nn.Module):
 def _chart(potentials: RulePotentials, spans: Tensor | None) -> Tensor:
     """`(batch, n, n + 1, N)` inside values of a grammar with one context."""
     extra = None if spans is None else by_label(spans, potentials.labels)
-    return inside(potentials, extra).squeeze(3)
+    return inside(potentials, extra).squeeze(3).to(potentials.root)
 
 
 def _is_grammar(target: Target) -> bool:
