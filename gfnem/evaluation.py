@@ -82,6 +82,8 @@ def figures(
         log_z = _free(run, x, samples, log_z, found)
     if log_p is not None and log_z is not None:  # exact, or a sampler to bound it with
         found["log_p"] = log_p - log_z
+        if "bound" in found:
+            found["bound"] = found["bound"] - log_z
     return {name: value.double().cpu() for name, value in found.items()}
 
 

@@ -147,8 +147,10 @@ def sub_trajectory_balance(
     begins, ends = torch.cat([mask, no], 2), torch.cat([no, mask], 2)
     time = torch.arange(flow.shape[2], device=flow.device)
     length = time - time[:, None]
-    weight = torch.where(length > 0, decay ** length.clamp(min=0).to(flow), 0.0)
-    weight = weight * (begins.unsqueeze(3) & ends.unsqueeze(2))
+    pairs = (length > 0) & begins.unsqueeze(3) & ends.unsqueeze(2)
+    # over the largest weight of each trajectory, since powers of a decay above 1 overflow
+    power = length - mask.sum(2)[..., None, None] if decay > 1 else length
+    weight = torch.where(pairs, decay ** power.to(flow), 0.0)
     total = weight.sum((2, 3)).clamp(min=torch.finfo(flow.dtype).tiny)
     return ((weight * residual.square()).sum((2, 3)) / total).mean(1)
 

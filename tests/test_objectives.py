@@ -399,3 +399,23 @@ def test_converges_to_the_exact_posterior(objective, ordered):
     assert total_variation(policy, space, model) < 0.05
     if objective.needs_log_z:
         assert torch.allclose(policy.log_z(X), model.log_marginal(X), atol=0.05)
+
+
+@pytest.mark.parametrize("decay", [2.0, 100.0])
+def test_a_decay_above_1_does_not_overflow(decay):
+    """Trajectories of 4 and 150 steps: as with decay^150 in float64 by hand, over the largest."""
+    torch.manual_seed(0)
+    steps, lengths = 150, torch.tensor([[150], [4]])
+    mask = torch.arange(steps) < lengths[..., None]
+    log_pf, log_pb = torch.randn(2, 2, 1, steps)
+    log_reward, log_flow = torch.randn(2, 1), torch.randn(2, 1, steps + 1)
+    found = objectives.sub_trajectory_balance(log_pf, log_pb, log_reward, log_flow, mask, decay)
+    for row, length in enumerate((150, 4)):
+        flow = [*log_flow[row, 0, :length].tolist(), float(log_reward[row, 0])]
+        ratio = (log_pf - log_pb)[row, 0, :length].tolist()
+        total = weights = 0.0
+        for i, j in itertools.combinations(range(length + 1), 2):
+            weight = decay ** (j - i - length)
+            total += weight * (flow[i] + sum(ratio[i:j]) - flow[j]) ** 2
+            weights += weight
+        assert float(found[row]) == pytest.approx(total / weights, rel=1e-4)

@@ -26,7 +26,8 @@ class Tempered(AssignmentEnergy):
 
     def score(self, features: Tensor) -> Tensor:
         """`(...)` nats."""
-        return self.beta * self.energy.score(features)
+        excluded = self.energy.excluded(features)  # at every beta
+        return self.beta * (self.energy.score(features) - excluded) + excluded
 
 
 @torch.no_grad()

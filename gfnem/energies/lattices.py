@@ -32,8 +32,8 @@ def simulate(
         seed: of the draws.
         values: of a site.
     """
-    if side % 2:
-        raise ValueError(f"side {side}: an even number is needed")
+    if side % 2 or side < 4:  # of two by two, neighbours on both sides are the same
+        raise ValueError(f"side {side}: an even number is needed, 4 or more")
     generator = torch.Generator().manual_seed(seed)
     state = torch.randint(values, (count, side, side), generator=generator)
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

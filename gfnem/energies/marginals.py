@@ -74,8 +74,9 @@ def weighted_sum(
         drawn += wanted
         value[rows] = sums[0, rows] - math.log(drawn)
         # the delta method: relative error of the mean of the weights
-        spread = drawn * (sums[1, rows] - 2 * sums[0, rows]).exp() - 1
-        error[rows] = (spread.clamp(min=0) / max(drawn - 1, 1)).sqrt()
+        if drawn > 1:  # one alone does not show how weights spread
+            spread = drawn * (sums[1, rows] - 2 * sums[0, rows]).exp() - 1
+            error[rows] = (spread.clamp(min=0) / (drawn - 1)).sqrt()
         rows = rows[error[rows] > tolerance]
     return value.float(), error.float()
 

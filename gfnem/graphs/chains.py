@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -128,10 +129,18 @@ def greedy(model: DagPosterior, x: Tables, steps: int = 1000) -> Tensor:
     return graph[:, 0]
 
 
-def bootstrap(model: DagPosterior, rows: Tensor, replicates: int) -> Tensor:
+def bootstrap(
+    model: DagPosterior, rows: Tensor, replicates: int, levels: Sequence[int] | None = None
+) -> Tensor:
     """`(replicates, n, n)` graphs found by `greedy` in resampled tables of `rows` `(rows, n)`.
 
     Friedman, Goldszmidt and Wyner (1999). Not a posterior, but often taken for one.
+
+    Args:
+        model: the posterior whose log joint is climbed.
+        rows: the table.
+        replicates: how many.
+        levels: how many values each discrete variable can take; a replicate need not have all.
     """
     index = torch.randint(len(rows), (replicates, len(rows)), device=rows.device)
-    return greedy(model, Tables.of(list(rows[index])))
+    return greedy(model, Tables.of(list(rows[index]), levels=levels))

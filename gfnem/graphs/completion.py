@@ -166,9 +166,10 @@ class WeightReading:
     Attributes:
         graphs: what the policy over graphs knows.
         given: the tables of scores.
-        pull: `(batch, n, n)` float64 the gradient of the log joint with respect to the weight of
-            `i` on `j`, where all weights are 0.
-        root: `(batch, n, n)` float64 lower factor of the precision of weights at the start.
+        pull: `(batch, n, n)` float64, `[j, i]` the gradient of the log joint with respect to the
+            weight of `i` on `j`, where all weights are 0.
+        root: `(batch, n, n, n)` float64 lower factor of the precision of the weights on each
+            variable at the start.
     """
 
     graphs: Any
@@ -207,10 +208,13 @@ class CompletedPolicy(Completing):
         target = None if given is None else given.target
         noise = target.known.noise if isinstance(target, WeightedPosterior) else 1.0
         rows = torch.where(x.real[..., None], x.values, 0.0)
-        pull = rows.mT @ rows / noise
-        precision = pull + torch.eye(self.variables, dtype=pull.dtype, device=pull.device)
+        # rows where a variable was set by hand say nothing of the weights on it
+        own = rows[..., None, :] * ~x.hand[..., None]  # (batch, rows, child, n)
+        products = torch.einsum("brji,brk->bjik", own, rows) / noise
+        pull = products.diagonal(dim1=1, dim2=3).mT
+        precision = products + torch.eye(self.variables, dtype=rows.dtype, device=rows.device)
         if not self.curvature:
-            precision = torch.diag_embed(precision.diagonal(dim1=1, dim2=2))
+            precision = torch.diag_embed(precision.diagonal(dim1=2, dim2=3))
         root = torch.linalg.cholesky(precision)
         return WeightReading(self.graphs.encode(x, given), given, pull, root)
 
@@ -223,12 +227,12 @@ class CompletedPolicy(Completing):
         """
         parent = adjacency.mT
         inside = parent[..., :, None] & parent[..., None, :]
-        lower = context.root[:, None] @ self.factor.tril()  # (batch, child, n, n)
+        lower = context.root @ self.factor.tril()  # (batch, child, n, n)
         precision = lower @ lower.mT
         eye = torch.eye(self.variables, dtype=precision.dtype, device=precision.device)
         precision = torch.where(inside, precision[:, None], eye)
         covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        pull = context.pull.mT + self.shift * context.root.diagonal(dim1=1, dim2=2)[:, None]
+        pull = context.pull + self.shift * context.root.diagonal(dim1=2, dim2=3)
         pull = torch.where(parent, pull[:, None], 0.0)
         mean = (covariance @ pull[..., None])[..., 0]
         return torch.where(parent, mean, 0.0), torch.linalg.cholesky(covariance)

@@ -145,7 +145,9 @@ def observed(tables: Sequence[Table], standardise: bool = False) -> Tables:
         if standardise and table.levels is None:
             part = (part - part.mean(0)) / part.std(0)
         values.append(part)
-    return Tables.of(values, [table.hand for table in tables])
+    levels = tables[0].levels
+    counts = None if levels is None else [len(each) for each in levels]
+    return Tables.of(values, [table.hand for table in tables], counts)
 
 
 def generated(

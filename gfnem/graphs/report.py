@@ -129,7 +129,12 @@ def _graphs(run: Any, x: Any, drawn: Tensor, data: Measurements) -> list[Block]:
     given = run.model.given(x)
     value = given.log_graphs(drawn[None])[0]
     exact = run.model.offers("log_marginal")
-    total = given.log_marginal()[0] if exact else value.logsumexp(0)
+    if exact:
+        total = given.log_marginal()[0]
+    else:  # among the graphs drawn; `ranked` adds up what the draws of one have
+        counts = Counter(keys)
+        value = value - value.new_tensor([counts[key] for key in keys]).log()
+        total = value.logsumexp(0)
     ranks = ranked(keys, (value - total).exp().tolist(), exact, run.has_policy)
     choices = [
         Choice(shares, Picture(png(draw_graph(drawn[at].cpu(), data.names, truth=data.truth))))

@@ -152,12 +152,17 @@ class BIC(LocalScore):
 
     def set_function(self, values: Tensor, members: Tensor, cards: Tensor) -> Tensor:
         """`(sets,)` greatest log likelihood of the columns in each set."""
-        rows, n = values.shape
+        rows = len(values)
         if self.discrete:
             return _over_cells(values, members, cards, lambda count, _: torch.xlogy(count, count))
+        if not rows:
+            return values.new_zeros(len(members))
         centred = values - values.mean(0)
         covariance = centred.mT @ centred / rows
-        covariance = covariance + 1e-9 * torch.eye(n, dtype=values.dtype, device=values.device)
+        variance = covariance.diagonal()
+        # in the units of each column, so that scores do not depend on them
+        ridge = 1e-9 * torch.where(variance > 0, variance, 1.0)
+        covariance = covariance + ridge.diag_embed()
         each = rows / 2 * (1 + math.log(2 * math.pi))
         return -rows / 2 * _log_det(covariance, members) - each * members.sum(1)
 

@@ -22,18 +22,31 @@ class Tables(Batched):
         values: `(batch, rows, variables)` float64; codes 0, 1, ... of a discrete table.
         real: `(batch, rows)` bool; False for rows that only fill a shorter table up.
         hand: `(batch, rows, variables)` bool; cells that an experimenter set.
+        levels: `(batch, variables)` int64 how many values each discrete variable can take; None:
+            those up to the greatest code in the table.
     """
 
     values: Tensor
     real: Tensor
     hand: Tensor
+    levels: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._memory: dict[Hashable, Any] = {}
 
     @classmethod
-    def of(cls, tables: Sequence[Tensor], hand: Sequence[Tensor] | None = None) -> Tables:
-        """Tables `(rows, variables)` of any numbers of rows, with cells that were set by hand."""
+    def of(
+        cls,
+        tables: Sequence[Tensor],
+        hand: Sequence[Tensor] | None = None,
+        levels: Sequence[int] | None = None,
+    ) -> Tables:
+        """Tables `(rows, variables)` of any numbers of rows, with cells that were set by hand.
+
+        Args:
+            tables, hand: of each data set.
+            levels: how many values each discrete variable can take, in all of them.
+        """
         most = max(len(table) for table in tables)
         n = tables[0].shape[1]
         values = torch.zeros(len(tables), most, n, dtype=torch.float64, device=tables[0].device)
@@ -43,7 +56,8 @@ class Tables(Batched):
             values[at, : len(table)], real[at, : len(table)] = table.to(values), True
             if hand is not None:
                 cells[at, : len(table)] = hand[at]
-        return cls(values, real, cells)
+        known = None if levels is None else torch.tensor(levels, device=values.device)
+        return cls(values, real, cells, None if known is None else known.expand(len(tables), n))
 
     @property
     def device(self) -> torch.device:
@@ -67,5 +81,7 @@ class Tables(Batched):
         return self._memory[key]
 
     def cardinalities(self) -> Tensor:
-        """`(batch, variables)` int64 one more than the greatest code of each discrete variable."""
+        """`(batch, variables)` int64 how many values each discrete variable can take."""
+        if self.levels is not None:
+            return self.levels
         return (self.values * self.real[..., None]).amax(1).long() + 1

@@ -87,7 +87,9 @@ def likelihoods(
         weight = torch.cat(weights, 1)
         log_marginal = weight.logsumexp(1) - math.log(samples)
         relative = (weight - log_marginal[:, None]).exp()
-        error = relative.std(1) / math.sqrt(samples) if samples > 1 else relative.squeeze(1) * 0
+        error = torch.full_like(log_marginal, torch.nan)  # of one alone, which shows no spread
+        if samples > 1:
+            error = relative.std(1) / math.sqrt(samples)
         effective = samples / relative.square().mean(1)
         parts.append((log_marginal, error, weight.mean(1), effective))
     return Likelihoods(*(torch.cat(column) for column in zip(*parts, strict=True)))

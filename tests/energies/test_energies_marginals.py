@@ -14,7 +14,7 @@ from gfnem.energies import (
     MaskedPolicy,
     Pairwise,
 )
-from gfnem.energies.marginals import log_sum, marginal
+from gfnem.energies.marginals import log_sum, marginal, weighted_sum
 from gfnem.energies.policies import log_choose
 from gfnem.energies.recipes import free_sampler
 from gfnem.objectives import DetailedBalance, SubTrajectoryBalance, detailed_balance
@@ -140,3 +140,9 @@ def test_error_bars_hold_what_is_exact(kind, latent, monkeypatch):
     assert (gap < 4.5 * closer.error + 1e-4).all() and (closer.error <= tolerance).all()
     capped = log_sum(run, PARTIAL[:1], 250, 1e-9, most=2)
     assert capped.error[0] == pytest.approx(found.error[0].item() / 2**0.5, rel=0.3)
+
+
+def test_one_draw_does_not_say_how_far_off_it_is():
+    run = Run(energy(), AssignmentSpace(BITS, 2), AssignmentPolicy(BITS, 2))
+    _, error = weighted_sum(run, PARTIAL[:1], samples=1, most=1)
+    assert error.isinf().all()

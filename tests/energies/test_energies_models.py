@@ -222,3 +222,10 @@ def test_annealing_finds_the_partition_sum(model):
     found = weights.logsumexp(0) - torch.tensor(400.0).log()
     assert abs(found - model.log_partition()) < 0.1
     assert weights.mean() < model.log_partition(), "each is a lower bound on average"
+
+
+def test_values_that_cannot_be_are_excluded_at_every_temperature():
+    torch.manual_seed(0)
+    model = Pairwise(3, 8, counts=[2, 2, 2])
+    annealed = annealed_log_partition(model, 20, 3000).logsumexp(0) - math.log(20)
+    assert float(annealed) == pytest.approx(float(model.log_partition().detach()), abs=1e-3)

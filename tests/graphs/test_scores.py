@@ -146,3 +146,29 @@ def test_few_parents_are_a_part_of_the_table():
     values = Tables.of([numbers(n=4)])
     whole, few = BGe().table(values)[0], BGe().table(values, 1)[0]
     assert torch.allclose(whole[:, parent_sets(4, 1).masks], few)
+
+
+def test_levels_that_do_not_occur():
+    """Of all tables of one row that two variables of three levels have, one is there."""
+    rows = [torch.tensor([cell]) for cell in itertools.product(range(3), repeat=2)]
+    tables = Tables.of(rows, levels=[3, 3])
+    evidence = DagPosterior(2, BDeu(), discrete=True).log_marginal(tables)
+    assert evidence.exp().tolist() == pytest.approx([1 / 9] * 9)
+    assert tables[4:6].cardinalities().tolist() == [[3, 3]] * 2
+
+
+def test_bic_where_a_variable_is_always_set_by_hand():
+    hand = torch.zeros(12, 3, dtype=torch.bool)
+    hand[:, 0] = True
+    values = numbers()
+    table = BIC().table(Tables.of([values], [hand]))[0]
+    assert table[0].isfinite().any() and not table.isnan().any()
+    alone = BIC().table(Tables.of([values]))[0]
+    assert torch.equal(table[1:], alone[1:])
+
+
+def test_bic_does_not_depend_on_units():
+    values = numbers(40)
+    found = [BIC().table(Tables.of([values * unit]))[0] for unit in (1.0, 1e-5)]
+    gains = [table[1] - table[1, 0] for table in found]  # over no parents
+    assert gains[0].tolist() == pytest.approx(gains[1].tolist(), abs=1e-6)

@@ -161,6 +161,20 @@ def test_the_start_is_exact_where_parents_are_correlated():
     assert joint_divergences(posterior, model, x)["kl_weights"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_start_leaves_out_rows_that_were_set_by_hand():
+    model, x = WeightedPosterior(3), a_table()
+    x.hand[0, ::2, 2] = True
+    policy, graphs = CompletedPolicy(LayerPolicy(3, hidden=8), 3), every_dag(3)[None]
+    mean, lower = policy.normal(policy.encode(x, model.given(x)), graphs)
+    exact, covariance = model.conditional(x, graphs)
+    assert torch.allclose(mean, exact)
+    parent = graphs.mT
+    both = parent[..., :, None] & parent[..., None, :]
+    assert torch.allclose(
+        (lower @ lower.mT).masked_fill(~both, 0), covariance.masked_fill(~both, 0)
+    )
+
+
 @pytest.mark.slow
 def test_training_finds_graphs_and_weights():
     torch.manual_seed(0)

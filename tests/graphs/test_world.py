@@ -3,14 +3,20 @@
 import json
 import math
 import random
+from types import SimpleNamespace
 
 import networkx
 import pytest
+import torch
 from commands import call, printed, refused
 
 from gfnem.errors import UserError
 from gfnem.graphs import Measurements
+from gfnem.graphs.dags import every_dag
+from gfnem.graphs.model import DagPosterior
 from gfnem.graphs.reading import read_graph, read_table
+from gfnem.graphs.report import _graphs
+from gfnem.graphs.tables import Tables
 from gfnem.world import find
 
 FLAGS = ["--world=graphs", "--accelerator=cpu", "--max-updates=30", "--dataset.interval=30"]
@@ -252,3 +258,19 @@ def test_graphs_with_weights(run, undrawn, capsys, tmp_path):
     assert figures["kl"] == pytest.approx(figures["kl_graphs"] + figures["kl_weights"])
     page = open(printed(capsys, "report", tmp_path / "run").strip()).read()
     assert "Equivalence" in page and "What it does to set a variable" in page
+
+
+def test_estimated_shares_of_graphs_are_the_models(monkeypatch):
+    """Where no evidence is exact: shares among the graphs drawn, however often each was drawn."""
+    monkeypatch.setattr("gfnem.graphs.report.png", lambda figure: b"")
+    values = torch.randn(8, 3, dtype=torch.float64)
+    x, model = Tables.of([values]), DagPosterior(3)
+    drawn = every_dag(3)[:20]
+    total = model.given(x).log_graphs(drawn[None])[0].logsumexp(0)
+    exact = (model.given(x).log_graphs(drawn[None])[0] - total).exp().sort(descending=True).values
+    monkeypatch.setattr(model, "offers", lambda hook: False)
+    often = torch.cat([drawn, drawn[:5], drawn[:2]])
+    run = SimpleNamespace(model=model, has_policy=True)
+    (block,) = _graphs(run, x, often, SimpleNamespace(names=["a", "b", "c"], truth=None))
+    found = [choice.shares["model (estimate)"] for choice in block.choices]
+    assert found == pytest.approx(exact[: len(found)].tolist())

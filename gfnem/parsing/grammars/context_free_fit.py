@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnem.parsing.grammars.grammar import Grammar
+from gfnem.parsing.grammars.language import ContextTables
 from gfnem.parsing.grammars.rule_tables import Rules
 from gfnem.parsing.inference.potentials import groups_of
 
@@ -65,19 +66,14 @@ def expected_uses(grammar: Grammar) -> Tensor:
     Raises:
         ValueError: if sentences are infinitely long on the mean.
     """
-    tables = grammar.by_context()
-    root, rules = tables.root.double().exp(), _dense(tables.rules).exp()
+    tables = _proper(grammar)
+    root, rules = tables.root.exp(), _dense(tables.rules).exp()
     contexts, labels = rules.shape[:2]
-    children = rules.sum(3) + rules.sum(2)  # (k, A, child): how many of each below one A under k
-    # the unknowns are the uses of nonterminals: below (k, A) hangs (g, B) `children[k, A, B]` times
-    step = rules.new_zeros(contexts, labels, contexts, labels)
-    at = torch.arange(labels, device=rules.device)
-    groups = groups_of(contexts)
-    below = at // (labels // groups)
-    step[:, at, below] = children[:, :, :labels]
-    step = step.flatten(2).flatten(0, 1)
-    if float(torch.linalg.eigvals(step).abs().max()) >= 1 - 1e-6:
+    _, as_written = _children(_dense(grammar.by_context().rules).exp())
+    if float(torch.linalg.eigvals(as_written).abs().max()) >= 1 - 1e-6:
         raise ValueError("sentences of this grammar are infinitely long on the mean")
+    children, step = _children(rules)
+    groups = groups_of(contexts)
     start = rules.new_zeros(contexts, labels)
     start[-1] = root[:labels]
     inner = torch.linalg.solve(
@@ -88,6 +84,21 @@ def expected_uses(grammar: Grammar) -> Tensor:
     uses[:groups] = found.unflatten(0, (groups, -1)).sum(1)
     uses[-1] += root
     return uses
+
+
+def _children(rules: Tensor) -> tuple[Tensor, Tensor]:
+    """How many children hang below one symbol on the mean.
+
+    Returns:
+        `(K, N, N + T)`, `[k, A, B]` of B below A under k; and the same of nonterminals under their
+        own contexts, `(K N, K N)`: below (k, A) hang so many (g, B).
+    """
+    contexts, labels = rules.shape[:2]
+    children = rules.sum(3) + rules.sum(2)
+    step = rules.new_zeros(contexts, labels, contexts, labels)
+    at = torch.arange(labels, device=rules.device)
+    step[:, at, at // (labels // groups_of(contexts))] = children[:, :, :labels]
+    return children, step.flatten(2).flatten(0, 1)
 
 
 def context_free_fit(grammar: Grammar) -> ContextFreeFit:
@@ -102,8 +113,8 @@ def context_free_fit(grammar: Grammar) -> ContextFreeFit:
     """
     uses = expected_uses(grammar)
     labels = grammar.nonterminals
-    tables = grammar.by_context()
-    root, emissions, rules = tables.root.double(), tables.words.double(), _dense(tables.rules)
+    tables = _proper(grammar)
+    root, emissions, rules = tables.root, tables.words, _dense(tables.rules)
     inner, leaves = uses[:, :labels], uses[:, labels:]
     pooled_rules, rule_costs = _pool(inner, rules.flatten(2))
     pooled_words, word_costs = _pool(leaves, emissions)
@@ -116,6 +127,13 @@ def context_free_fit(grammar: Grammar) -> ContextFreeFit:
         cross_entropy=choice + rule_costs[1] + word_costs[1],
         tokens=float(leaves.sum()),
     )
+
+
+def _proper(grammar: Grammar) -> ContextTables:
+    """Float64 log probabilities, given that derivations end."""
+    with torch.no_grad():
+        tables = ContextTables.of(*grammar.production_probabilities())
+    return tables.normalised().each(Tensor.log)
 
 
 def _dense(rules: Rules) -> Tensor:

@@ -42,9 +42,19 @@ class ContextTables:
         """The tables with every tensor changed."""
         return ContextTables(change(self.root), self.rules.each(change), change(self.words))
 
+    def normalised(self) -> ContextTables:
+        """Float64 probabilities: weights of what can be chosen, over their sum."""
+        root, words = _shares(self.root.double()), _shares(self.words.double())
+        return ContextTables(root, self.rules.each(Tensor.double).normalised(), words)
+
     def everything(self) -> bool:
         """Whether every nonterminal derives all words of two tokens or more: no rule is absent."""
         return self.rules.everything() and bool(self.words.amin() > -torch.inf)
+
+
+def _shares(table: Tensor) -> Tensor:
+    """A table whose last axis sums to 1, or is all 0."""
+    return table / table.sum(-1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
 
 
 def length_weights(tables: ContextTables, longest: int) -> Tensor:

@@ -64,11 +64,11 @@ class UsedGrammar:
         if not counted:
             raise UserError("none of the sentences is derivable, so no symbol is used in them")
         with torch.no_grad():
-            tables = ContextTables.of(*grammar.production_probabilities())
+            tables = ContextTables.of(*grammar.production_probabilities()).normalised()
         return cls(
-            _shares(tables.root.double()),
-            tables.rules.each(Tensor.double).normalised(),
-            _shares(tables.words.double()),
+            tables.root,
+            tables.rules,
+            tables.words,
             uses / counted,
             [*grammar.names(), *grammar.preterminal_names()],
             counted,
@@ -91,11 +91,6 @@ class UsedGrammar:
     def parents(self, context: int) -> list[int]:
         """The nonterminals whose children stand under a context; none for that of the top."""
         return [label for label in range(self.labels) if self.under(label) == context]
-
-
-def _shares(table: Tensor) -> Tensor:
-    """A table whose last axis sums to 1."""
-    return table / table.sum(-1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
 
 
 def grammar_of(model: Target) -> Grammar | None:

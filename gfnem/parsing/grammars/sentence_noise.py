@@ -23,8 +23,8 @@ def sentence_noise(x: Sentences, size: int, step: int) -> Tensor:
     words = _mixed((x.tokens + 1) * _SECOND + place).masked_fill(~x.mask(), 0)
     key = _mixed(words.sum(1) + torch.full_like(x.lengths, step) * _FIRST)
     numbers = _mixed(key[:, None] + torch.arange(1, size + 1, device=device) * _STEP)
-    share = (_shifted(numbers, 12) + 0.5) / 2**52
-    return torch.special.ndtri(share.double()).to(torch.get_default_dtype())
+    share = (_shifted(numbers, 12).double() + 0.5) / 2**52  # float32 would round some of them to 1
+    return torch.special.ndtri(share).to(torch.get_default_dtype())
 
 
 def _mixed(number: Tensor) -> Tensor:

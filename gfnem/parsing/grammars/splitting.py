@@ -47,7 +47,9 @@ def split_symbols(
         ValueError: as `copied_symbols`, or if there is no text.
     """
     _check(grammar)
-    counted = [(grammar.expected_uses(x).sum(0), len(x)) for x in text]
+    both = ((x, grammar.in_support(x)) for x in text)
+    derived = [x[possible] for x, possible in both if possible.any()]
+    counted = [(grammar.expected_uses(x).sum(0), len(x)) for x in derived]
     sentences = sum(count for _, count in counted)
     if not sentences:
         raise ValueError("symbols are split by their uses in sentences, and there are none")

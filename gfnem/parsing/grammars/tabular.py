@@ -95,7 +95,7 @@ def _least_solution(
     value, (left, right) = known.flatten(), children
     asked = parent.unique()
     place = torch.full_like(value, -1, dtype=torch.long)
-    place[asked] = torch.arange(len(asked))
+    place[asked] = torch.arange(len(asked), device=value.device)
     row, steps = place[parent], 200
     for turn in range(steps):
         sums = value.new_zeros(len(asked)).index_add_(0, row, p * value[left] * value[right])
@@ -112,7 +112,7 @@ def _slope(
     p: Tensor, row: Tensor, children: tuple[Tensor, Tensor], place: Tensor, value: Tensor
 ) -> Tensor:
     """One less the derivatives of the sums of `_least_solution`, by what is asked for."""
-    slope = torch.eye(int(row.max()) + 1, dtype=value.dtype)
+    slope = torch.eye(int(row.max()) + 1, dtype=value.dtype, device=value.device)
     for child, other in (children, children[::-1]):
         moves = place[child] >= 0
         entry = (row[moves], place[child[moves]])

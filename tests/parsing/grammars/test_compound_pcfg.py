@@ -140,3 +140,11 @@ def test_every_verb(capsys, tmp_path):
     assert printed(capsys, "generate", run, "--count=2").count("(") >= 2
     page = printed(capsys, "report", run, "--samples=2").strip()
     assert "Phrase symbols" in open(page, encoding="utf-8").read()
+
+
+def test_noise_is_finite_whatever_the_bits(monkeypatch):
+    """The number next to 1 is the quantile of 1 - 2^-53, not infinite."""
+    monkeypatch.setattr(f"{sentence_noise.__module__}._mixed", lambda number: number | -1)
+    noise = sentence_noise(sentences(), 4, 0)
+    largest = float(Normal(0.0, 1.0).icdf(1 - torch.tensor(2.0**-53).double()))
+    assert noise.flatten().tolist() == pytest.approx([largest] * noise.numel())

@@ -114,3 +114,15 @@ def test_infinitely_long_sentences_are_refused(tmp_path):
     text = "S -> S S [0.5] | A A [0.5]\nA -> 'a' [1]"
     with pytest.raises(ValueError, match="infinitely long"):
         context_free_fit(TabularGrammar(write(tmp_path, text)))
+
+
+def test_derivations_that_never_end_do_not_count(tmp_path):
+    """`D` never ends: the divergence is that of the rules without it."""
+    dead = """S -> X Y [0.5] | Y X [0.5]
+X^S -> 'a' [0.5] | D D [0.3] | X Y [0.2]
+X -> 'a' [0.8] | Y Y [0.2]
+Y -> 'b' [0.5] | X X [0.2] | D Y [0.3]
+D -> D D [1.0]
+"""
+    fit = context_free_fit(TabularGrammar(write(tmp_path, dead)))
+    assert fit.cross_entropy > fit.entropy

@@ -361,3 +361,22 @@ def test_every_verb_of_a_grammar_times_an_energy(capsys, tmp_path):
     trained = gfnem.load(run)
     assert isinstance(trained.model, EnergyGrammar) and len(trained.sample(3)) == 3
     assert len(trained.infer("the cat slept", samples=4)[0]["latents"]) >= 1
+
+
+def test_the_samplers_bound_is_of_the_normalised_likelihood():
+    """A constant energy changes log Z alone, and so neither the likelihood nor its bound."""
+    from gfnem.evaluation import figures
+    from gfnem.running.run import Run
+
+    found, model = [], made()
+    run = Run(model, TopDownSpace(LABELS), TopDownPolicy(WORDS, LABELS, dim=8))
+    x, _ = model.grammar.sample(8, 4)
+    for bias in (0.0, 1.0):
+        with torch.no_grad():
+            model.energy.score.weight.zero_()
+            model.energy.score.bias.fill_(bias)
+        torch.manual_seed(0)
+        found.append(figures(run, x, 16))
+    assert abs(float(found[0]["log_z"][0] - found[1]["log_z"][0])) > 0.1
+    for name in ("log_p", "bound"):
+        assert torch.allclose(found[0][name], found[1][name], atol=1e-4)

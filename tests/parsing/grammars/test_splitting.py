@@ -114,3 +114,17 @@ def test_what_cannot_be_split():
         split_symbols(grammar(), [], 4, 4)
     with pytest.raises(ValueError, match="noise"):
         split_symbols(grammar(), [x], 4, 4, -1.0)
+
+
+def test_sentences_that_cannot_be_derived_have_no_uses():
+    torch.manual_seed(0)
+    model = grammar(3, 4, shortest=2)
+    text, more = (
+        sentences(),
+        Sentences.from_lists([[1]] * 2000),
+    )  # it derives no sentence of one word
+    with torch.no_grad():
+        one, other = (
+            split_symbols(model, parts, 4, 5, noise=0.0) for parts in ([text], [more, text])
+        )
+    assert all(map(torch.equal, one.tables(), other.tables()))
