@@ -250,11 +250,21 @@ class GFlowNetEM(Inference, pl.LightningModule):
         scaler = None if self._trainer is None else loss_scaler(self.trainer)
         finite = self.rates.step(optimizer, None if scaler is None else scaler.get_scale())
         self._not_finite[network] = 0 if finite else self._not_finite[network] + 1
-        if self._not_finite[network] >= 20:  # one batch may overflow; this many will not mend
-            raise UserError(
-                f"update {self.updates}: no finite gradient of the {network} for 20 steps; lower "
-                f"its learning rate (rates.{network}) or rates.clip"
-            )
+        self.check_gradients(20)  # one batch may overflow; this many will not mend
+
+    def check_gradients(self, most: int) -> None:
+        """Refuses to go on where a network has had no finite gradient for `most` steps.
+
+        Raises:
+            UserError: naming the network.
+        """
+        for network, steps in self._not_finite.items():
+            if steps >= most:
+                raise UserError(
+                    f"update {self.updates}: no finite gradient of the {network} for {steps} "
+                    f"step{'s' * (steps > 1)}; lower its learning rate (rates.{network}) or "
+                    "rates.clip"
+                )
 
     # ---------------------------------------------------------------- validation
 

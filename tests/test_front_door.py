@@ -76,6 +76,8 @@ def test_sentences_keep_their_places(run):
     assert found[3][0].leaves() == ["the", "man", "sleeps"]
     assert run.parse([]) == run.infer([]) == []
     assert run.parse("") == []
+    (tree,) = run.parse("a ( saw the man", k=1)
+    assert tree.leaves() == ["a", "(", "saw", "the", "man"]
 
 
 def test_what_has_no_tree_is_said_in_words(run, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nltk.tree import ProbabilisticTree
 
 from gfnem.errors import UserError
+from gfnem.parsing.text.characters import clean
 from gfnem.parsing.trees.treebank import parse_tree
 from gfnem.running.run import Run
 from gfnem.running.runs import load_run
@@ -67,4 +68,6 @@ def load_text_run(run: str | os.PathLike) -> TextRun:
 
 def _tree(latent: str, log_prob: float, log_joint: float) -> ProbabilisticTree:
     tree = parse_tree(latent)
+    for place in tree.treepositions("leaves"):
+        tree[place] = clean(tree[place])  # brackets have some characters in another form
     return ProbabilisticTree(tree.label(), list(tree), prob=math.exp(log_prob))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gfnem.data import DataModule
 from gfnem.errors import UserError
 from gfnem.files import write_atomically
 from gfnem.running.run_folder import held, twin
@@ -19,6 +20,7 @@ from gfnem.schedules import over
 
 #: in the run folder: how each start ended
 TABLE = "restarts.csv"
+_HOLD_OUT = "--restarts keeps the start with the lowest held-out NLL: hold data out"
 _COLUMNS = ("restart", "seed", "max_updates", "update", "val_nll")
 
 
@@ -48,19 +50,26 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     resumed = bool(settings.get("resume"))
     folder, _ = folder_of(settings, leads=True)
     with held(folder, fresh=not (resumed or settings.get("out"))):
-        write_settings(folder, settings)
         done = _read(folder / TABLE)
+
+        def usable(data: DataModule) -> None:
+            if not data.validation_batches():
+                raise UserError(_HOLD_OUT)
+            write_settings(folder, settings)
+
         for number in range(1, count + 1):
             seed = settings["seed"] + number - 1
             print(f"restart {number} of {count}, seed {seed}", flush=True)
             place = folder / f"restart-{number}"
-            if done.get(number, {}).get("max_updates", 0) < settings["max_updates"]:
-                train_once(_alone(settings, place, seed), before)
-                row = {"restart": number, "seed": seed, "max_updates": settings["max_updates"]}
-                done[number] = {**row, **_best(place)}
-                best = min(done.values(), key=lambda row: row["val_nll"])
-                _publish(folder / f"restart-{best['restart']:.0f}", folder)
-                write_atomically(folder / TABLE, _table(done))
+            had = done.get(number, {}).get("max_updates", 0) if (place / METRICS).exists() else 0
+            if had < settings["max_updates"]:
+                train_once(_alone(settings, place, seed), before, usable)
+                done[number] = {"max_updates": settings["max_updates"]}
+            # of a start that has gone on by itself too
+            done[number] |= {"restart": number, "seed": seed, **_best(place)}
+            best = min(done.values(), key=lambda row: row["val_nll"])
+            _publish(folder / f"restart-{best['restart']:.0f}", folder)
+            write_atomically(folder / TABLE, _table(done))
         best = min(done.values(), key=lambda row: row["val_nll"])
         for row in done.values():
             chosen = ", kept" if row is best else ""
@@ -93,7 +102,7 @@ def _best(place: Path) -> dict[str, float]:
     with open(place / METRICS, newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("val_nll")]
     if not rows:
-        raise UserError("--restarts keeps the start with the lowest held-out NLL: hold data out")
+        raise UserError(_HOLD_OUT)
     best = min(rows, key=lambda row: _order(float(row["val_nll"])))
     return {"update": float(best["update"]), "val_nll": float(best["val_nll"])}
 
@@ -113,8 +122,11 @@ def _publish(place: Path, folder: Path) -> None:
 def _read(table: Path) -> dict[int, dict[str, float]]:
     if not table.exists():
         return {}
-    with open(table, newline="", encoding="utf-8") as stream:
-        rows = [{name: float(row[name]) for name in _COLUMNS} for row in csv.DictReader(stream)]
+    try:
+        with open(table, newline="", encoding="utf-8") as stream:
+            rows = [{name: float(row[name]) for name in _COLUMNS} for row in csv.DictReader(stream)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{table}: not a table of restarts; resume without it") from error
     return {int(row["restart"]): row for row in rows}
 
 

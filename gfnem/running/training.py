@@ -59,12 +59,17 @@ _OUT_OF_MEMORY = (
 )
 
 
-def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -> Path:
+def train(
+    settings: dict[str, Any],
+    before: Callable[[], None] = lambda: None,
+    usable: Callable[[DataModule], None] = lambda data: None,
+) -> Path:
     """Trains as the settings say and returns the run folder.
 
     Args:
         settings: the parsed command line (see `gfnem train --help`), nested plain data.
         before: called once imports are done and before training starts.
+        usable: called with the data once settings have proved usable, before anything is written.
 
     Raises:
         UserError: if data or settings are unusable, or the folder already holds a run.
@@ -101,7 +106,9 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     with held(folder, fresh=not (settings.get("resume") or settings.get("out"))):
         if not settings.get("resume") and (folder / CONFIG).exists():
             raise UserError(f"{folder} already holds a run; choose another --out, or --resume it")
-        write_settings(folder, settings)
+        usable(data)
+        if not finished:
+            write_settings(folder, settings)
         if settings.get("resume"):
             print(f"going on after update {already}" if already else "starting again at update 0")
         if finished:
@@ -206,9 +213,10 @@ def _fit(
             raise Interrupted(how) from end
         except MisconfigurationException as error:
             raise UserError(str(error)) from error
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, IndexError, ValueError) as error:
             if (why := too_large(error)) is not None:
                 raise UserError(_OUT_OF_MEMORY.format(why)) from error
+            module.check_gradients(1)  # without numbers anything may fail
             if world_size() == 1 or not re.search("(?i)gloo|nccl|connection|peer", str(error)):
                 raise
             time.sleep(3)  # whoever watches the processes knows which one it was

@@ -231,6 +231,9 @@ def test_a_finished_run_goes_on_with_more_updates(capsys, tmp_path):
     )
     printed(capsys, "train", *SMALL, "--dataset.sentences=100", "--max-updates=10", "--out", parts)
     assert "has had its 10 updates" in printed(capsys, "train", "--resume", parts)
+    before = (parts / "config.yaml").read_bytes()
+    assert "has had its 10" in printed(capsys, "train", "--resume", parts, "--recipe=exact")
+    assert (parts / "config.yaml").read_bytes() == before  # nothing was trained by it
     out = printed(capsys, "train", "--resume", parts, "--max-updates=20")
     assert "going on after update 10" in out
     assert same_weights(straight, parts)
@@ -270,3 +273,8 @@ def test_a_world_may_be_named_with_its_dataset(capsys, tmp_path, form, dataset):
     assert found["dataset"]["class_path"].endswith(f".{dataset}")
     with pytest.raises(UserError, match="no dataset Lines; it has BinaryImages, Points"):
         find("energies.Lines")
+
+
+def test_training_that_diverges_ends_with_advice(capsys, tmp_path):
+    said = refused(capsys, "train", *TINY, "--rates.model=1e6", "--out", tmp_path / "run")
+    assert "no finite gradient" in said and "learning rate" in said

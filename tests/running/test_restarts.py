@@ -31,11 +31,11 @@ def test_the_best_start_is_kept_and_an_interrupted_run_goes_on(tmp_path, monkeyp
     begun = []
     once = restarts.train_once
 
-    def until_the_second(settings, before):
+    def until_the_second(settings, *others):
         begun.append(settings["seed"])
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return once(settings, before)
+        return once(settings, *others)
 
     monkeypatch.setattr(restarts, "train_once", until_the_second)
     with pytest.raises(KeyboardInterrupt):
@@ -45,7 +45,7 @@ def test_the_best_start_is_kept_and_an_interrupted_run_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(
         restarts,
         "train_once",
-        lambda settings, before: (begun.append(settings["seed"]), once(settings, before)),
+        lambda settings, *others: (begun.append(settings["seed"]), once(settings, *others)),
     )
     gfnem.train(resume=str(out), restarts=3, seed=5, max_updates=4, **SMALL)
     assert begun == [6, 7]  # and is not trained again
@@ -71,4 +71,26 @@ def test_the_best_start_is_kept_and_an_interrupted_run_goes_on(tmp_path, monkeyp
 def test_what_restarts_cannot_do(tmp_path):
     with pytest.raises(UserError, match="one process"):
         gfnem.train(out=tmp_path / "a", restarts=2, devices=2, **SMALL)
+    nothing = {**SMALL, "dataset": {"sentences": 60, "valid_sentences": 0}}
+    with pytest.raises(UserError, match="hold data out"):  # before it has trained
+        gfnem.train(out=tmp_path / "a", restarts=2, max_updates=10**6, **nothing)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_what_is_refused_changes_nothing_and_a_start_may_go_on_by_itself(tmp_path):
+    out = tmp_path / "run"
+    gfnem.train(out=out, restarts=2, max_updates=2, **SMALL)
+    before = (out / "config.yaml").read_bytes()
+    worse = {**SMALL, "dataset": {**SMALL["dataset"], "interval": 0}}
+    with pytest.raises(UserError, match="interval 0"):
+        gfnem.train(resume=str(out), restarts=2, max_updates=4, **worse)
+    assert (out / "config.yaml").read_bytes() == before
+    gfnem.train(resume=str(out / "restart-1"), max_updates=6, **SMALL)
+    gfnem.train(resume=str(out), restarts=2, max_updates=2, **SMALL)
+    nlls = [float(row["val_nll"]) for row in rows(out / "restart-1" / "metrics.csv")]
+    assert float(rows(out / "restarts.csv")[0]["val_nll"]) == pytest.approx(min(nlls), rel=1e-5)
+    assert len(nlls) == 3
+    (out / "restarts.csv").write_text("restart,seed\n1,x\n")
+    with pytest.raises(UserError, match="not a table of restarts"):
+        gfnem.train(resume=str(out), restarts=2, max_updates=2, **SMALL)

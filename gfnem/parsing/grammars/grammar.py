@@ -58,7 +58,10 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         """`(batch, samples)` `log p(x, z)` in nats."""
         if not self.target.additive:
             return super().log_joint(z)
-        return self._with_spans(tree_log_joint(self.potentials, z).sum(2), z)
+        values = tree_log_joint(self.potentials, z).sum(2)
+        if self._lost(values.amax(1)):
+            values = tree_log_joint(self.potentials, z).sum(2)
+        return self._with_spans(values, z)
 
     def _with_spans(self, log_joint: Tensor, z: Trees) -> Tensor:
         """Adds what the spans of the trees count, where they do."""
@@ -89,9 +92,32 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         return alone
 
     def _inside(self) -> Tensor:
+        chart = self._inside_once()
+        if self._lost(log_partition(self.potentials, chart)):
+            chart = self._inside_once()
+        return chart
+
+    def _inside_once(self) -> Tensor:
         if self.spans is None:
             return inside(self.potentials)
         return inside(self.potentials, by_label(self.spans, self.potentials.labels))
+
+    @torch.no_grad()
+    def _lost(self, values: Tensor) -> bool:
+        """Whether float32 took sentences for impossible that are not: potentials are then float64.
+
+        Args:
+            values: `(batch,)` log weights of the sentences, or of the best of some trees of each.
+        """
+        if values.dtype == torch.float64 or fixed_shapes(values):
+            return False
+        rows = (values < IMPOSSIBLE / 2).nonzero().squeeze(1)
+        if not len(rows) or not self.target.in_support(self.x[rows]).any():
+            return False
+        with torch.enable_grad():
+            found = self._both()[0].double()
+        self._potentials = found, found.detach()
+        return True
 
     def partial_log_joint(self, state: Any) -> Tensor:
         """`(batch, samples)` log weight of the rules that a state has used.
@@ -109,7 +135,10 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
 
     def collapsed_log_joint(self, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats."""
-        return self._with_spans(bracketing_log_joint(self.potentials, z), z)
+        values = bracketing_log_joint(self.potentials, z)
+        if self._lost(values.amax(1)):
+            values = bracketing_log_joint(self.potentials, z)
+        return self._with_spans(values, z)
 
     def log_marginal(self) -> Tensor:
         """`(batch,)` exact `log p(x)` in nats; minus infinity for what cannot be derived."""
@@ -124,12 +153,16 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
     @torch.no_grad()
     def best_trees(self) -> Trees:
         """The most probable tree of each sentence, without autograd."""
-        return viterbi(self.potentials, self.spans)[0]
+        trees, values = viterbi(self.potentials, self.spans)
+        return viterbi(self.potentials, self.spans)[0] if self._lost(values) else trees
 
     @torch.no_grad()
     def span_marginals(self) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
-        marginals, self._chart = marginals_and_chart(self.potentials, self.spans)
+        marginals, chart = marginals_and_chart(self.potentials, self.spans)
+        if self._lost(log_partition(self.potentials, chart)):
+            marginals, chart = marginals_and_chart(self.potentials, self.spans)
+        self._chart = chart
         return marginals
 
 

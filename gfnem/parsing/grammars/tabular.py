@@ -13,6 +13,7 @@ from gfnem.parsing.grammars.binary_form import read_grammar
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.grammars.text_format import ENDINGS
 from gfnem.parsing.inference.potentials import groups_of
+from gfnem.parsing.text.characters import clean
 from gfnem.parsing.text.vocabulary import UNKNOWN, Vocabulary
 
 
@@ -32,7 +33,7 @@ class TabularGrammar(Grammar):
     def __init__(self, grammar: str = "english", vocabulary: Sequence[str] | None = None):
         tables = read_grammar(find_grammar(grammar))
         if vocabulary is None:
-            words = [word for word in tables.words if word != UNKNOWN]
+            words = [word for word in tables.words if clean(word) != UNKNOWN]
             vocabulary = Vocabulary(words).to_list()
         super().__init__(len(tables.nonterminals), len(tables.preterminals), len(vocabulary))
         self.contexts = len(tables.rules)
@@ -44,9 +45,10 @@ class TabularGrammar(Grammar):
         # the first entry, the unknown word, gets the mass of the words not in the vocabulary
         column = {word: index for index, word in enumerate(self.vocabulary)}
         target = torch.tensor([column.get(word, 0) for word in tables.words])
-        emissions = tables.emissions.new_zeros(*tables.emissions.shape[:-1], len(vocabulary))
-        emissions.index_add_(-1, target, tables.emissions.exp())
-        self.register_buffer("emissions", emissions.log())
+        words = tables.emissions.double().exp()  # what float32 takes for 0 is there
+        emissions = words.new_zeros(*words.shape[:-1], len(vocabulary))
+        emissions.index_add_(-1, target, words)
+        self.register_buffer("emissions", emissions.log().to(tables.emissions))
 
     def names(self) -> list[str]:
         """The nonterminals' names in the file."""

@@ -21,7 +21,7 @@ from gfnem.files import (
 
 ENCODING_HINT = (
     "; convert it to UTF-8 or, to train on it, name its encoding: --dataset.encoding latin-1 "
-    "(encoding='latin-1' in Python)"
+    "or utf-16 or another (encoding='latin-1' in Python)"
 )
 #: bytes, or characters, that are read at once
 BLOCK = 2 << 20

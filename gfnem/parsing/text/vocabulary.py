@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gfnem.errors import UserError
 from gfnem.files import read_lines, write_atomically
-from gfnem.parsing.text.characters import UNKNOWN
+from gfnem.parsing.text.characters import UNKNOWN, clean
 from gfnem.parsing.text.unknown_words import CLASS, choose_classes, class_of
 
 __all__ = ["UNKNOWN", "Vocabulary"]
@@ -21,6 +21,8 @@ class Vocabulary:
     by `<UNK>`. Where there are classes of unknown words, as `<unk:word-ing>`, a word that is not
     known has the index of the narrowest of them that it falls in, and index 0 if it falls in none.
     A text may name classes too; such names are no words of a vocabulary that is built from it.
+    A word that is spelt as no text is read (see `characters.clean`), such as `-LRB-`, is also known
+    by the spelling that texts are read with.
 
     Args:
         words: the known words in index order, from index 1 on; a leading `<unk>` may be given too.
@@ -38,6 +40,9 @@ class Vocabulary:
                 raise ValueError(f"word {index} is not one word: {word!r}")
             if self._index.setdefault(word, index) != index:
                 raise ValueError(f"word {index} comes twice: {word!r}")
+        # a grammar's words are spelt as it likes, those of a text in one way
+        for index, word in enumerate(self._words):
+            self._index.setdefault(clean(word), index)
         self._classes = {word for word in self._words if word.startswith(CLASS)}
 
     @classmethod

@@ -44,7 +44,10 @@ class NotTrees(UserError):
 
     def __init__(self, reason: str):
         self.reason = reason
-        super().__init__(f"{reason}; to read it as text, one sentence a line, set format to text")
+        super().__init__(
+            f"{reason}; to train on it as text, one sentence a line, set format to text: "
+            "--dataset.format text"
+        )
 
 
 @dataclass

@@ -79,3 +79,26 @@ def test_other_kinds_of_rules(grammar, kind):
     assert torch.isfinite(scores).all() and trees.samples == 3
     marginals = span_marginals(potentials)
     assert marginals.sum((1, 2, 3)).tolist() == pytest.approx([24, 5], rel=1e-4)
+
+
+#: each as improbable as float32 can hold, not so their product
+TINY = """S -> A Q [1e-16] | X X [1]
+A -> 'a' [1e-16] | 'b' [1]
+Q -> 'q' [1e-16] | 'r' [1]
+X -> 'x' [1e-50] | 'a' [0.5] | 'y' [0.5]
+"""
+
+
+def test_improbable_rules_and_words(tmp_path):
+    (tmp_path / "tiny.pcfg").write_text(TINY)
+    grammar = TabularGrammar(tmp_path / "tiny.pcfg")
+    index = grammar.vocabulary.index
+    x = Sentences.from_lists([[index("a"), index("q")], [index("x"), index("y")]])
+    true = pytest.approx([3 * math.log(1e-16), math.log(0.5e-50)], rel=1e-5)
+    assert grammar.log_marginal(x).tolist() == true
+    given = grammar.given(x)
+    trees = given.best_trees()
+    assert grammar.log_joint(x, trees)[:, 0].tolist() == true
+    assert grammar.given(x).collapsed_log_joint(trees)[:, 0].tolist() == true
+    assert grammar.span_marginals(x).sum((1, 2, 3)).tolist() == pytest.approx([1, 1])
+    assert grammar.in_support(x).all()

@@ -63,3 +63,10 @@ def test_bad_lists_and_files(tmp_path):
         Vocabulary.build([["a"], ["b"]])
     with pytest.raises(UserError, match="no room"):
         Vocabulary.build(SENTENCES, max_size=1)
+
+
+def test_words_that_no_text_spells_so_are_known_by_their_one_spelling():
+    vocabulary = Vocabulary(["-LRB-", "1\\/2", "it’s", "dog"])
+    assert vocabulary.encode(["-LRB-", "(", "1/2", "it's", "dog"]) == [1, 1, 2, 3, 4]
+    assert Vocabulary(["-LRB-", "("]).encode(["("]) == [2]
+    assert vocabulary.to_list() == ["<unk>", "-LRB-", "1\\/2", "it’s", "dog"]
