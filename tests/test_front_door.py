@@ -220,3 +220,11 @@ def trained_space():
 def test_leaves_are_words_and_not_how_brackets_spell_them():
     tree = _tree("(TOP (X -LRB- (Y dog -RRB-)))", log_prob=-1.0, log_joint=-2.0)
     assert tree.leaves() == ["(", "dog", ")"] and tree.prob() == pytest.approx(math.exp(-1))
+
+
+def test_what_cannot_be_is_refused(here, run):
+    with pytest.raises(UserError, match="device 'nowhere': "):
+        gfnem.load("run", "nowhere")
+    for more in ({"k": 0}, {"k": -1}, {"samples": 0}):
+        with pytest.raises(UserError, match="at least 1 is needed"):
+            run.parse("the man sleeps", **more)

@@ -53,12 +53,14 @@ class Run(Trained):
             empty, both others None, and `why` says so in words.
 
         Raises:
-            UserError: if the data are unusable, or the run has no sampler.
+            UserError: if the data are unusable, the run has no sampler, or `k` or `samples` is 0.
         """
         return list(self.inferences(x, k, samples))
 
     def inferences(self, x: Any, k: int = 5, samples: int = 64) -> Iterator[dict[str, Any]]:
         """What `infer` returns, one by one as the data are read."""
+        if k < 1 or samples < 1:
+            raise UserError(f"k={k}, samples={samples}: at least 1 is needed")
         for observed in self.world.read(self, x):
             records = [] if observed.x is None else self.infer_batch(observed, k, samples)
             for place, (shown, why) in sorted(observed.without.items()):

@@ -67,7 +67,7 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Run:
     """The trained model and sampler of a run folder or checkpoint, ready for inference.
 
     Raises:
-        UserError: if it is missing, damaged, or not a gfnem checkpoint.
+        UserError: if it is missing, damaged, or not a gfnem checkpoint, or the device is not there.
     """
     path = checkpoint_path(run)
     content = read_checkpoint(path, mmap=True)
@@ -84,7 +84,10 @@ def load_run(run: str | os.PathLike, device: str = "cpu") -> Run:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a gfnem checkpoint ({error})") from error
     loaded.world, loaded.path = world, path
-    return loaded.to(device)
+    try:
+        return loaded.to(device)
+    except (RuntimeError, AssertionError) as error:  # as torch says it where it has no CUDA
+        raise UserError(f"device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def world_of(run: str | os.PathLike) -> World:
