@@ -184,10 +184,11 @@ class Beside:
         """Those that learn nothing: chains for so long, bootstrap, and all graphs alike."""
         yield "partition MCMC", lambda: self.chains("partition", seconds)
         yield "structure MCMC", lambda: self.chains("structure", seconds)
-        rows = self.x.values[0]
+        rows, levels = self.x.values[0], self.x.levels
+        levels = None if levels is None else levels[0].tolist()
         yield (
             "bootstrap, greedy search",
-            lambda: self.timed(lambda: bootstrap(self.model, rows, 200)),
+            lambda: self.timed(lambda: bootstrap(self.model, rows, 200, levels)),
         )
         yield "uniform", lambda: self.edges(_uniform(self.model))
 

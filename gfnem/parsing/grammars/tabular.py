@@ -16,6 +16,9 @@ from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.characters import clean
 from gfnem.parsing.text.vocabulary import UNKNOWN, Vocabulary
 
+#: most unknowns of equations that are solved at once
+_NEWTON = 2000
+
 
 class TabularGrammar(Grammar):
     """The grammar of a file; it is not trained.
@@ -98,14 +101,16 @@ def _least_solution(
     asked = parent.unique()
     place = torch.full_like(value, -1, dtype=torch.long)
     place[asked] = torch.arange(len(asked), device=value.device)
-    row, steps = place[parent], 200
-    for turn in range(steps):
+    row, small = place[parent], len(asked) <= _NEWTON
+    for turn in range(200 if small else 10_000):
         sums = value.new_zeros(len(asked)).index_add_(0, row, p * value[left] * value[right])
         change = sums - value[asked]
         if torch.all(change.abs() <= 1e-12 * sums):
             break
-        if turn >= steps // 2:
-            change = torch.linalg.solve(_slope(p, row, children, place, value), change)
+        if small and turn >= 100:
+            change, singular = torch.linalg.solve_ex(_slope(p, row, children, place, value), change)
+            if singular:  # there, to the last digit
+                break
         value[asked] += change.clamp(min=0)  # roundings near the end
     return value.reshape_as(known)
 
