@@ -30,6 +30,7 @@ def test_undefined_figures_are_null(capsys, tmp_path):
     assert found["corpus_f1"] is None and found["sentence_f1"] == 100
 
 
+@pytest.mark.slow
 def test_unknown_words_are_a_figure_and_said(capsys, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("zyx wvu tsr qpo\nthe dog sees mnl\n")

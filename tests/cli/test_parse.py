@@ -96,6 +96,7 @@ def test_a_pipe_is_answered_before_it_ends():
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_json_can_be_laid_over_the_text(capsys, tmp_path):
     file = tmp_path / "text.txt"
     text = '  The dog, "they" say: sees (a) cat!'

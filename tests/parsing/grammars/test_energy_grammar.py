@@ -167,6 +167,7 @@ class OnePair(Source):
         return Draws(batch.of(x[rows]), z[rows].resized())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collapse", [False, True])
 def test_the_expected_loss_has_the_gradient_of_the_exact_likelihood(collapse):
     model, negative = made(3), OnePair()

@@ -75,6 +75,7 @@ def test_sentences_of_several_lengths_stand_in_one_batch(tmp_path):
     assert grammar.in_support(x).tolist() == [True, False, True, False, False, True]
 
 
+@pytest.mark.slow
 def test_improbable_is_not_impossible(tmp_path):
     # three hundred words are less probable than what charts call impossible
     text = "S -> A S [0.00000000000000001] | A A [1.0]\nA -> 'a' [1.0]\n"

@@ -87,6 +87,7 @@ def test_fewer_places_keep_the_symbols_that_are_used_most():
     torch.testing.assert_close(new.nonterminal, old.nonterminal[kept])
 
 
+@pytest.mark.slow
 def test_symbols_that_stand_for_two_are_told_apart_once_they_are_split():
     pairs = torch.tensor([[1, 2, 3, 4], [5, 2, 6, 4]]).repeat(8, 1)
     x = Sentences(pairs, torch.full((16,), 4))
