@@ -218,7 +218,7 @@ class Spins(Rows):
     Args:
         path: a file of one configuration a row (`.npy`, `.csv` or text), of two or a few different
             numbers. None simulates a square lattice whose edges are joined.
-        side: of the lattice simulated, an even number.
+        side: of the lattice simulated, an even number, 4 or more.
         coupling: of neighbours, each pair counted twice: the critical one is 0.2203.
         values: states of a site, 2 for spins.
         count: configurations to simulate.

@@ -25,7 +25,8 @@ def simulate(
     same.
 
     Args:
-        side: of the lattice; even, so that the two colours of a chessboard can be drawn in turn.
+        side: of the lattice; 4 or more, and even, so that the two colours of a chessboard can be
+            drawn in turn.
         coupling: of neighbours.
         count: how many.
         sweeps: of each chain.
