@@ -50,7 +50,12 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
     resumed = bool(settings.get("resume"))
     folder, _ = folder_of(settings, leads=True)
     with held(folder, fresh=not (resumed or settings.get("out"))):
-        done = _read(folder / TABLE)
+        done = {
+            number: {**row, **_best(folder / f"restart-{number}")}  # it may have gone on by itself
+            for number, row in _read(folder / TABLE).items()
+            if (folder / f"restart-{number}" / METRICS).exists()
+        }
+        best = _keep_best(done, folder) if done else {}
 
         def usable(data: DataModule) -> None:
             if not data.validation_batches():
@@ -61,16 +66,11 @@ def train(settings: dict[str, Any], before: Callable[[], None] = lambda: None) -
             seed = settings["seed"] + number - 1
             print(f"restart {number} of {count}, seed {seed}", flush=True)
             place = folder / f"restart-{number}"
-            had = done.get(number, {}).get("max_updates", 0) if (place / METRICS).exists() else 0
-            if had < settings["max_updates"]:
+            if done.get(number, {}).get("max_updates", 0) < settings["max_updates"]:
                 train_once(_alone(settings, place, seed), before, usable)
-                done[number] = {"max_updates": settings["max_updates"]}
-            # of a start that has gone on by itself too
-            done[number] |= {"restart": number, "seed": seed, **_best(place)}
-            best = min(done.values(), key=lambda row: row["val_nll"])
-            _publish(folder / f"restart-{best['restart']:.0f}", folder)
-            write_atomically(folder / TABLE, _table(done))
-        best = min(done.values(), key=lambda row: row["val_nll"])
+                row = {"restart": number, "seed": seed, "max_updates": settings["max_updates"]}
+                done[number] = {**row, **_best(place)}
+                best = _keep_best(done, folder)
         for row in done.values():
             chosen = ", kept" if row is best else ""
             print(
@@ -109,6 +109,14 @@ def _best(place: Path) -> dict[str, float]:
 
 def _order(nll: float) -> float:
     return math.inf if math.isnan(nll) else nll
+
+
+def _keep_best(done: dict[int, dict[str, float]], folder: Path) -> dict[str, float]:
+    """Lists the starts, and gives the run folder the files of the best one, which is returned."""
+    best = min(done.values(), key=lambda row: row["val_nll"])
+    _publish(folder / f"restart-{best['restart']:.0f}", folder)
+    write_atomically(folder / TABLE, _table(done))
+    return best
 
 
 def _publish(place: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -58,9 +59,7 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         """`(batch, samples)` `log p(x, z)` in nats."""
         if not self.target.additive:
             return super().log_joint(z)
-        values = tree_log_joint(self.potentials, z).sum(2)
-        if self._lost(values.amax(1)):
-            values = tree_log_joint(self.potentials, z).sum(2)
+        values = self._precise(lambda p: tree_log_joint(p, z).sum(2), lambda values: values.amax(1))
         return self._with_spans(values, z)
 
     def _with_spans(self, log_joint: Tensor, z: Trees) -> Tensor:
@@ -92,32 +91,36 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
         return alone
 
     def _inside(self) -> Tensor:
-        chart = self._inside_once()
-        if self._lost(log_partition(self.potentials, chart)):
-            chart = self._inside_once()
-        return chart
+        extra = None if self.spans is None else by_label(self.spans, self.potentials.labels)
+        return self._precise(
+            lambda p: inside(p, extra), lambda chart: log_partition(self.potentials, chart)
+        )
 
-    def _inside_once(self) -> Tensor:
-        if self.spans is None:
-            return inside(self.potentials)
-        return inside(self.potentials, by_label(self.spans, self.potentials.labels))
-
-    @torch.no_grad()
-    def _lost(self, values: Tensor) -> bool:
-        """Whether float32 took sentences for impossible that are not: potentials are then float64.
+    def _precise(
+        self, compute: Callable[[Potentials], Any], values: Callable[[Any], Tensor]
+    ) -> Any:
+        """What is computed of the potentials; of float64 ones, from then on, if float32 fails.
 
         Args:
-            values: `(batch,)` log weights of the sentences, or of the best of some trees of each.
+            compute: of potentials.
+            values: of what was computed `(batch,)` log weights of the sentences, or of the best of
+                some trees of each: float32 may take for impossible what is not.
         """
+        found = compute(self.potentials)
+        with torch.no_grad():
+            if not self._lost(values(found)):
+                return found
+        with torch.enable_grad():
+            precise = self._both()[0].double()
+        self._potentials = precise, precise.detach()
+        return compute(self.potentials)
+
+    def _lost(self, values: Tensor) -> bool:
+        """Whether sentences that can be derived have the weight of what cannot be."""
         if values.dtype == torch.float64 or fixed_shapes(values):
             return False
         rows = (values < IMPOSSIBLE / 2).nonzero().squeeze(1)
-        if not len(rows) or not self.target.in_support(self.x[rows]).any():
-            return False
-        with torch.enable_grad():
-            found = self._both()[0].double()
-        self._potentials = found, found.detach()
-        return True
+        return len(rows) > 0 and bool(self.target.in_support(self.x[rows]).any())
 
     def partial_log_joint(self, state: Any) -> Tensor:
         """`(batch, samples)` log weight of the rules that a state has used.
@@ -135,9 +138,7 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
 
     def collapsed_log_joint(self, z: Trees) -> Tensor:
         """`(batch, samples)` `log p(x, bracketing)` in nats."""
-        values = bracketing_log_joint(self.potentials, z)
-        if self._lost(values.amax(1)):
-            values = bracketing_log_joint(self.potentials, z)
+        values = self._precise(lambda p: bracketing_log_joint(p, z), lambda values: values.amax(1))
         return self._with_spans(values, z)
 
     def log_marginal(self) -> Tensor:
@@ -153,16 +154,15 @@ class GivenTrees(Charted[Trees, Potentials, Tensor]):
     @torch.no_grad()
     def best_trees(self) -> Trees:
         """The most probable tree of each sentence, without autograd."""
-        trees, values = viterbi(self.potentials, self.spans)
-        return viterbi(self.potentials, self.spans)[0] if self._lost(values) else trees
+        return self._precise(lambda p: viterbi(p, self.spans), lambda best: best[1])[0]
 
     @torch.no_grad()
     def span_marginals(self) -> Tensor:
         """`(batch, n, n + 1, N)` posterior probability of each labelled span, without autograd."""
-        marginals, chart = marginals_and_chart(self.potentials, self.spans)
-        if self._lost(log_partition(self.potentials, chart)):
-            marginals, chart = marginals_and_chart(self.potentials, self.spans)
-        self._chart = chart
+        marginals, self._chart = self._precise(
+            lambda p: marginals_and_chart(p, self.spans),
+            lambda found: log_partition(self.potentials, found[1]),
+        )
         return marginals
 
 

@@ -17,6 +17,7 @@ from gfnem.parsing.grammars.energy_grammar import EnergyGrammar
 from gfnem.parsing.grammars.grammar import Grammar
 from gfnem.parsing.grammars.language import ContextTables
 from gfnem.parsing.grammars.rule_tables import Rules
+from gfnem.parsing.grammars.support import mean_uses
 from gfnem.parsing.inference.potentials import groups_of
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.target import Target
@@ -55,12 +56,7 @@ class UsedGrammar:
         Raises:
             UserError: if the grammar can derive none of them.
         """
-        counted, uses = 0, 0.0
-        for x in batches:
-            possible = grammar.in_support(x)
-            if possible.any():
-                uses = uses + grammar.expected_uses(x[possible])
-                counted += int(possible.sum())
+        uses, counted = mean_uses(grammar, batches)
         if not counted:
             raise UserError("none of the sentences is derivable, so no symbol is used in them")
         with torch.no_grad():
@@ -69,7 +65,7 @@ class UsedGrammar:
             tables.root,
             tables.rules,
             tables.words,
-            uses / counted,
+            uses,
             [*grammar.names(), *grammar.preterminal_names()],
             counted,
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from gfnem.component import build
 from gfnem.errors import UserError
 from gfnem.parsing.grammars.neural_pcfg import NeuralPCFG
+from gfnem.parsing.grammars.support import mean_uses
 from gfnem.parsing.text.sentences import Sentences
 from gfnem.ranges import Count, NotNegative, checked
 
@@ -47,13 +48,10 @@ def split_symbols(
         ValueError: as `copied_symbols`, or if there is no text.
     """
     _check(grammar)
-    both = ((x, grammar.in_support(x)) for x in text)
-    derived = [x[possible] for x, possible in both if possible.any()]
-    counted = [(grammar.expected_uses(x).sum(0), len(x)) for x in derived]
-    sentences = sum(count for _, count in counted)
+    uses, sentences = mean_uses(grammar, text)
     if not sentences:
         raise ValueError("symbols are split by their uses in sentences, and there are none")
-    uses = torch.stack([use for use, _ in counted]).sum(0) / sentences
+    uses = uses.sum(0)  # a context-free grammar has one context
     with torch.no_grad():
         _, rules, words = grammar.tables()
         entropy = torch.cat([_entropy(rules.flatten(-2)), _entropy(words)]).to(uses)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gfnem.parsing.text.sentences import Sentences
@@ -16,6 +18,23 @@ def derivable(module: Any, x: Sentences) -> Tensor:
     them, whatever number a model gives.
     """
     return module.model.in_support(x) & ((x.lengths > 1) | (_shortest(module) == 1))
+
+
+def mean_uses(grammar: Any, batches: Iterable[Sentences]) -> tuple[Tensor, int]:
+    """How often a sentence uses each symbol, over all that a grammar can derive.
+
+    Returns:
+        `(K, N + T)` float64 means of `Grammar.expected_uses`, and of how many sentences. The means
+        are an empty tensor where there are none.
+    """
+    total, count = torch.empty(0), 0
+    for x in batches:
+        possible = grammar.in_support(x)
+        if possible.any():
+            uses = grammar.expected_uses(x[possible])
+            total = total + uses if count else uses
+            count += int(possible.sum())
+    return total / max(count, 1), count
 
 
 def why_not_derivable(module: Any, length: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -326,9 +327,9 @@ class Potentials:
         """
         return self.rules[0].logsumexp((1, 2))
 
+    @abstractmethod
     def double(self) -> Potentials:
         """The same weights in float64, with gradient where they have one."""
-        raise NotImplementedError(f"{type(self).__name__} has no double")
 
     @optional
     def some(self, rows: Tensor) -> Potentials:
